@@ -1,0 +1,31 @@
+"""tinyldm: latent diffusion from scratch. What the package gives is imported when it is first asked for."""
+
+from importlib import import_module
+
+_HOME = {
+    "Condition": "condition",
+    "NoiseSchedule": "diffusion.schedule",
+    "DDPM": "diffusion.ddpm",
+    "DDIM": "diffusion.ddim",
+    "DPMSolver": "diffusion.dpm_solver",
+    "Guidance": "diffusion.guidance",
+    "sample": "diffusion.sampler",
+    "training_loss": "diffusion.objective",
+    "UNet": "nn.unet",
+    "UNetConfig": "nn.unet",
+    "AutoencoderKL": "frozen.vae",
+    "EMA": "jobs.ema",
+}
+__all__ = sorted(_HOME)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'tinyldm' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"tinyldm.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__():
+    return __all__
