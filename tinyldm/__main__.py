@@ -1,0 +1,15 @@
+"""python -m tinyldm COMMAND: everything besides train.py and sample.py."""
+
+import sys
+
+from tinyldm.jobs.cli import dispatch
+
+COMMANDS = {
+    # name: (module with add_arguments(parser) and run(options), one line of help)
+    "toy": ("tinyldm.jobs.toy", "draw the toy monsters; rebuild the tiny VAE and the tiny CLIP that ship in the package"),
+    "encode": ("tinyldm.jobs.encoding", "build the latent cache of a data folder without training"),
+    "evaluate": ("tinyldm.jobs.evaluation", "score generated images, or an autoencoder's reconstructions"),
+}
+
+if __name__ == "__main__":
+    sys.exit(dispatch(COMMANDS, prog="python -m tinyldm"))

@@ -1,0 +1,61 @@
+"""How every command parses its options and ends: one line and status 2 for bad input, never a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+from tinyldm.errors import InputError
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows each default that tells something."""
+
+    def _get_help_string(self, action):
+        if action.default in (None, False, argparse.SUPPRESS) or "%(default)" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that takes no abbreviations, shows defaults, and says what is wrong in one line."""
+
+    def __init__(self, **options):
+        super().__init__(**{"formatter_class": HelpFormatter, "allow_abbrev": False, **options})
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def guarded(job, *arguments) -> int:
+    """Run job(*arguments) and return the exit status: 0, 2 for bad input or a failing disk, 130 for Ctrl-C."""
+    try:
+        job(*arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def dispatch(commands: dict[str, tuple[str, str]], arguments: list[str] | None = None, prog: str | None = None) -> int:
+    """Parse and run one of commands, a table name -> (module, help).
+
+    Only the module of the command asked for is imported; it gives add_arguments(parser) and run(options).
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = Parser(prog=prog, description="The commands of tinyldm; COMMAND --help tells more about each.")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for name, (module, text) in commands.items():
+        subparser = subparsers.add_parser(name, help=text, description=text)
+        if name in arguments[:1]:
+            import_module(module).add_arguments(subparser)
+    options = parser.parse_args(arguments)
+    return guarded(import_module(commands[options.command][0]).run, options)
