@@ -1,0 +1,119 @@
+"""The folder of a sampling job: the names in it, and the record that lets an interrupted job go on.
+
+samples/RUN/
+    samples.json   what decides the pictures, and the prompt of each
+    NAME.png ...   one for each prompt, written whole or not at all
+    grid.png       the first 64 side by side
+    strip.png      one picture while it is drawn, with --strip
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from tinyldm.data.formats import IMAGE_SUFFIXES, Prompt
+from tinyldm.errors import InputError
+
+RECORD, GRID, STRIP = "samples.json", "grid.png", "strip.png"
+
+
+@contextmanager
+def replacing(path: Path):
+    """A temporary path beside `path`, which takes its place when the block ends well: never a half-written file."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(image: Image.Image, path: Path):
+    """Write an image, all of it or nothing; the suffix gives the format."""
+    with replacing(path) as temporary:
+        image.save(temporary, quality=95)
+
+
+def command_line_prompts(texts: list[str]) -> list[Prompt]:
+    """Prompts named after their number and their words: 00-a-green-ghost.png."""
+    slugs = (re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-") for text in texts)
+    return [Prompt(f"{k:02d}-{slug}".strip("-") + ".png", text) for k, (slug, text) in enumerate(zip(slugs, texts))]
+
+
+def check_names(prompts: list[Prompt]):
+    """Every name must be a plain file name that can hold a picture, used once, and not one of the job's own."""
+    taken = {RECORD, GRID, STRIP}
+    for name in (prompt.name for prompt in prompts):
+        if not name or re.search(r'[/\\:\0]', name) or name.startswith("."):
+            raise InputError(f"output name {name!r}: expected a plain file name, without folders")
+        if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+            raise InputError(f"output name {name!r}: expected one of the suffixes {', '.join(IMAGE_SUFFIXES)}")
+        if name.casefold() in taken:
+            raise InputError(f"output name {name!r}: used twice, or kept for the job itself ({RECORD}, {GRID}, {STRIP})")
+        taken.add(name.casefold())
+
+
+def open_folder(out: Path, record: dict, overwrite: bool):
+    """Make the output folder ready: what lies there must be the start of this very job, or overwrite be True."""
+    outputs = [out / name for name in (*record["images"], GRID, STRIP)]
+    if overwrite:
+        for path in outputs:
+            path.unlink(missing_ok=True)
+    elif (out / RECORD).exists():
+        difference = _difference(out / RECORD, record)
+        if difference:
+            raise InputError(f"{out}: holds images of another job ({difference}); give another --out, or --overwrite")
+        return
+    elif any(path.exists() for path in outputs):
+        found = next(path for path in outputs if path.exists())
+        raise InputError(f"{found}: is already there, made by something else; give another --out, or --overwrite")
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(out / RECORD) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _difference(path: Path, record: dict) -> str | None:
+    """Where the record in a file first differs from this one, in words."""
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return f"no {path.name} that can be read"
+    record = json.loads(json.dumps(record))  # tuples become lists, as in the file
+    if not isinstance(there, dict):
+        return f"no record in {path.name}"
+    for key in {**record, **there}:
+        if there.get(key) != record.get(key):
+            short = all(isinstance(values.get(key), (int, float, str)) for values in (there, record))
+            return f"{key} {there[key]}, now {record[key]}" if short else f"another {key}"
+    return None
+
+
+def default_folder(run: str, record: dict, overwrite: bool) -> Path:
+    """samples/RUN; unless overwriting, the first of samples/RUN, RUN-2, ... that is free or holds the start of this job."""
+    k, folder = 1, Path("samples") / run
+    while not overwrite and folder.exists() and _difference(folder / RECORD, record):
+        k += 1
+        folder = Path("samples") / f"{run}-{k}"
+    return folder
+
+
+def run_name(checkpoint: Path) -> str:
+    """NAME of runs/NAME/checkpoints/step-N, or the name of a checkpoint that lies elsewhere."""
+    checkpoint = checkpoint.resolve()
+    return (checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint).name
+
+
+def make_record(checkpoint, prompts: list[Prompt], seed: int, strip: str | None, how: dict) -> dict:
+    """What decides the pictures: where nothing of it differs, those that are there are those asked for."""
+    with open(checkpoint.path / "model.safetensors", "rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    frozen = {name: checkpoint.config[name] for name in ("vae", "text_encoder")}
+    return {"checkpoint": str(checkpoint.path), "weights": weights, **frozen, "seed": seed, **how,
+            "strip": strip, "images": {prompt.name: prompt.text for prompt in prompts}}

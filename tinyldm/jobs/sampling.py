@@ -1,0 +1,238 @@
+"""Prompts to pictures: the drawing itself, which training's previews use too, and the job behind sample.py."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from tinyldm.condition import Condition
+from tinyldm.data.formats import Prompt, read_prompts
+from tinyldm.data.transforms import grid, load_image, to_pil
+from tinyldm.diffusion.ddim import DDIM
+from tinyldm.diffusion.ddpm import DDPM
+from tinyldm.diffusion.dpm_solver import DPMSolver
+from tinyldm.diffusion.guidance import Guidance
+from tinyldm.diffusion.sampler import sample
+from tinyldm.errors import InputError
+from tinyldm.jobs.checkpoint import Checkpoint, find_checkpoint, latest_run, load_checkpoint, read_config
+from tinyldm.jobs.device import autocast, pick_device
+from tinyldm.jobs.outputs import (
+    GRID, STRIP, check_names, command_line_prompts, default_folder, make_record, open_folder, run_name, save
+)  # fmt: skip
+
+SOLVERS = ("dpm++", "sde-dpm++", "dpm", "ddim", "ddpm")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are drawn; with the checkpoint, the prompts and the seed it decides them.
+
+    guidance: the scale of classifier-free guidance, 1 for none
+    interval: (low, high) in units of sigma/alpha, the noise levels at which guidance applies (2404.07724)
+    """
+
+    steps: int = 50
+    solver: DDPM | DDIM | DPMSolver = field(default_factory=DPMSolver)
+    guidance: float = 3.0
+    interval: tuple[float, float] | None = None
+    rescale: float = 0.0
+    spacing: str = "trailing"
+    precision: str = "auto"
+
+    def __post_init__(self):
+        if self.guidance == 1 and (self.interval or self.rescale):
+            raise ValueError("guidance 1 is no guidance: an interval or a rescale would change nothing")
+        if self.interval and not 0 <= self.interval[0] < self.interval[1]:
+            raise ValueError("guidance interval {:g} {:g}: expected 0 <= low < high, in sigma/alpha".format(*self.interval))
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"guidance rescale {self.rescale:g}: expected 0 to 1")
+
+    def to_dict(self) -> dict:
+        return {**asdict(self), "solver": {"name": type(self.solver).__name__, **asdict(self.solver)}}
+
+
+def make_solver(name: str, order: int | None = None, eta: float | None = None):
+    """The solver of that name (one of SOLVERS); an option that it would ignore is refused."""
+    if name not in SOLVERS:
+        raise InputError(f"--solver {name}: expected one of {', '.join(SOLVERS)}")
+    if order is not None and name in ("ddim", "ddpm"):
+        raise InputError(f"--order {order}: {name} has no order; it belongs to dpm++, sde-dpm++ and dpm")
+    if eta is not None and name != "ddim":
+        raise InputError(f"--eta {eta:g}: belongs to ddim, not to {name}")
+    try:
+        if name == "ddpm":
+            return DDPM()
+        if name == "ddim":
+            return DDIM(eta=eta or 0.0)
+        form = "eps" if name == "dpm" else "x0"
+        return DPMSolver(order=2 if order is None else order, sde=name == "sde-dpm++", form=form)
+    except ValueError as error:
+        raise InputError(f"--solver {name}: {error}") from None
+
+
+def noise_seed(seed: int, index: int) -> int:
+    """The seed of image `index` of a list; 32 bits, which is all that a CPU generator of torch looks at."""
+    return (seed * 1_000_003 + index) % 2**32
+
+
+@torch.inference_mode()
+def draw(network, condition: Condition | None, seeds: list[int], *, latent_shape, schedule, prediction: str,
+         mean: Tensor, std: Tensor, null: Condition | None, vae, how: Drawing = Drawing(), callback=None,
+         ) -> list[Image.Image]:
+    """Pictures of the b rows of condition; picture k depends on seeds[k] alone.
+
+    network: a denoiser, in eval mode, on the device where everything is computed; latent_shape: (c, h, w)
+    mean, std: (c, 1, 1), latents = x0 * std + mean; null: one row, unused where how.guidance is 1
+    callback(step, x, x0) after every step, in units of x0
+    """
+    device = next(network.parameters()).device
+    guidance = None
+    if how.guidance != 1:
+        guidance = Guidance(how.guidance, null.to(device), how.rescale, how.interval, schedule)
+    with autocast(device, how.precision):
+        x0 = sample(network, (len(seeds), *latent_shape), schedule, how.solver, how.steps,
+                    condition=None if condition is None else condition.to(device), prediction=prediction, seeds=seeds,
+                    guidance=guidance, spacing=how.spacing, device=device, callback=callback)
+    return decode(x0, mean, std, vae)
+
+
+@torch.inference_mode()
+def decode(x0: Tensor, mean: Tensor, std: Tensor, vae, chunk: int = 8) -> list[Image.Image]:
+    """Pictures of normalised latents x0 (b, c, h, w); the VAE runs in float32, a chunk at a time."""
+    latents = x0.float() * std.to(x0.device) + mean.to(x0.device)
+    return [to_pil(image) for part in latents.split(chunk) for image in vae.decode(part)]
+
+
+def encode_prompts(text_encoder, texts: list[str], chunk: int = 64) -> Condition:
+    """The texts as rows of one condition on the CPU; each distinct text is encoded once."""
+    distinct = list(dict.fromkeys(texts))
+    starts = tqdm(range(0, len(distinct), chunk), "encoding prompts", unit="batch", disable=len(distinct) <= chunk)
+    rows = Condition.cat([text_encoder.encode(distinct[start : start + chunk]).to("cpu") for start in starts])
+    place = {text: row for row, text in enumerate(distinct)}
+    return rows[torch.tensor([place[text] for text in texts])]
+
+
+def painter(checkpoint: Checkpoint, vae, how: Drawing):
+    """draw() for a checkpoint: takes (condition, seeds, callback=None)."""
+    return partial(draw, checkpoint.network, latent_shape=checkpoint.config["latent_shape"], vae=vae, how=how,
+                   schedule=checkpoint.schedule, prediction=checkpoint.prediction, mean=checkpoint.mean,
+                   std=checkpoint.std, null=checkpoint.null)
+
+
+def draw_strip(checkpoint: Checkpoint, vae, condition: Condition, seed: int, how: Drawing, frames: int = 10) -> Image.Image:
+    """One picture while it is drawn, from noise to the end: x_t in the upper row, the estimates of x0 in the lower."""
+    frames = min(frames, how.steps)
+    shown = {round(k * (how.steps - 1) / max(frames - 1, 1)) for k in range(frames)}
+    kept = []
+
+    def keep(step: int, x: Tensor, x0: Tensor):
+        if step in shown:
+            kept.append((x, x0))
+
+    painter(checkpoint, vae, how)(condition, [seed], callback=keep)
+    x_t, x0 = (decode(torch.cat(row), checkpoint.mean, checkpoint.std, vae) for row in zip(*kept))
+    return grid(x_t + x0, columns=frames)
+
+
+def load_frozen(checkpoint: Checkpoint, device: torch.device):
+    """The text encoder and the VAE that a checkpoint was trained with; others of the same name are refused."""
+    from tinyldm.frozen.text import TextEncoder
+    from tinyldm.frozen.vae import AutoencoderKL
+
+    config = checkpoint.config
+    vae = AutoencoderKL.load(config["vae"]).to(device).requires_grad_(False)
+    text_encoder = TextEncoder.load(config["text_encoder"], device)
+    for kind, model in {"vae": vae, "text_encoder": text_encoder}.items():
+        if model.fingerprint != config[f"{kind}_fingerprint"]:
+            raise InputError(f"{config[kind]}: is not the {kind.replace('_', ' ')} that {checkpoint.path} was trained "
+                             f"with (fingerprint {model.fingerprint[:12]}, expected {config[f'{kind}_fingerprint'][:12]})")
+    return text_encoder, vae
+
+
+def sample_images(checkpoint_folder: str | Path, prompts: list[Prompt], out: str | Path | None = None, *,
+                  how: Drawing = Drawing(), seed: int = 0, batch_size: int = 32, strip: str | None = None,
+                  overwrite: bool = False, device: str = "auto") -> Path:
+    """Draw an image for each prompt, a grid of the first 64, and a strip of one text; returns their folder.
+
+    Images that an earlier call with the same arguments has finished are kept: an interrupted job goes on.
+    """
+    check_names(prompts)
+    device = pick_device(device)
+    checkpoint = load_checkpoint(checkpoint_folder, device)
+    timesteps = checkpoint.schedule.timesteps
+    if not 1 <= how.steps <= timesteps:
+        raise InputError(f"--steps {how.steps}: expected 1 to {timesteps}, the timesteps of the checkpoint's schedule")
+    try:
+        checkpoint.schedule.grid(how.steps, how.spacing)
+    except ValueError as error:
+        raise InputError(f"--spacing {how.spacing}: {error}") from None
+    text_encoder, vae = load_frozen(checkpoint, device)
+    record = make_record(checkpoint, prompts, seed, strip, how.to_dict())
+    out = default_folder(run_name(checkpoint.path), record, overwrite) if out is None else Path(out)
+    open_folder(out, record, overwrite)
+
+    paint = painter(checkpoint, vae, how)
+    todo = [k for k, prompt in enumerate(prompts) if not (out / prompt.name).exists()]
+    condition = encode_prompts(text_encoder, [prompts[k].text for k in todo]) if todo else None
+    with tqdm(desc="sampling", unit="image", total=len(prompts), initial=len(prompts) - len(todo), disable=not todo) as bar:
+        for start in range(0, len(todo), batch_size):
+            batch = todo[start : start + batch_size]
+
+            def advance(step: int, x: Tensor, x0: Tensor, done=len(prompts) - len(todo) + start, b=len(batch)):
+                bar.n = round(done + b * (step + 1) / how.steps, 1)  # parts of images, so that the bar moves every step
+                bar.refresh()
+
+            images = paint(condition[start : start + len(batch)], [noise_seed(seed, k) for k in batch], callback=advance)
+            for k, image in zip(batch, images):
+                save(image, out / prompts[k].name)
+    if prompts and not (out / GRID).exists():
+        save(grid([load_image(out / prompt.name) for prompt in prompts[:64]]), out / GRID)
+    if strip is not None and not (out / STRIP).exists():
+        save(draw_strip(checkpoint, vae, text_encoder.encode([strip]), noise_seed(seed, 0), how), out / STRIP)
+    return out
+
+
+def prompts_of(options, config: dict) -> list[Prompt]:
+    """The prompts asked for; where none are, those of the run's previews, unless a strip is all that is wanted."""
+    if options.prompt:
+        return command_line_prompts(options.prompt)
+    if options.prompts:
+        return read_prompts(options.prompts)
+    return [] if options.strip is not None else command_line_prompts(config["preview_prompts"])
+
+
+def drawing_of(options, config: dict) -> Drawing:
+    """How to draw, from the options of sample.py."""
+    scale, has_null = options.guidance, config["settings"]["cfg_drop"] > 0
+    if scale is None:
+        scale = Drawing().guidance if has_null else 1.0
+    if scale != 1 and not has_null:
+        raise InputError(f"--guidance {scale:g}: the run was trained with --cfg-drop 0 and knows no null condition")
+    solver = make_solver(options.solver, options.order, options.eta)
+    interval = tuple(options.guidance_interval) if options.guidance_interval else None
+    try:
+        return Drawing(options.steps, solver, scale, interval, options.guidance_rescale, options.spacing, options.precision)
+    except ValueError as error:
+        raise InputError(f"--{error}") from None
+
+
+def run(options):
+    """The job of sample.py."""
+    if options.batch_size < 1 or options.seed < 0:
+        name, value, least = ("batch-size", options.batch_size, 1) if options.batch_size < 1 else ("seed", options.seed, 0)
+        raise InputError(f"--{name} {value}: expected {least} or more")
+    folder = find_checkpoint(options.run or latest_run())
+    config = read_config(folder)
+    prompts = prompts_of(options, config)
+    out = sample_images(folder, prompts, options.out, how=drawing_of(options, config), seed=options.seed,
+                        batch_size=options.batch_size, strip=options.strip, overwrite=options.overwrite,
+                        device=options.device)
+    made = [f"{len(prompts)} image{'s' * (len(prompts) != 1)} of {run_name(folder)} in {out}"] if prompts else []
+    made += [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]
+    print("; ".join(made))
