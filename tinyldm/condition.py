@@ -54,32 +54,31 @@ class Condition:
 
     def expand(self, b: int) -> Condition:
         """One row repeated b times, without a copy."""
+        if len(self) > 1:
+            raise ValueError(f"only a condition of one row can be repeated, this one has {len(self)}")
         return self.map(lambda part: part.expand(b, *part.shape[1:]))
 
-    def padded(self, n: int) -> Condition:
-        """The same condition with n tokens; the added ones are zero and masked."""
-        extra = 0 if self.tokens is None else n - self.tokens.shape[1]
-        if extra == 0:
+    def padded(self, n: int, masked: bool = False) -> Condition:
+        """The same condition with n tokens, the added ones zero and masked; with a mask in any case if masked."""
+        if self.tokens is None or (n == self.tokens.shape[1] and (self.mask is not None or not masked)):
             return self
+        extra = n - self.tokens.shape[1]
+        if extra < 0:
+            raise ValueError(f"{self.tokens.shape[1]} tokens can't be padded to {n}")
         mask = self.mask if self.mask is not None else self.tokens.new_ones(self.tokens.shape[:2], dtype=torch.bool)
         return Condition(F.pad(self.tokens, (0, 0, 0, extra)), F.pad(mask, (0, extra)), self.vector, self.maps)
 
     @staticmethod
     def cat(conditions: list[Condition]) -> Condition:
         """The rows of all, in order; shorter token sequences are padded to the longest."""
-        n = max((c.tokens.shape[1] for c in conditions if c.tokens is not None), default=0)
-        masked = any(c.mask is not None for c in conditions) or len({c.tokens.shape[1] for c in conditions if c.tokens is not None}) > 1
-        rows = []
-        for c in (c.padded(n) for c in conditions):
-            if masked and c.tokens is not None and c.mask is None:
-                c = Condition(c.tokens, c.tokens.new_ones(c.tokens.shape[:2], dtype=torch.bool), c.vector, c.maps)
-            rows.append(c.parts())
-        if any(part.keys() != rows[0].keys() for part in rows):
-            raise ValueError(f"conditions with different parts can't be joined: {[sorted(part) for part in rows]}")
-        return Condition(**{name: torch.cat([part[name] for part in rows]) for name in rows[0]})
+        lengths = [c.tokens.shape[1] for c in conditions if c.tokens is not None]
+        masked = any(c.mask is not None for c in conditions) or len(set(lengths)) > 1
+        parts = [c.padded(max(lengths, default=0), masked).parts() for c in conditions]
+        if any(part.keys() != parts[0].keys() for part in parts):
+            raise ValueError(f"conditions with different parts can't be joined: {[sorted(part) for part in parts]}")
+        return Condition(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
     def drop(self, null: Condition, dropped: Tensor) -> Condition:
         """The condition with the rows where dropped (b,) is True replaced by the one row of null."""
-        b = len(self)
-        choice = torch.arange(b, device=dropped.device) + b * dropped  # row k of self, or row k of null
-        return Condition.cat([self, null.expand(b)])[choice]
+        rows = torch.arange(len(self), device=dropped.device) + len(self) * dropped  # row k of self, or row k of null
+        return Condition.cat([self, null.expand(len(self))])[rows]

@@ -1,0 +1,175 @@
+"""Schedules and grids against closed forms, inverses and the definitions of the papers."""
+
+import json
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyldm.diffusion.schedule import CLEAN, SPACINGS, Level, NoiseSchedule
+
+SCHEDULES = [NoiseSchedule(kind, zero_snr=z) for kind in ("linear", "scaled_linear", "cosine") for z in (False, True)]
+COSINE = NoiseSchedule()
+
+
+def test_linear_has_the_published_ends():
+    s = NoiseSchedule("linear")
+    assert 1 - s.alpha_bar[0].item() == pytest.approx(1e-4)
+    assert 1 - (s.alpha_bar[-1] / s.alpha_bar[-2]).item() == pytest.approx(0.02)
+    # the log of a product of 1 - beta, betas in a line: the integral of log(1 - beta), the trapezoid rule made exact
+    a, b = 1 - 1e-4, 1 - 0.02
+    integral = (b * math.log(b) - b - a * math.log(a) + a) / (b - a) * 999 + 0.5 * (math.log(a) + math.log(b))
+    assert s.alpha_bar[-1].log().item() == pytest.approx(integral, rel=1e-6)
+
+
+def test_scaled_linear_is_a_line_in_the_root_of_beta():
+    ab = NoiseSchedule("scaled_linear").alpha_bar
+    root = torch.cat([1 - ab[:1], 1 - ab[1:] / ab[:-1]]).sqrt()
+    assert torch.allclose(root.diff(), root.diff().mean().expand(999), rtol=1e-6)
+    assert root[0].item() ** 2 == pytest.approx(0.00085) and root[-1].item() ** 2 == pytest.approx(0.012)
+
+
+def test_cosine_is_a_cosine_where_betas_are_not_clipped():
+    k = torch.arange(990, dtype=torch.float64)
+    angle = COSINE.alpha_bar[:990].sqrt() * math.cos(0.008 / 1.008 * math.pi / 2)
+    assert torch.allclose(angle.acos(), ((k + 1) / 1000 + 0.008) / 1.008 * math.pi / 2, atol=1e-9)
+
+
+@pytest.mark.parametrize("s", SCHEDULES, ids=str)
+def test_schedule_is_monotone_and_invertible(s):
+    t = torch.linspace(0, 999, 5000, dtype=torch.float64)
+    lam = s.lambda_(t)
+    assert (lam.diff() < 0).all() and s.alpha_bar.dtype == torch.float64
+    assert torch.allclose(s.t_of_lambda(lam), t, atol=1e-6)
+    assert torch.allclose(s.alpha(t) ** 2 + s.sigma(t) ** 2, torch.ones_like(t), atol=1e-15)
+    assert torch.allclose(s.alpha(torch.arange(1000)) ** 2, s.alpha_bar, atol=1e-15)
+    finite = lam.isfinite()
+    assert torch.allclose((s.alpha(t) / s.sigma(t)).log()[finite], lam[finite], atol=1e-9)
+
+
+def test_timesteps_outside_the_table_are_refused():
+    for t in (-1, 1000, 999.5):
+        with pytest.raises(ValueError, match="999"):
+            COSINE.lambda_(t)
+
+
+def test_levels_of_floats_and_of_tensors_agree():
+    t = torch.tensor([0, 500, 999])
+    batch = COSINE.level(t).like(torch.zeros(3, 2, 4, 4, dtype=torch.bfloat16))
+    assert batch.alpha.shape == (3, 1, 1, 1) and batch.alpha.dtype == torch.float32
+    for k, one in enumerate(map(COSINE.level, t.tolist())):
+        assert isinstance(one.alpha, float)
+        assert batch.alpha[k].item() == pytest.approx(one.alpha) and batch.sigma[k].item() == pytest.approx(one.sigma)
+        assert one.lambda_ == pytest.approx(COSINE.lambda_(t[k]).item())
+        assert one.alpha_bar == pytest.approx(COSINE.alpha_bar[t[k]].item())
+    back = Level.of_sigma(3.0, 2.5)
+    assert back.sigma / back.alpha == pytest.approx(2.5) and back.alpha_bar + back.sigma**2 == pytest.approx(1)
+    assert CLEAN.lambda_ == math.inf and NoiseSchedule(zero_snr=True).level(999).lambda_ == -math.inf
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear", "cosine"])
+def test_pitfall_02_grids(spacing, kind):
+    s = NoiseSchedule(kind)
+    counts = range(1, 1001) if kind == "cosine" else (1, 2, 5, 13, 53, 61, 103, 999, 1000)
+    for n in counts:
+        grid = s.grid(n, spacing)
+        ts = [level.t for level in grid[:-1]]
+        assert len(ts) == n == len(set(ts)) and grid[-1] == CLEAN
+        assert all(a > b for a, b in zip(ts, ts[1:])) and 0 <= ts[-1] and ts[0] <= 999
+        assert all(a.alpha < b.alpha and a.sigma > b.sigma for a, b in zip(grid, grid[1:]))
+    for n in (0, -3, 1001):
+        with pytest.raises(ValueError, match="between 1 and 1000"):
+            s.grid(n, spacing)
+
+
+def test_grids_of_2305_08891_table_2():
+    assert [level.t for level in COSINE.grid(4)] == [999, 749, 499, 249, -1] == [
+        *(np.round(np.arange(1000, 0, -250)) - 1), -1]
+    assert [level.t for level in COSINE.grid(4, "leading")] == [750, 500, 250, 0, -1]
+    assert [level.t for level in COSINE.grid(4, "linspace")] == [999, 666, 333, 0, -1]
+    assert all(COSINE.grid(n)[0].t == 999 for n in range(1, 1001))
+
+
+@pytest.mark.parametrize("n", [5, 20, 79, 100])
+def test_pitfall_03_cosine_with_karras_spacing(n):
+    levels = COSINE.grid(n, "karras")[:-1]
+    sigmas = np.array([level.sigma / level.alpha for level in levels])
+    assert len(set(sigmas)) == n and np.isfinite(sigmas).all()
+    # 2206.00364, eq. 5: a line in sigma^(1/7), from the schedule's largest to its smallest
+    assert np.allclose(np.diff(sigmas ** (1 / 7)), np.diff(sigmas ** (1 / 7)).mean())
+    ends = (-COSINE.lambda_(torch.tensor([999, 0]))).exp().numpy()
+    assert np.allclose(sigmas[[0, -1]], ends)
+    for level in levels:  # the timestep that the network is told has that much noise
+        assert COSINE.lambda_(level.t).item() == pytest.approx(level.lambda_, abs=1e-6)
+
+
+def test_karras_needs_a_finite_sigma():
+    with pytest.raises(ValueError, match="zero_snr"):
+        NoiseSchedule(zero_snr=True).grid(5, "karras")
+    with pytest.raises(ValueError, match="unknown spacing"):
+        COSINE.grid(5, "uniform")
+
+
+def test_grid_of_any_timesteps():
+    grid = COSINE.levels([900, 500.5, 3])
+    assert [level.t for level in grid] == [900, 500.5, 3, -1]
+    assert COSINE.level(501).alpha < grid[1].alpha < COSINE.level(500).alpha
+    with pytest.raises(ValueError, match="decreasing"):
+        COSINE.levels([5, 5, 1])
+
+
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear", "cosine"])
+def test_pitfall_15_zero_terminal_snr(kind):
+    plain, zero = NoiseSchedule(kind), NoiseSchedule(kind, zero_snr=True)
+    assert zero.alpha_bar[-1] == 0 and zero.alpha_bar[0].item() == pytest.approx(plain.alpha_bar[0].item())
+    # algorithm 1 is affine in alpha: ratios of differences survive it
+    a, b = plain.alpha_bar.sqrt(), zero.alpha_bar.sqrt()
+    assert torch.allclose((a[100:] - a[-1]) / (a[0] - a[-1]), (b[100:] - b[-1]) / (b[0] - b[-1]), atol=1e-12)
+
+
+def test_pitfall_18_a_schedule_that_leaves_signal_warns():
+    with pytest.warns(UserWarning, match="250 levels keeps 28% of the signal"):
+        NoiseSchedule("linear", 250)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for kind in ("linear", "scaled_linear", "cosine"):
+            NoiseSchedule(kind)
+        NoiseSchedule("cosine", 50)
+        NoiseSchedule("linear", 250, zero_snr=True)
+
+
+@given(st.lists(st.floats(1e-5, 0.9), min_size=20, max_size=60), st.booleans())
+def test_custom_betas(betas, zero):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        s = NoiseSchedule("custom", len(betas), betas=tuple(betas), zero_snr=zero)
+    if not zero:
+        assert np.allclose(s.alpha_bar, np.cumprod(1 - np.array(betas)))
+    t = torch.linspace(0, len(betas) - 1, 50)
+    assert torch.allclose(s.t_of_lambda(s.lambda_(t)), t.double(), atol=1e-5)
+
+
+def test_schedule_is_a_value():
+    assert NoiseSchedule("linear") == NoiseSchedule("linear", beta_start=1e-4, beta_end=0.02)
+    assert NoiseSchedule("linear") != NoiseSchedule("linear", zero_snr=True) != NoiseSchedule("cosine", zero_snr=True)
+    assert len({COSINE, NoiseSchedule(), NoiseSchedule("linear")}) == 2
+    for s in (*SCHEDULES, NoiseSchedule("custom", 3, betas=(0.5, 0.9, 0.99))):
+        assert NoiseSchedule.from_dict(json.loads(json.dumps(s.to_dict()))) == s
+    with pytest.raises(ValueError, match="unknown keys in a noise schedule: beta_max"):
+        NoiseSchedule.from_dict({"kind": "linear", "beta_max": 1})
+    with pytest.raises(Exception, match="kind"):
+        COSINE.kind = "linear"
+
+
+@pytest.mark.parametrize("fields", [
+    {"kind": "sigmoid"}, {"kind": "cosine", "beta_end": 0.02}, {"kind": "custom"}, {"betas": (0.1, 0.2)},
+    {"timesteps": 1}, {"kind": "custom", "timesteps": 3, "betas": (0.1, 0.2)}, {"kind": "linear", "beta_end": 1.5},
+    {"kind": "linear", "beta_start": 0.0}])
+def test_impossible_schedules_are_refused(fields):
+    with pytest.raises(ValueError):
+        NoiseSchedule(**fields)
