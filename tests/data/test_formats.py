@@ -55,7 +55,8 @@ def test_monsters_of_the_test_split(tmp_path):
     image(tmp_path / "test/0_attack1.png")
     entry = {"image_name": "0_attack1.png", "given_description": "A bird.", "action_description": "It is dying."}
     (tmp_path / "test.json").write_text(json.dumps({"0_attack1": entry}))
-    assert read_examples(tmp_path, split="test") == [Example(tmp_path / "test/0_attack1.png", ("A bird. It is dying.",))]
+    expected = Example(tmp_path / "test/0_attack1.png", ("A bird. It is dying.",))
+    assert read_examples(tmp_path, split="test") == [expected]
 
 
 def test_files_that_are_no_images_are_passed_over(tmp_path):
@@ -161,7 +162,7 @@ def test_image_folder_whose_metadata_is_wrong(tmp_path):
 def test_prompts_of_each_kind(tmp_path):
     (tmp_path / "p.txt").write_text("a red cube\n\n  a 龙 \n", encoding="utf-8")
     assert read_prompts(tmp_path / "p.txt") == [Prompt("0000.png", "a red cube"), Prompt("0001.png", "a 龙")]
-    entry = {"image_name": "0_main.png", "given_description": "A bird.", "action_description": "", "text_prompt": "A bird."}
+    entry = {"image_name": "0_main.png", "given_description": "A bird.", "text_prompt": "A bird."}
     (tmp_path / "test.json").write_text(json.dumps({"0_main": entry}))
     assert read_prompts(tmp_path / "test.json") == [Prompt("0_main.png", "A bird.")]
     (tmp_path / "generate.csv").write_text("id,animal,object,prompt\n1.png,shark,sneaker,a shark and a sneaker\n")
@@ -169,7 +170,8 @@ def test_prompts_of_each_kind(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../x.png", "/tmp/x.png", "a/../../x.png", "..", "..\\x.png", "C:x.png", "a/b.png", "", ".", ".png", "x", "x.exe"]
+    "name",
+    ["../x.png", "/x.png", "a/../../x.png", "..", "..\\x.png", "C:x.png", "a/b.png", "", ".", ".png", "x", "x.exe"],
 )
 def test_a_name_that_could_leave_the_output_folder_is_refused(tmp_path, name):
     (tmp_path / "test.json").write_text(json.dumps({"k": {"image_name": name, "text_prompt": "x"}}))

@@ -52,7 +52,8 @@ class Text:
     def encode(self, captions):
         self.seen += captions
         n = 1 + max(map(len, captions))
-        tokens, mask = torch.full((len(captions), n, self.width), -99.0), torch.zeros(len(captions), n, dtype=torch.bool)
+        tokens = torch.full((len(captions), n, self.width), -99.0)
+        mask = torch.zeros(len(captions), n, dtype=torch.bool)
         for k, caption in enumerate(captions):
             codes = torch.tensor([1.0, *map(ord, caption)])
             tokens[k, : len(codes)], mask[k, : len(codes)] = codes[:, None], True

@@ -140,7 +140,8 @@ def test_jitter_changes_brightness_by_no_more_than_asked():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"copies": -1}, {"copies": 1}, {"crop": 0.5}, {"jitter": 0.1}, {"copies": 1, "crop": 0.0}, {"fit": "stretch"}]
+    "wrong",
+    [{"copies": -1}, {"copies": 1}, {"crop": 0.5}, {"jitter": 0.1}, {"copies": 1, "crop": 0.0}, {"fit": "stretch"}],
 )
 def test_settings_that_make_no_sense_or_would_be_ignored_are_refused(wrong):
     with pytest.raises(ValueError, match="expected|need"):

@@ -91,7 +91,7 @@ def write_latents(
 
 
 def _decoded(files: list[Path], hashes: list[str | None], size, augmentation: Augmentation, workers: int):
-    """Yield (index, views of the image as uint8 (views, 3, h, w), or the InputError that it gave), a few decoded ahead."""
+    """Yield (index, uint8 views (views, 3, h, w), or the InputError that the image gave), decoding a few ahead."""
 
     def decode(index: int):
         try:

@@ -60,7 +60,8 @@ def read_examples(folder: str | Path, split: str = "train", skip_bad: bool = Fal
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}, expected one with images")
+        problem = "not a folder" if folder.exists() else "no such folder"
+        raise InputError(f"{folder}: {problem}, expected one with images")
     known = next((f for f in FORMATS.values() if f.detect(folder)), None)
     if known is None:
         layouts = "; or ".join(f.layout for f in FORMATS.values())
@@ -119,7 +120,8 @@ def _monster_captions(info: Path, key: str, entry: dict) -> tuple[str, ...]:
     descriptions = [descriptions] if isinstance(descriptions, str) else descriptions
     if not isinstance(descriptions, list) or not descriptions or not all(isinstance(d, str) for d in descriptions):
         raise InputError(f"{info}: {key}: 'given_description' is {descriptions!r}, expected a list of strings")
-    return tuple(f"{description} {_text(info, key, 'action_description', action)}".strip() for description in descriptions)
+    action = _text(info, key, "action_description", action)
+    return tuple(f"{description} {action}".strip() for description in descriptions)
 
 
 def _read_animals(folder: Path, split: str, problems: list[str]) -> list[Example]:
@@ -131,7 +133,7 @@ def _read_animals(folder: Path, split: str, problems: list[str]) -> list[Example
     if place is None:
         held = [p for p in places if p.is_dir() and _images(p)]
         if not held:
-            raise InputError(f"{folder}: no images, expected those of {table.name} beside it, in {split}/ or in images/")
+            raise InputError(f"{folder}: no images, expected them beside {table.name}, in {split}/ or in images/")
         place = held[0]  # the first image alone is missing: the cache will name it
     return [Example(place / row["id"], (f"{_article(row['animal'])} and {_article(row['object'])}",)) for row in rows]
 
@@ -148,9 +150,8 @@ def _read_image_folder(folder: Path, split: str, problems: list[str]) -> list[Ex
         for number, line in enumerate(_read(table).split("\n"), 1):  # not splitlines(): U+2028 may stand in a caption
             if line.strip():
                 row = _parse(line, f"{table}: line {number}", dict)
-                name, text = _values(table, f"line {number}", row, "file_name", "text")
-                where = f"line {number}"
-                rows.append({"file_name": _text(table, where, "file_name", name), "text": _text(table, where, "text", text)})
+                _values(table, f"line {number}", row, "file_name", "text")
+                rows.append({name: _text(table, f"line {number}", name, row[name]) for name in ("file_name", "text")})
     return [Example(table.parent / row["file_name"], (row["text"].strip(),)) for row in rows]
 
 
@@ -250,7 +251,8 @@ def _parse(text: str, where: str, kind: type):
         raise InputError(f"{where}: not JSON ({error})") from None
     if not isinstance(value, kind):
         names = {dict: "an object", list: "a list"}
-        raise InputError(f"{where}: expected JSON with {names[kind]}, got {names.get(type(value), type(value).__name__)}")
+        got = names.get(type(value), type(value).__name__)
+        raise InputError(f"{where}: expected JSON with {names[kind]}, got {got}")
     return value
 
 

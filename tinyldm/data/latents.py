@@ -25,8 +25,8 @@ VERSION = 1  # of the files and of what is computed: a part of every key
 
 
 def open_or_build(
-    examples: list[Example], vae, text_encoder, size: int | tuple[int, int], augmentation: Augmentation = Augmentation(),
-    folder: str | Path | None = None, device="cpu", workers: int = 4, progress: bool = True, skip_bad: bool = False,
+    examples: list[Example], vae, text_encoder, size: int | tuple[int, int],
+    augmentation: Augmentation = Augmentation(), folder: str | Path | None = None, device="cpu", workers: int = 4, progress: bool = True, skip_bad: bool = False,
 ) -> LatentCache:  # fmt: skip
     """The latent cache of examples, built first unless it is there.
 
