@@ -346,6 +346,16 @@ def test_of_two_runs_at_once_one_builds_and_the_other_waits(tmp_path):
     assert len(finished(tmp_path)) == 1
 
 
+def test_a_disk_without_locks_will_do(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert calls(tmp_path)[0] > 0
+    assert calls(tmp_path) == (0, 0)
+    assert len(finished(tmp_path)) == 1
+
+
 def test_ctrl_c_and_failure_clean_up(tmp_path):
     vae = Vae()
     for error in (KeyboardInterrupt, RuntimeError):

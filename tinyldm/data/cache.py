@@ -63,9 +63,8 @@ def build_once(folder: Path, build: Callable[[Path], dict]) -> dict:
             shutil.rmtree(folder, ignore_errors=True)  # a damaged one
             os.rename(unfinished, folder)
             _flush(folder.parent)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)  # what an error or Ctrl-C left of it
     return header
 
 
@@ -113,19 +112,23 @@ def require_space(path: Path, size: int) -> None:
 
 @contextmanager
 def _locked(path: Path):
-    """Hold a lock file, waiting while another process does; gives False where the system has no such locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: each process builds its own and one rename wins
-        yield False
-        return
+    """Hold a lock file, waiting while another process does; gives False where there are no such locks.
+
+    Without them (Windows, some network disks) each process builds its own, and one rename wins.
+    """
     with open(path, "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another run that builds {path.with_suffix('')}", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield True
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another run that builds {path.with_suffix('')}", file=sys.stderr, flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            held = True
+        except (ImportError, OSError):
+            held = False
+        yield held
 
 
 def _flush(folder: Path) -> None:

@@ -23,13 +23,13 @@ PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**21}  # 8 images of 256x256, or 32
 
 
 def digests(files: list[Path], workers: int, progress: bool) -> list[str | None]:
-    """A hash of the bytes of each file; None for one that is missing."""
+    """A hash of the bytes of each file; None for one that can't be read."""
 
     def digest(file: Path) -> str | None:
         try:
             with open(file, "rb") as opened:
                 return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        except OSError:
             return None
 
     with ThreadPoolExecutor(workers) as pool:

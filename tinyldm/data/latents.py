@@ -17,7 +17,7 @@ from tinyldm.condition import Condition
 from tinyldm.data.cache import build_once, cache_folder, key_of, read_header
 from tinyldm.data.encode import digests, write_captions, write_latents
 from tinyldm.data.formats import Example
-from tinyldm.data.transforms import Augmentation, pair
+from tinyldm.data.transforms import Augmentation, load_image, pair
 from tinyldm.errors import InputError
 
 __all__ = ["Augmentation", "LatentCache", "cache_folder", "data_order", "open_or_build"]
@@ -46,7 +46,9 @@ def open_or_build(
     files = [example.image for example in examples]
     hashes = digests(files, workers, progress)
     if None in hashes and not skip_bad:
-        raise InputError(f"{files[hashes.index(None)]}: no such image")
+        file = files[hashes.index(None)]
+        load_image(file)  # tells what is wrong with it
+        raise InputError(f"{file}: could not be read")
     model = "pixels" if vae is None else vae.fingerprint
     latents = root / "latents" / key_of(VERSION, hashes, size, augmentation.to_dict(), model)
     header = build_once(
@@ -84,7 +86,7 @@ class LatentCache:
         self._choices = torch.tensor([number for numbers in choices for number in numbers])
         self.views, self.shape = header["views"], tuple(header["shape"][2:])
         self.mean, self.std = (torch.tensor(header[name])[:, None, None] for name in ("mean", "std"))
-        self.left_out = left_out
+        self.folder, self.left_out = latents, left_out
         self.null = self._captions(torch.tensor([0]))
 
     def __len__(self) -> int:
@@ -102,11 +104,11 @@ class LatentCache:
         b = len(indices)
         view = torch.randint(self.views, (b,), generator=generator)
         which = (torch.rand(b, generator=generator) * self._counts[indices]).long()
-        noise = torch.randn(b, *self.shape, generator=generator)
         rows = (indices * self.views + view).numpy()
         mean, *std = torch.from_numpy(self._latents[rows]).to(device).float().unbind(1)  # (b, c, h, w) each
-        latents = mean + std[0] * noise.to(device) if std else mean
-        x0 = (latents - self.mean.to(device)) / self.std.to(device)
+        if std:
+            mean = mean + std[0] * torch.randn(b, *self.shape, generator=generator).to(device)
+        x0 = (mean - self.mean.to(device)) / self.std.to(device)
         return x0, self._captions(self._choices[self._firsts[indices] + which], device)
 
     def _captions(self, numbers: Tensor, device="cpu") -> Condition:
