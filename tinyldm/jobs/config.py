@@ -1,0 +1,129 @@
+"""The settings of a training run: one frozen value, made from the command line or read back from a run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields, replace
+
+from tinyldm.errors import InputError
+from tinyldm.jobs.device import PRECISIONS
+
+TASKS = ("text",)
+LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
+RESUMABLE = {"max_steps", "sample_every", "save_every", "workers", "device", "compile", "accumulate", "skip_bad"}
+"""Settings that may change when a run is resumed: what it computes stays the same."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """All that decides a run. size is (height, width) in pixels; counts and periods are optimiser steps."""
+
+    data: str | None = None  # None: the toy monsters
+    task: str = "text"
+    preset: str = "toy"
+    size: tuple[int, int] = (64, 64)
+    text_encoder: str = "tiny"
+    vae: str = "tiny"
+    cfg_drop: float = 0.1
+    max_steps: int = 1000
+    batch_size: int = 64  # images an optimiser step, over all processes and accumulations
+    accumulate: int = 1
+    lr: float = 1e-3
+    lr_schedule: str = "cosine"
+    lr_decay: float = 0.5  # step, plateau: factor of one reduction
+    lr_every: int = 10_000  # step, plateau: steps between two looks
+    warmup: int = 100
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.9999
+    precision: str = "auto"
+    prediction: str = "v"
+    schedule: str = "cosine"
+    zero_snr: bool = False
+    snr_gamma: float = 0.0  # 0: every t weighs the same
+    flip: bool = True
+    crop: float = 1.0  # least share of the area
+    jitter: float = 0.0
+    copies: int = 0
+    sample_every: int = 250
+    save_every: int = 250
+    preview_guidance: float = 3.0
+    skip_bad: bool = False
+    seed: int = 0
+    workers: int = 2
+    device: str = "auto"
+    compile: bool = False
+
+    def __post_init__(self):
+        def need(condition: bool, name: str, expected: str):
+            if not condition:
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} is {getattr(self, name)}, expected {expected}")
+
+        for name in ("max_steps", "batch_size", "accumulate", "lr_every", "sample_every", "save_every", "workers"):
+            need(getattr(self, name) >= 1, name, "1 or more")
+        for name in ("warmup", "weight_decay", "snr_gamma", "copies", "preview_guidance", "seed"):
+            need(getattr(self, name) >= 0, name, "0 or more")
+        for name in ("lr", "clip"):
+            need(getattr(self, name) > 0, name, "a number above 0")
+        need(0 <= self.cfg_drop <= 1, "cfg_drop", "a probability from 0 to 1")
+        need(0 < self.lr_decay <= 1, "lr_decay", "a factor above 0, at most 1")
+        need(0 <= self.ema < 1, "ema", "a decay of at least 0 and below 1 (0 is none)")
+        need(min(self.size) >= 8, "size", "at least 8 pixels")
+        choices = {"task": TASKS, "lr_schedule": LR_SCHEDULES, "precision": PRECISIONS}
+        choices |= {"prediction": ("eps", "x0", "v"), "schedule": ("linear", "scaled_linear", "cosine")}
+        for name, allowed in choices.items():
+            need(getattr(self, name) in allowed, name, f"one of {', '.join(allowed)}")
+        if self.zero_snr and self.prediction == "eps":
+            raise InputError("--zero-snr with --prediction eps: at zero SNR eps tells nothing of x0; expected v or x0")
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> TrainSettings:
+        """The inverse of to_dict(); an unknown key is refused."""
+        unknown = values.keys() - {f.name for f in fields(cls)}
+        if unknown:
+            raise InputError(f"unknown settings: {', '.join(sorted(unknown))}")
+        return cls(**{**values, "size": tuple(values["size"])} if "size" in values else values)
+
+    def resumed(self, given: dict) -> TrainSettings:
+        """These settings with those that were given anew; only RESUMABLE ones may differ."""
+        for name, value in given.items():
+            if name not in RESUMABLE and value != getattr(self, name):
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} {value}: the run was started with {getattr(self, name)}; "
+                                 "start another one with --out")
+        return replace(self, **given)
+
+
+REAL_DATA = dict(preset="base", size=(256, 256), text_encoder="openai/clip-vit-base-patch32",
+                 vae="CompVis/stable-diffusion-v1-4", max_steps=100_000, lr=1e-4, lr_schedule="constant",
+                 warmup=1000, sample_every=2000, save_every=2000)
+"""Defaults for data of one's own: the assignment's frozen models, a network and a length for a GPU."""
+
+SMALL_LATENTS = dict(preset="toy", lr=1e-3, lr_schedule="cosine", max_steps=3000, warmup=100, sample_every=500,
+                     save_every=500)
+"""Defaults for data of one's own under the tiny VAE at 64 pixels: the toy network, an hour on two cores."""
+
+
+def defaults_for(given: dict, native: tuple[int, int]) -> TrainSettings:
+    """The settings for what was given: the toy's defaults, or those for real data; native: (h, w) of its images."""
+    if given.get("data") is None:
+        return TrainSettings.from_dict(given)
+    small = native[0] == native[1] < REAL_DATA["size"][0]
+    values = REAL_DATA | ({"size": native} if small else {})
+    size = given.get("size", values["size"])
+    if given.get("vae") == "tiny" and max(size) <= 96:
+        values |= SMALL_LATENTS
+    return TrainSettings.from_dict(values | given)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) from "64" or from WIDTHxHEIGHT, such as "512x384"."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise InputError(f"--size {text}: expected a number of pixels such as 64, or WIDTHxHEIGHT such as 512x384")
+    width = int(match[1])
+    return int(match[2] or width), width

@@ -1,0 +1,74 @@
+"""One process or several: what training must know of its fellow processes (started by torchrun)."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Workers:
+    """This process among `world` processes; rank 0 alone writes files and shows progress."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def barrier(self):
+        """Wait until every process has come here."""
+        if self.world > 1:
+            dist.barrier()
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of value over all processes."""
+        if self.world > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+            value /= self.world
+        return value
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is up in any process: all take the same decision."""
+        if self.world == 1:
+            return flag
+        return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def share(self, network: nn.Module) -> nn.Module:
+        """The network with its gradients averaged over all processes."""
+        return DistributedDataParallel(network) if self.world > 1 else network
+
+    @contextmanager
+    def main_first(self):
+        """Run the block in rank 0 first, then in the others: they find what it has built."""
+        if not self.is_main:
+            self.barrier()
+        yield
+        if self.is_main:
+            self.barrier()
+
+
+@contextmanager
+def workers(device: torch.device):
+    """Join the processes that torchrun has started; a plain run is a world of one."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1:
+        yield Workers(device=device)
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Workers(dist.get_rank(), world, device)
+    finally:
+        dist.destroy_process_group()

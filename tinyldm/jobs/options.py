@@ -1,0 +1,94 @@
+"""The options of train.py: what each means, and the settings that follow from those that were given."""
+
+from __future__ import annotations
+
+import argparse
+
+from tinyldm.jobs.cli import Parser
+from tinyldm.jobs.config import LR_SCHEDULES, TASKS, TrainSettings, parse_size
+from tinyldm.jobs.device import PRECISIONS
+
+EPILOG = """examples:
+  python train.py --cfg-drop 0.1                       toy monsters, everything shipped, about ten minutes on two cores
+  python train.py --data hw6                           the monster assignment: SD's VAE, CLIP-B/32, 256x256
+  python train.py --data hw6 --vae tiny --text-encoder tiny --size 64   the same without any download
+  python train.py --resume                             go on with the latest run
+  torchrun --nproc-per-node 8 train.py --data hw6 --batch-size 512      eight GPUs
+"""
+
+
+def train_parser() -> argparse.ArgumentParser:
+    """The parser of train.py; an option that is not given is absent from what it returns."""
+    parser = Parser(prog="train.py", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+                    argument_default=argparse.SUPPRESS,
+                    description="Train a conditional latent-diffusion model. Counts and periods are optimiser steps.")
+    default = TrainSettings()
+    for title, options in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for flag, (kind, text) in options.items():
+            name = flag.replace("-", "_")
+            value = getattr(default, name, None)
+            if name in ("compile", "skip_bad", "zero_snr", "resume", "overwrite"):
+                group.add_argument(f"--{flag}", action="store_true", help=text)
+            elif name == "flip":
+                group.add_argument("--flip", action=argparse.BooleanOptionalAction, help=text)
+            else:
+                shown = f"{value[1]}" if name == "size" else value
+                note = "" if value is None else f" (toy default: {shown})"
+                choices = kind if isinstance(kind, tuple) else None
+                group.add_argument(f"--{flag}", type=str if choices else kind, choices=choices,
+                                   metavar=None if choices else kind.__name__.replace("parse_", "").upper(),
+                                   help=text + note)
+    return parser
+
+
+GROUPS: dict[str, dict[str, tuple]] = {
+    "data": {
+        "data": (str, "folder of the assignment or an image folder with metadata.jsonl; none: the toy monsters"),
+        "task": (TASKS, "what the pictures are conditioned on"),
+        "size": (parse_size, "pixels: 64, or WIDTHxHEIGHT"),
+        "flip": (bool, "also learn from mirrored pictures (toy default: yes)"),
+        "copies": (int, "augmented copies of each picture in the latent cache, made by --crop and --jitter"),
+        "crop": (float, "least share of the area that a copy shows"),
+        "jitter": (float, "how far brightness, contrast and saturation of a copy may change"),
+        "skip-bad": (bool, "count and leave out broken or missing images instead of stopping"),
+        "workers": (int, "threads that read images while the latent cache is built"),
+    },
+    "model": {
+        "preset": (str, "network: toy, small, base (128-256-512-512) or large (256-384-512-768)"),
+        "text-encoder": (str, "tiny, or a transformers text encoder: a hub name or a folder"),
+        "vae": (str, "tiny, or an AutoencoderKL: a hub name or a folder"),
+        "prediction": (("eps", "x0", "v"), "what the network predicts"),
+        "schedule": (("linear", "scaled_linear", "cosine"), "noise schedule"),
+        "zero-snr": (bool, "rescale the schedule to end in pure noise (2305.08891)"),
+    },
+    "training": {
+        "cfg-drop": (float, "probability of training a sample without its condition, for classifier-free guidance"),
+        "max-steps": (int, "length of the training"),
+        "epochs": (int, "the same as passes over the data, instead of --max-steps"),
+        "batch-size": (int, "images an optimiser step, over all processes and accumulations together"),
+        "accumulate": (int, "parts that a batch is split into, to save memory"),
+        "lr": (float, "highest learning rate"),
+        "lr-schedule": (LR_SCHEDULES, "its course after the warm-up"),
+        "lr-decay": (float, "factor of one reduction; schedules step and plateau"),
+        "lr-every": (int, "steps between two reductions (step) or looks at the loss (plateau)"),
+        "warmup": (int, "steps of linear warm-up"),
+        "weight-decay": (float, "AdamW's, on matrices alone"),
+        "clip": (float, "highest norm of the gradient"),
+        "ema": (float, "decay of the averaged weights, which warms up; 0: none"),
+        "snr-gamma": (float, "min-SNR weighting (2303.09556), usually 5; 0: none"),
+        "precision": (PRECISIONS, "of the network; auto: bfloat16 where the device is good at it"),
+        "seed": (int, "of weights, data order and noise"),
+        "device": (str, "auto, cpu, cuda, mps"),
+        "compile": (bool, "compile the network with torch.compile"),
+    },
+    "run": {
+        "out": (str, "run folder (default: runs/NAME-N, the next free number)"),
+        "resume": (bool, "go on with the run at --out, or with the latest one"),
+        "overwrite": (bool, "replace the run at --out"),
+        "sample-every": (int, "steps between preview grids"),
+        "preview-guidance": (float, "guidance scale of the previews"),
+        "save-every": (int, "steps between checkpoints"),
+    },
+}
+"""Options by group: flag -> (type or choices, help)."""

@@ -1,0 +1,159 @@
+"""From the options of train.py to a run: data, frozen models, latent cache, run folder, training."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import count
+from math import ceil
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from tinyldm.data.formats import read_examples, read_prompts
+from tinyldm.data.latents import open_or_build
+from tinyldm.data.toy import ensure_toy
+from tinyldm.data.transforms import Augmentation, grid, load_image
+from tinyldm.errors import InputError
+from tinyldm.frozen.text import TextEncoder
+from tinyldm.frozen.vae import AutoencoderKL
+from tinyldm.jobs.checkpoint import checkpoints, find_checkpoint, latest_run, read_config
+from tinyldm.jobs.config import TrainSettings, defaults_for
+from tinyldm.jobs.device import pick_device
+from tinyldm.jobs.distributed import Workers, workers
+from tinyldm.jobs.sampling import Drawing, draw, encode_prompts, noise_seed
+from tinyldm.jobs.signals import stop_on_signal
+from tinyldm.jobs.training import Trainer
+
+TOY_FOLDER = Path("data/toy")
+PREVIEWS = 16
+
+
+def start(given: dict) -> None:
+    """Run train.py with the options that were given, by name; others take their defaults."""
+    given = dict(given)
+    resume, overwrite = given.pop("resume", False), given.pop("overwrite", False)
+    out, epochs = given.pop("out", None), given.pop("epochs", None)
+    if resume and overwrite:
+        raise InputError("--resume with --overwrite: expected one of them")
+    if epochs is not None and (epochs < 1 or "max_steps" in given):
+        raise InputError(f"--epochs {epochs}: expected 1 or more, and no --max-steps beside it")
+    run = None if out is None and not resume else Path(out) if out else latest_run()
+    saved = _check_run(run, resume, overwrite)
+    with workers(pick_device(given.get("device", "auto"))) as w:
+        data = given.get("data") if saved is None else saved.data
+        with w.main_first():
+            folder = Path(data) if data is not None else ensure_toy(TOY_FOLDER)
+        examples = read_examples(folder, skip_bad=given.get("skip_bad", False))
+        if saved is not None:
+            settings = saved.resumed(given)
+        else:
+            settings = defaults_for(given, _native_size(examples))
+        if epochs is not None:
+            given["max_steps"] = ceil(epochs * len(examples) / settings.batch_size)
+            settings = TrainSettings.from_dict({**settings.to_dict(), "max_steps": given["max_steps"]})
+        trainer = _prepare(settings, examples, folder, w)
+        if w.is_main:
+            run = run if run is not None else _free_folder(Path("runs"), "toy" if data is None else folder.resolve().name)
+            if overwrite:
+                shutil.rmtree(run, ignore_errors=True)
+            run.mkdir(parents=True, exist_ok=True)
+        trainer.run = run
+        if saved is not None:
+            trainer.restore(find_checkpoint(run))
+        _fit(trainer, w)
+
+
+def _check_run(run: Path | None, resume: bool, overwrite: bool) -> TrainSettings | None:
+    """The settings of the run to resume, or None for a new one, which must not be there yet unless overwritten."""
+    if resume:
+        return TrainSettings.from_dict(read_config(find_checkpoint(run))["settings"])
+    if run is not None and run.exists() and not (run.is_dir() and not any(run.iterdir())):
+        if not overwrite:
+            raise InputError(f"--out {run}: exists already; expected a new folder, --resume or --overwrite")
+        if not (run / "log.csv").is_file() and not checkpoints(run):
+            raise InputError(f"--out {run}: is no run folder, so --overwrite leaves it alone; expected another --out")
+    return None
+
+
+def _native_size(examples) -> tuple[int, int]:
+    """(height, width) of the first image that can be read."""
+    for example in examples:
+        try:
+            width, height = load_image(example.image).size
+            return height, width
+        except (InputError, OSError):
+            continue
+    raise InputError(f"{examples[0].image}: no image can be read, expected PNG, JPEG, WebP or BMP")
+
+
+def _prepare(settings: TrainSettings, examples, folder: Path, w: Workers) -> Trainer:
+    """Frozen models, latent cache and trainer; its run folder is set later, when nothing can fail any more."""
+    s = settings
+    vae = AutoencoderKL.load(s.vae).to(w.device).requires_grad_(False)
+    text_encoder = TextEncoder.load(s.text_encoder, w.device)
+    try:
+        augmentation = Augmentation(flip=s.flip, copies=s.copies, crop=s.crop, jitter=s.jitter, seed=s.seed)
+    except ValueError as error:
+        raise InputError(f"--copies, --crop, --jitter: {error}") from None
+    with w.main_first():
+        cache = open_or_build(examples, vae, text_encoder, s.size, augmentation, device=w.device, workers=s.workers,
+                              progress=w.is_main, skip_bad=s.skip_bad)
+    prompts = preview_prompts(folder, examples)
+    facts = {"vae": s.vae, "vae_fingerprint": vae.fingerprint, "text_encoder": s.text_encoder,
+             "text_encoder_fingerprint": text_encoder.fingerprint, "size": list(s.size),
+             "latent_shape": [cache.mean.shape[0], *(side // vae.factor for side in s.size)],
+             "preview_prompts": prompts}
+    condition = encode_prompts(text_encoder, prompts)
+
+    def preview(trainer: Trainer, step: int):
+        images = draw(trainer.ema.network, condition, [noise_seed(s.seed, k) for k in range(len(prompts))],
+                      latent_shape=facts["latent_shape"], schedule=trainer.schedule, prediction=s.prediction,
+                      mean=cache.mean, std=cache.std, null=cache.null, vae=vae,
+                      how=Drawing(steps=20, guidance=s.preview_guidance, precision=s.precision))
+        file = trainer.run / "previews" / f"step-{step:07d}.png"
+        file.parent.mkdir(exist_ok=True)
+        grid(images).save(file)
+
+    return Trainer(s, cache, Path(), w, facts, preview)
+
+
+def preview_prompts(folder: Path, examples) -> list[str]:
+    """Prompts to watch the training by: of the data's test.json if it has one, else captions spread over the data."""
+    for name in ("test.json", "generate.csv"):
+        if (folder / name).is_file():
+            texts = [prompt.text for prompt in read_prompts(folder / name)]
+            break
+    else:
+        texts = [example.captions[0] for example in examples]
+    texts = list(dict.fromkeys(texts))
+    return texts[:: max(1, len(texts) // PREVIEWS)][:PREVIEWS]
+
+
+def _free_folder(root: Path, name: str) -> Path:
+    """root/name-N with the first N whose folder could be made."""
+    root.mkdir(exist_ok=True)
+    for n in count(1):
+        try:
+            (root / f"{name}-{n}").mkdir()
+            return root / f"{name}-{n}"
+        except FileExistsError:
+            continue
+
+
+def _fit(trainer: Trainer, w: Workers) -> None:
+    """Train, and tell where the run is and what to do next."""
+    s, network = trainer.settings, trainer.network
+    if w.is_main:
+        count_millions = sum(p.numel() for p in network.parameters()) / 1e6
+        print(f"{trainer.run}: {s.preset} network of {count_millions:.1f}M parameters, {len(trainer.cache)} images, "
+              f"batch {s.batch_size}, steps {trainer.progress.step} to {s.max_steps}, on {w.device}", flush=True)
+    with stop_on_signal() as stop:
+        complete = trainer.fit(stop)
+    if w.is_main and complete:
+        print(f"{trainer.run}: trained; draw with: python sample.py --run {trainer.run}")
+    elif w.is_main:
+        print(f"{trainer.run}: stopped at step {trainer.progress.step}; go on with: "
+              f"python train.py --resume --out {trainer.run}")
+    if not complete:
+        raise KeyboardInterrupt
