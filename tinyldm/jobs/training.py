@@ -91,10 +91,10 @@ class Trainer:
             now.plateau.observe(loss, s.lr_every)
             if log:
                 log.row(now.step, loss, lr, grad_norm, s.batch_size)
-            stopping = self.workers.any(stop.requested)
             if log and self.preview and (now.step % s.sample_every == 0 or now.step == s.max_steps):
                 self.preview(self, now.step)
                 log.pause()
+            stopping = self.workers.any(stop.requested)
             if now.step % s.save_every == 0 or now.step == s.max_steps or stopping:
                 self.save()
                 if log:

@@ -1,0 +1,64 @@
+import pytest
+
+from tinyldm.errors import InputError
+from tinyldm.jobs.config import TrainSettings, defaults_for, parse_size
+from tinyldm.jobs.options import GROUPS, train_parser
+
+
+def test_every_setting_is_an_option_and_every_option_means_something():
+    options = {flag.replace("-", "_") for group in GROUPS.values() for flag in group}
+    assert options - set(TrainSettings().to_dict()) == {"out", "resume", "overwrite", "epochs"}
+    assert set(TrainSettings().to_dict()) <= options
+
+
+def test_fixed_option_names():
+    fixed = """--data --task --out --preset --size --text-encoder --vae --cfg-drop --max-steps --epochs --batch-size
+    --accumulate --lr --warmup --ema --precision --prediction --schedule --snr-gamma --sample-every --save-every --resume
+    --overwrite --skip-bad --seed --workers --device --compile""".split()
+    shown = train_parser().format_help()
+    assert [name for name in fixed if f"  {name} " not in shown and f"  {name}\n" not in shown] == []
+
+
+def test_settings_survive_json():
+    settings = TrainSettings(size=(384, 512), lr=3e-4, data="x")
+    assert TrainSettings.from_dict({**settings.to_dict(), "size": [384, 512]}) == settings
+    with pytest.raises(InputError, match="unknown settings: colour"):
+        TrainSettings.from_dict({"colour": 1})
+
+
+@pytest.mark.parametrize("values, message", [
+    ({"cfg_drop": 1.5}, "--cfg-drop is 1.5, expected a probability"),
+    ({"max_steps": 0}, "--max-steps is 0, expected 1 or more"),
+    ({"lr": 0.0}, "--lr is 0.0"),
+    ({"ema": 1.0}, "--ema is 1.0"),
+    ({"seed": -1}, "--seed is -1"),
+    ({"prediction": "y"}, "--prediction is y, expected one of eps, x0, v"),
+    ({"zero_snr": True, "prediction": "eps"}, "--zero-snr with --prediction eps"),
+])  # fmt: skip
+def test_impossible_settings_are_refused_by_name(values, message):
+    with pytest.raises(InputError, match=message):
+        TrainSettings(**values)
+
+
+def test_defaults_follow_the_data():
+    assert defaults_for({}, (64, 64)).vae == "tiny"
+    monsters = defaults_for({"data": "hw6"}, (256, 256))
+    assert (monsters.vae, monsters.text_encoder) == ("CompVis/stable-diffusion-v1-4", "openai/clip-vit-base-patch32")
+    assert monsters.size == (256, 256) and monsters.preset == "base"
+    assert defaults_for({"data": "photos"}, (480, 640)).size == (256, 256)
+    small = defaults_for({"data": "iclevr", "vae": "tiny", "text_encoder": "tiny"}, (64, 64))
+    assert small.size == (64, 64) and small.preset == "toy" and small.lr == 1e-3
+    assert defaults_for({"data": "iclevr", "vae": "tiny", "lr": 5e-4}, (64, 64)).lr == 5e-4
+
+
+def test_only_some_settings_may_change_on_resume():
+    run = TrainSettings(lr=1e-3)
+    assert run.resumed({"max_steps": 5000, "lr": 1e-3}).max_steps == 5000
+    with pytest.raises(InputError, match="--lr 0.1: the run was started with 0.001"):
+        run.resumed({"lr": 0.1})
+
+
+def test_sizes():
+    assert parse_size("64") == (64, 64) and parse_size("512x384") == (384, 512)
+    with pytest.raises(InputError, match="--size big"):
+        parse_size("big")

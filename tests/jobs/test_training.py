@@ -1,0 +1,225 @@
+"""The training loop on a small cache in memory, with a network of a few thousand weights."""
+
+import csv
+import json
+import os
+import socket
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from tinyldm.condition import Condition
+from tinyldm.errors import InputError
+from tinyldm.jobs import training
+from tinyldm.jobs.checkpoint import checkpoints, find_checkpoint, load_checkpoint
+from tinyldm.jobs.config import TrainSettings
+from tinyldm.jobs.distributed import workers
+from tinyldm.jobs.signals import StopRequest
+from tinyldm.jobs.training import Trainer
+from tinyldm.nn.presets import PRESETS
+from tinyldm.nn.unet import UNetConfig
+
+TINY = UNetConfig(channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4, token_dim=6)
+SETTINGS = TrainSettings(preset="tiny-test", max_steps=10, batch_size=4, lr=1e-2, warmup=2, save_every=5, precision="float32",
+                         sample_every=1000)
+
+
+class MemoryCache:
+    """Twenty latents of 2x8x8 in memory, each with a token of its own."""
+
+    mean, std = torch.zeros(2, 1, 1), torch.ones(2, 1, 1)
+    null = Condition(tokens=torch.zeros(1, 2, 6), mask=torch.ones(1, 2, dtype=torch.bool))
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(1)
+        self.latents = torch.randn(20, 2, 8, 8, generator=generator)
+        self.tokens = torch.randn(20, 2, 6, generator=generator)
+        self.seen = []
+
+    def __len__(self):
+        return len(self.latents)
+
+    def batch(self, indices, generator, device="cpu"):
+        self.seen += torch.as_tensor(indices).tolist()
+        mask = torch.ones(len(indices), 2, dtype=torch.bool)
+        return self.latents[indices].to(device), Condition(self.tokens[indices], mask).to(device)
+
+
+@pytest.fixture(autouse=True)
+def tiny_preset(monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny-test", TINY)
+
+
+def trainer(run, cache=None, **changes):
+    run.mkdir(exist_ok=True)
+    return Trainer(replace(SETTINGS, **changes), cache or MemoryCache(), run)
+
+
+def everything(t):
+    """Weights, average and optimiser moments by name."""
+    names = {p: n for n, p in t.network.named_parameters()}
+    state = {f"weights.{n}": p.detach().clone() for n, p in t.network.named_parameters()}
+    state |= {f"ema.{n}": p.clone() for n, p in t.ema.network.named_parameters()}
+    return state | {f"{key}.{names[p]}": v.clone() for p, s in t.optimizer.state.items() for key, v in s.items()}
+
+
+def rows(run):
+    with open(run / "log.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_pitfall_10_resume_is_bit_for_bit(tmp_path, accumulate):
+    whole = trainer(tmp_path / "whole", accumulate=accumulate)
+    assert whole.fit()
+    first, stop = trainer(tmp_path / "parts", accumulate=accumulate, sample_every=1), StopRequest()
+
+    def stop_at_five(_, step):
+        stop.requested = step == 5
+
+    first.preview = stop_at_five
+    assert not first.fit(stop) and first.progress.step == 5
+    second = trainer(tmp_path / "parts", accumulate=accumulate)
+    with torch.no_grad():
+        for p in second.network.parameters():
+            p.add_(1)  # nothing of a fresh start may survive
+    second.restore(find_checkpoint(tmp_path / "parts"))
+    assert second.progress.step == 5  # not 20 with accumulation 4
+    second.fit()
+    a, b = everything(whole), everything(second)
+    assert a.keys() == b.keys() and len(a) > 50
+    assert [n for n in a if not torch.equal(a[n], b[n])] == []
+    drop = ("images_per_second",)
+    strip = [{k: v for k, v in row.items() if k not in drop} for row in rows(tmp_path / "whole")]
+    assert strip == [{k: v for k, v in row.items() if k not in drop} for row in rows(tmp_path / "parts")]
+    assert [row["step"] for row in strip] == [str(k) for k in range(1, 11)]
+
+
+def test_stop_saves_the_step_it_stopped_at(tmp_path):
+    stop = StopRequest()
+    stop.requested = True
+    t = trainer(tmp_path / "run")
+    assert not t.fit(stop)
+    assert [c.name for c in checkpoints(tmp_path / "run")] == ["step-0000001"]
+
+
+def test_pitfall_20_an_infinite_gradient_changes_nothing_and_repeated_ends_the_run(tmp_path, monkeypatch):
+    t = trainer(tmp_path / "run", max_steps=8)
+    real, calls = training.training_loss, []
+
+    def loss(*arguments, **options):
+        calls.append(everything(t))
+        value = real(*arguments, **options)
+        return value * float("inf") if poisoned(len(calls)) else value
+
+    monkeypatch.setattr(training, "training_loss", loss)
+    poisoned = {3}.__contains__
+    t.fit()
+    assert t.progress.step == 8 and t.progress.skipped == 1 and t.ema.updates == 8
+    before, after = calls[2], calls[3]  # as call 3 (poisoned) and call 4 found them
+    assert all(torch.equal(before[n], after[n]) for n in before)
+    assert not torch.equal(calls[3]["weights.conv_out.bias"], calls[4]["weights.conv_out.bias"])
+
+    again = trainer(tmp_path / "run", max_steps=100)
+    again.restore(find_checkpoint(tmp_path / "run"))
+    assert again.progress.skipped == 1
+    poisoned = lambda n: True  # noqa: E731
+    with pytest.raises(InputError, match="infinite gradients in a row at step 8"):
+        again.fit()
+    assert load_checkpoint(tmp_path / "run").config["step"] == 8
+
+
+def test_loss_falls_on_one_picture(tmp_path):
+    """One latent can be learned by heart: the loss ends far below the variance of v, which is 1."""
+    cache = MemoryCache()
+    cache.latents, cache.tokens = cache.latents[:1], cache.tokens[:1]
+    t = trainer(tmp_path / "run", cache, max_steps=150, batch_size=16, warmup=10, save_every=1000)
+    t.fit()
+    losses = [float(row["loss"]) for row in rows(tmp_path / "run")]
+    assert 0.8 < losses[0] < 1.3
+    assert sum(losses[-10:]) / 10 < 0.5
+
+
+def test_checkpoint_holds_all_that_sampling_needs(tmp_path):
+    t = trainer(tmp_path / "run", cfg_drop=0.5)
+    t.facts = {"vae": "tiny", "latent_shape": [2, 8, 8]}
+    t.fit()
+    checkpoint = load_checkpoint(tmp_path / "run")
+    x, time = torch.randn(2, 2, 8, 8), torch.tensor([3.0, 700.0])
+    condition = Condition(torch.randn(2, 2, 6))
+    assert torch.equal(checkpoint.network(x, time, condition), t.ema.network(x, time, condition))
+    assert checkpoint.schedule == t.schedule and checkpoint.prediction == "v"
+    assert torch.equal(checkpoint.null.tokens, t.cache.null.tokens) and torch.equal(checkpoint.null.mask, t.cache.null.mask)
+    assert torch.equal(checkpoint.std, t.cache.std)
+    assert checkpoint.config["vae"] == "tiny" and checkpoint.config["latent_shape"] == [2, 8, 8]
+    assert not checkpoint.network.training
+    older, newest = checkpoints(tmp_path / "run")
+    assert not (older / "training.safetensors").exists() and (newest / "training.safetensors").exists()
+    assert load_checkpoint(older).config["step"] == 5
+
+
+def test_a_checkpoint_of_another_architecture_is_named(tmp_path):
+    t = trainer(tmp_path / "run")
+    t.fit()
+    file = find_checkpoint(tmp_path / "run") / "config.json"
+    config = json.loads(file.read_text())
+    config["network"]["channels"] = [16, 16]
+    file.write_text(json.dumps(config))
+    with pytest.raises(InputError, match="another architecture.*first conv_in.bias: expected .16,., got .8,."):
+        load_checkpoint(tmp_path / "run")
+    file.write_text("{")
+    with pytest.raises(InputError, match="config.json: not JSON"):
+        load_checkpoint(tmp_path / "run")
+
+
+def test_a_run_without_a_checkpoint_is_named(tmp_path):
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        load_checkpoint(tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        load_checkpoint(tmp_path / "none")
+
+
+def test_a_batch_that_cannot_be_split_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--batch-size 4: expected a multiple of 3"):
+        trainer(tmp_path / "run", accumulate=3)
+
+
+def _one_of_two(rank, port, folder, results):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    PRESETS["tiny-test"] = TINY
+    seen = []
+    real = training.training_loss
+
+    def loss(denoiser, x0, condition, *rest, generator, **options):
+        seen.append(torch.randn(3, generator=generator.clone_state()).tolist())
+        return real(denoiser, x0, condition, *rest, generator=generator, **options)
+
+    training.training_loss = loss
+    with workers(torch.device("cpu")) as w:
+        cache = MemoryCache()
+        t = Trainer(replace(SETTINGS, max_steps=5, accumulate=2), cache, folder, w)
+        t.fit()
+        weights = torch.cat([p.detach().flatten() for p in t.network.parameters()]).tolist()
+    results[rank] = (seen, cache.seen, weights)
+
+
+@pytest.mark.slow
+def test_pitfall_27_two_processes_differ_in_noise_and_data_and_agree_in_weights(tmp_path):
+    """Batches of 4 over 20 images, 2 processes, accumulation 2: an epoch of 5 steps sees each image once."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with mp.Manager() as manager:
+        results = manager.dict()
+        mp.spawn(_one_of_two, (port, tmp_path, results), nprocs=2)
+        (noise_0, data_0, weights_0), (noise_1, data_1, weights_1) = results[0], results[1]
+    draws = [tuple(x) for x in noise_0 + noise_1]
+    assert len(draws) == 20 and len(set(draws)) == 20
+    assert sorted(data_0 + data_1) == list(range(20))
+    assert weights_0 == weights_1
+    assert [c.name for c in checkpoints(tmp_path)] == ["step-0000005"]
+    assert [row["step"] for row in rows(tmp_path)] == ["1", "2", "3", "4", "5"]
