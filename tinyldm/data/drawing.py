@@ -58,6 +58,7 @@ def arc(x, y, rx, ry, start, end, n) -> list[tuple[float, float]]:
 
 
 def mix(colour, other, share: float) -> tuple[int, ...]:
+    """colour moved towards other by share (0 to 1)."""
     return tuple(round(a + (b - a) * share) for a, b in zip(colour, other))
 
 

@@ -46,7 +46,10 @@ class RunLog:
         """Restart the clock of images/s, after a preview or a save."""
         self.then = time.monotonic()
 
-    def close(self):
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *error):
         self.bar.close()
         self.stream.close()
         if self.board is not None:

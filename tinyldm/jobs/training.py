@@ -69,9 +69,14 @@ class Trainer:
 
     def fit(self, stop: StopRequest = StopRequest()) -> bool:
         """Train to max_steps, or until stop is requested; either way the last step is saved. True if complete."""
+        with RunLog(self.run, self.progress.step, self.settings.max_steps) if self.workers.is_main else nullcontext() as log:
+            self.loop(log, stop)
+        return self.progress.step == self.settings.max_steps
+
+    def loop(self, log: RunLog | None, stop: StopRequest) -> None:
+        """The loop of fit(): learning rate, gradient, clip, step, average, log, preview, save."""
         s, now = self.settings, self.progress
-        log = RunLog(self.run, now.step, s.max_steps) if self.workers.is_main else None
-        in_a_row, saved, stopping = 0, now.step, False
+        in_a_row, stopping = 0, False
         while now.step < s.max_steps and not stopping:
             lr = learning_rate(now.step, s, now.plateau.cuts)
             for group in self.optimizer.param_groups:
@@ -99,9 +104,6 @@ class Trainer:
                 self.save()
                 if log:
                     log.pause()
-        if log:
-            log.close()
-        return now.step == s.max_steps
 
     def gradient(self) -> float:
         """The gradient of one optimiser step, in `accumulate` parts; returns the mean loss over all processes."""
