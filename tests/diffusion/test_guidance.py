@@ -1,0 +1,104 @@
+"""Guidance against what the conditional and the null model say by themselves."""
+
+import pytest
+import torch
+
+from tinyldm.condition import Condition
+from tinyldm.diffusion.guidance import Guidance
+from tinyldm.diffusion.schedule import NoiseSchedule
+
+COSINE = NoiseSchedule()
+NULL = Condition(tokens=torch.zeros(1, 2, 3), vector=torch.full((1, 4), -1.0))
+
+
+class Network:
+    """A made-up network that mixes x, t and what the mask lets it see, and counts the rows that it is given."""
+
+    def __init__(self):
+        self.rows, self.seen = [], []
+
+    def __call__(self, x, t, c):
+        self.rows.append(len(x))
+        self.seen.append(c)
+        tokens = c.tokens if c.mask is None else c.tokens * c.mask[..., None]
+        told = tokens.sum((1, 2)) + c.vector.sum(1) + t / 1000
+        return torch.tanh(x + told.view(-1, 1, 1, 1)) * torch.arange(1, x.shape[1] + 1).view(-1, 1, 1)
+
+
+def inputs(b=3):
+    g = torch.Generator().manual_seed(0)
+    condition = Condition(tokens=torch.randn(b, 5, 3, generator=g), vector=torch.randn(b, 4, generator=g))
+    return torch.randn(b, 4, 2, 2, generator=g), torch.full((b,), 500.0), condition
+
+
+def test_pitfall_13_scale_one_is_conditional_and_zero_is_null():
+    x, t, c = inputs()
+    net = Network()
+    assert torch.equal(Guidance(1.0, NULL)(net)(x, t, c), net(x, t, c))
+    assert torch.equal(Guidance(0.0, NULL)(net)(x, t, c), net(x, t, NULL.expand(3)))
+    assert net.rows == [3, 3, 3, 3]  # neither pays for the other half
+
+
+@pytest.mark.parametrize("scale", [-1.0, 0.5, 3.0, 7.5])
+def test_pitfall_13_every_channel_is_guided_by_one_call(scale):
+    x, t, c = inputs()
+    net = Network()
+    guided = Guidance(scale, NULL)(net)(x, t, c)
+    assert net.rows == [6]
+    conditional, null = net(x, t, c), net(x, t, NULL.expand(3))
+    assert torch.allclose((guided - null) / (conditional - null), torch.full_like(x, scale), rtol=1e-3)
+
+
+def test_pitfall_13_training_drops_to_the_null_that_sampling_uses():
+    x, t, c = inputs()
+    net = Network()
+    Guidance(3.0, NULL)(net)(x, t, c)
+    trained = c.drop(NULL, torch.ones(3, dtype=torch.bool))
+    sampled = net.seen[0][3:]
+    assert all(torch.equal(trained.parts()[k], sampled.parts()[k]) for k in ("tokens", "mask", "vector"))
+
+
+def test_guidance_of_a_batch_is_guidance_of_each():
+    x, t, c = inputs()
+    guided = Guidance(4.0, NULL, rescale=0.7)(Network())
+    assert torch.allclose(guided(x, t, c), torch.cat([guided(x[[k]], t[[k]], c[[k]]) for k in range(3)]), atol=1e-6)
+
+
+def test_rescale_gives_back_the_spread_of_the_conditional():
+    x, t, c = inputs()
+    net = Network()
+    spread = net(x, t, c).flatten(1).std(1)
+    plain = Guidance(8.0, NULL)(net)(x, t, c)
+    full = Guidance(8.0, NULL, rescale=1.0)(net)(x, t, c)
+    assert torch.allclose(full.flatten(1).std(1), spread, rtol=1e-5)
+    half = Guidance(8.0, NULL, rescale=0.5)(net)(x, t, c)
+    assert torch.allclose(half, (plain + full) / 2, atol=1e-5)
+    assert torch.allclose(full / plain, (full / plain)[:, :1, :1, :1].expand_as(x), rtol=1e-4)  # a factor, no shift
+
+
+def test_the_interval_skips_the_null_half():
+    x, _, c = inputs()
+    net = Network()
+    guided = Guidance(3.0, NULL, interval=(0.28, 2.9), schedule=COSINE)(net)
+    for level in COSINE.grid(20)[:-1]:
+        net.rows.clear()
+        found = guided(x, torch.full((3,), level.t), c)
+        inside = 0.28 < level.sigma / level.alpha <= 2.9
+        assert net.rows == [6 if inside else 3]
+        assert inside or torch.equal(found, net(x, torch.full((3,), level.t), c))
+    net.rows.clear()
+    ts = torch.tensor([999.0, 500.0, 0.0])  # each sample by its own t
+    mixed = guided(x, ts, c)
+    assert net.rows == [6]
+    assert torch.allclose(mixed[[0, 2]], net(x, ts, c)[[0, 2]])
+    assert torch.allclose(mixed[1], Guidance(3.0, NULL)(net)(x, ts, c)[1])
+
+
+@pytest.mark.parametrize("options", [
+    {"null": NULL.expand(2)}, {"rescale": 1.5}, {"interval": (2.0, 1.0), "schedule": COSINE}, {"interval": (1.0, 2.0)},
+    {"schedule": COSINE}])
+def test_impossible_guidance_is_refused(options):
+    with pytest.raises(ValueError):
+        Guidance(**{"scale": 3.0, "null": NULL, **options})
+    with pytest.raises(ValueError, match="needs a condition"):
+        Guidance(3.0, NULL)(Network())(*inputs()[:2], None)

@@ -1,0 +1,157 @@
+"""The sampling loop: what it calls, what it depends on and what it does not."""
+
+import threading
+
+import pytest
+import torch
+from gaussian import Gaussian
+
+from tinyldm.condition import Condition
+from tinyldm.diffusion.ddim import DDIM
+from tinyldm.diffusion.ddpm import DDPM
+from tinyldm.diffusion.dpm_solver import DPMSolver
+from tinyldm.diffusion.guidance import Guidance
+from tinyldm.diffusion.sampler import sample
+from tinyldm.diffusion.schedule import SPACINGS, NoiseSchedule
+
+COSINE, LINEAR = NoiseSchedule(), NoiseSchedule("linear")
+SOLVERS = [DDPM(), DDPM("large"), DDIM(), DDIM(1.0), *(DPMSolver(k) for k in (1, 2, 3)), DPMSolver(2, sde=True),
+           DPMSolver(3, sde=True), DPMSolver(2, form="eps"), DPMSolver(3, form="eps")]
+
+
+def wavy(x, t, condition):
+    """A denoiser that is no truth, only a smooth function of all it is given."""
+    told = 0 if condition is None else condition.vector.view(-1, 1, 1, 1)
+    return torch.sin(2 * x + t.view(-1, 1, 1, 1) / 300 + told) * 0.8
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_one_call_for_each_step(solver, spacing):
+    calls, steps = [], []
+    x = sample(lambda x, t, c: calls.append((t.dtype, t.device.type, len(t))) or wavy(x, t, c), (2, 1, 4, 4), LINEAR,
+               solver, 7, spacing=spacing, seeds=[0, 1], callback=lambda i, x, x0: steps.append((i, x.shape, x0.shape)))
+    assert calls == [(torch.float32, "cpu", 2)] * 7 and x.isfinite().all() and x.dtype == torch.float32
+    assert steps == [(i, x.shape, x.shape) for i in range(7)]
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+def test_pitfall_19_each_sample_has_its_own_noise(solver):
+    def run(seeds):
+        return sample(wavy, (len(seeds), 2, 4, 4), COSINE, solver, 8, seeds=seeds)
+
+    together = run([0, 1, 2, 3])
+    assert torch.equal(together, torch.cat([run([k]) for k in range(4)]))
+    assert torch.equal(together[[2, 0]], run([2, 0]))
+    assert not torch.equal(together[0], together[1])
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+def test_pitfall_05_no_hidden_state(solver):
+    guidance = Guidance(2.0, Condition(vector=torch.zeros(1, 1)), interval=(0.1, 5.0), schedule=COSINE)
+
+    def run(shape, wait=lambda *_: None, same=True):
+        objects = (COSINE, solver, guidance) if same else (
+            NoiseSchedule(), type(solver)(**vars(solver)),
+            Guidance(2.0, Condition(vector=torch.zeros(1, 1)), interval=(0.1, 5.0), schedule=NoiseSchedule()))
+        return sample(wavy, shape, objects[0], objects[1], 9, seeds=list(range(shape[0])), guidance=objects[2],
+                      condition=Condition(vector=torch.ones(shape[0], 1)), callback=wait)
+
+    shapes = [(2, 4, 8, 8), (1, 4, 6, 6)]
+    in_turn = [run(shape) for shape in shapes]
+    assert all(torch.equal(a, run(shape, same=False)) for a, shape in zip(in_turn, shapes))
+    # two runs that take turns: neither goes on before the other has made the same step
+    barrier, found = threading.Barrier(2, timeout=30), {}
+
+    def task(shape):
+        found[shape] = run(shape, lambda *_: barrier.wait())
+
+    threads = [threading.Thread(target=task, args=(shape,)) for shape in shapes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(a, found[shape]) for a, shape in zip(in_turn, shapes))
+
+
+def test_the_default_noise_comes_from_torch_and_leaves_no_trace_with_seeds():
+    torch.manual_seed(3)
+    a, b = (sample(wavy, (2, 1, 2, 2), COSINE, steps=3) for _ in range(2))
+    torch.manual_seed(3)
+    assert torch.equal(a, sample(wavy, (2, 1, 2, 2), COSINE, steps=3)) and not torch.equal(a, b)
+    before = torch.get_rng_state()
+    sample(wavy, (2, 1, 2, 2), COSINE, DDPM(), steps=3, seeds=[1, 2])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+def test_pitfall_17_the_kind_of_prediction_makes_no_difference(solver):
+    data = Gaussian.on(LINEAR, 0.4, 0.6)
+    found = [sample(data.denoiser(kind), (3, 5), LINEAR, solver, 12, prediction=kind, seeds=[0, 1, 2],
+                    dtype=torch.float64) for kind in ("x0", "eps", "v")]
+    assert torch.allclose(found[0], found[1], atol=1e-9) and torch.allclose(found[0], found[2], atol=1e-9)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+def test_pitfall_17_clipping_makes_eps_fit(solver):
+    """A denoiser whose every x0 is cut to the same bounds is a denoiser that says these bounds."""
+    sign = torch.tensor([[1.0, -1.0, 1.0]])
+    seen = []
+    wild = sample(lambda x, t, c: 40 * sign, (1, 3), LINEAR, solver, 6, prediction="x0", seeds=[5], clip=1.0,
+                  callback=lambda i, x, x0: seen.append((x, x0)))
+    tame = []
+    sample(lambda x, t, c: sign, (1, 3), LINEAR, solver, 6, prediction="x0", seeds=[5],
+           callback=lambda i, x, x0: tame.append((x, x0)))
+    assert torch.equal(wild, sign)
+    assert all(torch.equal(a, b) for pair in zip(seen, tame) for a, b in zip(*pair))
+
+
+@pytest.mark.parametrize("solver", [s for s in SOLVERS if not s.stochastic], ids=str)
+def test_pitfall_14_no_clipping_of_latents(solver):
+    """The denoiser knows the latent, 5 deviations out, and what is noise: the latent comes back."""
+    x0 = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    x0[0, 0, 0, 0], x0[1, 2, 3, 3] = 5.0, -4.0
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
+    for kind in ("x0", "v"):
+        def oracle(x_t, t, condition):
+            level = COSINE.level(t[0].item())
+            return {"x0": x0, "v": (level.alpha * x_t - x0) / level.sigma}[kind]
+
+        for n in (3, 20):
+            x = sample(oracle, x0.shape, COSINE, solver, n, prediction=kind, noise=noise)
+            assert (x - x0).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("schedule", [COSINE, LINEAR, NoiseSchedule("linear", zero_snr=True)], ids=str)
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+def test_gaussian_data_is_sampled_as_gaussian_data(schedule, solver):
+    data = Gaussian.on(schedule, -1.0, 0.5)
+    steps = 250 if isinstance(solver, DDPM) or solver == DDIM(1.0) else 50  # noise of first order takes more
+    x = sample(data.denoiser("v"), (8, 4000), schedule, solver, steps, seeds=range(8))
+    assert x.mean().item() == pytest.approx(-1.0, abs=0.02)
+    assert x.std().item() == pytest.approx(0.5, rel=0.06)
+
+
+def test_pitfall_15_eps_is_refused_at_zero_terminal_snr():
+    with pytest.raises(ValueError, match="zero_snr"):
+        sample(wavy, (1, 1, 2, 2), NoiseSchedule(zero_snr=True), prediction="eps")
+    for solver in SOLVERS:
+        x = sample(wavy, (1, 1, 2, 2), NoiseSchedule(zero_snr=True), solver, 9, prediction="v", seeds=[0])
+        assert x.isfinite().all()
+
+
+def test_pitfall_25_the_loop_reads_nothing_back_from_the_device():
+    """On the meta device there are no values: a run that gets through has never asked for one."""
+    for solver in SOLVERS:
+        guidance = Guidance(2.0, Condition(vector=torch.zeros(1, 1)), 0.5, interval=(0.1, 5.0), schedule=COSINE)
+        x = sample(lambda x, t, c: x * c.vector.view(-1, 1, 1, 1), (2, 1, 4, 4), COSINE, solver, 5, seeds=[0, 1],
+                   condition=Condition(vector=torch.zeros(2, 1)), guidance=guidance, clip=1.0, device="meta")
+        assert x.device.type == "meta"
+
+
+@pytest.mark.parametrize("options", [
+    {"steps": 0}, {"steps": 1001}, {"seeds": [1]}, {"condition": Condition(vector=torch.zeros(3, 1))},
+    {"prediction": "epsilon"}, {"spacing": "sparse"}])
+def test_bad_arguments_are_refused(options):
+    with pytest.raises(ValueError):
+        sample(wavy, (2, 1, 2, 2), COSINE, **options)

@@ -1,0 +1,216 @@
+"""Each solver's step against exact solutions: flows, posteriors, marginals and orders of convergence."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from gaussian import Gaussian, level_at, log_snr_grid
+from scipy.integrate import quad
+
+from tinyldm.diffusion.ddim import DDIM
+from tinyldm.diffusion.ddpm import DDPM
+from tinyldm.diffusion.dpm_solver import DPMSolver, moments
+from tinyldm.diffusion.sampler import sample
+from tinyldm.diffusion.schedule import CLEAN, SPACINGS, NoiseSchedule
+
+DPM = [DPMSolver(order, sde, form, midpoint) for order in (1, 2, 3) for sde, form in
+       ((False, "x0"), (True, "x0"), (False, "eps")) for midpoint in ((True, False) if order == 2 else (True,))]
+SOLVERS = [DDPM(), DDPM("large"), DDIM(), DDIM(0.5), DDIM(1.0), *DPM]
+COSINE = NoiseSchedule()
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def exact_history(data, solver, levels):
+    """What a solver would remember, had it come along the exact flow; levels, the newest first."""
+    z = torch.tensor([1.3, -0.4, 0.0], dtype=torch.float64)
+    return tuple((level.lambda_, data.pair(data.at(z, level), level)[solver.form == "eps"]) for level in levels)
+
+
+def error_of(solver, n, mean, std, first, last):
+    """The error at the last of n steps that start on the exact flow; multistep solvers start with an exact history."""
+    z = torch.tensor([1.3, -0.4, 0.0], dtype=torch.float64)
+    grid = log_snr_grid(n + 2, first - 2 * (last - first) / n, last)
+    data = Gaussian(mean, std, grid)
+    history = ()
+    if isinstance(solver, DPMSolver):
+        history = exact_history(data, solver, (grid[1], grid[0]))[: solver.order - 1]
+    x = data.at(z, grid[2])
+    for now, nxt in itertools.pairwise(grid[2:]):
+        x, history = solver.step(x, *data.pair(x, now), now, nxt, history)
+    return (x - data.at(z, grid[-1])).abs().max().item()
+
+
+@pytest.mark.parametrize("solver, order", [(DDIM(), 1)] + [(s, s.order) for s in DPM if not s.sde], ids=str)
+@pytest.mark.parametrize("mean, std", [(0.0, 0.3), (2.0, 1.0)])
+def test_pitfall_06_convergence_order(solver, order, mean, std):
+    steps = np.array([40, 80, 160, 320])
+    errors = [error_of(solver, n, mean, std, -1.0, 1.0) for n in steps]
+    slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    assert slope == pytest.approx(order, abs=0.1)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("form", ["x0", "eps"])
+def test_pitfall_06_convergence_of_whole_runs(order, form):
+    """From the exact marginal, with the solver's own start: near pure noise its low order costs nothing."""
+    errors = []
+    for n in (40, 80, 160):
+        grid = log_snr_grid(n, -4.0, 3.0)
+        data = Gaussian(0.7, 0.5, grid)
+        z = normal(8, 3)
+        x = sample(data.denoiser(), z.shape, COSINE, DPMSolver(order, form=form), prediction="x0", spacing=grid,
+                   noise=data.at(z, grid[0]), dtype=torch.float64)
+        errors.append((x - data.at(z, grid[-1])).abs().max().item())
+    assert math.log2(errors[0] / errors[-1]) / 2 > order - 0.1
+    assert errors[-1] < 0.02**order * 10
+
+
+@pytest.mark.parametrize("k", [1e-3, 0.1, 3.0, -0.1, -3.0])
+def test_moments_are_the_integrals(k):
+    for j, value in enumerate(moments(k)):
+        integral = quad(lambda u: k * math.exp(-k * (1 - u)) * u**j, 0, 1, epsabs=1e-13)[0]
+        assert value == pytest.approx(integral, rel=1e-6)
+
+
+@pytest.mark.parametrize("form", ["x0", "eps"])
+def test_third_order_is_exact_for_parabolas(form):
+    """A prediction that is a parabola in lambda has no error (2206.00927, eq. 3.4; 2211.01095, eq. 8)."""
+    lambdas = [-0.9, -0.5, 0.2, 0.6]
+    levels = [level_at(v) for v in lambdas]
+    m = lambda v: torch.tensor(0.3 - 0.8 * v + 0.7 * v**2, dtype=torch.float64)  # noqa: E731
+    now, nxt = levels[2:]
+    x = torch.tensor(0.4, dtype=torch.float64)
+    x0, eps = (m(0.2), (x - now.alpha * m(0.2)) / now.sigma) if form == "x0" else (
+        (x - now.sigma * m(0.2)) / now.alpha, m(0.2))
+    history = tuple((v, m(v)) for v in (-0.5, -0.9))
+    found = DPMSolver(3, form=form).step(x, x0, eps, now, nxt, history)[0].item()
+    if form == "x0":
+        integral = quad(lambda v: math.exp(v) * m(v).item(), 0.2, 0.6, epsabs=1e-13)[0]
+        assert found == pytest.approx(nxt.sigma / now.sigma * 0.4 + nxt.sigma * integral, abs=1e-10)
+    else:
+        integral = quad(lambda v: math.exp(-v) * m(v).item(), 0.2, 0.6, epsabs=1e-13)[0]
+        assert found == pytest.approx(nxt.alpha / now.alpha * 0.4 - nxt.alpha * integral, abs=1e-10)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("n", [5, 10, 13, 50])
+def test_pitfall_01_marginal_step(spacing, n):
+    x0, eps = normal(2, 4, 8, 8).float()
+    for now, nxt in itertools.pairwise(COSINE.grid(n, spacing)):
+        x_s, _ = DDIM().step(now.alpha * x0 + now.sigma * eps, x0, eps, now, nxt)
+        ab = 1.0 if nxt.t < 0 else None if nxt.t % 1 else COSINE.alpha_bar[int(nxt.t)].item()  # from the table itself
+        if ab is not None:
+            assert (x_s - (ab**0.5 * x0 + (1 - ab) ** 0.5 * eps)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+@pytest.mark.parametrize("zero", [False, True])
+def test_pitfall_04_the_last_step_returns_x0(solver, zero):
+    if zero and getattr(solver, "form", "x0") == "eps":
+        pytest.skip("covered by the schedule that keeps a trace of signal")
+    x0 = normal(2, 3).float()
+    schedule = NoiseSchedule("linear", zero_snr=zero)
+    for n in range(1, 51):
+        x = sample(lambda *_: x0, (2, 3), schedule, solver, n, prediction="x0", seeds=[1, 2])
+        assert torch.equal(x, x0) if not isinstance(solver, DDPM) else torch.allclose(x, x0, rtol=0, atol=0)
+
+
+def test_pitfall_16_posterior_variance_of_skipped_steps():
+    """q(x_s | x_t, x0) by Bayes' rule on the joint Gaussian of (x_s, x_t), for any t and s."""
+    for t, s in [(999, 500), (500, 480), (40, 39), (1, 0)]:
+        now, nxt = COSINE.level(t), COSINE.level(s)
+        scale = now.alpha / nxt.alpha  # x_t = scale x_s + the noise in between
+        joint = np.array([[nxt.sigma**2, scale * nxt.sigma**2], [scale * nxt.sigma**2, now.sigma**2]])
+        x0, x_t = 0.7, -0.4
+        mean = nxt.alpha * x0 + joint[0, 1] / joint[1, 1] * (x_t - now.alpha * x0)
+        variance = joint[0, 0] - joint[0, 1] ** 2 / joint[1, 1]
+        args = [torch.tensor(v, dtype=torch.float64) for v in (x_t, x0, (x_t - now.alpha * x0) / now.sigma)]
+        for solver in (DDPM(), DDIM(1.0), DPMSolver(1, sde=True)):  # three ways to say the same step
+            still, moved = (solver.step(*args, now, nxt, (), z)[0].item() for z in torch.tensor([0.0, 1.0]).double())
+            assert still == pytest.approx(mean, abs=1e-9)
+            assert (moved - still) ** 2 == pytest.approx(variance, rel=1e-9)
+
+
+@pytest.mark.parametrize("solver", [s for s in SOLVERS if s.stochastic], ids=str)
+def test_pitfall_16_no_noise_on_the_last_step(solver):
+    now, one = COSINE.level(30), torch.ones(1)
+    results = {solver.step(one, one, one, now, CLEAN, (), z * one)[0].item() for z in (0.0, 5.0)}
+    assert len(results) == 1
+
+
+def linear_step(solver, data, now, nxt):
+    """A step on zero-mean Gaussian data is x_s = a x + b z; (a, b) by probing."""
+    probe = [torch.tensor(v, dtype=torch.float64) for v in ((1.0, 0.0), (0.0, 1.0))]
+    return solver.step(probe[0], *data.pair(probe[0], now), now, nxt, (), probe[1])[0].tolist()
+
+
+@pytest.mark.parametrize("solver", [DDPM(), DDIM(1.0), DDIM(0.4), DPMSolver(1, sde=True)], ids=str)
+@pytest.mark.parametrize("n", [1, 4, 30])
+def test_exact_marginals_of_one_data_point(solver, n):
+    """For data that is one point, x_s has exactly the standard deviation sigma_s, whatever the steps."""
+    for now, nxt in itertools.pairwise(COSINE.grid(n)):
+        a, b = linear_step(solver, Gaussian(0.0, 0.0, ()), now, nxt)
+        assert a**2 * now.sigma**2 + b**2 == pytest.approx(nxt.sigma**2, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [2, 4, 30])
+def test_large_variance_keeps_unit_gaussian_data(n):
+    """2006.11239, sec. 3.2: sigma_t^2 = beta_t is optimal for x0 ~ N(0, I), where every x_t is N(0, I)."""
+    for now, nxt in itertools.pairwise(COSINE.grid(n)[:-1]):
+        a, b = linear_step(DDPM("large"), Gaussian(0.0, 1.0, ()), now, nxt)
+        assert a**2 + b**2 == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("solver", [DDPM(), DDPM("large"), DDIM(0.5), DDIM(1.0)], ids=str)
+def test_stochastic_solvers_reach_the_data_distribution(solver):
+    """The variance of the samples, carried through exactly, tends to the data's as steps are added."""
+    data, errors = Gaussian(0.0, 0.5, ()), []
+    for n in (20, 40, 80, 160):
+        variance = 1.0
+        for now, nxt in itertools.pairwise(log_snr_grid(n, -5.0, 4.0)):
+            a, b = linear_step(solver, data, now, nxt)
+            variance = a**2 * variance + b**2
+        errors.append(abs(variance - data.spread(nxt) ** 2))
+    assert all(b < 0.6 * a for a, b in itertools.pairwise(errors)) and errors[-1] < 0.02
+
+
+def sde_moments(solver, n, mean, std):
+    """Errors of the end of an SDE run on Gaussian data: of its mean, given that x_T was one deviation up, and variance.
+
+    Without sampling: x_n is linear in x_T and in the noise of each step
+    """
+    grid = log_snr_grid(n, -4.0, 3.0)
+    data = Gaussian(mean, std, grid)
+    # column 0: no noise; column 1: x_T one deviation up; column 2 + i: one unit of noise in step i
+    x = torch.full((n + 2,), grid[0].alpha * mean, dtype=torch.float64)
+    x[1] += data.spread(grid[0])
+    history = ()
+    for i, (now, nxt) in enumerate(itertools.pairwise(grid)):
+        noise = torch.zeros(n + 2, dtype=torch.float64)
+        noise[2 + i] = 1
+        x, history = solver.step(x, *data.pair(x, now), now, nxt, history, noise)
+    first, end = grid[0], grid[-1]
+    # the reverse process has the joint law of the forward one: Cov(x_T, x_end) = alpha_T / alpha_end Var(x_end)
+    correlated = first.alpha / end.alpha * data.spread(end) ** 2 / data.spread(first)
+    return (x[1] - x[0]).item() - correlated, ((x[1:] - x[0]) ** 2).sum().item() - data.spread(end) ** 2
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_pitfall_06_sde_mean_and_variance(order):
+    """The mean is exact, as E[x0 | x] is a martingale; the variance has order 2 at best, the path being rough."""
+    found = np.abs([sde_moments(DPMSolver(order, sde=True), n, 0.7, 0.5) for n in (40, 80, 160, 320)])
+    assert found[:, 0].max() < 1e-12
+    slope = np.log2(found[0, 1] / found[-1, 1]) / 3
+    assert slope == pytest.approx(min(order, 2), abs=0.2)
+
+
+@pytest.mark.parametrize("bad", [lambda: DDIM(1.5), lambda: DDPM("learned"), lambda: DPMSolver(4),
+                                 lambda: DPMSolver(form="v"), lambda: DPMSolver(sde=True, form="eps")])
+def test_impossible_solvers_are_refused(bad):
+    with pytest.raises(ValueError):
+        bad()
