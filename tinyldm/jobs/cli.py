@@ -57,5 +57,9 @@ def dispatch(commands: dict[str, tuple[str, str]], arguments: list[str] | None =
         subparser = subparsers.add_parser(name, help=text, description=text)
         if name in arguments[:1]:
             import_module(module).add_arguments(subparser)
-    options = parser.parse_args(arguments)
-    return guarded(import_module(commands[options.command][0]).run, options)
+
+    def job():
+        options = parser.parse_args(arguments)
+        import_module(commands[options.command][0]).run(options)
+
+    return guarded(job)  # the parsing too: the type of an option may raise InputError

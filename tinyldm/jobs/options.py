@@ -22,24 +22,28 @@ def train_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="train.py", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
                     argument_default=argparse.SUPPRESS,
                     description="Train a conditional latent-diffusion model. Counts and periods are optimiser steps.")
-    default = TrainSettings()
     for title, options in GROUPS.items():
-        group = parser.add_argument_group(title)
-        for flag, (kind, text) in options.items():
-            name = flag.replace("-", "_")
-            value = getattr(default, name, None)
-            if name in ("compile", "skip_bad", "zero_snr", "resume", "overwrite"):
-                group.add_argument(f"--{flag}", action="store_true", help=text)
-            elif name == "flip":
-                group.add_argument("--flip", action=argparse.BooleanOptionalAction, help=text)
-            else:
-                shown = f"{value[1]}" if name == "size" else value
-                note = "" if value is None else f" (toy default: {shown})"
-                choices = kind if isinstance(kind, tuple) else None
-                group.add_argument(f"--{flag}", type=str if choices else kind, choices=choices,
-                                   metavar=None if choices else kind.__name__.replace("parse_", "").upper(),
-                                   help=text + note)
+        add_group(parser, title, options)
     return parser
+
+
+def add_group(parser: argparse.ArgumentParser, title: str, options: dict[str, tuple]):
+    """Add options, flag -> (type or choices, help), to a parser under a title."""
+    default, group = TrainSettings(), parser.add_argument_group(title)
+    for flag, (kind, text) in options.items():
+        name = flag.replace("-", "_")
+        value = getattr(default, name, None)
+        if name in ("compile", "skip_bad", "zero_snr", "resume", "overwrite"):
+            group.add_argument(f"--{flag}", action="store_true", help=text)
+        elif name == "flip":
+            group.add_argument("--flip", action=argparse.BooleanOptionalAction, help=text)
+        else:
+            shown = f"{value[1]}" if name == "size" else value
+            note = "" if value is None else f" (toy default: {shown})"
+            choices = kind if isinstance(kind, tuple) else None
+            group.add_argument(f"--{flag}", type=str if choices else kind, choices=choices,
+                               metavar=None if choices else kind.__name__.replace("parse_", "").upper(),
+                               help=text + note)
 
 
 GROUPS: dict[str, dict[str, tuple]] = {

@@ -11,21 +11,18 @@ import torch
 from PIL import Image
 
 from tinyldm.data.formats import read_examples, read_prompts
-from tinyldm.data.latents import open_or_build
 from tinyldm.data.toy import ensure_toy
-from tinyldm.data.transforms import Augmentation, grid, load_image
+from tinyldm.data.transforms import grid
 from tinyldm.errors import InputError
-from tinyldm.frozen.text import TextEncoder
-from tinyldm.frozen.vae import AutoencoderKL
 from tinyldm.jobs.checkpoint import checkpoints, find_checkpoint, latest_run, read_config
 from tinyldm.jobs.config import TrainSettings, defaults_for
 from tinyldm.jobs.device import pick_device
 from tinyldm.jobs.distributed import Workers, workers
+from tinyldm.jobs.encoding import TOY_FOLDER, load_frozen, native_size, open_cache
 from tinyldm.jobs.sampling import Drawing, draw, encode_prompts, noise_seed
 from tinyldm.jobs.signals import stop_on_signal
 from tinyldm.jobs.training import Trainer
 
-TOY_FOLDER = Path("data/toy")
 PREVIEWS = 16
 
 
@@ -48,7 +45,7 @@ def start(given: dict) -> None:
         if saved is not None:
             settings = saved.resumed(given)
         else:
-            settings = defaults_for(given, _native_size(examples))
+            settings = defaults_for(given, native_size(examples))
         if epochs is not None:
             given["max_steps"] = ceil(epochs * len(examples) / settings.batch_size)
             settings = TrainSettings.from_dict({**settings.to_dict(), "max_steps": given["max_steps"]})
@@ -76,29 +73,12 @@ def _check_run(run: Path | None, resume: bool, overwrite: bool) -> TrainSettings
     return None
 
 
-def _native_size(examples) -> tuple[int, int]:
-    """(height, width) of the first image that can be read."""
-    for example in examples:
-        try:
-            width, height = load_image(example.image).size
-            return height, width
-        except (InputError, OSError):
-            continue
-    raise InputError(f"{examples[0].image}: no image can be read, expected PNG, JPEG, WebP or BMP")
-
-
 def _prepare(settings: TrainSettings, examples, folder: Path, w: Workers) -> Trainer:
     """Frozen models, latent cache and trainer; its run folder is set later, when nothing can fail any more."""
     s = settings
-    vae = AutoencoderKL.load(s.vae).to(w.device).requires_grad_(False)
-    text_encoder = TextEncoder.load(s.text_encoder, w.device)
-    try:
-        augmentation = Augmentation(flip=s.flip, copies=s.copies, crop=s.crop, jitter=s.jitter, seed=s.seed)
-    except ValueError as error:
-        raise InputError(f"--copies, --crop, --jitter: {error}") from None
+    vae, text_encoder = load_frozen(s, w.device)
     with w.main_first():
-        cache = open_or_build(examples, vae, text_encoder, s.size, augmentation, device=w.device, workers=s.workers,
-                              progress=w.is_main, skip_bad=s.skip_bad)
+        cache = open_cache(s, examples, vae, text_encoder, w.device, progress=w.is_main)
     prompts = preview_prompts(folder, examples)
     facts = {"vae": s.vae, "vae_fingerprint": vae.fingerprint, "text_encoder": s.text_encoder,
              "text_encoder_fingerprint": text_encoder.fingerprint, "size": list(s.size),

@@ -1,0 +1,70 @@
+"""python -m tinyldm encode: build the latent cache that train.py would build, without training."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tinyldm.data.formats import Example, read_examples
+from tinyldm.data.latents import LatentCache, open_or_build
+from tinyldm.data.toy import ensure_toy
+from tinyldm.data.transforms import Augmentation, load_image
+from tinyldm.errors import InputError
+from tinyldm.jobs.config import TrainSettings, defaults_for
+from tinyldm.jobs.device import pick_device
+from tinyldm.jobs.options import GROUPS, add_group
+
+TOY_FOLDER = Path("data/toy")
+OPTIONS = ("vae", "text-encoder", "seed", "device")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those options of train.py that decide what is encoded; the seed draws the augmented copies."""
+    parser.argument_default = argparse.SUPPRESS
+    add_group(parser, "data", GROUPS["data"])
+    known = {flag: option for options in GROUPS.values() for flag, option in options.items()}
+    add_group(parser, "models", {flag: known[flag] for flag in OPTIONS})
+
+
+def run(options: argparse.Namespace) -> None:
+    """Encode what the options name, and tell how much it is and where."""
+    given = {name: value for name, value in vars(options).items() if name != "command"}
+    device = pick_device(given.get("device", "auto"))
+    folder = Path(given["data"]) if "data" in given else ensure_toy(TOY_FOLDER)
+    examples = read_examples(folder, skip_bad=given.get("skip_bad", False))
+    settings = defaults_for(given, native_size(examples))
+    cache = open_cache(settings, examples, *load_frozen(settings, device), device)
+    channels, height, width = cache.shape
+    left_out = f"; {cache.skipped} left out, first {cache.left_out[0]}" if cache.skipped else ""
+    print(f"{len(cache)} images of {cache.views} views, latents {channels}x{height}x{width}, in {cache.folder}{left_out}")
+
+
+def native_size(examples: list[Example]) -> tuple[int, int]:
+    """(height, width) of the first image that can be read."""
+    for example in examples:
+        try:
+            width, height = load_image(example.image).size
+            return height, width
+        except InputError:
+            continue
+    raise InputError(f"{examples[0].image}: not an image that can be read, nor is any other of the {len(examples)}")
+
+
+def load_frozen(settings: TrainSettings, device):
+    """The AutoencoderKL and the TextEncoder that the settings name, on the device."""
+    from tinyldm.frozen.text import TextEncoder
+    from tinyldm.frozen.vae import AutoencoderKL
+
+    vae = AutoencoderKL.load(settings.vae).to(device).requires_grad_(False)
+    return vae, TextEncoder.load(settings.text_encoder, device)
+
+
+def open_cache(settings: TrainSettings, examples, vae, text_encoder, device, progress: bool = True) -> LatentCache:
+    """The latent cache that the settings ask for, built first unless it is there."""
+    s = settings
+    try:
+        augmentation = Augmentation(flip=s.flip, copies=s.copies, crop=s.crop, jitter=s.jitter, seed=s.seed)
+    except ValueError as error:
+        raise InputError(f"--copies, --crop, --jitter: {error}") from None
+    return open_or_build(examples, vae, text_encoder, s.size, augmentation, device=device, workers=s.workers,
+                         progress=progress, skip_bad=s.skip_bad)  # fmt: skip
