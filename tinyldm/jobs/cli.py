@@ -9,8 +9,8 @@ from importlib import import_module
 from tinyldm.errors import InputError
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows each default that tells something."""
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows each default that tells something; leaves the lines of descriptions and examples as they are."""
 
     def _get_help_string(self, action):
         if action.default in (None, False, argparse.SUPPRESS) or "%(default)" in (action.help or ""):

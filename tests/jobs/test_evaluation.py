@@ -1,0 +1,142 @@
+"""Evaluation: names and counts come first, scores are shares that can be counted by hand."""
+
+import json
+from argparse import Namespace
+
+import pytest
+import torch
+from PIL import Image
+
+from tinyldm.data.toy import ATTRIBUTES
+from tinyldm.errors import InputError
+from tinyldm.jobs import attributes, evaluation
+from tinyldm.jobs.cli import guarded
+from tinyldm.jobs.evaluation import METRICS, evaluate, read_images, table
+
+MONSTERS = [dict(colour="red", shape="round", feature="horns", eyes=1, action="main"),
+            dict(colour="blue", shape="round", feature="wings", eyes=2, action="move"),
+            dict(colour="gray", shape="square", feature="tail", eyes=3, action="jump"),
+            dict(colour="pink", shape="square", feature="crown", eyes=3, action="die1")]  # fmt: skip
+
+
+class Reader:
+    """Reads of four images what was asked for, except for two colours and one number of eyes; of others the truth."""
+
+    def read(self, images):
+        if len(images) == 4:
+            truth = {name: torch.tensor([values.index(m[name]) for m in MONSTERS]) for name, values in ATTRIBUTES.items()}
+            truth["colour"][:2] = 4
+            truth["colour"][1] = 0
+            truth["eyes"][3] = 0
+            return truth
+        return attributes.drawings(len(images), 2_000_000)[1]
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A folder with test.json, attributes.json and four images in samples/."""
+    entries = {f"{k}_main": {"image_name": f"{k}_main.png", "text_prompt": f"monster {k}"} for k in range(4)}
+    (tmp_path / "test.json").write_text(json.dumps(entries))
+    (tmp_path / "attributes.json").write_text(json.dumps({f"{k}_main": m for k, m in enumerate(MONSTERS)}))
+    (tmp_path / "samples").mkdir()
+    for entry in entries.values():
+        Image.new("RGB", (64, 64), "white").save(tmp_path / "samples" / entry["image_name"])
+    monkeypatch.setattr(attributes, "load_classifier", lambda device: Reader())
+    monkeypatch.setattr(evaluation, "DRAWINGS", 10)
+    return tmp_path
+
+
+def test_toy_attributes_are_shares_of_the_images(toy):
+    scores = evaluate(toy / "samples", toy / "test.json", device="cpu")["toy attributes"]
+    assert scores["generated"] == {"colour": 0.5, "shape": 1.0, "feature": 1.0, "eyes": 0.75, "action": 1.0}
+    assert set(scores["real drawings"].values()) == {1.0}
+    assert scores["n"] == 4 and "AttributeNet" in scores["extractor"]
+
+
+def test_the_report_names_what_made_it(toy, capsys):
+    options = Namespace(images=str(toy / "samples"), prompts=str(toy / "test.json"), vae=None, size=None, device="cpu",
+                        out=str(toy / "new" / "scores.json"), overwrite=False)  # fmt: skip
+    assert guarded(evaluation.run, options) == 0
+    assert "generated" in capsys.readouterr().out
+    report = json.loads((toy / "new" / "scores.json").read_text())
+    assert report["scores"]["toy attributes"]["n"] == 4 and report["versions"]["torch"] == torch.__version__
+    assert guarded(evaluation.run, options) == 2
+    assert "exists already" in capsys.readouterr().err
+    options.overwrite = True
+    assert guarded(evaluation.run, options) == 0
+
+
+def test_missing_images_are_listed(toy):
+    for k in (1, 3):
+        (toy / "samples" / f"{k}_main.png").unlink()
+    with pytest.raises(InputError, match="2 of 4 images are missing: 1_main.png, 3_main.png"):
+        evaluate(toy / "samples", toy / "test.json")
+
+
+def test_images_of_other_prompts_are_refused(toy):
+    (toy / "samples" / "samples.json").write_text(json.dumps({"images": {"2_main.png": "a cat"}}))
+    with pytest.raises(InputError, match="2_main.png: was drawn from 'a cat', but the prompt is 'monster 2'"):
+        evaluate(toy / "samples", toy / "test.json")
+
+
+def test_images_of_several_sizes_are_refused(toy):
+    Image.new("RGB", (32, 64)).save(toy / "samples" / "2_main.png")
+    with pytest.raises(InputError, match="2_main.png: is 32x64, expected 64x64 as 0_main.png"):
+        evaluate(toy / "samples", toy / "test.json")
+
+
+@pytest.mark.parametrize("content, said", [("{", "not JSON"), ('{"0_main": {}}', "says nothing of 1_main.png"),
+                                           (json.dumps({f"{k}_main": {"colour": "plaid"} for k in range(4)}), "not the attributes")])  # fmt: skip
+def test_a_broken_side_file_is_named(toy, content, said):
+    (toy / "attributes.json").write_text(content)
+    with pytest.raises(InputError, match=f"attributes.json: .*{said}"):
+        evaluate(toy / "samples", toy / "test.json")
+
+
+def test_reconstructions_are_scored_by_an_autoencoder(toy, monkeypatch):
+    from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
+
+    vae = AutoencoderKL(AutoencoderConfig(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4)).eval()
+    monkeypatch.setattr(AutoencoderKL, "load", lambda name: vae)
+    scores = evaluate(toy / "samples", vae="some", size=16, device="cpu")
+    assert list(scores) == ["reconstruction"] and scores["reconstruction"]["n"] == 4
+    # white against what this random network makes of white, by hand
+    with torch.no_grad():
+        made = vae.decode(vae.encode(torch.ones(1, 3, 16, 16)).mean)
+    error = (255 - ((made.clamp(-1, 1) + 1) * 127.5).round()).double().square().mean() / 255**2
+    assert scores["reconstruction"]["PSNR in dB"]["mean"] == pytest.approx(-10 * error.log10().item(), abs=1e-3)
+    both = evaluate(toy / "samples", toy / "test.json", vae="some", device="cpu")
+    assert list(both) == ["toy attributes"]
+    assert "their reconstructions by VAE some" in both["toy attributes"]
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (dict(images="nowhere"), "nowhere: no such folder"),
+    (dict(), "nothing to score by: toy attributes needs --prompts"),
+    (dict(size=64), "--size 64: belongs to --vae"),
+    (dict(vae="tiny", size=0), "--size 0: expected 1 or more"),
+    (dict(prompts="nowhere.json"), "nowhere.json: no such file"),
+    (dict(device="tpu", vae="tiny"), "--device tpu"),
+])  # fmt: skip
+def test_bad_input(toy, monkeypatch, arguments, said):
+    monkeypatch.chdir(toy)
+    with pytest.raises(InputError, match=said):
+        evaluate(**{"images": "samples", **arguments})
+
+
+def test_a_table_has_a_row_for_each_set():
+    text = table({"m": {"n": 3, "extractor": "x", "size": None, "a": {"p": 0.5, "q": 1.0}, "bb": {"p": 0.25, "q": 0.0}}})
+    lines = [line.split() for line in text.splitlines()]
+    assert lines == [["m", "(n", "3,", "extractor", "x)"], ["p", "q"], ["a", "0.500", "1.000"], ["bb", "0.250", "0.000"]]
+
+
+def test_every_metric_says_what_it_needs():
+    assert all(metric.needs for metric in METRICS.values())
+
+
+def test_images_are_read_as_they_are(tmp_path):
+    Image.new("RGB", (4, 2), (255, 0, 0)).save(tmp_path / "a.png")
+    Image.new("RGBA", (4, 2), (0, 0, 0, 0)).save(tmp_path / "b.png")  # transparent: white
+    images = read_images(tmp_path, ["a.png", "b.png"])
+    assert images.shape == (2, 3, 2, 4)
+    assert images[0, :, 0, 0].tolist() == [1, -1, -1] and images[1].min() == 1
