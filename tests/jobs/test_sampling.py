@@ -13,6 +13,7 @@ from torch import nn
 
 from tinyldm.condition import Condition
 from tinyldm.data.formats import Prompt
+from tinyldm.data.transforms import load_image
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.ddpm import DDPM
 from tinyldm.diffusion.dpm_solver import DPMSolver
@@ -107,7 +108,7 @@ def test_a_picture_does_not_depend_on_the_batch(run):
     together = sample_images(run, PROMPTS, "together", how=QUICK, batch_size=5)
     alone = sample_images(run, PROMPTS, "alone", how=QUICK, batch_size=2)
     for prompt in PROMPTS:
-        pair = [Image.open(folder / prompt.name) for folder in (together, alone)]
+        pair = [load_image(folder / prompt.name) for folder in (together, alone)]
         assert max(high for _, high in ImageChops.difference(*pair).getextrema()) <= 1
     # neither do two pictures of one prompt agree, nor two seeds
     pictures = {(together / prompt.name).read_bytes() for prompt in PROMPTS}
@@ -135,7 +136,7 @@ def test_an_interrupted_job_goes_on_and_ends_the_same(run, monkeypatch):
     assert os.stat("part/1.png").st_mtime == 1  # not drawn again
     assert {p.name for p in whole.iterdir()} == {p.name for p in part.iterdir()}
     for prompt in PROMPTS:
-        pair = [Image.open(folder / prompt.name) for folder in (whole, part)]
+        pair = [load_image(folder / prompt.name) for folder in (whole, part)]
         assert max(high for _, high in ImageChops.difference(*pair).getextrema()) <= 1
 
 
@@ -228,18 +229,18 @@ def test_solver_options_that_would_be_ignored_are_refused(options):
 
 def test_strip_shows_ten_steps_of_both(run):
     out = sample_images(run, [], "out", how=Drawing(steps=20, precision="float32"), strip="a cat")
-    assert Image.open(out / "strip.png").size == (10 * 18 + 2, 2 * 18 + 2)
+    assert load_image(out / "strip.png").size == (10 * 18 + 2, 2 * 18 + 2)
     assert not (out / "grid.png").exists()
     few = sample_images(run, [], "few", how=Drawing(steps=4, precision="float32"), strip="a cat")
-    assert Image.open(few / "strip.png").size == (4 * 18 + 2, 2 * 18 + 2)
+    assert load_image(few / "strip.png").size == (4 * 18 + 2, 2 * 18 + 2)
 
 
 def test_the_strip_ends_in_the_picture(run):
     out = sample_images(run, [Prompt("0.png", "a cat")], "out", how=QUICK, strip="a cat")
-    strip = Image.open(out / "strip.png")
+    strip = load_image(out / "strip.png")
     for row in (0, 1):  # after the last step x_t is x0
         last = strip.crop((2 + 2 * 18, 2 + row * 18, 18 + 2 * 18, 18 + row * 18))
-        assert max(high for _, high in ImageChops.difference(last, Image.open(out / "0.png")).getextrema()) <= 1
+        assert max(high for _, high in ImageChops.difference(last, load_image(out / "0.png")).getextrema()) <= 1
 
 
 def test_frozen_models_of_other_weights_are_refused(run, monkeypatch):
@@ -274,7 +275,7 @@ def test_prompts_of_a_file(run, tmp_path, capsys):
     entry = {"image_name": "0_main.png", "given_description": "a cat", "action_description": "", "text_prompt": "a cat"}
     (tmp_path / "test.json").write_text(json.dumps({"0_main": entry}))
     assert command("--prompts", "test.json", "--out", "new/folder", "--steps", "2", "--solver", "ddim", "--eta", "1") == 0
-    assert Image.open("new/folder/0_main.png").size == (16, 16)
+    assert load_image("new/folder/0_main.png").size == (16, 16)
 
 
 @pytest.mark.parametrize("arguments, said", [

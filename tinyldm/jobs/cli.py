@@ -13,7 +13,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Shows each default that tells something; leaves the lines of descriptions and examples as they are."""
 
     def _get_help_string(self, action):
-        if action.default in (None, False, argparse.SUPPRESS) or "%(default)" in (action.help or ""):
+        if any(action.default is nothing for nothing in (None, False, argparse.SUPPRESS)) or "%(default)" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
 

@@ -94,7 +94,7 @@ def draw(network, condition: Condition | None, seeds: list[int], *, latent_shape
     device = next(network.parameters()).device
     guidance = None
     if how.guidance != 1:
-        guidance = Guidance(how.guidance, null.to(device), how.rescale, how.interval, schedule)
+        guidance = Guidance(how.guidance, null.to(device), how.rescale, how.interval, schedule if how.interval else None)
     with autocast(device, how.precision):
         x0 = sample(network, (len(seeds), *latent_shape), schedule, how.solver, how.steps,
                     condition=None if condition is None else condition.to(device), prediction=prediction, seeds=seeds,
