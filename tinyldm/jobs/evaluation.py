@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from tinyldm import __version__
+import tinyldm
 from tinyldm.data.formats import Prompt, read_json, read_prompts
 from tinyldm.data.transforms import load_image, to_tensor
 from tinyldm.errors import InputError
@@ -188,7 +188,7 @@ def run(options):
     scores = evaluate(options.images, options.prompts, options.vae, options.size, options.device)
     print(table(scores))
     if out is not None:
-        versions = {"tinyldm": __version__, "python": platform.python_version(),
+        versions = {"tinyldm": tinyldm.__version__, "python": platform.python_version(),
                     **{name: version(name) for name in ("torch", "transformers", "pillow", "numpy")}}
         report = {"images": options.images, "prompts": options.prompts, "scores": scores, "versions": versions}
         out.parent.mkdir(parents=True, exist_ok=True)
