@@ -1,0 +1,207 @@
+"""Text encoders: any that transformers loads, whole CLIP files, the tiny one; and what they refuse."""
+
+import gzip
+import os
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from tinyldm.errors import InputError
+from tinyldm.frozen.text import TextEncoder
+
+TEXTS = ["a red cube", "", "a very small purple monster with three eyes. The monster is attacking.", "红色的龙 🐉"]
+
+
+def byte_tokenizer(length=77):
+    """Every byte is a token: 0 pads, 1 ends, 2 begins."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({token: k for k, token in enumerate(["<pad>", "<end>", "<start>", *alphabet])}, []))
+    backend.add_special_tokens(["<pad>", "<end>", "<start>"])
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel()
+    backend.post_processor = processors.TemplateProcessing(single="<start> $A <end>", special_tokens=[("<start>", 2), ("<end>", 1)])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<end>", bos_token="<start>", model_max_length=length)  # fmt: skip
+
+
+def clip_model(width=32, layers=2, heads=2, vocabulary=259, seed=0, eos=1):
+    torch.manual_seed(seed)
+    text = dict(vocab_size=vocabulary, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
+                num_attention_heads=heads, pad_token_id=0, eos_token_id=eos, bos_token_id=2)  # fmt: skip
+    vision = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16)
+    return transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
+
+
+def publish(model, folder, tokenizer=None):
+    """Write a folder as OpenAI's CLIP was published: one file for both towers, position numbers among the weights."""
+    model.save_pretrained(folder)
+    (tokenizer or byte_tokenizer()).save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    for tower, n in (("text", 77), ("vision", 5)):
+        weights[f"{tower}_model.embeddings.position_ids"] = torch.arange(n)[None]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return publish(clip_model(), tmp_path_factory.mktemp("clip"))
+
+
+def changed(folder, tmp_path, change):
+    """A copy of the folder whose weights went through change(weights)."""
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    return tmp_path
+
+
+def test_states_equal_those_of_the_whole_model(folder):
+    encoder = TextEncoder.load(folder)
+    condition = encoder.encode(TEXTS)
+    whole = clip_model().eval()
+    assert condition.tokens.dtype == torch.float32 and condition.mask.dtype == torch.bool
+    assert condition.tokens.shape == (4, condition.mask.sum(1).max(), encoder.width)
+    for k, text in enumerate(TEXTS):
+        ids = torch.tensor([[2, *(int(i) for i in encoder.tokenizer(text, add_special_tokens=False).input_ids), 1]])[:, :77]
+        with torch.no_grad():
+            expected = whole.text_model(input_ids=ids).last_hidden_state[0]
+        assert condition.mask[k].sum() == len(expected)
+        torch.testing.assert_close(condition.tokens[k][condition.mask[k]], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_clip_b32_text_tower_of_full_size(tmp_path):
+    tokenizer = real_tokenizer() or byte_tokenizer()
+    model = clip_model(width=512, layers=12, heads=8, vocabulary=49408, eos=2)
+    encoder = TextEncoder.load(publish(model, tmp_path, tokenizer))
+    assert (encoder.width, encoder.max_length) == (512, 77)
+    assert sum(p.numel() for p in encoder.model.parameters()) == 63_165_952  # of the published text tower
+    condition = encoder.encode(["a photo of a cat", "word " * 200])
+    inputs = tokenizer(["a photo of a cat"], return_tensors="pt")
+    with torch.no_grad():
+        expected = model.eval().text_model(input_ids=inputs.input_ids).last_hidden_state
+    assert condition.tokens.shape == (2, 77, 512)
+    torch.testing.assert_close(condition.tokens[:1][condition.mask[:1]], expected[0], rtol=1e-3, atol=1e-4)
+
+
+def real_tokenizer():
+    """OpenAI's tokenizer, if TINYLDM_CLIP_VOCABULARY names its bpe_simple_vocab_16e6.txt.gz; otherwise None."""
+    path = os.environ.get("TINYLDM_CLIP_VOCABULARY")
+    if not path:
+        return None
+    merges = [tuple(line.split()) for line in gzip.open(path, "rt", encoding="utf-8").read().split("\n")[1 : 49152 - 256 - 2 + 1]]
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    signs = [chr(b) for b in printable] + [chr(256 + k) for k in range(256 - len(printable))]
+    words = signs + [s + "</w>" for s in signs] + ["".join(m) for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
+    return transformers.CLIPTokenizer(vocab={word: k for k, word in enumerate(words)}, merges=merges, model_max_length=77)
+
+
+@pytest.mark.skipif(not os.environ.get("TINYLDM_CLIP_VOCABULARY"), reason="TINYLDM_CLIP_VOCABULARY is not set")
+def test_real_clip_vocabulary_survives_the_folder(tmp_path):
+    tokenizer = real_tokenizer()
+    # the numbers that OpenAI's tokenizer gives, as its documentation shows them
+    assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
+    encoder = TextEncoder.load(publish(clip_model(vocabulary=49408, eos=2), tmp_path, tokenizer))
+    assert encoder.tokenizer("a photo of a cat").input_ids == tokenizer("a photo of a cat").input_ids
+    assert encoder.encode(["a photo of a cat", ""]).mask.sum(1).tolist() == [7, 2]
+
+
+def test_text_only_folder_gives_the_same(folder, tmp_path):
+    clip = clip_model()
+    only = transformers.CLIPTextModel(clip.config.text_config)
+    only.load_state_dict(clip.text_model.state_dict())
+    only.save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    first, second = TextEncoder.load(folder).encode(TEXTS), TextEncoder.load(tmp_path).encode(TEXTS)
+    torch.testing.assert_close(first.tokens, second.tokens)
+
+
+def test_other_encoders(tmp_path):
+    torch.manual_seed(0)
+    t5 = transformers.T5Config(vocab_size=300, d_model=24, d_kv=8, d_ff=32, num_layers=2, num_heads=3)
+    bert = transformers.BertConfig(vocab_size=300, hidden_size=24, num_hidden_layers=2, num_attention_heads=3,
+                                   intermediate_size=32, max_position_embeddings=40)  # fmt: skip
+    whole = {"t5": transformers.T5ForConditionalGeneration(t5), "bert": transformers.BertForMaskedLM(bert)}
+    for name, model in whole.items():
+        model.eval().save_pretrained(tmp_path / name)
+        byte_tokenizer(512).save_pretrained(tmp_path / name)
+        encoder = TextEncoder.load(tmp_path / name)
+        assert encoder.width == 24 and encoder.max_length == {"t5": 512, "bert": 40}[name]
+        part = model.encoder if name == "t5" else model.bert
+        condition = encoder.encode(["a cat", "a bigger cat" * 9])
+        ids = encoder.tokenizer("a cat", return_tensors="pt").input_ids
+        with torch.no_grad():
+            expected = part(input_ids=ids).last_hidden_state[0]
+        torch.testing.assert_close(condition.tokens[0][condition.mask[0]], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_long_captions_are_cut_and_padding_changes_nothing(folder):
+    encoder = TextEncoder.load(folder)
+    assert encoder.encode(["x" * 500]).tokens.shape[1] == 77
+    alone, among = encoder.encode(["a cat"]), encoder.encode(["a cat", "x" * 60])
+    n = alone.tokens.shape[1]
+    assert alone.mask.all() and among.mask[0].sum() == n
+    torch.testing.assert_close(among.tokens[0, :n], alone.tokens[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["missing", "unexpected", "mismatched"])
+def test_a_wrong_weight_is_named(folder, tmp_path, kind):
+    name = "text_model.encoder.layers.1.mlp.fc1.weight"
+
+    def change(weights):
+        weight = weights.pop(name)
+        if kind == "unexpected":
+            weights[name], weights["text_model.encoder.layers.7.mlp.fc1.weight"] = weight, weight.clone()
+        if kind == "mismatched":
+            weights[name] = weight[:-1].clone()
+
+    with pytest.raises(InputError, match=f"{kind} weight .*fc1.weight") as caught:
+        TextEncoder.load(changed(folder, tmp_path, change))
+    assert "\n" not in str(caught.value)
+
+
+def test_old_weight_files_are_read_but_run_no_code(folder, tmp_path):
+    publish(clip_model(), tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    assert TextEncoder.load(tmp_path).fingerprint == TextEncoder.load(folder).fingerprint
+    torch.save({**weights, "code": Bomb(tmp_path)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match="text encoder"):
+        TextEncoder.load(tmp_path)
+    assert not (tmp_path / "exploded").exists()
+
+
+class Bomb:
+    """Makes a file when unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder / "exploded"),)
+
+
+def test_no_such_encoder_says_what_to_do(tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    with pytest.raises(InputError, match="--text-encoder tiny") as caught:
+        TextEncoder.load("nobody/no-such-encoder")
+    assert "nobody/no-such-encoder" in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="text encoder") as caught:
+        TextEncoder.load(tmp_path)  # an empty folder
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_fingerprint_knows_the_weights(folder, tmp_path):
+    first = TextEncoder.load(folder).fingerprint
+    assert TextEncoder.load(folder).fingerprint == first
+    other = changed(folder, tmp_path, lambda weights: weights["text_model.final_layer_norm.bias"].add_(1e-3))
+    assert TextEncoder.load(other).fingerprint != first
