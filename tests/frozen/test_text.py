@@ -12,25 +12,27 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from tinyldm.errors import InputError
 from tinyldm.frozen.text import TextEncoder
 
-TEXTS = ["a red cube", "", "a very small purple monster with three eyes. The monster is attacking.", "红色的龙 🐉"]
+TEXTS = ["a red cube", "", "a very small purple monster with three eyes. The monster is dying.", "红色的龙 🐉"]
 
 
 def byte_tokenizer(length=77):
     """Every byte is a token: 0 pads, 1 ends, 2 begins."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE({token: k for k, token in enumerate(["<pad>", "<end>", "<start>", *alphabet])}, []))
-    backend.add_special_tokens(["<pad>", "<end>", "<start>"])
+    words = ["<pad>", "<end>", "<start>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    backend = Tokenizer(models.BPE({word: k for k, word in enumerate(words)}, []))
+    backend.add_special_tokens(words[:3])
     backend.pre_tokenizer = pre_tokenizers.ByteLevel()
-    backend.post_processor = processors.TemplateProcessing(single="<start> $A <end>", special_tokens=[("<start>", 2), ("<end>", 1)])
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="<end>", bos_token="<start>", model_max_length=length)  # fmt: skip
+    ends = [("<start>", 2), ("<end>", 1)]
+    backend.post_processor = processors.TemplateProcessing(single="<start> $A <end>", special_tokens=ends)
+    named = dict(pad_token="<pad>", eos_token="<end>", bos_token="<start>", model_max_length=length)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **named)
 
 
 def clip_model(width=32, layers=2, heads=2, vocabulary=259, seed=0, eos=1):
     torch.manual_seed(seed)
     text = dict(vocab_size=vocabulary, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
                 num_attention_heads=heads, pad_token_id=0, eos_token_id=eos, bos_token_id=2)  # fmt: skip
-    vision = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16)
+    vision = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=32,
+                  patch_size=16)  # fmt: skip
     return transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
 
 
@@ -67,7 +69,7 @@ def test_states_equal_those_of_the_whole_model(folder):
     assert condition.tokens.dtype == torch.float32 and condition.mask.dtype == torch.bool
     assert condition.tokens.shape == (4, condition.mask.sum(1).max(), encoder.width)
     for k, text in enumerate(TEXTS):
-        ids = torch.tensor([[2, *(int(i) for i in encoder.tokenizer(text, add_special_tokens=False).input_ids), 1]])[:, :77]
+        ids = torch.tensor([[2, *encoder.tokenizer(text, add_special_tokens=False).input_ids, 1]])
         with torch.no_grad():
             expected = whole.text_model(input_ids=ids).last_hidden_state[0]
         assert condition.mask[k].sum() == len(expected)
@@ -94,11 +96,13 @@ def real_tokenizer():
     path = os.environ.get("TINYLDM_CLIP_VOCABULARY")
     if not path:
         return None
-    merges = [tuple(line.split()) for line in gzip.open(path, "rt", encoding="utf-8").read().split("\n")[1 : 49152 - 256 - 2 + 1]]
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        merges = [tuple(line.split()) for line in lines.read().split("\n")[1 : 49152 - 256 - 2 + 1]]
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     signs = [chr(b) for b in printable] + [chr(256 + k) for k in range(256 - len(printable))]
     words = signs + [s + "</w>" for s in signs] + ["".join(m) for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
-    return transformers.CLIPTokenizer(vocab={word: k for k, word in enumerate(words)}, merges=merges, model_max_length=77)
+    vocabulary = {word: k for k, word in enumerate(words)}
+    return transformers.CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
 
 
 @pytest.mark.skipif(not os.environ.get("TINYLDM_CLIP_VOCABULARY"), reason="TINYLDM_CLIP_VOCABULARY is not set")

@@ -1,5 +1,7 @@
 """The tiny CLIP: how it is trained, and the one that ships in the package."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -67,7 +69,7 @@ def test_contrastive_loss_of_known_cases():
     unit = torch.eye(8)
     assert tiny_clip.contrastive_loss(unit, unit, torch.tensor(100.0)) < 1e-6
     same = unit[:1].expand(8, -1)
-    assert tiny_clip.contrastive_loss(same, same, torch.tensor(5.0)).item() == pytest.approx(torch.tensor(8.0).log().item())
+    assert tiny_clip.contrastive_loss(same, same, torch.tensor(5.0)).item() == pytest.approx(math.log(8))
 
 
 def test_shipped_folder_is_small_and_opens_in_transformers():
@@ -79,7 +81,8 @@ def test_shipped_folder_is_small_and_opens_in_transformers():
 
 def test_no_text_is_unknown_and_any_two_words_differ(encoder):
     words = ["red", "龙", "虎", "🐉", "🐅", "zxqv", "zxqw", "Ωμέγα", "дракон", "a\x00b"]
-    assert encoder.tokenizer.decode(encoder.tokenizer("红龙 🐉 zxqv").input_ids, skip_special_tokens=True).strip() == "红龙 🐉 zxqv"
+    there = encoder.tokenizer("红龙 🐉 zxqv").input_ids
+    assert encoder.tokenizer.decode(there, skip_special_tokens=True).strip() == "红龙 🐉 zxqv"
     assert encoder.tokenizer("Red Cube").input_ids == encoder.tokenizer("red cube").input_ids
     condition = encoder.encode([f"a {word} monster" for word in words])
     last = torch.stack([t[m][-1] for t, m in zip(condition.tokens, condition.mask)])  # the state that ends the caption

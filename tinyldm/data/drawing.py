@@ -32,22 +32,26 @@ class Pen:
         self.cos, self.sin = cos(tilt), sin(tilt)
 
     def place(self, points) -> list[tuple[float, float]]:
+        """Body units to pixels."""
         (cx, cy), k, c, s = self.centre, self.scale, self.cos, self.sin
         return [(cx + k * (c * x - s * y), cy + k * (s * x + c * y)) for x, y in points]
 
     def polygon(self, points, fill, outline=None, width: float = 0.1):
+        """Fill a polygon, and draw its outline if it has a colour."""
         placed = self.place(points)
         self.canvas.polygon(placed, fill)
         if outline:
             self.canvas.line(placed + placed[:2], outline, max(1, round(width * self.scale)), joint="curve")
 
     def ellipse(self, x, y, rx, ry, fill, outline=None, width: float = 0.1):
+        """An ellipse around (x, y), drawn as a polygon so that it tilts with the rest."""
         self.polygon(arc(x, y, rx, ry, 0, 350, 24), fill, outline, width)
 
     def line(self, points, fill, width: float):
+        """A line through the points, with round ends."""
         placed, r = self.place(points), width * self.scale / 2
         self.canvas.line(placed, fill, max(1, round(2 * r)), joint="curve")
-        for x, y in (placed[0], placed[-1]):  # round ends
+        for x, y in (placed[0], placed[-1]):
             self.canvas.ellipse((x - r, y - r, x + r, y + r), fill)
 
 
@@ -58,11 +62,13 @@ def arc(x, y, rx, ry, start, end, n) -> list[tuple[float, float]]:
 
 
 def mix(colour, other, share: float) -> tuple[int, ...]:
+    """The colour with a share of the other in it."""
     """colour moved towards other by share (0 to 1)."""
     return tuple(round(a + (b - a) * share) for a, b in zip(colour, other))
 
 
 def star(points: int, outer: float, inner: float, x: float = 0.0, y: float = 0.0, turn: float = -90.0):
+    """The outline of a star whose first point lies at turn degrees."""
     radii = [outer if k % 2 == 0 else inner for k in range(2 * points)]
     angles = [(turn + 180 * k / points) * pi / 180 for k in range(2 * points)]
     return [(x + r * cos(a), y + r * sin(a)) for r, a in zip(radii, angles)]
@@ -142,6 +148,7 @@ def draw_feature(pen: Pen, shape: str, feature: str, colour, dark, swing: float,
 
 
 def draw_crown(pen: Pen, shape: str):
+    """A golden crown, over the top of the body."""
     x, y = RIMS[shape, -90]
     y += 0.3 if shape in ("triangular", "star-shaped") else 0.12
     points = [(-0.55, 0), (-0.68, -0.72), (-0.28, -0.36), (0, -0.86), (0.28, -0.36), (0.68, -0.72), (0.55, 0)]
@@ -195,6 +202,7 @@ def draw_limbs(pen: Pen, shape: str, action: str, colour, dark, swing: float):
 
 
 def draw_body(pen: Pen, shape: str, colour, dark):
+    """The body; a mushroom has a pale stem, and spots on its cap."""
     pen.polygon(BODIES[shape], colour, dark, 0.13)
     if shape == "mushroom-like":
         stem = [(0.55, 0.2), (0.55, 1), (-0.55, 1), (-0.55, 0.2)]

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 from tinyldm.data import drawing, toy
 from tinyldm.data.drawing import OVERSAMPLING, WHITE, Pen, arc, mix, star
 
-COLOURS = {**drawing.COLOURS, "cyan": (40, 205, 215), "brown": (128, 76, 34), "black": (24, 24, 28), "white": (250, 250, 250)}
+COLOURS = {**drawing.COLOURS, "cyan": (40, 205, 215), "brown": (128, 76, 34), "black": (24, 24, 28),
+           "white": (250, 250, 250)}  # fmt: skip
 SOLID_COLOURS = {  # of the 24 objects of i-CLEVR
     "gray": (100, 100, 100), "red": (170, 40, 38), "blue": (42, 75, 215), "green": (30, 105, 22),
     "brown": (125, 76, 28), "purple": (128, 38, 188), "cyan": (45, 205, 205), "yellow": (235, 220, 50),
@@ -38,15 +39,17 @@ ACTIONS = [text for text in toy.ACTIONS.values()]
 
 
 def article(words: str) -> str:
+    """The words with a or an before them."""
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
 def page_of(colour) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """An empty page, to be reduced when it is drawn, and what draws on it."""
     page = Image.new("RGB", (64 * OVERSAMPLING,) * 2, colour)
     return page, ImageDraw.Draw(page)
 
 
-def monster_scene(r: Random, monsters: list, actions=tuple(toy.ACTIONS)) -> tuple[Image.Image, str]:
+def monster_scene(r: Random, monsters: list, actions) -> tuple[Image.Image, str]:
     """A monster of the list in one of the actions, with one of its many descriptions."""
     monster, action = r.choice(monsters), r.choice(actions)
     text = toy.describe(monster, r, r.choice(toy.PARTIAL) if r.random() < 0.2 else None)
@@ -136,7 +139,8 @@ def solid_scene(r: Random) -> tuple[Image.Image, str]:
 def pattern_scene(r: Random) -> tuple[Image.Image, str]:
     """Stripes, checks, dots, a gradient or a plain page in two colours."""
     (one, a), (two, b) = r.sample(tuple(COLOURS.items()), 2)
-    kind = r.choice(("horizontal stripes", "vertical stripes", "diagonal stripes", "checks", "dots", "gradient", "plain"))
+    kind = r.choice(("horizontal stripes", "vertical stripes", "diagonal stripes", "checks", "dots", "gradient",
+                     "plain"))  # fmt: skip
     y, x = np.mgrid[0:64, 0:64] + r.uniform(0, 20)
     width = r.uniform(5, 13)
     waves = {"horizontal stripes": y, "vertical stripes": x, "diagonal stripes": (x + y) / 1.4}
@@ -148,7 +152,8 @@ def pattern_scene(r: Random) -> tuple[Image.Image, str]:
         share = np.clip(8 * (np.cos(pi * x / width / 1.5) * np.cos(pi * y / width / 1.5)) ** 2 - 3, 0, 1)
     else:
         share = 1 - np.mgrid[0:64, 0:64][r.randint(0, 1)] / 63 if kind == "gradient" else np.ones((64, 64))
-    texts = {"plain": f"a plain {one} picture", "gradient": f"a gradient from {one} to {two}", "dots": f"{one} dots on {two}"}
+    texts = {"plain": f"a plain {one} picture", "gradient": f"a gradient from {one} to {two}",
+             "dots": f"{one} dots on {two}"}  # fmt: skip
     pixels = np.array(a) * share[..., None] + np.array(b) * (1 - share[..., None])
     return Image.fromarray(pixels.astype(np.uint8)), texts.get(kind, f"{one} and {two} {kind}")
 
@@ -161,40 +166,55 @@ def captioned_picture(r: Random, monsters: list, actions=tuple(toy.ACTIONS)) -> 
     return shape_scene(r) if choice < 0.7 else solid_scene(r) if choice < 0.92 else pattern_scene(r)
 
 
-LOOKS = """armored black and gold blue glowing bald big blind bony bright bronze bulky cartoonish crystal curled curved cute
-dark evil fat feathered fiery flaming floating fluffy furry ghostly giant glowing golden grassy green and brown hairy
-happy hollow horned humanoid hunched icy large leafy long-haired long-necked masked mechanical metallic misty muscular
-mystical old one-eyed orange and black pale pixelated purple and white ragged red and white round rusty sad scaly shadowy
-sharp shiny silver skeletal slender slimy small smiling smoky spiked spiky spotted stone striped tall tattered tiny
-transparent turquoise twisted two-headed violet winged wooden wrinkled yellow young beige crimson teal navy pink"""
-CREATURES = """alien angel ant armadillo bat bear bee beetle bird boar bug bull butterfly camel cat centipede chicken clown
-cow crab crocodile crow cyclops deer demon dinosaur dog dolphin donkey dragon duck eagle elephant elf fairy fish flower
-fox frog ghost giant giraffe goat goblin golem gorilla hedgehog hippo horse insect jellyfish kangaroo king knight koala
-lion lizard lobster mage mammoth mermaid mole monkey monster moth mouse mummy mushroom ninja octopus orc ostrich owl
-panda parrot peacock penguin pig pirate plant pumpkin queen rabbit raccoon rat raven reptile rhino robot rooster
-samurai scorpion seal shark sheep skeleton slime snail snake soldier spider spirit squid squirrel statue swan tiger
-toad tree troll turtle unicorn vampire vulture walrus warrior whale wizard wolf worm zebra zombie man woman child"""
-THINGS = """antennae antlers apron armor arrow axe backpack ball banana banner beak beard bell belt bench bicycle blade boat
-bone book boots bottle bow bowl box bracelet branches broom bus cake candle cannon cap cape car chain chair chest claws
-cloak clock club coat collar crossbow crown crystals cup dagger door dress drum ears fan fangs feathers fins fire flag
-flames flute fork fur glasses gloves guitar gun hair halo hammer hands hat head headband helmet hood hook horns house
-jewels jar key knife ladder lamp lance lantern leaves legs lightning mace mane mask mirror mouth mustache necklace net
-orb paddle pants paws pearl petals pillow plane plate roots rope ring robe rocket rocks scales scarf scepter scroll
-scythe shell shield shirt shoes shoulder pads skirt skull sneaker spear spikes spots staff stars stick stinger stripes
-sword table tail teeth tentacles thorns tongue torch train trident trousers truck tusks umbrella vase veil vest vines
-wand wheel whip whiskers wings book sofa television telephone keyboard laptop camera piano violin apple orange pear"""
-PLACES = """beach bridge building bush castle cave city cloud desert earth fence field forest garden grass hill ice island
-lake land lava mountain path pier railing river road rock sand sea ship sky snow space street sun swamp temple wall water
-waterfall window winter summer autumn spring night day sunset rain storm"""
-VERBS = "holding wielding wearing carrying with riding eating throwing guarding without showing beside behind near under and"
+LOOKS = """
+armored black and gold blue glowing bald big blind bony bright bronze bulky cartoonish crystal curled curved cute
+dark evil fat feathered fiery flaming floating fluffy furry ghostly giant glowing golden grassy green and brown
+hairy happy hollow horned humanoid hunched icy large leafy long-haired long-necked masked mechanical metallic misty
+muscular mystical old one-eyed orange and black pale pixelated purple and white ragged red and white round rusty sad
+scaly shadowy sharp shiny silver skeletal slender slimy small smiling smoky spiked spiky spotted stone striped tall
+tattered tiny transparent turquoise twisted two-headed violet winged wooden wrinkled yellow young beige crimson teal
+navy pink
+"""
+CREATURES = """
+alien angel ant armadillo bat bear bee beetle bird boar bug bull butterfly camel cat centipede chicken clown cow
+crab crocodile crow cyclops deer demon dinosaur dog dolphin donkey dragon duck eagle elephant elf fairy fish flower
+fox frog ghost giant giraffe goat goblin golem gorilla hedgehog hippo horse insect jellyfish kangaroo king knight
+koala lion lizard lobster mage mammoth mermaid mole monkey monster moth mouse mummy mushroom ninja octopus orc
+ostrich owl panda parrot peacock penguin pig pirate plant pumpkin queen rabbit raccoon rat raven reptile rhino robot
+rooster samurai scorpion seal shark sheep skeleton slime snail snake soldier spider spirit squid squirrel statue
+swan tiger toad tree troll turtle unicorn vampire vulture walrus warrior whale wizard wolf worm zebra zombie man
+woman child
+"""
+THINGS = """
+antennae antlers apron armor arrow axe backpack ball banana banner beak beard bell belt bench bicycle blade boat
+bone book boots bottle bow bowl box bracelet branches broom bus cake candle cannon cap cape car chain chair chest
+claws cloak clock club coat collar crossbow crown crystals cup dagger door dress drum ears fan fangs feathers fins
+fire flag flames flute fork fur glasses gloves guitar gun hair halo hammer hands hat head headband helmet hood hook
+horns house jewels jar key knife ladder lamp lance lantern leaves legs lightning mace mane mask mirror mouth
+mustache necklace net orb paddle pants paws pearl petals pillow plane plate roots rope ring robe rocket rocks scales
+scarf scepter scroll scythe shell shield shirt shoes shoulder pads skirt skull sneaker spear spikes spots staff
+stars stick stinger stripes sword table tail teeth tentacles thorns tongue torch train trident trousers truck tusks
+umbrella vase veil vest vines wand wheel whip whiskers wings book sofa television telephone keyboard laptop camera
+piano violin apple orange pear
+"""
+PLACES = """
+beach bridge building bush castle cave city cloud desert earth fence field forest garden grass hill ice island lake
+land lava mountain path pier railing river road rock sand sea ship sky snow space street sun swamp temple wall water
+waterfall window winter summer autumn spring night day sunset rain storm
+"""
+VERBS = """
+holding wielding wearing carrying with riding eating throwing guarding without showing beside behind near under and
+"""
 SENTENCES = (
-    "a {l} {c} with {t} and {t}", "{l} {c} monster {v} a {t}", "{l}, {l} {c} with {t}, {t}, and {t}", "a {c} and a {t}",
-    "a photo of a {l} {c}", "pixel art of a {l} {c} {v} a {t} and a {t}", "a {l} {t} near a {p}", "{p} and {p} under {l} {p}",
-    "small {l} creature, {l} {t}, {v} a {l} {t}", "a {c} {v} a {t} in the {p}", "a painting of a {l} {p} with {t}",
-    "cartoonish {c} in {l} armor, {v} {l} {t}. {a}", "{l} {c}-like monster with {l} {t} and a {t}. {a}", "{t} {c} {l} {v} {p}",
+    "a {l} {c} with {t} and {t}", "{l} {c} monster {v} a {t}", "{l}, {l} {c} with {t}, {t}, and {t}",
+    "a {c} and a {t}", "a photo of a {l} {c}", "pixel art of a {l} {c} {v} a {t} and a {t}", "a {l} {t} near a {p}",
+    "{p} and {p} under {l} {p}", "small {l} creature, {l} {t}, {v} a {l} {t}", "a {c} {v} a {t} in the {p}",
+    "a painting of a {l} {p} with {t}", "cartoonish {c} in {l} armor, {v} {l} {t}. {a}",
+    "{l} {c}-like monster with {l} {t} and a {t}. {a}", "{t} {c} {l} {v} {p}",
 )  # fmt: skip
 LISTS = {"l": LOOKS.split(), "c": CREATURES.split(), "t": THINGS.split(), "p": PLACES.split(), "v": VERBS.split()}
-ALPHABETS = ("abcdefghijklmnopqrstuvwxyz", "0123456789.,:;!?'\"()-+#%&/", (0x4E00, 0x9FA5), (0x1F300, 0x1F64F), (0xA1, 0x24F), (0x3041, 0x30FE))  # fmt: skip
+ALPHABETS = ("abcdefghijklmnopqrstuvwxyz", "0123456789.,:;!?'\"()-+#%&/", (0x4E00, 0x9FA5), (0x1F300, 0x1F64F),
+             (0xA1, 0x24F), (0x3041, 0x30FE))  # fmt: skip
 
 
 def caption(r: Random) -> str:

@@ -197,6 +197,7 @@ def test_prompts(unknown: list[Monster], seed: int) -> dict[str, tuple[dict, dic
 
 
 def write_json(path: Path, value):
+    """Write a value as the assignment's files are written."""
     path.write_text(json.dumps(value, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

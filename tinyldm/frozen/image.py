@@ -21,7 +21,8 @@ NAMES = ("CLIP", "--clip")
 def pixel_statistics(source: str, local_files_only: bool) -> dict:
     """The settings of a CLIP's pictures: image_mean and image_std, of pixels in [0, 1]."""
     folder = Path(source)
-    file = folder / SETTINGS if folder.exists() else hf_hub_download(source, SETTINGS, local_files_only=local_files_only)
+    found = folder.exists()
+    file = folder / SETTINGS if found else hf_hub_download(source, SETTINGS, local_files_only=local_files_only)
     return json.loads(Path(file).read_text())
 
 

@@ -54,12 +54,17 @@ def load_pretrained(load, source: str, what: str, option: str):
 def load_weights(model_class, source: str, what: str, option: str, other_parts: tuple[str, ...] = (), spare=()):
     """model_class from source in float32, frozen; raises InputError unless every weight is there and fits.
 
-    Weights in the file that begin with other_parts belong to something else; those that begin with spare may be missing.
+    Weights in the file that begin with other_parts belong to something else; those that begin with spare may lack.
     A pytorch_model.bin, where there is no safetensors file, is read as tensors only and never runs code.
     """
     strict = dict(output_loading_info=True, ignore_mismatched_sizes=True, weights_only=True, dtype=torch.float32)
-    model, info = load_pretrained(lambda name, **how: model_class.from_pretrained(name, **how, **strict), source, what, option)
-    other = (*other_parts, "text_model.embeddings.position_ids", "vision_model.embeddings.position_ids", "embeddings.position_ids")
+
+    def load(name, **how):
+        return model_class.from_pretrained(name, **how, **strict)
+
+    model, info = load_pretrained(load, source, what, option)
+    numbers = "embeddings.position_ids"  # 0, 1, 2, ...: old files hold them
+    other = (*other_parts, numbers, f"text_model.{numbers}", f"vision_model.{numbers}")
     wrong = {"missing": [k for k in info["missing_keys"] if not k.startswith(tuple(spare))],
              "unexpected": [k for k in info["unexpected_keys"] if not k.startswith(other)],
              "mismatched": [k[0] for k in info["mismatched_keys"]]}  # fmt: skip

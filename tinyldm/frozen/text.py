@@ -24,6 +24,7 @@ def resolve(name: str | Path) -> str:
 
 
 def load_tokenizer(source: str):
+    """The tokenizer that belongs to a text encoder."""
     from transformers import AutoTokenizer
 
     return load_pretrained(AutoTokenizer.from_pretrained, source, *NAMES)
@@ -70,7 +71,8 @@ class TextEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of configuration, vocabulary and weights: equal models give equal conditions."""
-        config = {k: v for k, v in self.model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
+        config, notes = self.model.config.to_dict(), ("_name_or_path", "transformers_version")
+        config = {k: v for k, v in config.items() if k not in notes}
         known = [config, sorted(self.tokenizer.get_vocab().items()), self.max_length]
         digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
         for key, weight in sorted(self.model.state_dict().items()):

@@ -34,7 +34,8 @@ def train_tokenizer(captions, vocabulary: int = 2048):
     bpe.train_from_iterator(captions, trainers.BpeTrainer(
         vocab_size=vocabulary, min_frequency=3, special_tokens=[PAD, END, START], initial_alphabet=alphabet,
         show_progress=False))  # fmt: skip
-    bpe.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=[(START, 2), (END, 1)])
+    ends = [(START, 2), (END, 1)]
+    bpe.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=ends)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, eos_token=END, bos_token=START,
                                    model_max_length=MAX_LENGTH)  # fmt: skip
 
@@ -50,9 +51,10 @@ def new_model(vocabulary: int):
     """A transformers CLIPModel with 1.9M random weights."""
     from transformers import CLIPConfig, CLIPModel
 
-    text = dict(vocab_size=vocabulary, hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4,
-                max_position_embeddings=MAX_LENGTH, pad_token_id=0, eos_token_id=1, bos_token_id=2)  # fmt: skip
-    vision = dict(hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4, image_size=64, patch_size=8)
+    tower = dict(hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4)
+    numbers = dict(pad_token_id=0, eos_token_id=1, bos_token_id=2)
+    text = {**tower, **numbers, "vocab_size": vocabulary, "max_position_embeddings": MAX_LENGTH}
+    vision = {**tower, "image_size": 64, "patch_size": 8}
     # written-out attention: on CPUs its backward pass is twice as fast as that of the fused one
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=128, attn_implementation="eager")
     return CLIPModel(config)
@@ -131,7 +133,8 @@ def train_clip(out: str | Path, steps: int, seed: int = 0, batch_size: int = 80,
     parameters = list(dict.fromkeys([*model.parameters(), *reader.parameters()]))
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05)
     warm = min(100, max(1, steps // 10))
-    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min((k + 1) / warm, 0.5 + 0.5 * np.cos(np.pi * k / steps)))
+    curve = [min((k + 1) / warm, 0.5 + 0.5 * np.cos(np.pi * k / steps)) for k in range(steps + 1)]
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, curve.__getitem__)
     progress = tqdm(range(steps), desc="training the tiny CLIP", unit="step", disable=None)
     for step in progress:
         contrast, reading = step_loss(model, reader, tokenizer, *training_batch(step, seed, batch_size, monsters))
@@ -149,8 +152,8 @@ def save_clip(model, tokenizer, out: Path):
     with quiet():
         model.half().save_pretrained(out)
     tokenizer.save_pretrained(out)
-    processor = {"image_processor_type": "CLIPImageProcessor", "do_resize": True, "size": {"shortest_edge": 64}, "resample": 3,
-                 "do_center_crop": True, "crop_size": {"height": 64, "width": 64}, "do_rescale": True,
+    processor = {"image_processor_type": "CLIPImageProcessor", "do_resize": True, "size": {"shortest_edge": 64},
+                 "resample": 3, "do_center_crop": True, "crop_size": {"height": 64, "width": 64}, "do_rescale": True,
                  "do_normalize": True, "image_mean": MEAN, "image_std": STD, "do_convert_rgb": True}  # fmt: skip
     (out / "model.safetensors").chmod(0o644)
     (out / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")

@@ -10,6 +10,7 @@ from tinyldm.jobs.cli import Parser
 
 
 def add_arguments(parser):
+    """The parts of the command and their options."""
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True, parser_class=Parser)
     text = "draw the toy monsters in the format of the monster assignment"
     draw = parts.add_parser("draw", help=text, description=text)
@@ -30,15 +31,18 @@ def add_arguments(parser):
 
 
 def run(options):
+    """Run the part asked for."""
     PARTS[options.part](options)
 
 
 def draw(options):
+    """Write the toy set."""
     write_toy(options.out, seed=options.seed, overwrite=options.overwrite)
     print(f"wrote {options.out}")
 
 
 def clip(options):
+    """Train a tiny CLIP and measure it."""
     if options.steps < 1 or options.batch_size < 2:
         raise InputError(f"--steps {options.steps} --batch-size {options.batch_size}: expected at least 1 and 2")
     from tinyldm.jobs.tiny_clip import score_clip, train_clip
@@ -48,12 +52,14 @@ def clip(options):
 
 
 def score_clip(options):
+    """Measure a CLIP."""
     from tinyldm.jobs import tiny_clip
 
     show(tiny_clip.score_clip(options.clip, seed=options.seed))
 
 
 def show(scores: dict[str, float]):
+    """Print scores, a line for each."""
     for name, score in scores.items():
         print(f"{name:>20}  {score:.3f}")
 
