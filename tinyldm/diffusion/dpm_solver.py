@@ -3,7 +3,7 @@
 With u going from 0 at t to 1 at s, and h = lambda_s - lambda_t, the sampling equation has the solution
 
     x0 form (2211.01095, eq. 8):    x_s = sigma_s / sigma_t x_t + alpha_s I(h, x0)
-    its SDE (2211.01095, app.):     x_s = sigma_s / sigma_t e^-h x_t + alpha_s I(2 h, x0) + sigma_s sqrt(1 - e^-2h) z
+    its SDE (2211.01095):           x_s = sigma_s / sigma_t e^-h x_t + alpha_s I(2 h, x0) + sigma_s sqrt(1 - e^-2h) z
     eps form (2206.00927, eq. 3.4): x_s = alpha_s / alpha_t x_t + sigma_s I(-h, eps)
 
     I(k, m) = integral from 0 to 1 of k exp(-k (1 - u)) m(u) du
@@ -32,12 +32,15 @@ class DPMSolver:
     form:     what is extrapolated, 'x0' or 'eps'
     midpoint: in steps of second order, m in the middle of the step stands for the whole step (2211.01095, algorithm 2)
               instead of the integral over the line; steadier where steps are long
+    reach:    a step over reach times as long in lambda as the one before is of first order: nothing is known so far
+              ahead. Matters on leading and linspace grids, which end with such a step; math.inf is the papers' way.
     """
 
     order: int = 2
     sde: bool = False
     form: str = "x0"
     midpoint: bool = True
+    reach: float = 2.0
 
     def __post_init__(self):
         if self.order not in (1, 2, 3):
@@ -54,9 +57,9 @@ class DPMSolver:
         """From x_t to x_s. history: the last levels and predictions ((lambda, m), ...), the newest first."""
         m = x0 if self.form == "x0" else eps
         x_s = ddim_step(x0, eps, now, nxt, float(self.sde), noise)
-        order = min(self.order, len(history) + 1)
-        if order > 1 and nxt.sigma > 0:  # the step to clean data, of infinite h, is of first order: it ends on x0
-            h = nxt.lambda_ - now.lambda_
+        order, h = min(self.order, len(history) + 1), nxt.lambda_ - now.lambda_
+        # the step to clean data, of infinite h, is of first order: it ends on x0
+        if order > 1 and h < math.inf and h <= self.reach * (now.lambda_ - history[0][0]):
             k, scale = (-h, nxt.sigma) if self.form == "eps" else (h * (1 + self.sde), nxt.alpha)
             m0, m1, m2 = moments(k)
             d1 = (m - history[0][1]) / ((now.lambda_ - history[0][0]) / h)  # divided differences over u

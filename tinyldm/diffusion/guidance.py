@@ -63,7 +63,7 @@ class Guidance:
         if self.interval is None:
             return torch.ones(len(t), dtype=torch.bool)
         edm_sigma = (-self.schedule.lambda_(t)).exp()
-        return (self.interval[0] < edm_sigma) & (edm_sigma <= self.interval[1])  # 2404.07724, eq. 5
+        return (self.interval[0] < edm_sigma) & (edm_sigma <= self.interval[1])  # half-open, as in 2404.07724
 
     def _rescaled(self, guided: Tensor, conditional: Tensor) -> Tensor:
         """2305.08891, eq. 15 and 16: the standard deviations are over all of a sample."""

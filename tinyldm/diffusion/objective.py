@@ -26,17 +26,9 @@ def loss_weight(t: Tensor, schedule: NoiseSchedule, prediction: str, snr_gamma: 
 
 
 def training_loss(
-    denoiser,
-    x0: Tensor,
-    condition: Condition | None,
-    schedule: NoiseSchedule,
-    prediction: str = "v",
-    snr_gamma: float | None = None,
-    null: Condition | None = None,
-    cfg_drop: float = 0.0,
-    generator: torch.Generator | None = None,
-    t: Tensor | None = None,
-    eps: Tensor | None = None,
+    denoiser, x0: Tensor, condition: Condition | None, schedule: NoiseSchedule, prediction: str = "v",
+    snr_gamma: float | None = None, null: Condition | None = None, cfg_drop: float = 0.0,
+    generator: torch.Generator | None = None, t: Tensor | None = None, eps: Tensor | None = None,
 ) -> Tensor:
     """The loss (b,) float32 of each sample (2006.11239, eq. 14), the mean square over everything but the batch.
 

@@ -33,21 +33,10 @@ from tinyldm.diffusion.schedule import Grid, NoiseSchedule
 
 @torch.no_grad()
 def sample(
-    denoiser,
-    shape: Sequence[int],
-    schedule: NoiseSchedule,
-    solver=DPMSolver(),
-    steps: int = 50,
-    *,
-    condition: Condition | None = None,
-    prediction: str = "v",
-    seeds: Sequence[int] | None = None,
-    guidance: Guidance | None = None,
-    spacing: str | Grid = "trailing",
-    clip: float | None = None,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float32,
-    noise: Tensor | None = None,
+    denoiser, shape: Sequence[int], schedule: NoiseSchedule, solver=DPMSolver(), steps: int = 50, *,
+    condition: Condition | None = None, prediction: str = "v", seeds: Sequence[int] | None = None,
+    guidance: Guidance | None = None, spacing: str | Grid = "trailing", clip: float | None = None,
+    device: torch.device | str | None = None, dtype: torch.dtype = torch.float32, noise: Tensor | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
     """Draw x0 (b, ...) of the given shape, with one call of the denoiser for a step.

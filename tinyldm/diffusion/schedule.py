@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 BETAS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}  # 2006.11239, sec. 4; 2112.10752, its code
-KINDS = (*BETAS, "cosine", "custom")
+KINDS = (*BETAS, "cosine")
 SPACINGS = ("trailing", "leading", "linspace", "karras")
 
 
@@ -60,8 +60,8 @@ Grid = tuple[Level, ...]  # the levels that sampling visits, noise falling from 
 class NoiseSchedule:
     """T training noise levels; a value: equal schedules have equal fields. Tables are float64, on the CPU.
 
-    kind:       'cosine' (2102.09672, eq. 17), 'linear' betas (2006.11239), 'scaled_linear' (2112.10752: linear in
-                the root of beta), or 'custom', the T numbers of betas
+    kind:       'cosine' (2102.09672, eq. 17), 'linear' betas (2006.11239, sec. 4), or 'scaled_linear', linear in the
+                root of beta (2112.10752)
     beta_start, beta_end: ends of the linear kinds; None takes the published ones
     zero_snr:   rescale so that the last level is pure noise (2305.08891, algorithm 1)
     """
@@ -71,25 +71,17 @@ class NoiseSchedule:
     beta_start: float | None = None
     beta_end: float | None = None
     zero_snr: bool = False
-    betas: tuple[float, ...] | None = None
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"unknown schedule {self.kind!r}, expected one of {', '.join(KINDS)}")
         if self.kind not in BETAS and (self.beta_start, self.beta_end) != (None, None):
             raise ValueError(f"beta_start and beta_end belong to the linear schedules, not to {self.kind!r}")
-        if (self.kind == "custom") != (self.betas is not None):
-            raise ValueError("betas and kind='custom' go together")
-        start, end = BETAS.get(self.kind, (None, None))
-        filled = {"beta_start": start if self.beta_start is None else self.beta_start,
-                  "beta_end": end if self.beta_end is None else self.beta_end,
-                  "betas": None if self.betas is None else tuple(map(float, self.betas))}
-        for name, value in filled.items():
-            object.__setattr__(self, name, value)
-        if self.timesteps < 2 or self.betas is not None and len(self.betas) != self.timesteps:
-            raise ValueError(f"a schedule has at least 2 timesteps and as many custom betas, got {self.timesteps}")
-        if not bool(((self._betas > 0) & (self._betas < 1)).all()):
-            raise ValueError("every beta lies between 0 and 1, both excluded")
+        for name, published in zip(("beta_start", "beta_end"), BETAS.get(self.kind, ())):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, published)
+        if self.timesteps < 2 or not bool(((self._betas > 0) & (self._betas < 1)).all()):
+            raise ValueError(f"a schedule has at least 2 timesteps, and betas between 0 and 1, both excluded: {self}")
         if self.alpha_bar[-1] > 0.01:
             kept = f"the last of the {self.timesteps} levels keeps {self.alpha_bar[-1].sqrt():.0%} of the signal"
             cure = "but sampling starts from pure noise; use zero_snr, larger betas or more timesteps"
@@ -102,15 +94,12 @@ class NoiseSchedule:
     @staticmethod
     def from_dict(values: dict) -> NoiseSchedule:
         """The inverse of to_dict; an unknown key is a ValueError."""
-        unknown = values.keys() - {f.name for f in fields(NoiseSchedule)}
-        if unknown:
+        if unknown := values.keys() - {f.name for f in fields(NoiseSchedule)}:
             raise ValueError(f"unknown keys in a noise schedule: {', '.join(sorted(unknown))}")
         return NoiseSchedule(**values)
 
     @cached_property
     def _betas(self) -> Tensor:
-        if self.kind == "custom":
-            return torch.tensor(self.betas, dtype=torch.float64)
         if self.kind == "cosine":  # 2102.09672, eq. 17, and the clipping below it
             u = torch.linspace(0, 1, self.timesteps + 1, dtype=torch.float64)
             f = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -133,7 +122,7 @@ class NoiseSchedule:
         return 0.5 * (self.alpha_bar.log() - torch.log1p(-self.alpha_bar))
 
     def lambda_(self, t) -> Tensor:
-        """log(alpha_t / sigma_t) in float64 for t in [0, T-1], linear between whole timesteps (2206.00927, app. D)."""
+        """log(alpha_t / sigma_t) in float64 for t in [0, T-1], linear between whole timesteps (as 2206.00927)."""
         t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
         if t.numel() and not 0 <= t.min() <= t.max() <= self.timesteps - 1:
             raise ValueError(f"timesteps lie within [0, {self.timesteps - 1}], got {t.min():g} to {t.max():g}")
