@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from itertools import count
 from math import ceil
 from pathlib import Path
-
-import torch
-from PIL import Image
 
 from tinyldm.data.formats import read_examples, read_prompts
 from tinyldm.data.toy import ensure_toy
@@ -22,6 +20,7 @@ from tinyldm.jobs.encoding import TOY_FOLDER, load_frozen, native_size, open_cac
 from tinyldm.jobs.sampling import Drawing, draw, encode_prompts, noise_seed
 from tinyldm.jobs.signals import stop_on_signal
 from tinyldm.jobs.training import Trainer
+from tinyldm.nn.presets import PRESETS
 
 PREVIEWS = 16
 
@@ -38,17 +37,15 @@ def start(given: dict) -> None:
     run = None if out is None and not resume else Path(out) if out else latest_run()
     saved = _check_run(run, resume, overwrite)
     with workers(pick_device(given.get("device", "auto"))) as w:
-        data = given.get("data") if saved is None else saved.data
+        settings = None if saved is None else saved.resumed(given)
+        data, skip_bad = (given.get("data"), given.get("skip_bad", False)) if saved is None else (saved.data, settings.skip_bad)
         with w.main_first():
             folder = Path(data) if data is not None else ensure_toy(TOY_FOLDER)
-        examples = read_examples(folder, skip_bad=given.get("skip_bad", False))
-        if saved is not None:
-            settings = saved.resumed(given)
-        else:
+        examples = read_examples(folder, skip_bad=skip_bad)
+        if settings is None:
             settings = defaults_for(given, native_size(examples))
         if epochs is not None:
-            given["max_steps"] = ceil(epochs * len(examples) / settings.batch_size)
-            settings = TrainSettings.from_dict({**settings.to_dict(), "max_steps": given["max_steps"]})
+            settings = replace(settings, max_steps=ceil(epochs * len(examples) / settings.batch_size))
         trainer = _prepare(settings, examples, folder, w)
         if w.is_main:
             run = run if run is not None else _free_folder(Path("runs"), "toy" if data is None else folder.resolve().name)
@@ -76,6 +73,8 @@ def _check_run(run: Path | None, resume: bool, overwrite: bool) -> TrainSettings
 def _prepare(settings: TrainSettings, examples, folder: Path, w: Workers) -> Trainer:
     """Frozen models, latent cache and trainer; its run folder is set later, when nothing can fail any more."""
     s = settings
+    if s.preset not in PRESETS:
+        raise InputError(f"--preset {s.preset}: expected one of {', '.join(PRESETS)}")
     vae, text_encoder = load_frozen(s, w.device)
     with w.main_first():
         cache = open_cache(s, examples, vae, text_encoder, w.device, progress=w.is_main)
@@ -90,7 +89,7 @@ def _prepare(settings: TrainSettings, examples, folder: Path, w: Workers) -> Tra
         images = draw(trainer.ema.network, condition, [noise_seed(s.seed, k) for k in range(len(prompts))],
                       latent_shape=facts["latent_shape"], schedule=trainer.schedule, prediction=s.prediction,
                       mean=cache.mean, std=cache.std, null=cache.null, vae=vae,
-                      how=Drawing(steps=20, guidance=s.preview_guidance, precision=s.precision))
+                      how=Drawing(steps=20, guidance=s.preview_guidance if s.cfg_drop else 1, precision=s.precision))
         file = trainer.run / "previews" / f"step-{step:07d}.png"
         file.parent.mkdir(exist_ok=True)
         grid(images).save(file)
@@ -125,8 +124,11 @@ def _fit(trainer: Trainer, w: Workers) -> None:
     """Train, and tell where the run is and what to do next."""
     s, network = trainer.settings, trainer.network
     if w.is_main:
-        count_millions = sum(p.numel() for p in network.parameters()) / 1e6
-        print(f"{trainer.run}: {s.preset} network of {count_millions:.1f}M parameters, {len(trainer.cache)} images, "
+        millions = sum(p.numel() for p in network.parameters()) / 1e6
+        for line in trainer.cache.left_out[:5]:
+            print(f"left out: {line}")
+        print(f"{trainer.run}: {s.preset} network of {millions:.1f}M parameters, {len(trainer.cache)} images "
+              f"({trainer.cache.skipped} left out), "
               f"batch {s.batch_size}, steps {trainer.progress.step} to {s.max_steps}, on {w.device}", flush=True)
     with stop_on_signal() as stop:
         complete = trainer.fit(stop)

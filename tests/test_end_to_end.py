@@ -1,0 +1,153 @@
+"""The two commands, on a small toy set, as a user calls them; and what they say to bad input."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tinyldm.data.formats import read_prompts
+from tinyldm.data.toy import write_toy
+
+ROOT = Path(__file__).parent.parent
+SMALL = "--vae tiny --text-encoder tiny --preset toy --size 64 --batch-size 4 --max-steps 3 --warmup 1".split()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a small toy set, its cache and one trained run."""
+    folder = tmp_path_factory.mktemp("place")
+    write_toy(folder / "toy", train_monsters=2)
+    trained = command(folder, "train.py", "--data", "toy", "--out", "runs/first", *SMALL)
+    assert trained.returncode == 0, trained.stderr
+    return folder
+
+
+def command(folder, script, *arguments, **environment):
+    """The script as a process in folder, with a cache of its own and no network."""
+    env = {**os.environ, "TINYLDM_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
+           "PYTHONPATH": str(ROOT), **environment}
+    script = ["-m", "tinyldm"] if script == "tinyldm" else [str(ROOT / script)]
+    return subprocess.run([sys.executable, *script, *arguments], cwd=folder, env=env, capture_output=True, text=True)
+
+
+def refused(done, *words):
+    """Status 2 and one line on stderr with all of these words."""
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line and "|" not in line]  # bars aside
+    assert len(lines) == 1 and lines[0].startswith("error: ") and "Traceback" not in done.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.mark.slow
+def test_train_leaves_a_whole_run(place):
+    run = place / "runs" / "first"
+    assert (run / "previews" / "step-0000003.png").is_file() and (run / "log.csv").is_file()
+    config = json.loads((run / "checkpoints" / "step-0000003" / "config.json").read_text())
+    assert config["vae"] == "tiny" and config["size"] == [64, 64] and len(config["preview_prompts"]) == 16
+
+
+@pytest.mark.slow
+def test_sample_draws_every_prompt_under_its_name_and_goes_on_where_it_stopped(place):
+    arguments = ("sample.py", "--steps", "2", "--prompts", "toy/test.json", "--out", "drawn")
+    prompts = read_prompts(place / "toy" / "test.json")[:6]
+    few = {k: v for k, v in json.loads((place / "toy" / "test.json").read_text()).items()
+           if v["image_name"] in {p.name for p in prompts}}
+    (place / "few.json").write_text(json.dumps(few))
+    arguments = tuple("few.json" if a == "toy/test.json" else a for a in arguments)
+    done = command(place, *arguments)
+    assert done.returncode == 0, done.stderr
+    images = {p.name: place / "drawn" / p.name for p in prompts}
+    for file in images.values():
+        assert Image.open(file).size == (64, 64) and Image.open(file).mode == "RGB"
+    assert (place / "drawn" / "grid.png").is_file()
+    first, *others = images.values()
+    before, times = first.read_bytes(), [f.stat().st_mtime_ns for f in others]
+    first.unlink()
+    assert command(place, *arguments).returncode == 0
+    assert first.read_bytes() == before  # drawn again alone, and the same
+    assert [f.stat().st_mtime_ns for f in others] == times
+    again = command(place, *arguments, "--seed", "1")
+    refused(again, "drawn", "--overwrite")
+    assert first.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_resume_goes_on_and_nothing_is_overwritten_unasked(place):
+    refused(command(place, "train.py", "--data", "toy", "--out", "runs/first", *SMALL), "runs/first", "--overwrite")
+    shutil.copytree(place / "runs" / "first", place / "runs" / "second")
+    done = command(place, "train.py", "--resume", "--out", "runs/second", "--max-steps", "4")
+    assert done.returncode == 0, done.stderr
+    assert (place / "runs" / "second" / "checkpoints" / "step-0000004").is_dir()
+    refused(command(place, "train.py", "--resume", "--out", "runs/second", "--lr", "7"), "--lr 7", "0.001")
+    refused(command(place, "train.py", "--data", "toy", "--out", "toy", "--overwrite", *SMALL), "toy", "no run folder")
+    assert (place / "toy" / "train_info.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments, words", [
+    (["--data", "nowhere"], ["nowhere", "no such folder"]),
+    (["--cfg-drop", "1.5"], ["--cfg-drop", "1.5", "from 0 to 1"]),
+    (["--preset", "huge"], ["--preset", "huge", "base"]),
+    (["--size", "63"], ["--size", "63x63", "multiples of 4"]),
+    (["--size", "big"], ["--size", "big"]),
+    (["--epochs", "0"], ["--epochs", "0"]),
+    (["--vae", "nobody/nothing"], ["nobody/nothing", "--vae tiny"]),
+    (["--text-encoder", "nobody/nothing"], ["nobody/nothing", "--text-encoder tiny"]),
+    (["--device", "warp"], ["--device", "warp"]),
+    (["--colour", "red"], ["--colour"]),
+    (["--resume", "--out", "toy"], ["toy", "no checkpoint"]),
+])  # fmt: skip
+def test_train_says_what_is_wrong(place, arguments, words):
+    data = [] if "--data" in arguments or "--resume" in arguments else ["--data", "toy"]
+    tiny = [] if "--resume" in arguments else ["--vae", "tiny", "--text-encoder", "tiny"]
+    refused(command(place, "train.py", *data, *tiny, *arguments), *words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments, words", [
+    (["--steps", "0"], ["steps", "0"]),
+    (["--steps", "1001"], ["steps", "1001", "1000"]),
+    (["--run", "toy"], ["toy", "no checkpoint"]),
+    (["--run", "nowhere"], ["nowhere"]),
+    (["--prompts", "nowhere.json"], ["nowhere.json"]),
+    (["--eta", "1"], ["--eta", "ddim"]),
+])  # fmt: skip
+def test_sample_says_what_is_wrong(place, arguments, words):
+    refused(command(place, "sample.py", "--out", "never", *arguments), *words)
+    assert not (place / "never").exists()
+
+
+@pytest.mark.slow
+def test_names_that_leave_the_folder_are_refused(place):
+    entry = {"image_name": "../outside.png", "given_description": "x", "action_description": "", "text_prompt": "x"}
+    (place / "evil.json").write_text(json.dumps({"a": entry}))
+    refused(command(place, "sample.py", "--steps", "2", "--prompts", "evil.json", "--out", "evil"), "../outside.png")
+    assert not (place / "outside.png").exists()
+
+
+@pytest.mark.slow
+def test_bad_images_are_named_or_left_out(place):
+    data = place / "broken"
+    shutil.copytree(place / "toy", data)
+    broken = sorted((data / "train").glob("*.png"))[0]
+    broken.write_bytes(broken.read_bytes()[:100])
+    refused(command(place, "train.py", "--data", "broken", "--out", "runs/broken", *SMALL), broken.name)
+    assert not (place / "runs" / "broken").exists()
+    done = command(place, "train.py", "--data", "broken", "--out", "runs/broken", "--skip-bad", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "(1 left out)" in done.stdout and "left out: " in done.stdout and broken.name in done.stdout
+
+
+@pytest.mark.slow
+def test_a_read_only_disk_is_one_line(place):
+    if os.geteuid() == 0:
+        pytest.skip("root writes everywhere")
+    locked = place / "locked"
+    locked.mkdir(mode=0o500)
+    refused(command(place, "sample.py", "--steps", "2", "--out", "locked/out"), "locked")
