@@ -81,9 +81,9 @@ def disturb(images: Tensor, generator: torch.Generator) -> Tensor:
     return images + uniform(0, 0.15) * torch.randn(images.shape, generator=generator)
 
 
-def train_classifier(steps: int = 700, batch_size: int = 128, images: int = 16_000, seed: int = 0,
+def train_classifier(steps: int = 900, batch_size: int = 64, images: int = 16_000, seed: int = 0,
                      device: torch.device = torch.device("cpu")) -> AttributeNet:
-    """Train on freshly drawn monsters, for a minute or two on two cores; the result is in eval mode."""
+    """Train on freshly drawn monsters, for about a minute on two cores; the result is in eval mode."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     pictures, labels = drawings(images, seed=1_000_000 + seed)
@@ -112,7 +112,7 @@ def version() -> str:
 
 
 def load_classifier(device: torch.device = torch.device("cpu"), folder: Path | None = None) -> AttributeNet:
-    """The classifier from the cache folder, trained first (a minute or two) if it isn't there."""
+    """The classifier from the cache folder, trained first (about a minute) if it isn't there."""
     file = (folder or cache_folder() / "attributes") / f"{version()}.safetensors"
     if file.exists():
         net = AttributeNet()
