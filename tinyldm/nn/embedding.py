@@ -8,44 +8,39 @@ import torch
 from torch import Tensor, nn
 
 
-def sinusoidal(t: Tensor, width: int, flip_sin_to_cos: bool = True, freq_shift: float = 0.0) -> Tensor:
+class Sinusoidal(nn.Module):
     """Sines and cosines of t at frequencies falling from 1 to 1/10000 (1706.03762, section 3.5).
 
-    t (b,) -> (b, width), always float32: bfloat16 holds 8 bits of t, so 936 and 937 would be the same number.
+    t (b,) -> (b, width), always float32: bfloat16 keeps 8 bits of t, where 936 and 937 are the same number.
     flip_sin_to_cos puts the cosines first; freq_shift 1 ends at 1/10000 exactly, as DDPM did.
     """
-    k = torch.arange(width // 2, dtype=torch.float32, device=t.device)
-    frequency = torch.exp(-math.log(10000) * k / (width // 2 - freq_shift))
-    angle = t.float()[:, None] * frequency  # (b, width / 2)
-    parts = (angle.cos(), angle.sin()) if flip_sin_to_cos else (angle.sin(), angle.cos())
-    return torch.cat(parts, dim=-1)
 
-
-class Sinusoidal(nn.Module):
-    """The function above with its settings."""
-
-    def __init__(self, width: int, flip_sin_to_cos: bool, freq_shift: float):
+    def __init__(self, width: int, flip_sin_to_cos: bool = True, freq_shift: float = 0.0):
         super().__init__()
         self.width, self.flip_sin_to_cos, self.freq_shift = width, flip_sin_to_cos, freq_shift
 
     def forward(self, t: Tensor) -> Tensor:
-        with torch.autocast(t.device.type, enabled=False):
-            return sinusoidal(t, self.width, self.flip_sin_to_cos, self.freq_shift)
+        k = torch.arange(self.width // 2, dtype=torch.float32, device=t.device)
+        frequency = torch.exp(-math.log(10000) * k / (self.width // 2 - self.freq_shift))
+        return _waves(t.float()[:, None] * frequency, self.flip_sin_to_cos)
 
 
 class Fourier(nn.Module):
-    """Sines and cosines at fixed random frequencies (2006.10739): t (b,) -> (b, width), float32."""
+    """Sines and cosines of t, or of log t, at fixed random frequencies (2006.10739): t (b,) -> (b, width), float32."""
 
-    def __init__(self, width: int, flip_sin_to_cos: bool, scale: float = 1.0, log: bool = False):
+    def __init__(self, width: int, flip_sin_to_cos: bool, scale: float, log: bool):
         super().__init__()
         self.flip_sin_to_cos, self.log = flip_sin_to_cos, log
         self.register_buffer("weight", torch.randn(width // 2) * scale)
 
     def forward(self, t: Tensor) -> Tensor:
         t = t.float().log() if self.log else t.float()
-        angle = 2 * math.pi * t[:, None] * self.weight.float()  # (b, width / 2)
-        parts = (angle.cos(), angle.sin()) if self.flip_sin_to_cos else (angle.sin(), angle.cos())
-        return torch.cat(parts, dim=-1)
+        return _waves(2 * math.pi * t[:, None] * self.weight.float(), self.flip_sin_to_cos)
+
+
+def _waves(angle: Tensor, flip_sin_to_cos: bool) -> Tensor:
+    waves = (angle.cos(), angle.sin()) if flip_sin_to_cos else (angle.sin(), angle.cos())
+    return torch.cat(waves, dim=-1)  # (b, width)
 
 
 class Perceptron(nn.Sequential):
