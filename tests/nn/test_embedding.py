@@ -23,9 +23,9 @@ def test_sinusoidal_against_math():
 
 
 def test_fourier_waves_lie_on_circles():
-    features = Fourier(16, False, 1.0, log=True)(torch.tensor([0.5, 3.0, 700.0]))
+    features = Fourier(16, False, log=True)(torch.tensor([0.5, 3.0, 700.0]))
     torch.testing.assert_close(features[:, :8] ** 2 + features[:, 8:] ** 2, torch.ones(3, 8))
-    same = Fourier(16, True, 1.0, log=True)(torch.ones(1))  # log 1 = 0: cosines 1, sines 0
+    same = Fourier(16, True, log=True)(torch.ones(1))  # log 1 = 0: cosines 1, sines 0
     torch.testing.assert_close(same, torch.tensor([[1.0] * 8 + [0.0] * 8]))
 
 

@@ -181,9 +181,10 @@ def test_autocast_and_plain_bfloat16():
         assert (out - expected).norm() < 0.03 * expected.norm()
 
 
-@pytest.mark.parametrize("kind", ["cross", "self", "adagn", "classes"])
-def test_compiles_as_one_graph(kind):
-    config = KINDS[kind]
+@pytest.mark.slow
+def test_compiles_as_one_graph():
+    """No value of a tensor decides what is computed, so nothing breaks the graph or waits for the device."""
+    config = replace(TINY, attention=("self", "cross"), middle="none", middle_blocks=0, classes=5)
     network, (x, t, condition) = build(config), inputs(config, hw=(7, 8))
     compiled = torch.compile(network, backend="eager", fullgraph=True)
     with torch.no_grad():

@@ -66,17 +66,6 @@ class GEGLU(nn.Module):
         return value * F.gelu(gate)
 
 
-class FeedForward(nn.Module):
-    """GEGLU to four times the width and back: (b, n, c) -> (b, n, c)."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.net = nn.Sequential(GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
-
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention to the tokens, feed-forward; each after its norm and added: (b, n, c)."""
 
@@ -84,34 +73,32 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.norm1, self.attn1 = nn.LayerNorm(width), Attention(width, heads)
         self.norm2, self.attn2 = nn.LayerNorm(width), Attention(width, heads, token_dim)
-        self.norm3, self.ff = nn.LayerNorm(width), FeedForward(width)
+        net = nn.Sequential(GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width))
+        self.norm3, self.ff = nn.LayerNorm(width), nn.ModuleDict({"net": net})  # ff.net.0.proj and ff.net.2
 
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         x = x + self.attn1(self.norm1(x))
         x = x + self.attn2(self.norm2(x), tokens, mask)
-        return x + self.ff(self.norm3(x))
+        return x + self.ff["net"](self.norm3(x))
 
 
 class Transformer(nn.Module):
-    """depth transformer blocks over the positions of an image (2112.10752, appendix E.2.1), added to x (b, c, h, w).
+    """Transformer blocks over the positions of an image (2112.10752, appendix E.2.1), added to x (b, c, h, w).
 
-    The way in and out is a 1x1 convolution or, with linear, the same map as a linear layer.
+    The way in and out is a 1x1 convolution or, with linear, a linear layer: the same map, stored in another shape.
     """
 
     def __init__(self, width: int, heads: int, token_dim: int, depth: int, groups: int, linear: bool):
         super().__init__()
-        self.linear = linear
         self.norm = GroupNorm(groups, width, 1e-6)
-        self.proj_in = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
+        self.proj_in, self.proj_out = (nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1) for _ in "io")
         self.transformer_blocks = nn.ModuleList(TransformerBlock(width, heads, token_dim) for _ in range(depth))
-        self.proj_out = zero(nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1))
+        zero(self.proj_out)
 
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        h = self.norm(x) if self.linear else self.proj_in(self.norm(x))
-        h = rearrange(h, "b c h w -> b (h w) c")
-        h = self.proj_in(h) if self.linear else h
+        h = rearrange(self.norm(x), "b c h w -> b (h w) c")
+        h = F.linear(h, self.proj_in.weight.flatten(1), self.proj_in.bias)
         for block in self.transformer_blocks:
             h = block(h, tokens, mask)
-        h = self.proj_out(h) if self.linear else h
-        h = rearrange(h, "b (h w) c -> b c h w", h=x.shape[2])
-        return x + (h if self.linear else self.proj_out(h))
+        h = F.linear(h, self.proj_out.weight.flatten(1), self.proj_out.bias)
+        return x + rearrange(h, "b (h w) c -> b c h w", h=x.shape[2])

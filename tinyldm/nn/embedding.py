@@ -19,28 +19,27 @@ class Sinusoidal(nn.Module):
         super().__init__()
         self.width, self.flip_sin_to_cos, self.freq_shift = width, flip_sin_to_cos, freq_shift
 
-    def forward(self, t: Tensor) -> Tensor:
+    def angles(self, t: Tensor) -> Tensor:
+        """Frequencies times t (b,) float32: (b, width / 2)."""
         k = torch.arange(self.width // 2, dtype=torch.float32, device=t.device)
-        frequency = torch.exp(-math.log(10000) * k / (self.width // 2 - self.freq_shift))
-        return _waves(t.float()[:, None] * frequency, self.flip_sin_to_cos)
-
-
-class Fourier(nn.Module):
-    """Sines and cosines of t, or of log t, at fixed random frequencies (2006.10739): t (b,) -> (b, width), float32."""
-
-    def __init__(self, width: int, flip_sin_to_cos: bool, scale: float, log: bool):
-        super().__init__()
-        self.flip_sin_to_cos, self.log = flip_sin_to_cos, log
-        self.register_buffer("weight", torch.randn(width // 2) * scale)
+        return t[:, None] * torch.exp(-math.log(10000) * k / (self.width // 2 - self.freq_shift))
 
     def forward(self, t: Tensor) -> Tensor:
-        t = t.float().log() if self.log else t.float()
-        return _waves(2 * math.pi * t[:, None] * self.weight.float(), self.flip_sin_to_cos)
+        angle = self.angles(t.float())
+        waves = (angle.cos(), angle.sin()) if self.flip_sin_to_cos else (angle.sin(), angle.cos())
+        return torch.cat(waves, dim=-1)
 
 
-def _waves(angle: Tensor, flip_sin_to_cos: bool) -> Tensor:
-    waves = (angle.cos(), angle.sin()) if flip_sin_to_cos else (angle.sin(), angle.cos())
-    return torch.cat(waves, dim=-1)  # (b, width)
+class Fourier(Sinusoidal):
+    """The same at fixed random frequencies (2006.10739) of t, or with log of log t, as networks told sigma have it."""
+
+    def __init__(self, width: int, flip_sin_to_cos: bool, log: bool):
+        super().__init__(width, flip_sin_to_cos)
+        self.log = log
+        self.register_buffer("weight", torch.randn(width // 2) * (16 if log else 1))
+
+    def angles(self, t: Tensor) -> Tensor:
+        return 2 * math.pi * (t.log() if self.log else t)[:, None] * self.weight.float()
 
 
 class Perceptron(nn.Sequential):
@@ -48,6 +47,4 @@ class Perceptron(nn.Sequential):
 
     def __init__(self, width_in: int, width: int):
         super().__init__()
-        self.linear_1 = nn.Linear(width_in, width)
-        self.act = nn.SiLU()
-        self.linear_2 = nn.Linear(width, width)
+        self.linear_1, self.act, self.linear_2 = nn.Linear(width_in, width), nn.SiLU(), nn.Linear(width, width)

@@ -24,8 +24,7 @@ class GroupNorm(nn.GroupNorm):
         if x.device.type != "cuda":
             return super().forward(x)
         with torch.autocast("cuda", enabled=False):
-            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-            return F.group_norm(x, self.num_groups, weight, bias, self.eps)
+            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
 class ResBlock(nn.Module):

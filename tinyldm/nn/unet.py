@@ -28,9 +28,6 @@ class Level(nn.Module):
         self.attentions = nn.ModuleList(attentions)
         self.downsamplers, self.upsamplers = nn.ModuleList(), nn.ModuleList()
 
-    def __len__(self) -> int:
-        return len(self.resnets)
-
     def forward(self, k: int, x: Tensor, emb: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
         """ResBlock k and its attention: (b, c, h, w) -> (b, c', h, w)."""
         x = self.resnets[k](x, emb)
@@ -48,14 +45,18 @@ class UNet(nn.Module):
         super().__init__()
         self.config, c = config, config.channels
         self.conv_in = nn.Conv2d(config.in_channels + config.map_channels, c[0], 3, padding=1)
-        self.time_proj, width = _time_features(config)
-        self.time_embedding = Perceptron(width, config.time_width)
+        if config.time_embedding == "sinusoidal":
+            self.time_proj = Sinusoidal(c[0], config.flip_sin_to_cos, config.freq_shift)
+        else:
+            log = config.time_embedding == "log_fourier"
+            self.time_proj = Fourier(2 * c[0] if log else config.time_width, config.flip_sin_to_cos, log)
+        self.time_embedding = Perceptron(self.time_proj.width, config.time_width)
         if config.classes:
             self.class_embedding = nn.Embedding(config.classes, config.time_width)
         elif config.vector_dim:
             self.class_embedding = Perceptron(config.vector_dim, config.time_width)
 
-        self.down_blocks, skips, width = nn.ModuleList(), [c[0]], c[0]
+        self.down_blocks, self.up_blocks, skips, width = nn.ModuleList(), nn.ModuleList(), [c[0]], c[0]
         for i, n in enumerate(config.blocks):
             level = Level(config, [(width, c[i])] + [(c[i], c[i])] * (n - 1), _attentions(config, i, n))
             skips, width = skips + [c[i]] * n, c[i]
@@ -66,8 +67,6 @@ class UNet(nn.Module):
 
         n = config.middle_blocks
         self.mid_block = Level(config, [(width, width)] * n, _attentions(config, None, n - 1))
-
-        self.up_blocks = nn.ModuleList()
         for i in reversed(range(len(c))):
             widths = []
             for _ in range(config.blocks[i] + 1):
@@ -92,16 +91,16 @@ class UNet(nn.Module):
         h = self.conv_in(h.to(dtype))
         skips = [h]
         for level in self.down_blocks:
-            for k in range(len(level)):
+            for k in range(len(level.resnets)):
                 h = level(k, h, emb, tokens, mask)
                 skips.append(h)
             for downsample in level.downsamplers:
                 h = downsample(h)
                 skips.append(h)
-        for k in range(len(self.mid_block)):
+        for k in range(len(self.mid_block.resnets)):
             h = self.mid_block(k, h, emb, tokens, mask)
         for level in self.up_blocks:
-            for k in range(len(level)):
+            for k in range(len(level.resnets)):
                 h = level(k, torch.cat([h, skips.pop()], dim=1), emb, tokens, mask)
             for upsample in level.upsamplers:
                 h = upsample(h, skips[-1].shape[-2:])
@@ -150,15 +149,6 @@ class UNet(nn.Module):
             if not (same if wanted else got is None):
                 shape = str(shape).replace("'", "") if wanted else None
                 raise ValueError(f"UNet: condition.{name} has shape {got}, expected {shape}")
-
-
-def _time_features(config: UNetConfig) -> tuple[nn.Module, int]:
-    """The module that makes features of t, and their number."""
-    if config.time_embedding == "sinusoidal":
-        return Sinusoidal(config.channels[0], config.flip_sin_to_cos, config.freq_shift), config.channels[0]
-    log = config.time_embedding == "log_fourier"  # as two published families of networks have it
-    width = 2 * config.channels[0] if log else config.time_width
-    return Fourier(width, config.flip_sin_to_cos, 16.0 if log else 1.0, log), width
 
 
 def _attentions(config: UNetConfig, i: int | None, n: int) -> list[nn.Module]:
