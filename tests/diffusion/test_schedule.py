@@ -45,10 +45,11 @@ def test_schedule_is_monotone_and_invertible(s):
     lam = s.lambda_(t)
     assert (lam.diff() < 0).all() and s.alpha_bar.dtype == torch.float64
     assert torch.allclose(s.t_of_lambda(lam), t, atol=1e-6)
-    assert torch.allclose(s.alpha(t) ** 2 + s.sigma(t) ** 2, torch.ones_like(t), atol=1e-15)
-    assert torch.allclose(s.alpha(torch.arange(1000)) ** 2, s.alpha_bar, atol=1e-15)
+    level = s.level(t)
+    assert torch.allclose(level.alpha**2 + level.sigma**2, torch.ones_like(t), atol=1e-15)
+    assert torch.allclose(s.level(torch.arange(1000)).alpha_bar, s.alpha_bar, atol=1e-15)
     finite = lam.isfinite()
-    assert torch.allclose((s.alpha(t) / s.sigma(t)).log()[finite], lam[finite], atol=1e-9)
+    assert torch.allclose((level.alpha / level.sigma).log()[finite], lam[finite], atol=1e-9)
 
 
 def test_timesteps_outside_the_table_are_refused():

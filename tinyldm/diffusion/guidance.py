@@ -39,40 +39,37 @@ class Guidance:
             raise ValueError("interval and schedule go together")
 
     def __call__(self, denoiser):
-        """The guided denoiser (x_t, t, condition) -> prediction; t (b,) is read on the CPU."""
+        """The guided denoiser (x_t, t, condition) -> prediction, which reads t (b,) on the CPU."""
 
         def guided(x_t: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
             if condition is None:
                 raise ValueError("guidance needs a condition")
-            b, inside = len(x_t), self._inside(t)
-            if self.scale == 1 or not inside.any():
+            scale = self._scale(t)
+            if (scale == 1).all():
                 return denoiser(x_t, t, condition)
-            null = self.null.to(x_t.device, non_blocking=True).expand(b)
-            if self.scale == 0 and inside.all():
+            null = self.null.to(x_t.device, non_blocking=True).expand(len(x_t))
+            if (scale == 0).all():
                 return denoiser(x_t, t, null)
             both = denoiser(torch.cat([x_t, x_t]), t.repeat(2), Condition.cat([condition, null]))
             conditional, unconditional = both.to(x_t.dtype).chunk(2)
+            scale = scale.to(x_t, non_blocking=True).view(-1, *[1] * (x_t.ndim - 1))
             # 2207.12598, eq. 6, with the scale of most implementations, its 1 + w
-            mixed = self._rescaled(unconditional + self.scale * (conditional - unconditional), conditional)
-            return mixed if inside.all() else torch.where(_column(inside, mixed), mixed, conditional)
+            return self._rescaled(unconditional + scale * (conditional - unconditional), conditional)
 
         return guided
 
-    def _inside(self, t: Tensor) -> Tensor:
-        """Which samples (b,) are guided, from t on the CPU."""
+    def _scale(self, t: Tensor) -> Tensor:
+        """The scale (b,) of each sample: 1 outside of the interval (2404.07724)."""
+        scale = torch.full(t.shape, float(self.scale))
         if self.interval is None:
-            return torch.ones(len(t), dtype=torch.bool)
+            return scale
         edm_sigma = (-self.schedule.lambda_(t)).exp()
-        return (self.interval[0] < edm_sigma) & (edm_sigma <= self.interval[1])  # half-open, as in 2404.07724
+        return scale.where((self.interval[0] < edm_sigma) & (edm_sigma <= self.interval[1]), 1.0)
 
     def _rescaled(self, guided: Tensor, conditional: Tensor) -> Tensor:
         """2305.08891, eq. 15 and 16: the standard deviations are over all of a sample."""
         if self.rescale == 0:
             return guided
-        ratio = conditional.flatten(1).std(1) / guided.flatten(1).std(1)  # (b,)
-        return guided * _column(self.rescale * ratio + 1 - self.rescale, guided)
-
-
-def _column(values: Tensor, x: Tensor) -> Tensor:
-    """values (b,) where x (b, ...) is, shaped to go with it."""
-    return values.to(x.device, non_blocking=True).view(-1, *[1] * (x.ndim - 1))
+        dims = tuple(range(1, guided.ndim))
+        ratio = conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True)
+        return guided * (self.rescale * ratio + 1 - self.rescale)

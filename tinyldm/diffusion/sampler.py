@@ -50,11 +50,9 @@ def sample(
     callback:  called with (number of the step from 0, x_s, x0) after each step
     """
     check(prediction, schedule)
-    b = shape[0]
-    if condition is not None and len(condition) != b:
-        raise ValueError(f"a condition of {len(condition)} rows for {b} samples")
-    if seeds is not None and len(seeds) != b:
-        raise ValueError(f"{len(seeds)} seeds for {b} samples")
+    for name, rows in (("condition", condition), ("seeds", seeds)):
+        if rows is not None and len(rows) != shape[0]:
+            raise ValueError(f"{name} of {len(rows)} rows for {shape[0]} samples")
     grid = schedule.grid(steps, spacing) if isinstance(spacing, str) else spacing
     device = torch.device(device or ("cpu" if noise is None else noise.device))
     condition = None if condition is None else condition.to(device)
@@ -64,7 +62,7 @@ def sample(
         denoiser = guidance(denoiser)
     history = ()
     for index, (now, nxt) in enumerate(pairwise(grid)):
-        predicted = denoiser(x, torch.full((b,), now.t, dtype=torch.float32), condition)
+        predicted = denoiser(x, torch.full((shape[0],), now.t, dtype=torch.float32), condition)
         x0, eps = to_x0_eps(predicted.to(dtype), x, now, prediction)
         if clip is not None:
             x0 = x0.clamp(-clip, clip)

@@ -84,8 +84,7 @@ class NoiseSchedule:
             raise ValueError(f"a schedule has at least 2 timesteps, and betas between 0 and 1, both excluded: {self}")
         if self.alpha_bar[-1] > 0.01:
             kept = f"the last of the {self.timesteps} levels keeps {self.alpha_bar[-1].sqrt():.0%} of the signal"
-            cure = "but sampling starts from pure noise; use zero_snr, larger betas or more timesteps"
-            warnings.warn(f"{kept}, {cure}", stacklevel=3)
+            warnings.warn(f"{kept}, but sampling starts from pure noise; use zero_snr or larger betas", stacklevel=3)
 
     def to_dict(self) -> dict:
         """The fields, for JSON."""
@@ -122,7 +121,7 @@ class NoiseSchedule:
         return 0.5 * (self.alpha_bar.log() - torch.log1p(-self.alpha_bar))
 
     def lambda_(self, t) -> Tensor:
-        """log(alpha_t / sigma_t) in float64 for t in [0, T-1], linear between whole timesteps (as 2206.00927)."""
+        """log(alpha_t / sigma_t) in float64 for t in [0, T-1]; linear between whole timesteps, as in 2206.00927."""
         t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
         if t.numel() and not 0 <= t.min() <= t.max() <= self.timesteps - 1:
             raise ValueError(f"timesteps lie within [0, {self.timesteps - 1}], got {t.min():g} to {t.max():g}")
@@ -139,25 +138,18 @@ class NoiseSchedule:
         fraction = torch.where(high.isinf(), -torch.expm1(lambda_ - low), (lambda_ - low) / (high - low))
         return k + fraction.clamp(0, 1)
 
-    def alpha(self, t) -> Tensor:
-        """alpha_t in float64; alpha^2 = sigmoid(2 lambda)."""
-        return torch.sigmoid(2 * self.lambda_(t)).sqrt()
-
-    def sigma(self, t) -> Tensor:
-        """sigma_t in float64; sigma^2 = sigmoid(-2 lambda)."""
-        return torch.sigmoid(-2 * self.lambda_(t)).sqrt()
-
     def level(self, t) -> Level:
         """The level at t: of floats for a number, of float64 tensors (b,) for a tensor (b,)."""
-        alpha, sigma = self.alpha(t), self.sigma(t)
+        lambda_ = self.lambda_(t)
+        alpha, sigma = (2 * lambda_).sigmoid().sqrt(), (-2 * lambda_).sigmoid().sqrt()
         return Level(t, alpha, sigma) if isinstance(t, Tensor) else Level(float(t), alpha.item(), sigma.item())
 
     def levels(self, timesteps: Sequence[float]) -> Grid:
         """The grid of these timesteps, which must fall strictly, and of clean data at its end."""
         if any(s >= t for t, s in zip(timesteps, timesteps[1:])):
             raise ValueError("the timesteps of a grid must be strictly decreasing")
-        t = torch.tensor(timesteps, dtype=torch.float64)
-        return (*map(Level, t.tolist(), self.alpha(t).tolist(), self.sigma(t).tolist()), CLEAN)
+        all_at_once = self.level(torch.tensor(timesteps, dtype=torch.float64))
+        return (*map(Level, *(part.tolist() for part in vars(all_at_once).values())), CLEAN)
 
     def grid(self, steps: int, spacing: str = "trailing") -> Grid:
         """steps distinct levels, noise falling, and then clean data; ValueError unless 1 <= steps <= T.
@@ -165,6 +157,8 @@ class NoiseSchedule:
         The spacings are those of 2305.08891, table 2, for any number of steps; 'karras' is 2206.00364, eq. 5
         """
         n, T = steps, self.timesteps
+        if spacing not in SPACINGS:
+            raise ValueError(f"unknown spacing {spacing!r}, expected one of {', '.join(SPACINGS)}")
         if not 1 <= n <= T:
             raise ValueError(f"sampling takes between 1 and {T} steps, got {n}")
         if spacing == "trailing":  # starts at T - 1, where training saw the most noise
@@ -173,14 +167,9 @@ class NoiseSchedule:
             return self.levels([i * (T // n) for i in reversed(range(n))])
         if spacing == "linspace":
             return self.levels([T - 1 - round(i * (T - 1) / max(n - 1, 1)) for i in range(n)])
-        if spacing == "karras":
-            return self._karras(n)
-        raise ValueError(f"unknown spacing {spacing!r}, expected one of {', '.join(SPACINGS)}")
-
-    def _karras(self, n: int, rho: float = 7.0) -> Grid:
         if self.zero_snr:
             raise ValueError("spacing 'karras' needs a finite largest sigma, but zero_snr ends in pure noise")
-        most, least = ((-self._lambdas[k]).exp().item() ** (1 / rho) for k in (-1, 0))
-        sigmas = [(most + i / max(n - 1, 1) * (least - most)) ** rho for i in range(n)]
+        most, least = ((-self._lambdas[k]).exp().item() ** (1 / 7) for k in (-1, 0))
+        sigmas = [(most + i / max(n - 1, 1) * (least - most)) ** 7 for i in range(n)]
         t = self.t_of_lambda([-math.log(s) for s in sigmas])
         return (*map(Level.of_sigma, t.tolist(), sigmas), CLEAN)
