@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -27,12 +28,13 @@ def place(tmp_path_factory):
     return folder
 
 
-def command(folder, script, *arguments, **environment):
+def command(folder, script, *arguments, preexec=None):
     """The script as a process in folder, with a cache of its own and no network."""
     env = {**os.environ, "TINYLDM_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
-           "PYTHONPATH": str(ROOT), **environment}
+           "PYTHONPATH": str(ROOT)}
     script = ["-m", "tinyldm"] if script == "tinyldm" else [str(ROOT / script)]
-    return subprocess.run([sys.executable, *script, *arguments], cwd=folder, env=env, capture_output=True, text=True)
+    return subprocess.run([sys.executable, *script, *arguments], cwd=folder, env=env, capture_output=True, text=True,
+                          preexec_fn=preexec)
 
 
 def refused(done, *words):
@@ -64,7 +66,8 @@ def test_sample_draws_every_prompt_under_its_name_and_goes_on_where_it_stopped(p
     assert done.returncode == 0, done.stderr
     images = {p.name: place / "drawn" / p.name for p in prompts}
     for file in images.values():
-        assert Image.open(file).size == (64, 64) and Image.open(file).mode == "RGB"
+        with Image.open(file) as image:
+            assert image.size == (64, 64) and image.mode == "RGB"
     assert (place / "drawn" / "grid.png").is_file()
     first, *others = images.values()
     before, times = first.read_bytes(), [f.stat().st_mtime_ns for f in others]
@@ -145,9 +148,16 @@ def test_bad_images_are_named_or_left_out(place):
 
 
 @pytest.mark.slow
-def test_a_read_only_disk_is_one_line(place):
-    if os.geteuid() == 0:
-        pytest.skip("root writes everywhere")
-    locked = place / "locked"
-    locked.mkdir(mode=0o500)
-    refused(command(place, "sample.py", "--steps", "2", "--out", "locked/out"), "locked")
+def test_a_folder_that_cannot_be_written_is_one_line(place):
+    refused(command(place, "sample.py", "--steps", "2", "--out", "/proc/out"), "/proc/out")
+    refused(command(place, "train.py", "--data", "toy", "--out", "/proc/run", *SMALL), "/proc/run")
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(place):
+    """A limit on the size of files makes the write of the checkpoint fail as a full disk does."""
+    limit = (1_000_000, 1_000_000)
+    done = command(place, "train.py", "--data", "toy", "--out", "runs/full", *SMALL,
+                   preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))  # fmt: skip
+    refused(done, "step-0000003", "File too large")
+    assert not list((place / "runs" / "full" / "checkpoints").glob("*"))

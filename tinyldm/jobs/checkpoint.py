@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tinyldm.condition import Condition
+from tinyldm.data.cache import naming
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNet, UNetConfig
@@ -46,17 +47,18 @@ def save_checkpoint(folder: Path, config: dict, weights: dict[str, dict[str, Ten
     """Write a checkpoint that is either whole or absent; weights maps "model", "latents", "training" to tensors."""
     temporary = folder.with_name(f".{folder.name}.writing")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
-        for name, tensors in weights.items():
-            save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, temporary / f"{name}.safetensors")
-        (temporary / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2), encoding="utf-8")
-        for file in temporary.iterdir():
-            with open(file, "rb") as stream:
-                os.fsync(stream.fileno())
-        if folder.exists():  # saved twice at the same step: the same content
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        with naming(folder):
+            temporary.mkdir(parents=True)
+            for name, tensors in weights.items():
+                save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, temporary / f"{name}.safetensors")
+            (temporary / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2), encoding="utf-8")
+            for file in temporary.iterdir():
+                with open(file, "rb") as stream:
+                    os.fsync(stream.fileno())
+            if folder.exists():  # saved twice at the same step: the same content
+                shutil.rmtree(folder)
+            temporary.rename(folder)
     except SafetensorError as error:  # a full disk, said in safetensors' words
         raise OSError(f"{folder}: can't be written ({error})") from None
     finally:

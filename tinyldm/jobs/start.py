@@ -8,6 +8,7 @@ from itertools import count
 from math import ceil
 from pathlib import Path
 
+from tinyldm.data.cache import naming
 from tinyldm.data.formats import read_examples, read_prompts
 from tinyldm.data.toy import ensure_toy
 from tinyldm.data.transforms import grid
@@ -91,8 +92,9 @@ def _prepare(settings: TrainSettings, examples, folder: Path, w: Workers) -> Tra
                       mean=cache.mean, std=cache.std, null=cache.null, vae=vae,
                       how=Drawing(steps=20, guidance=s.preview_guidance if s.cfg_drop else 1, precision=s.precision))
         file = trainer.run / "previews" / f"step-{step:07d}.png"
-        file.parent.mkdir(exist_ok=True)
-        grid(images).save(file)
+        with naming(file):
+            file.parent.mkdir(exist_ok=True)
+            grid(images).save(file)
 
     return Trainer(s, cache, Path(), w, facts, preview)
 
