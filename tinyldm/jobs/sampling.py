@@ -130,12 +130,14 @@ def draw_strip(checkpoint: Checkpoint, vae, condition: Condition, seed: int, how
     frames = min(frames, how.steps)
     shown = {round(k * (how.steps - 1) / max(frames - 1, 1)) for k in range(frames)}
     kept = []
+    with tqdm(desc="drawing the strip", unit="step", total=how.steps) as bar:
 
-    def keep(step: int, x: Tensor, x0: Tensor):
-        if step in shown:
-            kept.append((x, x0))
+        def keep(step: int, x: Tensor, x0: Tensor):
+            bar.update()
+            if step in shown:
+                kept.append((x, x0))
 
-    painter(checkpoint, vae, how)(condition, [seed], callback=keep)
+        painter(checkpoint, vae, how)(condition, [seed], callback=keep)
     x_t, x0 = (decode(torch.cat(row), checkpoint.mean, checkpoint.std, vae) for row in zip(*kept))
     return grid(x_t + x0, columns=frames)
 
