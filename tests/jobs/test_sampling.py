@@ -155,7 +155,7 @@ def test_a_failing_disk_leaves_no_half_of_a_picture(tmp_path, monkeypatch):
     (dict(how=Drawing(steps=4, precision="float32")), "steps 3, now 4"),
     (dict(how=Drawing(3, DDIM(), precision="float32")), "another solver"),
     (dict(seed=1), "seed 0, now 1"),
-    (dict(prompts=PROMPTS[:2]), "another images"),
+    (dict(prompts=PROMPTS[:2]), "another list of prompts"),
     (dict(strip="a cat"), "strip"),
 ])  # fmt: skip
 def test_pictures_made_otherwise_are_neither_kept_nor_replaced_in_silence(run, change, said):
@@ -174,13 +174,14 @@ def test_pictures_made_otherwise_are_neither_kept_nor_replaced_in_silence(run, c
     assert other == Path("samples/pets-2")
 
 
-def test_other_weights_are_another_job(run):
+def test_other_weights_are_another_job_but_another_place_is_not(run):
     sample_images(run, PROMPTS[:1], "out", how=QUICK)
+    assert sample_images(run.relative_to(Path.cwd()), PROMPTS[:1], "out", how=QUICK) == Path("out")
     file = run / "checkpoints" / "step-0000007" / "model.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    with pytest.raises(InputError, match="weights"):
+    with pytest.raises(InputError, match="another checkpoint"):
         sample_images(run, PROMPTS[:1], "out", how=QUICK)
 
 

@@ -22,6 +22,7 @@ from tinyldm.data.formats import IMAGE_SUFFIXES, Prompt
 from tinyldm.errors import InputError
 
 RECORD, GRID, STRIP = "samples.json", "grid.png", "strip.png"
+NAMES = {"contents": "checkpoint", "images": "list of prompts"}  # what messages call parts of the record
 
 
 @contextmanager
@@ -88,10 +89,10 @@ def _difference(path: Path, record: dict) -> str | None:
     record = json.loads(json.dumps(record))  # tuples become lists, as in the file
     if not isinstance(there, dict):
         return f"no record in {path.name}"
-    for key in {**record, **there}:
+    for key in sorted({**record, **there}.keys() - {"checkpoint"}):  # where it lies; what it holds is in "contents"
         if there.get(key) != record.get(key):
-            short = all(isinstance(values.get(key), (int, float, str)) for values in (there, record))
-            return f"{key} {there[key]}, now {record[key]}" if short else f"another {key}"
+            short = key != "contents" and all(isinstance(r.get(key), (int, float, str)) for r in (there, record))
+            return f"{key} {there[key]}, now {record[key]}" if short else f"another {NAMES.get(key, key)}"
     return None
 
 
@@ -112,8 +113,10 @@ def run_name(checkpoint: Path) -> str:
 
 def make_record(checkpoint, prompts: list[Prompt], seed: int, strip: str | None, how: dict) -> dict:
     """What decides the pictures: where nothing of it differs, those that are there are those asked for."""
-    with open(checkpoint.path / "model.safetensors", "rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for name in ("config.json", "latents.safetensors", "model.safetensors"):
+        with open(checkpoint.path / name, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     frozen = {name: checkpoint.config[name] for name in ("vae", "text_encoder")}
-    return {"checkpoint": str(checkpoint.path), "weights": weights, **frozen, "seed": seed, **how,
+    return {"checkpoint": str(checkpoint.path), "contents": digest.hexdigest(), **frozen, "seed": seed, **how,
             "strip": strip, "images": {prompt.name: prompt.text for prompt in prompts}}
