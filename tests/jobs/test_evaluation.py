@@ -24,7 +24,7 @@ class Reader:
 
     def read(self, images):
         if len(images) == 4:
-            truth = {name: torch.tensor([values.index(m[name]) for m in MONSTERS]) for name, values in ATTRIBUTES.items()}
+            truth = {k: torch.tensor([values.index(m[k]) for m in MONSTERS]) for k, values in ATTRIBUTES.items()}
             truth["colour"][:2] = 4
             truth["colour"][1] = 0
             truth["eyes"][3] = 0
@@ -85,8 +85,11 @@ def test_images_of_several_sizes_are_refused(toy):
         evaluate(toy / "samples", toy / "test.json")
 
 
-@pytest.mark.parametrize("content, said", [("{", "not JSON"), ('{"0_main": {}}', "says nothing of 1_main.png"),
-                                           (json.dumps({f"{k}_main": {"colour": "plaid"} for k in range(4)}), "not the attributes")])  # fmt: skip
+@pytest.mark.parametrize("content, said", [
+    ("{", "not JSON"),
+    ('{"0_main": {}}', "says nothing of 1_main.png"),
+    (json.dumps({f"{k}_main": {"colour": "plaid"} for k in range(4)}), "not the attributes"),
+])  # fmt: skip
 def test_a_broken_side_file_is_named(toy, content, said):
     (toy / "attributes.json").write_text(content)
     with pytest.raises(InputError, match=f"attributes.json: .*{said}"):
@@ -125,9 +128,11 @@ def test_bad_input(toy, monkeypatch, arguments, said):
 
 
 def test_a_table_has_a_row_for_each_set():
-    text = table({"m": {"n": 3, "extractor": "x", "size": None, "a": {"p": 0.5, "q": 1.0}, "bb": {"p": 0.25, "q": 0.0}}})
+    sets = {"a": {"p": 0.5, "q": 1.0}, "bb": {"p": 0.25, "q": 0.0}}
+    text = table({"m": {"n": 3, "extractor": "x", "size": None, **sets}})
     lines = [line.split() for line in text.splitlines()]
-    assert lines == [["m", "(n", "3,", "extractor", "x)"], ["p", "q"], ["a", "0.500", "1.000"], ["bb", "0.250", "0.000"]]
+    assert lines == [["m", "(n", "3,", "extractor", "x)"], ["p", "q"],
+                     ["a", "0.500", "1.000"], ["bb", "0.250", "0.000"]]  # fmt: skip
 
 
 def test_every_metric_says_what_it_needs():

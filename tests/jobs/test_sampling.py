@@ -73,8 +73,8 @@ class Oracle(nn.Module):
 def run(tmp_path, monkeypatch):
     """A run folder with a checkpoint of a small random network; the frozen models are stand-ins."""
     torch.manual_seed(0)
-    config = UNetConfig(in_channels=3, out_channels=3, channels=(16, 32), attention=("none", "cross"), blocks=1, heads=2,
-                        groups=8, token_dim=8)  # fmt: skip
+    config = UNetConfig(in_channels=3, out_channels=3, channels=(16, 32), attention=("none", "cross"), blocks=1,
+                        heads=2, groups=8, token_dim=8)  # fmt: skip
     network = UNet(config)
     for p in network.parameters():  # output layers may start at zero: every weight must count
         nn.init.normal_(p, std=0.15)
@@ -193,8 +193,8 @@ def test_a_file_of_somebody_else_is_kept(run):
     assert [p.name for p in Path("out").iterdir()] == ["1.png"]
 
 
-@pytest.mark.parametrize("name", ["../up.png", "/root.png", "a/b.png", "..", "", "a\\b.png", "c:x.png", "a.exe", "grid.png",
-                                  "GRID.png", ".hidden.png", "0.PNG"])  # fmt: skip
+@pytest.mark.parametrize("name", ["../up.png", "/root.png", "a/b.png", "..", "", "a\\b.png", "c:x.png", "a.exe",
+                                  "grid.png", "GRID.png", ".hidden.png", "0.PNG"])  # fmt: skip
 def test_names_that_are_refused(run, name):
     with pytest.raises(InputError, match="output name"):
         sample_images(run, [PROMPTS[0], Prompt(name, "a cat")], "out", how=QUICK)
@@ -221,8 +221,8 @@ def test_solvers_by_name():
     assert make_solver("ddim", eta=0.5) == DDIM(eta=0.5) and make_solver("ddpm") == DDPM()
 
 
-@pytest.mark.parametrize("options", [dict(name="ddim", order=2), dict(name="dpm++", eta=1.0), dict(name="ddpm", eta=0.0),
-                                     dict(name="euler"), dict(name="dpm++", order=0)])  # fmt: skip
+@pytest.mark.parametrize("options", [dict(name="ddim", order=2), dict(name="dpm++", eta=1.0),
+                                     dict(name="ddpm", eta=0.0), dict(name="dpm++", order=0)])  # fmt: skip
 def test_solver_options_that_would_be_ignored_are_refused(options):
     with pytest.raises(InputError, match="--"):
         make_solver(**options)
@@ -275,13 +275,13 @@ def test_the_command_needs_no_options(run, capsys):
 def test_prompts_of_a_file(run, tmp_path, capsys):
     entry = {"image_name": "0_main.png", "given_description": "a cat", "action_description": "", "text_prompt": "a cat"}
     (tmp_path / "test.json").write_text(json.dumps({"0_main": entry}))
-    assert command("--prompts", "test.json", "--out", "new/folder", "--steps", "2", "--solver", "ddim", "--eta", "1") == 0
+    assert command("--prompts", "test.json", "--out", "new/folder", "--steps", "2", "--solver", "ddim") == 0
     assert load_image("new/folder/0_main.png").size == (16, 16)
 
 
 @pytest.mark.parametrize("arguments, said", [
-    (["--steps", "0"], "--steps 0: expected 1 to 1000"),
-    (["--steps", "1001"], "--steps 1001: expected 1 to 1000"),
+    (["--steps", "0"], "--steps 0 --spacing trailing: sampling takes between 1 and 1000"),
+    (["--steps", "1001"], "sampling takes between 1 and 1000 steps, got 1001"),
     (["--run", "nowhere"], "nowhere: no such folder"),
     (["--run", "."], "holds no checkpoint"),
     (["--batch-size", "0"], "--batch-size 0: expected 1 or more"),

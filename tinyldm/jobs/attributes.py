@@ -1,4 +1,4 @@
-"""A small classifier that reads colour, shape, feature, eyes and action off a toy monster: the judge of generated ones."""
+"""A small classifier that reads colour, shape, feature, eyes and action off toy monsters: it judges generated ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class AttributeNet(nn.Module):
                        nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]  # fmt: skip
             before = width
         self.trunk = nn.Sequential(*layers)
-        self.heads = nn.ModuleDict({name: nn.Linear(before * 4 * 4, len(values)) for name, values in ATTRIBUTES.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(before * 16, len(values)) for name, values in ATTRIBUTES.items()})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (b, 3, 64, 64) in [-1, 1] to the logits (b, number of values) of each attribute."""
@@ -66,7 +66,7 @@ def drawings(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def disturb(images: Tensor, generator: torch.Generator) -> Tensor:
-    """What a sampled picture suffers, at random: mirrored, moved by up to 3 pixels, blurred, noisy, a bit off in colour."""
+    """What a sampled picture may suffer: mirrored, moved by up to 3 pixels, blurred, noisy, a bit off in colour."""
     b = len(images)
 
     def uniform(low: float, high: float) -> Tensor:

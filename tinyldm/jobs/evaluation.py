@@ -46,7 +46,7 @@ class Metric:
     """A way to score: what it needs, in words; whether a job has that; and the scores, always with n and extractor."""
 
     needs: str
-    applies: Callable[[Job], bool]
+    applies: Callable[[Job], object]
     score: Callable[[Job], dict]
 
 
@@ -61,7 +61,7 @@ def evaluate(images: str | Path, prompts: str | Path | None = None, vae: str | N
     if size is not None and size < 1:
         raise InputError(f"--size {size}: expected 1 or more")
     wanted = read_prompts(prompts) if prompts is not None else []
-    record = read_record(images)
+    record = read_json(images / RECORD, dict) if (images / RECORD).is_file() else {}  # sample.py's
     check_images(images, wanted, record)
     vae = vae if vae is not None or prompts is None else record.get("vae")
     job = Job(images, Path(prompts) if prompts is not None else None, tuple(wanted), vae, size, pick_device(device))
@@ -71,17 +71,13 @@ def evaluate(images: str | Path, prompts: str | Path | None = None, vae: str | N
     return {name: metric.score(job) for name, metric in chosen.items()}
 
 
-def read_record(images: Path) -> dict:
-    """samples.json of a folder that sample.py has filled; empty for any other folder."""
-    return read_json(images / RECORD, dict) if (images / RECORD).is_file() else {}
-
-
 def check_images(folder: Path, prompts: list[Prompt], record: dict):
     """Every prompt must have its image, drawn from its text as far as that is known."""
     missing = [prompt.name for prompt in prompts if not (folder / prompt.name).is_file()]
     if missing:
         rest = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise InputError(f"{folder}: {len(missing)} of {len(prompts)} images are missing: {', '.join(missing[:5])}{rest}")
+        some = ", ".join(missing[:5])
+        raise InputError(f"{folder}: {len(missing)} of {len(prompts)} images are missing: {some}{rest}")
     for prompt in prompts:
         drawn = record.get("images", {}).get(prompt.name, prompt.text)
         if drawn != prompt.text:
@@ -101,7 +97,7 @@ def read_images(folder: Path, names: list[str]) -> Tensor:
 
 def toy_truth(job: Job) -> dict[str, list[int]]:
     """What the prompts ask for, from attributes.json beside their file: attribute -> n indices into its values."""
-    file = job.prompts_file.parent / "attributes.json"
+    file = job.prompts_file.with_name("attributes.json")
     known = read_json(file, dict)
     unknown = [prompt.name for prompt in job.prompts if Path(prompt.name).stem not in known]
     if unknown:
@@ -145,9 +141,9 @@ def reconstruction_scores(job: Job) -> dict:
 
 METRICS = {
     "toy attributes": Metric("--prompts of the toy set (with attributes.json beside them)",
-                             lambda job: job.prompts_file is not None and (job.prompts_file.parent / "attributes.json").is_file(),
+                             lambda job: job.prompts_file and job.prompts_file.with_name("attributes.json").is_file(),
                              attribute_scores),
-    "reconstruction": Metric("--vae without --prompts", lambda job: job.vae is not None and job.prompts_file is None,
+    "reconstruction": Metric("--vae without --prompts", lambda job: job.vae and not job.prompts_file,
                              reconstruction_scores),
 }  # fmt: skip
 
@@ -169,7 +165,7 @@ def add_arguments(parser):
     """The options of python -m tinyldm evaluate."""
     parser.epilog = EXAMPLES
     parser.add_argument("images", metavar="IMAGES", help="the folder of images to score")
-    parser.add_argument("--prompts", metavar="FILE", help="what the images were to show: test.json, generate.csv or .txt")
+    parser.add_argument("--prompts", metavar="FILE", help="what the images were to show: test.json, .csv or .txt")
     parser.add_argument("--vae", metavar="NAME", help="score this autoencoder's reconstructions of the images; with "
                         "--prompts: of real drawings, as a ceiling (default there: the one that drew the images)")
     parser.add_argument("--size", type=int, help="with --vae: squash the images to this many pixels first")

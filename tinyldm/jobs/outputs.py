@@ -14,6 +14,7 @@ import json
 import os
 import re
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
@@ -22,6 +23,7 @@ from tinyldm.data.formats import IMAGE_SUFFIXES, Prompt
 from tinyldm.errors import InputError
 
 RECORD, GRID, STRIP = "samples.json", "grid.png", "strip.png"
+OWN = {RECORD, GRID, STRIP}
 NAMES = {"contents": "checkpoint", "images": "list of prompts"}  # what messages call parts of the record
 
 
@@ -50,31 +52,30 @@ def command_line_prompts(texts: list[str]) -> list[Prompt]:
 
 def check_names(prompts: list[Prompt]):
     """Every name must be a plain file name that can hold a picture, used once, and not one of the job's own."""
-    taken = {RECORD, GRID, STRIP}
+    taken = set(OWN)
     for name in (prompt.name for prompt in prompts):
         if not name or re.search(r'[/\\:\0]', name) or name.startswith("."):
             raise InputError(f"output name {name!r}: expected a plain file name, without folders")
         if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
             raise InputError(f"output name {name!r}: expected one of the suffixes {', '.join(IMAGE_SUFFIXES)}")
         if name.casefold() in taken:
-            raise InputError(f"output name {name!r}: used twice, or kept for the job itself ({RECORD}, {GRID}, {STRIP})")
+            raise InputError(f"output name {name!r}: used twice, or kept for the job itself ({', '.join(sorted(OWN))})")
         taken.add(name.casefold())
 
 
 def open_folder(out: Path, record: dict, overwrite: bool):
     """Make the output folder ready: what lies there must be the start of this very job, or overwrite be True."""
-    outputs = [out / name for name in (*record["images"], GRID, STRIP)]
+    there = [out / name for name in (*record["images"], GRID, STRIP) if (out / name).exists()]
     if overwrite:
-        for path in outputs:
-            path.unlink(missing_ok=True)
+        for path in there:
+            path.unlink()
     elif (out / RECORD).exists():
         difference = _difference(out / RECORD, record)
         if difference:
             raise InputError(f"{out}: holds images of another job ({difference}); give another --out, or --overwrite")
         return
-    elif any(path.exists() for path in outputs):
-        found = next(path for path in outputs if path.exists())
-        raise InputError(f"{found}: is already there, made by something else; give another --out, or --overwrite")
+    elif there:
+        raise InputError(f"{there[0]}: is already there, made by something else; give another --out, or --overwrite")
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / RECORD) as temporary:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -97,7 +98,7 @@ def _difference(path: Path, record: dict) -> str | None:
 
 
 def default_folder(run: str, record: dict, overwrite: bool) -> Path:
-    """samples/RUN; unless overwriting, the first of samples/RUN, RUN-2, ... that is free or holds the start of this job."""
+    """samples/RUN; unless overwriting, the first of RUN, RUN-2, ... that is free or holds the start of this job."""
     k, folder = 1, Path("samples") / run
     while not overwrite and folder.exists() and _difference(folder / RECORD, record):
         k += 1
@@ -111,12 +112,13 @@ def run_name(checkpoint: Path) -> str:
     return (checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint).name
 
 
-def make_record(checkpoint, prompts: list[Prompt], seed: int, strip: str | None, how: dict) -> dict:
+def make_record(checkpoint, prompts: list[Prompt], how, seed: int, strip: str | None) -> dict:
     """What decides the pictures: where nothing of it differs, those that are there are those asked for."""
     digest = hashlib.sha256()
     for name in ("config.json", "latents.safetensors", "model.safetensors"):
         with open(checkpoint.path / name, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    frozen = {name: checkpoint.config[name] for name in ("vae", "text_encoder")}
-    return {"checkpoint": str(checkpoint.path), "contents": digest.hexdigest(), **frozen, "seed": seed, **how,
-            "strip": strip, "images": {prompt.name: prompt.text for prompt in prompts}}
+    solver = {"name": type(how.solver).__name__, **asdict(how.solver)}
+    return {"checkpoint": str(checkpoint.path), "contents": digest.hexdigest(), "vae": checkpoint.config["vae"],
+            "seed": seed, **asdict(how), "solver": solver, "strip": strip,
+            "images": {prompt.name: prompt.text for prompt in prompts}}  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,13 @@ from tinyldm.jobs.outputs import (
     GRID, STRIP, check_names, command_line_prompts, default_folder, make_record, open_folder, run_name, save
 )  # fmt: skip
 
-SOLVERS = ("dpm++", "sde-dpm++", "dpm", "ddim", "ddpm")
+SOLVERS = {  # name -> the solver, from order and eta; each refuses the one that it would ignore
+    "dpm++": lambda order, eta: DPMSolver(order),
+    "sde-dpm++": lambda order, eta: DPMSolver(order, sde=True),
+    "dpm": lambda order, eta: DPMSolver(order, form="eps"),
+    "ddim": lambda order, eta: DDIM(eta),
+    "ddpm": lambda order, eta: DDPM(),
+}
 
 
 @dataclass(frozen=True)
@@ -49,29 +55,19 @@ class Drawing:
         if self.guidance == 1 and (self.interval or self.rescale):
             raise ValueError("guidance 1 is no guidance: an interval or a rescale would change nothing")
         if self.interval and not 0 <= self.interval[0] < self.interval[1]:
-            raise ValueError("guidance interval {:g} {:g}: expected 0 <= low < high, in sigma/alpha".format(*self.interval))
+            raise ValueError(f"guidance interval {self.interval}: expected 0 <= low < high, in sigma/alpha")
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"guidance rescale {self.rescale:g}: expected 0 to 1")
-
-    def to_dict(self) -> dict:
-        return {**asdict(self), "solver": {"name": type(self.solver).__name__, **asdict(self.solver)}}
 
 
 def make_solver(name: str, order: int | None = None, eta: float | None = None):
     """The solver of that name (one of SOLVERS); an option that it would ignore is refused."""
-    if name not in SOLVERS:
-        raise InputError(f"--solver {name}: expected one of {', '.join(SOLVERS)}")
     if order is not None and name in ("ddim", "ddpm"):
         raise InputError(f"--order {order}: {name} has no order; it belongs to dpm++, sde-dpm++ and dpm")
     if eta is not None and name != "ddim":
         raise InputError(f"--eta {eta:g}: belongs to ddim, not to {name}")
     try:
-        if name == "ddpm":
-            return DDPM()
-        if name == "ddim":
-            return DDIM(eta=eta or 0.0)
-        form = "eps" if name == "dpm" else "x0"
-        return DPMSolver(order=2 if order is None else order, sde=name == "sde-dpm++", form=form)
+        return SOLVERS[name](2 if order is None else order, eta or 0.0)
     except ValueError as error:
         raise InputError(f"--solver {name}: {error}") from None
 
@@ -94,7 +90,8 @@ def draw(network, condition: Condition | None, seeds: list[int], *, latent_shape
     device = next(network.parameters()).device
     guidance = None
     if how.guidance != 1:
-        guidance = Guidance(how.guidance, null.to(device), how.rescale, how.interval, schedule if how.interval else None)
+        levels = schedule if how.interval else None
+        guidance = Guidance(how.guidance, null.to(device), how.rescale, how.interval, levels)
     with autocast(device, how.precision):
         x0 = sample(network, (len(seeds), *latent_shape), schedule, how.solver, how.steps,
                     condition=None if condition is None else condition.to(device), prediction=prediction, seeds=seeds,
@@ -125,7 +122,7 @@ def painter(checkpoint: Checkpoint, vae, how: Drawing):
                    std=checkpoint.std, null=checkpoint.null)
 
 
-def draw_strip(checkpoint: Checkpoint, vae, condition: Condition, seed: int, how: Drawing, frames: int = 10) -> Image.Image:
+def draw_strip(checkpoint: Checkpoint, vae, condition: Condition, seed: int, how: Drawing, frames: int = 10):
     """One picture while it is drawn, from noise to the end: x_t in the upper row, the estimates of x0 in the lower."""
     frames = min(frames, how.steps)
     shown = {round(k * (how.steps - 1) / max(frames - 1, 1)) for k in range(frames)}
@@ -147,13 +144,12 @@ def load_frozen(checkpoint: Checkpoint, device: torch.device):
     from tinyldm.frozen.text import TextEncoder
     from tinyldm.frozen.vae import AutoencoderKL
 
-    config = checkpoint.config
+    config, place = checkpoint.config, checkpoint.path
     vae = AutoencoderKL.load(config["vae"]).to(device).requires_grad_(False)
     text_encoder = TextEncoder.load(config["text_encoder"], device)
     for kind, model in {"vae": vae, "text_encoder": text_encoder}.items():
         if model.fingerprint != config[f"{kind}_fingerprint"]:
-            raise InputError(f"{config[kind]}: is not the {kind.replace('_', ' ')} that {checkpoint.path} was trained "
-                             f"with (fingerprint {model.fingerprint[:12]}, expected {config[f'{kind}_fingerprint'][:12]})")
+            raise InputError(f"{config[kind]}: is not the {kind.replace('_', ' ')} that {place} was trained with")
     return text_encoder, vae
 
 
@@ -167,31 +163,29 @@ def sample_images(checkpoint_folder: str | Path, prompts: list[Prompt], out: str
     check_names(prompts)
     device = pick_device(device)
     checkpoint = load_checkpoint(checkpoint_folder, device)
-    timesteps = checkpoint.schedule.timesteps
-    if not 1 <= how.steps <= timesteps:
-        raise InputError(f"--steps {how.steps}: expected 1 to {timesteps}, the timesteps of the checkpoint's schedule")
     try:
         checkpoint.schedule.grid(how.steps, how.spacing)
     except ValueError as error:
-        raise InputError(f"--spacing {how.spacing}: {error}") from None
+        raise InputError(f"--steps {how.steps} --spacing {how.spacing}: {error}") from None
     text_encoder, vae = load_frozen(checkpoint, device)
-    record = make_record(checkpoint, prompts, seed, strip, how.to_dict())
+    record = make_record(checkpoint, prompts, how, seed, strip)
     out = default_folder(run_name(checkpoint.path), record, overwrite) if out is None else Path(out)
     open_folder(out, record, overwrite)
 
     paint = painter(checkpoint, vae, how)
     todo = [k for k, prompt in enumerate(prompts) if not (out / prompt.name).exists()]
     condition = encode_prompts(text_encoder, [prompts[k].text for k in todo]) if todo else None
-    with tqdm(desc="sampling", unit="image", total=len(prompts), initial=len(prompts) - len(todo), disable=not todo) as bar:
+    done = len(prompts) - len(todo)
+    with tqdm(desc="sampling", unit="image", total=len(prompts), initial=done, disable=not todo) as bar:
         for start in range(0, len(todo), batch_size):
             batch = todo[start : start + batch_size]
 
-            def advance(step: int, x: Tensor, x0: Tensor, done=len(prompts) - len(todo) + start, b=len(batch)):
-                bar.n = round(done + b * (step + 1) / how.steps, 1)  # parts of images, so that the bar moves every step
+            def advance(step: int, x: Tensor, x0: Tensor, before=done + start, b=len(batch)):
+                bar.n = round(before + b * (step + 1) / how.steps, 1)  # parts of images, so that it moves every step
                 bar.refresh()
 
-            images = paint(condition[start : start + len(batch)], [noise_seed(seed, k) for k in batch], callback=advance)
-            for k, image in zip(batch, images):
+            seeds = [noise_seed(seed, k) for k in batch]
+            for k, image in zip(batch, paint(condition[start : start + batch_size], seeds, callback=advance)):
                 save(image, out / prompts[k].name)
     if prompts and not (out / GRID).exists():
         save(grid([load_image(out / prompt.name) for prompt in prompts[:64]]), out / GRID)
@@ -200,41 +194,34 @@ def sample_images(checkpoint_folder: str | Path, prompts: list[Prompt], out: str
     return out
 
 
-def prompts_of(options, config: dict) -> list[Prompt]:
-    """The prompts asked for; where none are, those of the run's previews, unless a strip is all that is wanted."""
-    if options.prompt:
-        return command_line_prompts(options.prompt)
-    if options.prompts:
-        return read_prompts(options.prompts)
-    return [] if options.strip is not None else command_line_prompts(config["preview_prompts"])
-
-
-def drawing_of(options, config: dict) -> Drawing:
-    """How to draw, from the options of sample.py."""
-    scale, has_null = options.guidance, config["settings"]["cfg_drop"] > 0
-    if scale is None:
-        scale = Drawing().guidance if has_null else 1.0
-    if scale != 1 and not has_null:
+def drawing_of(options, cfg_drop: float) -> Drawing:
+    """How to draw, from the options of sample.py, with a network that was trained with cfg_drop."""
+    scale = options.guidance if options.guidance is not None else Drawing().guidance if cfg_drop else 1.0
+    if scale != 1 and not cfg_drop:
         raise InputError(f"--guidance {scale:g}: the run was trained with --cfg-drop 0 and knows no null condition")
     solver = make_solver(options.solver, options.order, options.eta)
     interval = tuple(options.guidance_interval) if options.guidance_interval else None
     try:
-        return Drawing(options.steps, solver, scale, interval, options.guidance_rescale, options.spacing, options.precision)
+        return Drawing(options.steps, solver, scale, interval, options.guidance_rescale, options.spacing,
+                       options.precision)
     except ValueError as error:
         raise InputError(f"--{error}") from None
 
 
 def run(options):
-    """The job of sample.py."""
-    if options.batch_size < 1 or options.seed < 0:
-        name, value, least = ("batch-size", options.batch_size, 1) if options.batch_size < 1 else ("seed", options.seed, 0)
-        raise InputError(f"--{name} {value}: expected {least} or more")
+    """The job of sample.py; where no prompts are asked for, and no strip, it draws those of the run's previews."""
+    for name, least in {"batch_size": 1, "seed": 0}.items():
+        if getattr(options, name) < least:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected {least} or more")
     folder = find_checkpoint(options.run or latest_run())
     config = read_config(folder)
-    prompts = prompts_of(options, config)
-    out = sample_images(folder, prompts, options.out, how=drawing_of(options, config), seed=options.seed,
-                        batch_size=options.batch_size, strip=options.strip, overwrite=options.overwrite,
-                        device=options.device)
+    if options.prompts:
+        prompts = read_prompts(options.prompts)
+    else:
+        previews = [] if options.strip is not None else config["preview_prompts"]
+        prompts = command_line_prompts(options.prompt or previews)
+    out = sample_images(folder, prompts, options.out, how=drawing_of(options, config["settings"]["cfg_drop"]),
+                        seed=options.seed, batch_size=options.batch_size, strip=options.strip,
+                        overwrite=options.overwrite, device=options.device)
     made = [f"{len(prompts)} image{'s' * (len(prompts) != 1)} of {run_name(folder)} in {out}"] if prompts else []
-    made += [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]
-    print("; ".join(made))
+    print("; ".join(made + [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]))
