@@ -181,9 +181,17 @@ def test_autocast_and_plain_bfloat16():
         assert (out - expected).norm() < 0.03 * expected.norm()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_value_decides_what_is_computed(kind):
+    """On the meta device there are no values: a step that read one would wait for the device (pitfall 25)."""
+    config = KINDS[kind]
+    x, t, condition = inputs(config, hw=(7, 5))
+    out = build(config).to("meta")(x.to("meta"), t, condition.to("meta") if condition else None)  # t stays on the host
+    assert out.shape == (3, config.out_channels, 7, 5) and out.is_meta
+
+
 @pytest.mark.slow
 def test_compiles_as_one_graph():
-    """No value of a tensor decides what is computed, so nothing breaks the graph or waits for the device."""
     config = replace(TINY, attention=("self", "cross"), middle="none", middle_blocks=0, classes=5)
     network, (x, t, condition) = build(config), inputs(config, hw=(7, 8))
     compiled = torch.compile(network, backend="eager", fullgraph=True)
