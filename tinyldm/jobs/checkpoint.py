@@ -143,5 +143,5 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     load_weights(network, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
     latents = read_tensors(folder / "latents.safetensors")
     null = Condition(**{name.removeprefix("null."): t for name, t in latents.items() if name.startswith("null.")})
-    network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    network = network.to(device).eval().requires_grad_(False)
     return Checkpoint(network, schedule, prediction, latents["mean"], latents["std"], null, config, folder)

@@ -59,7 +59,7 @@ class Trainer:
         self.micro_batch = s.batch_size // parts
         self.schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr)
         torch.manual_seed(s.seed)
-        network = UNet(network_config(s.preset, cache)).to(workers.device, memory_format=torch.channels_last)
+        network = UNet(network_config(s.preset, cache)).to(workers.device)
         self.network, self.ema = network, EMA(network, s.ema)
         self.parallel = workers.share(torch.compile(network) if s.compile else network)
         matrices = [p for p in network.parameters() if p.ndim > 1]
