@@ -44,10 +44,8 @@ class UNetConfig:
 
     def __post_init__(self):
         for name in ("channels", *PER_LEVEL):
-            value = getattr(self, name)
-            single = 1 if name == "channels" else len(self.channels)
-            value = tuple(value) if isinstance(value, (tuple, list)) else (value,) * single
-            object.__setattr__(self, name, value)
+            value, n = getattr(self, name), 1 if name == "channels" else len(self.channels)
+            object.__setattr__(self, name, tuple(value) if isinstance(value, (tuple, list)) else (value,) * n)
         for name, good, expected in self._rules():
             if not good:
                 raise ValueError(f"UNetConfig: {name} is {getattr(self, name)!r}, expected {expected}")

@@ -57,15 +57,12 @@ class ResBlock(nn.Module):
         return self.conv_shortcut(x) + self.conv2(self.dropout(F.silu(h)))
 
 
-class Downsample(nn.Module):
+class Downsample(nn.Sequential):
     """(b, c, h, w) -> (b, c, ceil(h / 2), ceil(w / 2))."""
 
     def __init__(self, width: int):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
 
 
 class Upsample(nn.Module):

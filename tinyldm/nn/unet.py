@@ -125,8 +125,7 @@ class UNet(nn.Module):
         tokens, mask = condition.tokens.to(dtype), condition.mask
         if mask is None:
             return tokens, None
-        tokens = tokens.masked_fill(~mask[:, :, None], 0)
-        return tokens, (mask | ~mask.any(dim=1, keepdim=True))[:, None, None]
+        return tokens.masked_fill(~mask[:, :, None], 0), (mask | ~mask.any(dim=1, keepdim=True))[:, None, None]
 
     def _check(self, x: Tensor, t: Tensor | float, condition: Condition | None) -> None:
         """Refuse shapes that the network can't take, and parts of a condition that it has no use for."""
