@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tinyldm.__main__ import COMMANDS
 from tinyldm.data import toy
 from tinyldm.errors import InputError
+from tinyldm.jobs.cli import dispatch
 
 MONSTER = toy.Monster("green", "round", "horns", 2)
 
@@ -119,3 +121,24 @@ def test_random_images_come_with_their_attributes():
     assert labels.keys() == toy.ATTRIBUTES.keys()
     again, _ = toy.random_monster_images(40, seed=1)
     assert (images == again).all()
+
+
+def test_the_command_writes_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(toy, "monsters", lambda: ([MONSTER], [toy.Monster("red", "square", "tail", 1)]))
+    command = ["toy", "draw", "--out", str(tmp_path / "set")]
+    assert dispatch(COMMANDS, command) == 0 and (tmp_path / "set" / "test.json").is_file()
+    assert dispatch(COMMANDS, command) == 2 and "exists already" in capsys.readouterr().err
+    assert dispatch(COMMANDS, [*command, "--overwrite"]) == 0
+
+
+def test_two_processes_may_ask_at_once(tmp_path, monkeypatch):
+    calls = []
+
+    def slower(folder):
+        calls.append(folder)
+        (folder / "train").mkdir(parents=True)  # the other process, meanwhile
+        raise FileExistsError(folder)
+
+    monkeypatch.setattr(toy, "write_toy", slower)
+    assert toy.ensure_toy(tmp_path / "set") == toy.ensure_toy(tmp_path / "set") == tmp_path / "set"
+    assert len(calls) == 1
