@@ -1,0 +1,187 @@
+"""Stage one: training an autoencoder on pictures, and measuring what its reconstructions keep."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from tinyldm.errors import InputError
+from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
+
+# the shape of the autoencoder that ships: a quarter of the image's sides, little work at full resolution
+TINY = {"block_out_channels": (16, 32, 96), "layers_per_block": 1, "norm_num_groups": 8,
+        "mid_block_add_attention": False}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """PSNR in dB over a set of pictures: mean of the pictures' own PSNR, and PSNR of the pooled squared error."""
+
+    images: int
+    mean: float
+    pooled: float
+
+
+def psnr(a: Tensor, b: Tensor, span: float = 2.0) -> Tensor:
+    """Peak signal-to-noise ratio of each picture in dB; a, b: (b, ...); span: largest minus smallest possible value."""
+    error = (a.double() - b.double()).square().flatten(1).mean(1)
+    return 10 * torch.log10(span**2 / error)
+
+
+def to_batch(pictures: np.ndarray | Tensor) -> Tensor:
+    """uint8 (b, h, w, 3) to float (b, 3, h, w) in [-1, 1], channels last in memory."""
+    return torch.as_tensor(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_pictures(batch: Tensor) -> Tensor:
+    """The inverse of to_batch; values beyond [-1, 1] are clipped."""
+    return ((batch.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@torch.no_grad()
+def reconstruct(vae: AutoencoderKL, pictures: np.ndarray | Tensor, batch_size: int = 64, noise: float = 0.0) -> Tensor:
+    """decode(mean) of uint8 pictures (n, h, w, 3), of the same shape and type, in float32.
+
+    noise: standard deviation of an error put on the latents, in units of their own; how a sampler's errors would look.
+    """
+    generator, device, parts = torch.Generator().manual_seed(0), vae.device, []
+    for batch in torch.as_tensor(pictures).split(batch_size):
+        z = vae.encode(to_batch(batch).to(device)).mean
+        if noise:
+            z = z + noise * z.std((0, 2, 3), keepdim=True) * torch.randn(z.shape, generator=generator).to(z)
+        parts.append(to_pictures(vae.decode(z)).cpu())
+    return torch.cat(parts)
+
+
+def picture_psnr(vae: AutoencoderKL, pictures: np.ndarray | Tensor, noise: float = 0.0) -> Reconstruction:
+    """PSNR of the 8-bit reconstructions of uint8 pictures (n, h, w, 3)."""
+    pictures = torch.as_tensor(pictures)
+    each = psnr(reconstruct(vae, pictures, noise=noise), pictures, span=255.0)
+    pooled = -10 * math.log10((10 ** (-each / 10)).mean().item() or math.exp(-99))
+    return Reconstruction(len(pictures), each.mean().item(), pooled)
+
+
+def reconstruction_psnr(vae: AutoencoderKL, folder: str | Path, size: int | None = None, limit: int | None = None) -> Reconstruction:
+    """PSNR of the reconstructions of the pictures in folder, squashed to size x size (None: left as they are)."""
+    files = sorted(f for f in Path(folder).rglob("*") if f.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp"))
+    if not files:
+        raise InputError(f"{folder}: no pictures there (expected .png, .jpg, .webp or .bmp files)")
+    scores, squares, files = [], [], files[:limit]
+    for start in tqdm(range(0, len(files), 64), desc="reconstructing", unit="batch"):
+        batch = torch.stack([_read(file, size, vae.factor) for file in files[start : start + 64]])
+        score = picture_psnr(vae, batch)
+        scores.append(score.mean * len(batch))
+        squares.append(10 ** (-score.pooled / 10) * len(batch))
+    n = len(files)
+    return Reconstruction(n, sum(scores) / n, -10 * math.log10(sum(squares) / n))
+
+
+def _read(file: Path, size: int | None, factor: int) -> Tensor:
+    try:
+        image = Image.open(file).convert("RGBA")
+    except OSError as error:
+        raise InputError(f"{file}: not a readable picture ({error})") from None
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if size is not None:
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    if image.width % factor or image.height % factor:
+        raise InputError(f"{file}: {image.width}x{image.height}, expected sides divisible by the autoencoder's {factor}")
+    return torch.from_numpy(np.array(image))
+
+
+def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """A batch (b, 3, h, w) mirrored and turned together, its colours permuted, dimmed and stretched one by one."""
+    b, draws = len(pictures), torch.rand(5, generator=generator)
+    if draws[0] < 0.5:
+        pictures = pictures.flip(3)
+    if pictures.shape[2] == pictures.shape[3]:
+        pictures = pictures.rot90(int(draws[1] * 4), (2, 3))
+    order = torch.rand(b, 3, generator=generator).argsort(1)[:, :, None, None].expand_as(pictures)
+    pictures = pictures.gather(1, torch.where(torch.rand(b, 1, 1, 1, generator=generator) < 0.5, order, torch.arange(3)[None, :, None, None]))
+    contrast, light = 0.7 + 0.4 * torch.rand(b, 1, 1, 1, generator=generator), torch.randn(b, 1, 1, 1, generator=generator)
+    changed = torch.rand(b, 1, 1, 1, generator=generator) < 0.5
+    return torch.where(changed, pictures * contrast + 0.15 * light, pictures).clamp(-1, 1)
+
+
+def train_autoencoder(
+    config: AutoencoderConfig,
+    images: np.ndarray | Tensor,
+    steps: int,
+    out: str | Path,
+    held_out: dict[str, np.ndarray],
+    *,
+    batch_size: int = 32,
+    lr: float = 1e-3,
+    warmup: int = 100,
+    kl: float = 1e-4,
+    ema: float = 0.998,
+    augment: bool = True,
+    precision: str = "bf16",
+    device: str = "cpu",
+    save_every: int = 200,
+    seed: int = 0,
+) -> AutoencoderKL:
+    """Train an autoencoder on uint8 images (n, h, w, 3): L1 + 0.5 MSE + kl x KL (LDM 2112.10752, section G; no critic).
+
+    Every save_every steps and at the end the averaged weights are measured on each set of held_out (name -> pictures)
+    and saved to out with scores.csv and reconstructions.png. Returns the averaged model.
+    """
+    torch.manual_seed(seed)
+    generator, images, out = torch.Generator().manual_seed(seed), torch.as_tensor(images), Path(out)
+    model = AutoencoderKL(config).to(device, memory_format=torch.channels_last).train()
+    average = AutoencoderKL(config).to(device).eval()
+    average.load_state_dict(model.state_dict())
+    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
+    bar, order = tqdm(range(1, steps + 1), desc="autoencoder", unit="step"), torch.empty(0, dtype=torch.long)
+    for step in bar:
+        while len(order) < batch_size:
+            order = torch.cat([order, torch.randperm(len(images), generator=generator)])
+        batch, order = images[order[:batch_size]], order[batch_size:]
+        x = to_batch(batch)
+        x = (augmented(x, generator) if augment else x).to(device, memory_format=torch.channels_last)
+        for group in optimiser.param_groups:
+            group["lr"] = lr * min(step / warmup, 1) * 0.5 * (1 + math.cos(math.pi * step / (steps + 1)))
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            posterior = model.posterior(x)
+            y = model.decode(posterior.sample(generator))
+        absolute, squared, divergence = (y - x).abs().mean(), (y - x).square().mean(), posterior.kl().mean()
+        (absolute + 0.5 * squared + kl * divergence).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        decay = min(ema, step / (step + 9))
+        torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
+        if step % 10 == 0:
+            bar.set_postfix(L1=f"{absolute.item():.4f}", KL=f"{divergence.item():.2f}", std=f"{posterior.std.mean().item():.3f}")
+        if step % save_every == 0 or step == steps:
+            save(average, out, step, held_out)
+    return average
+
+
+def save(vae: AutoencoderKL, out: Path, step: int, held_out: dict[str, np.ndarray]):
+    """Write vae, a line of scores.csv and reconstructions.png to the folder out."""
+    out.mkdir(parents=True, exist_ok=True)
+    scores = {name: picture_psnr(vae, pictures) for name, pictures in held_out.items()}
+    vae.save_pretrained(out)
+    new = step_file = out / "scores.csv"
+    new = not step_file.exists()
+    with open(step_file, "a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(["step"] + [f"{name}_{kind}" for name in scores for kind in ("mean", "pooled")])
+        writer.writerow([step] + [f"{value:.2f}" for s in scores.values() for value in (s.mean, s.pooled)])
+    rows = []
+    for pictures in held_out.values():
+        some = torch.as_tensor(pictures[:16])
+        rows += [some, reconstruct(vae, some)]
+    grid = rearrange(torch.stack(rows), "r n h w c -> (r h) (n w) c").numpy()
+    Image.fromarray(grid).save(out / "reconstructions.png")
