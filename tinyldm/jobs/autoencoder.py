@@ -137,8 +137,8 @@ def train_autoencoder(
     """
     torch.manual_seed(seed)
     generator, images, out = torch.Generator().manual_seed(seed), torch.as_tensor(images), Path(out)
-    model = AutoencoderKL(config).to(device, memory_format=torch.channels_last).train()
-    average = AutoencoderKL(config).to(device).eval()
+    model = AutoencoderKL(config).to(device).train()
+    average = AutoencoderKL(config).to(device).eval().requires_grad_(False)
     average.load_state_dict(model.state_dict())
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
     bar, order = tqdm(range(1, steps + 1), desc="autoencoder", unit="step"), torch.empty(0, dtype=torch.long)
@@ -147,7 +147,7 @@ def train_autoencoder(
             order = torch.cat([order, torch.randperm(len(images), generator=generator)])
         batch, order = images[order[:batch_size]], order[batch_size:]
         x = to_batch(batch)
-        x = (augmented(x, generator) if augment else x).to(device, memory_format=torch.channels_last)
+        x = (augmented(x, generator) if augment else x).to(device)
         for group in optimiser.param_groups:
             group["lr"] = lr * min(step / warmup, 1) * 0.5 * (1 + math.cos(math.pi * step / (steps + 1)))
         with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
