@@ -138,6 +138,7 @@ def train_autoencoder(
     torch.manual_seed(seed)
     generator, images, out = torch.Generator().manual_seed(seed), torch.as_tensor(images), Path(out)
     model = AutoencoderKL(config).to(device).train()
+    torch.nn.init.constant_(_log_variance_bias(model), -6.0)  # start with little noise: std 0.05
     average = AutoencoderKL(config).to(device).eval().requires_grad_(False)
     average.load_state_dict(model.state_dict())
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -155,16 +156,21 @@ def train_autoencoder(
             y = model.decode(posterior.sample(generator))
         absolute, squared, divergence = (y - x).abs().mean(), (y - x).square().mean(), posterior.kl().mean()
         (absolute + 0.5 * squared + kl * divergence).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
         decay = min(ema, step / (step + 9))
         torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
         if step % 10 == 0:
-            bar.set_postfix(L1=f"{absolute.item():.4f}", KL=f"{divergence.item():.2f}", std=f"{posterior.std.mean().item():.3f}")
+            bar.set_postfix(norm=f"{norm:.2f}", L1=f"{absolute.item():.4f}", KL=f"{divergence.item():.2f}", std=f"{posterior.std.mean().item():.3f}")
         if step % save_every == 0 or step == steps:
             save(average, out, step, held_out)
     return average
+
+
+def _log_variance_bias(model: AutoencoderKL) -> Tensor:
+    last = model.quant_conv if model.config.use_quant_conv else model.encoder.conv_out
+    return last.bias[model.latent_channels :]
 
 
 def save(vae: AutoencoderKL, out: Path, step: int, held_out: dict[str, np.ndarray]):
