@@ -14,8 +14,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from tinyldm.data.transforms import load_image, resize
 from tinyldm.errors import InputError
 from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
+from tinyldm.jobs.ema import EMA
 
 # the shape of the autoencoder that ships: a quarter of the image's sides, little work at full resolution
 TINY = {"block_out_channels": (16, 32, 96), "layers_per_block": 1, "norm_num_groups": 8,
@@ -38,8 +40,8 @@ def psnr(a: Tensor, b: Tensor, span: float = 2.0) -> Tensor:
 
 
 def to_batch(pictures: np.ndarray | Tensor) -> Tensor:
-    """uint8 (b, h, w, 3) to float (b, 3, h, w) in [-1, 1], channels last in memory."""
-    return torch.as_tensor(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    """uint8 (b, h, w, 3) to float (b, 3, h, w) in [-1, 1]."""
+    return torch.as_tensor(pictures).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
 
 
 def to_pictures(batch: Tensor) -> Tensor:
@@ -86,15 +88,10 @@ def reconstruction_psnr(vae: AutoencoderKL, folder: str | Path, size: int | None
 
 
 def _read(file: Path, size: int | None, factor: int) -> Tensor:
-    try:
-        image = Image.open(file).convert("RGBA")
-    except OSError as error:
-        raise InputError(f"{file}: not a readable picture ({error})") from None
-    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if size is not None:
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    image = load_image(file)
+    image = image if size is None else resize(image, size)
     if image.width % factor or image.height % factor:
-        raise InputError(f"{file}: {image.width}x{image.height}, expected sides divisible by the autoencoder's {factor}")
+        raise InputError(f"{file}: {image.width}x{image.height}, expected sides divisible by {factor} (give a --size)")
     return torch.from_numpy(np.array(image))
 
 
@@ -139,8 +136,7 @@ def train_autoencoder(
     generator, images, out = torch.Generator().manual_seed(seed), torch.as_tensor(images), Path(out)
     model = AutoencoderKL(config).to(device).train()
     torch.nn.init.constant_(_log_variance_bias(model), -6.0)  # start with little noise: std 0.05
-    average = AutoencoderKL(config).to(device).eval().requires_grad_(False)
-    average.load_state_dict(model.state_dict())
+    average = EMA(model, ema)
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
     bar, order = tqdm(range(1, steps + 1), desc="autoencoder", unit="step"), torch.empty(0, dtype=torch.long)
     for step in bar:
@@ -156,16 +152,15 @@ def train_autoencoder(
             y = model.decode(posterior.sample(generator))
         absolute, squared, divergence = (y - x).abs().mean(), (y - x).square().mean(), posterior.kl().mean()
         (absolute + 0.5 * squared + kl * divergence).backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
-        decay = min(ema, step / (step + 9))
-        torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
+        average.update(model)
         if step % 10 == 0:
-            bar.set_postfix(norm=f"{norm:.2f}", L1=f"{absolute.item():.4f}", KL=f"{divergence.item():.2f}", std=f"{posterior.std.mean().item():.3f}")
+            bar.set_postfix(L1=f"{absolute.item():.4f}", KL=f"{divergence.item():.2f}", std=f"{posterior.std.mean().item():.3f}")
         if step % save_every == 0 or step == steps:
-            save(average, out, step, held_out)
-    return average
+            save(average.network, out, step, held_out)
+    return average.network
 
 
 def _log_variance_bias(model: AutoencoderKL) -> Tensor:
