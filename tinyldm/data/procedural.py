@@ -45,14 +45,15 @@ def colour(rng: Generator) -> np.ndarray:
     if kind < 0.5:
         return rng.random(3, dtype=np.float32)
     strong = kind < 0.8
-    hue, saturation, value = rng.random(), rng.uniform(0.6, 1) if strong else rng.uniform(0.1, 0.6), rng.uniform(0.35, 1)
+    hue, saturation, value = rng.random(), rng.uniform(*(0.6, 1) if strong else (0.1, 0.6)), rng.uniform(0.35, 1)
     return np.array(colorsys.hsv_to_rgb(hue, saturation, value), np.float32)
 
 
 def clouds(rng: Generator, s: int, cells: int, channels: int = 1) -> np.ndarray:
     """Smooth noise (s, s, channels) in [0, 1], with about cells bumps along a side."""
     small = rng.random((channels, cells + 1, cells + 1), dtype=np.float32)
-    return np.stack([np.asarray(Image.fromarray(c).resize((s, s), Image.Resampling.BICUBIC)) for c in small], -1).clip(0, 1)
+    large = [np.asarray(Image.fromarray(c).resize((s, s), Image.Resampling.BICUBIC)) for c in small]
+    return np.stack(large, -1).clip(0, 1)
 
 
 def grid(s: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +81,8 @@ def ground(rng: Generator, s: int) -> np.ndarray:
         share = wall * rng.uniform(0.4, 1) + clouds(rng, s, rng.integers(1, 4))[..., 0] * rng.uniform(0, 0.5)
         for _ in range(rng.integers(1, 4)):
             dy, dx = y - rng.uniform(0, 1.1), x - rng.uniform(-0.1, 1.1)
-            share = share - rng.uniform(0.1, 0.5) * np.exp(-(dx**2 / rng.uniform(0.02, 0.3) + dy**2 / rng.uniform(0.01, 0.2)))
+            strength, wide, high = rng.uniform(0.1, 0.5), rng.uniform(0.02, 0.3), rng.uniform(0.01, 0.2)
+            share = share - strength * np.exp(-(dx**2 / wide + dy**2 / high))
     return first + (second - first) * share[..., None].clip(-0.2, 1.2)
 
 
@@ -121,8 +123,8 @@ def outline_of(rng: Generator, s: int, reach: float) -> list[tuple[float, float]
     """The corners of a random polygon or star, inside the canvas mostly."""
     corners, cx, cy = rng.integers(3, 9), *rng.uniform(0.1, 0.9, 2) * s
     radii = np.where(np.arange(corners) % 2, rng.uniform(0.35, 1), 1) if rng.random() < 0.4 else np.ones(corners)
-    angles = np.sort(rng.uniform(0, 2 * np.pi, corners)) if rng.random() < 0.5 else np.linspace(0, 2 * np.pi, corners, False)
-    angles = angles + rng.uniform(0, 2 * np.pi)
+    even = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    angles = even + rng.uniform(0, 2 * np.pi) if rng.random() < 0.5 else np.sort(rng.uniform(0, 2 * np.pi, corners))
     return [(cx + reach * r * np.cos(a), cy + reach * r * np.sin(a)) for r, a in zip(radii, angles)]
 
 
@@ -163,7 +165,8 @@ def detail(rng: Generator, pen: ImageDraw.ImageDraw, x: float, y: float, s: int)
         pen.ellipse((x - r, y - r, x + r, y + r), fill=ink(rng))
     elif kind == 1:
         dx, dy, pupil = *rng.uniform(-0.3, 0.3, 2) * r, r * rng.uniform(0.3, 0.6)
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=(255, 255, 255), outline=(0, 0, 0) if rng.random() < 0.5 else None)
+        rim = (0, 0, 0) if rng.random() < 0.5 else None
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=(255, 255, 255), outline=rim)
         pen.ellipse((x + dx - pupil, y + dy - pupil, x + dx + pupil, y + dy + pupil), fill=(0, 0, 0))
     else:
         dx, dy = rng.normal(0, 3 * r, 2)
@@ -202,12 +205,13 @@ def solids(rng: Generator, s: int) -> np.ndarray:
     return canvas
 
 
-def lay(canvas: np.ndarray, inside: np.ndarray, tint: np.ndarray, shade: np.ndarray | float) -> np.ndarray:
-    """canvas with tint x shade where inside (s, s) is true."""
-    return np.where(inside[..., None], np.asarray(shade)[..., None] * tint, canvas)
+def lay(canvas: np.ndarray, inside: np.ndarray, tint: np.ndarray, shade: np.ndarray) -> np.ndarray:
+    """canvas with tint (3,) x shade (s, s) where inside (s, s) is true."""
+    return np.where(inside[..., None], shade[..., None] * tint, canvas)
 
 
 def sphere(rng, canvas, place, tint, light, ambient):
+    """An ellipsoid with a shine; place: pixels (u, v) from its middle, in units of its half width and height."""
     u, v = place
     depth = np.sqrt((1 - u**2 - v**2).clip(0))
     shade = ambient + (1 - ambient) * (0.6 * depth - 0.5 * v - light * 0.5 * u).clip(0) * 1.3
@@ -216,21 +220,24 @@ def sphere(rng, canvas, place, tint, light, ambient):
 
 
 def cylinder(rng, canvas, place, tint, light, ambient):
+    """An upright cylinder seen from a little above; place: pixels (u, v) from its middle, in units of its half width and height."""
     (u, v), lid = place, rng.uniform(0.15, 0.4)
     bend = lid * np.sqrt((1 - u**2).clip(0))  # the round of the rim
     side = ambient + (1 - ambient) * (np.sqrt((1 - u**2).clip(0)) * 0.8 - light * 0.6 * u).clip(0)
     canvas = lay(canvas, (abs(u) < 1) & (v > lid - 1) & (v < 1 - lid + bend), tint, side)
-    return lay(canvas, u**2 + ((v - lid + 1) / lid) ** 2 < 1, tint, ambient + (1 - ambient) * rng.uniform(0.7, 1.2) + 0 * u)
+    top = ambient + (1 - ambient) * rng.uniform(0.7, 1.2)
+    return lay(canvas, u**2 + ((v - lid + 1) / lid) ** 2 < 1, tint, np.full_like(u, top))
 
 
 def box(rng, canvas, place, tint, light, ambient):
+    """A box with an edge in front, seen from a little above; place: pixels (u, v) from its middle, in units of its half width and height."""
     (u, v), edge, lid = place, rng.uniform(-0.8, 0.8), rng.uniform(0.15, 0.35)
     left, right = ambient + (1 - ambient) * rng.uniform(0, 1, 2)
-    rise = lid * np.where(u < edge, (u + 1) / (1 + edge), (1 - u) / (1 - edge))  # how far the two front faces reach down
+    rise = lid * np.where(u < edge, (u + 1) / (1 + edge), (1 - u) / (1 - edge))  # of the front edge over the sides
     within = abs(u) < 1
     canvas = lay(canvas, within & (v > -1 + lid) & (v < 1 - lid + rise), tint, np.where(u < edge, left, right))
     back = lid * np.where(u < -edge, (u + 1) / (1 - edge), (1 - u) / (1 + edge))
-    return lay(canvas, within & (v > -1 + lid - back) & (v < -1 + lid + rise), tint, 1.0 + 0 * u)
+    return lay(canvas, within & (v > -1 + lid - back) & (v < -1 + lid + rise), tint, np.ones_like(u))
 
 
 SOLIDS = (sphere, cylinder, box)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -66,7 +67,7 @@ class AutoencoderConfig(PretrainedConfig):
         if act_fn != "silu":
             raise ValueError(f"act_fn: expected silu, got {act_fn!r}")
         if any(width % norm_num_groups for width in self.block_out_channels):
-            raise ValueError(f"norm_num_groups {norm_num_groups} does not divide block_out_channels {block_out_channels}")
+            raise ValueError(f"norm_num_groups {norm_num_groups} does not divide all of {self.block_out_channels}")
         super().__init__(**options)
 
     def architecture(self) -> dict:
@@ -132,7 +133,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (b, c, h, w) to (b, c, h/2, w/2); padded at the right and the bottom alone, as the published weights want."""
+        """x: (b, c, h, w) to (b, c, h/2, w/2), padded at the right and the bottom alone as in the published models."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
@@ -257,7 +258,8 @@ class AutoencoderKL(PreTrainedModel):
     def posterior(self, images: Tensor) -> Posterior:
         """q(z | image) in the precision of the caller, for training; see encode."""
         if images.ndim != 4 or images.shape[2] % self.factor or images.shape[3] % self.factor:
-            raise ValueError(f"images: expected (b, 3, h, w) with h and w divisible by {self.factor}, got {tuple(images.shape)}")
+            expected = f"(b, {self.config.in_channels}, h, w) with h and w divisible by {self.factor}"
+            raise ValueError(f"images: expected {expected}, got {tuple(images.shape)}")
         mean, log_variance = self.quant_conv(self.encoder(images)).float().chunk(2, dim=1)
         return Posterior(mean, (0.5 * log_variance.clamp(-30.0, 20.0)).exp())
 
@@ -302,9 +304,9 @@ def _find(name: str, subfolder: str | None) -> tuple[Path, Path]:
                     if (found / weights).is_file():
                         return found / "config.json", found / weights
                 raise InputError(f"autoencoder {found}: has config.json but neither {WEIGHTS[0]} nor {WEIGHTS[1]}")
-        raise InputError(f"autoencoder {folder}: expected config.json there{'' if subfolder else ' or in its folder vae'}")
+        raise InputError(f"autoencoder {folder}: no config.json in it{f'/{subfolder}' if subfolder else ' or in its vae'}")
     if name == "tiny" or not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
-        raise InputError(f"autoencoder {name}: no such folder (expected tiny, a folder or a hub name such as user/model)")
+        raise InputError(f"autoencoder {name}: expected tiny, a folder that exists or a hub name such as user/model")
     for place in places:
         for weights in WEIGHTS:
             try:
@@ -329,7 +331,7 @@ def _read_config(file: Path) -> AutoencoderConfig:
     if kind != ("AutoencoderKL", AutoencoderConfig.model_type):
         raise InputError(f"{file}: expected an AutoencoderKL, got {' / '.join(kind)}")
     entries = {key: value for key, value in entries.items() if key not in NOTES and value is not None}
-    unknown = sorted(set(entries) - set(AutoencoderConfig().architecture()) - {"down_block_types", "up_block_types", "act_fn", "scaling_factor"})
+    unknown = sorted(set(entries) - set(signature(AutoencoderConfig.__init__).parameters))
     if unknown:
         raise InputError(f"{file}: unknown keys {', '.join(unknown)}")
     try:

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from tinyldm.data.procedural import pictures
+from tinyldm.data import procedural
 from tinyldm.data.toy import ACTIONS, draw, monsters
 from tinyldm.data.transforms import load_image, resize
 from tinyldm.errors import InputError
@@ -23,7 +23,7 @@ from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
 from tinyldm.jobs.ema import EMA
 
 # the shape of the autoencoder that ships: a quarter of the image's sides, little work at full resolution
-TINY = {"block_out_channels": (16, 32, 96), "layers_per_block": 1, "norm_num_groups": 2,
+TINY = {"block_out_channels": (16, 32, 96), "layers_per_block": 1, "norm_num_groups": 1,
         "mid_block_add_attention": False}  # fmt: skip
 MONSTERS = 0.27  # their share of the pictures that it learns from
 
@@ -54,7 +54,9 @@ def to_pictures(batch: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def reconstruct(vae: AutoencoderKL, pictures: np.ndarray | Tensor, batch_size: int = 64, noise: float = 0.0) -> Tensor:
+def reconstruct(
+    vae: AutoencoderKL, pictures: np.ndarray | Tensor, batch_size: int = 64, noise: float = 0.0
+) -> Tensor:
     """decode(mean) of uint8 pictures (n, h, w, 3), of the same shape and type, in float32.
 
     noise: standard deviation of an error put on the latents, in units of their own; how a sampler's errors would look.
@@ -76,7 +78,9 @@ def picture_psnr(vae: AutoencoderKL, pictures: np.ndarray | Tensor, noise: float
     return Reconstruction(len(pictures), each.mean().item(), pooled)
 
 
-def reconstruction_psnr(vae: AutoencoderKL, folder: str | Path, size: int | None = None, limit: int | None = None) -> Reconstruction:
+def reconstruction_psnr(
+    vae: AutoencoderKL, folder: str | Path, size: int | None = None, limit: int | None = None
+) -> Reconstruction:
     """PSNR of the reconstructions of the pictures in folder, squashed to size x size (None: left as they are)."""
     files = sorted(f for f in Path(folder).rglob("*") if f.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp"))
     if not files:
@@ -99,18 +103,18 @@ def _read(file: Path, size: int | None, factor: int) -> Tensor:
     return torch.from_numpy(np.array(image))
 
 
-def augmented(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """A batch (b, 3, h, w) mirrored and turned together, its colours permuted, dimmed and stretched one by one."""
-    b, draws = len(pictures), torch.rand(5, generator=generator)
+def augmented(batch: Tensor, generator: torch.Generator) -> Tensor:
+    """A batch (b, 3, h, w) mirrored and turned together; half of it with colours permuted, half dimmed and lit anew."""
+    b, draws = len(batch), torch.rand(2, generator=generator)
     if draws[0] < 0.5:
-        pictures = pictures.flip(3)
-    if pictures.shape[2] == pictures.shape[3]:
-        pictures = pictures.rot90(int(draws[1] * 4), (2, 3))
-    order = torch.rand(b, 3, generator=generator).argsort(1)[:, :, None, None].expand_as(pictures)
-    pictures = pictures.gather(1, torch.where(torch.rand(b, 1, 1, 1, generator=generator) < 0.5, order, torch.arange(3)[None, :, None, None]))
-    contrast, light = 0.7 + 0.4 * torch.rand(b, 1, 1, 1, generator=generator), torch.randn(b, 1, 1, 1, generator=generator)
-    changed = torch.rand(b, 1, 1, 1, generator=generator) < 0.5
-    return torch.where(changed, pictures * contrast + 0.15 * light, pictures).clamp(-1, 1)
+        batch = batch.flip(3)
+    if batch.shape[2] == batch.shape[3]:
+        batch = batch.rot90(int(draws[1] * 4), (2, 3))
+    order, kept = torch.rand(b, 3, generator=generator).argsort(1), torch.arange(3).expand(b, 3)
+    order = torch.where(torch.rand(b, 1, generator=generator) < 0.5, order, kept)
+    batch = batch.gather(1, order[:, :, None, None].expand_as(batch))
+    contrast, light, chance = torch.rand(3, b, 1, 1, 1, generator=generator)
+    return torch.where(chance < 0.5, batch * (0.7 + 0.4 * contrast) + 0.5 * (light - 0.5), batch).clamp(-1, 1)
 
 
 def train_autoencoder(
@@ -161,7 +165,7 @@ def train_autoencoder(
         optimiser.zero_grad()
         average.update(model)
         if step % 10 == 0:
-            bar.set_postfix(L1=f"{absolute.item():.4f}", KL=f"{divergence.item():.2f}", std=f"{posterior.std.mean().item():.3f}")
+            bar.set_postfix(L1=f"{absolute.item():.4f}", KL=f"{divergence.item():.2f}")
         if step % save_every == 0 or step == steps:
             save(average.network, out, step, held_out)
     return average.network
@@ -169,11 +173,18 @@ def train_autoencoder(
 
 @torch.no_grad()
 def _prepare(model: AutoencoderKL):
-    """Start where learning is quick: ResNet blocks that pass their input on, and posteriors with a std of 0.05."""
-    for name, weight in model.named_parameters():
-        if name.endswith("conv2.weight"):
-            weight.zero_()
+    """Start where learning is quick: docs/vae.md compares.
+
+    ResNet blocks pass their input on, all other convolutions keep its size, and posteriors have a std of 0.05.
+    """
+    for name, layer in model.named_modules():
+        if name.endswith("conv2"):
+            layer.weight.zero_()
+        elif isinstance(layer, nn.Conv2d) and not name.endswith("conv1"):
+            layer.weight.normal_(std=layer.weight[0].numel() ** -0.5)
+            layer.bias.zero_()
     last = model.quant_conv if model.config.use_quant_conv else model.encoder.conv_out
+    last.weight[model.latent_channels :] *= 0.1
     last.bias[model.latent_channels :] = -6.0
 
 
@@ -186,10 +197,13 @@ def monster_pictures(count: int, seed: str, known: bool = True) -> np.ndarray:
 def train_tiny(out: str | Path, steps: int = 5000, seed: int = 0, count: int = 24_000) -> AutoencoderKL:
     """Train the autoencoder that ships: on count pictures, monsters and procedural ones; see docs/vae.md."""
     few = round(MONSTERS * count)
-    images = np.concatenate([pictures(count - few, seed=seed, progress=True), monster_pictures(few, f"vae {seed}")])
-    held_out = {"monsters": monster_pictures(192, "held out", known=False), "pictures": pictures(192, seed=seed + 10**6)}
+    images = np.concatenate([procedural.pictures(count - few, seed=seed, progress=True), monster_pictures(few, f"vae {seed}")])
+    held_out = {"monsters": monster_pictures(192, "held out", known=False),
+                "pictures": procedural.pictures(192, seed=seed + 10**6)}  # fmt: skip
     config = AutoencoderConfig(**TINY)
-    return train_autoencoder(config, images, steps, out, held_out, batch_size=16, lr=1.5e-3, kl=1e-5, seed=seed)
+    vae = train_autoencoder(config, images, steps, out, held_out, batch_size=16, lr=1.5e-3, kl=1e-5, seed=seed)
+    vae.half().save_pretrained(out)  # half the size to ship; load gives float32
+    return AutoencoderKL.load(out)
 
 
 def save(vae: AutoencoderKL, out: Path, step: int, held_out: dict[str, np.ndarray]):
@@ -197,11 +211,9 @@ def save(vae: AutoencoderKL, out: Path, step: int, held_out: dict[str, np.ndarra
     out.mkdir(parents=True, exist_ok=True)
     scores = {name: picture_psnr(vae, pictures) for name, pictures in held_out.items()}
     vae.save_pretrained(out)
-    new = step_file = out / "scores.csv"
-    new = not step_file.exists()
-    with open(step_file, "a", newline="", encoding="utf-8") as file:
+    with open(out / "scores.csv", "a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        if new:
+        if file.tell() == 0:
             writer.writerow(["step"] + [f"{name}_{kind}" for name in scores for kind in ("mean", "pooled")])
         writer.writerow([step] + [f"{value:.2f}" for s in scores.values() for value in (s.mean, s.pooled)])
     rows = []
