@@ -220,7 +220,7 @@ def sphere(rng, canvas, place, tint, light, ambient):
 
 
 def cylinder(rng, canvas, place, tint, light, ambient):
-    """An upright cylinder seen from a little above; place: pixels (u, v) from its middle, in units of its half width and height."""
+    """An upright cylinder seen from a little above; place as in sphere."""
     (u, v), lid = place, rng.uniform(0.15, 0.4)
     bend = lid * np.sqrt((1 - u**2).clip(0))  # the round of the rim
     side = ambient + (1 - ambient) * (np.sqrt((1 - u**2).clip(0)) * 0.8 - light * 0.6 * u).clip(0)
@@ -230,7 +230,7 @@ def cylinder(rng, canvas, place, tint, light, ambient):
 
 
 def box(rng, canvas, place, tint, light, ambient):
-    """A box with an edge in front, seen from a little above; place: pixels (u, v) from its middle, in units of its half width and height."""
+    """A box with an edge in front, seen from a little above; place as in sphere."""
     (u, v), edge, lid = place, rng.uniform(-0.8, 0.8), rng.uniform(0.15, 0.35)
     left, right = ambient + (1 - ambient) * rng.uniform(0, 1, 2)
     rise = lid * np.where(u < edge, (u + 1) / (1 + edge), (1 - u) / (1 - edge))  # of the front edge over the sides

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -12,20 +11,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from tinyldm.errors import InputError
-
-TINY = Path(__file__).parent.parent / "assets" / "vae"
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
-# notes that other libraries leave in a config.json and that change nothing here
-NOTES = {"_class_name", "_diffusers_version", "_name_or_path", "sample_size", "force_upcast", "architectures",
-         "model_type", "dtype", "torch_dtype", "transformers_version"}  # fmt: skip
-OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+from tinyldm.frozen import vae_files
 
 
 class AutoencoderConfig(PretrainedConfig):
@@ -284,80 +274,14 @@ class AutoencoderKL(PreTrainedModel):
 
         Every weight must be there, in its shape, and no other; only safetensors files are read.
         """
-        config_file, weights_file = _find(str(name), subfolder)
-        config = _read_config(config_file)
+        config_file, weights_file = vae_files.find(str(name), subfolder)
+        known = set(signature(AutoencoderConfig.__init__).parameters)
+        try:
+            config = AutoencoderConfig(**vae_files.read_config(config_file, known, AutoencoderConfig.model_type))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{config_file}: {error}") from None
         with torch.device("meta"):
             model = cls(config)
-        model.load_state_dict(_read_weights(weights_file, model), assign=True)
-        return model.eval().requires_grad_(True)
-
-
-def _find(name: str, subfolder: str | None) -> tuple[Path, Path]:
-    """config.json and the weights of an autoencoder: shipped, on disk or from the hub's cache or the hub."""
-    places = [subfolder] if subfolder else [None, "vae"]
-    folder = TINY if name == "tiny" else Path(name)
-    if folder.is_dir():
-        for place in places:
-            found = folder / (place or "")
-            if (found / "config.json").is_file():
-                for weights in WEIGHTS:
-                    if (found / weights).is_file():
-                        return found / "config.json", found / weights
-                raise InputError(f"autoencoder {found}: has config.json but neither {WEIGHTS[0]} nor {WEIGHTS[1]}")
-        raise InputError(f"autoencoder {folder}: no config.json in it{f'/{subfolder}' if subfolder else ' or in its vae'}")
-    if name == "tiny" or not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
-        raise InputError(f"autoencoder {name}: expected tiny, a folder that exists or a hub name such as user/model")
-    for place in places:
-        for weights in WEIGHTS:
-            try:
-                files = [Path(hf_hub_download(name, file, subfolder=place)) for file in ("config.json", weights)]
-            except Exception:  # the hub raises many kinds; each means that the file can't be had from there
-                continue
-            return files[0], files[1]
-    place = subfolder or "vae"
-    raise InputError(
-        f"autoencoder {name}: can't be fetched from the hub; fetch it where there is a network with "
-        f"`huggingface-cli download {name} {place}/config.json {place}/{WEIGHTS[0]}`, or use --vae tiny"
-    )
-
-
-def _read_config(file: Path) -> AutoencoderConfig:
-    """Read config.json, which may be bare; a key that is not known raises."""
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error})") from None
-    kind = entries.get("_class_name", "AutoencoderKL"), entries.get("model_type", AutoencoderConfig.model_type)
-    if kind != ("AutoencoderKL", AutoencoderConfig.model_type):
-        raise InputError(f"{file}: expected an AutoencoderKL, got {' / '.join(kind)}")
-    entries = {key: value for key, value in entries.items() if key not in NOTES and value is not None}
-    unknown = sorted(set(entries) - set(signature(AutoencoderConfig.__init__).parameters))
-    if unknown:
-        raise InputError(f"{file}: unknown keys {', '.join(unknown)}")
-    try:
-        return AutoencoderConfig(**entries)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{file}: {error}") from None
-
-
-def _read_weights(file: Path, model: nn.Module) -> dict[str, Tensor]:
-    """The weights in file under today's names, float32; they must fit model exactly."""
-    try:
-        found = load_file(file)
-    except SafetensorError as error:
-        raise InputError(f"{file}: not a safetensors file ({error})") from None
-    expected, weights = {name: tuple(w.shape) for name, w in model.state_dict().items()}, {}
-    for name, weight in found.items():
-        for old, new in OLD_NAMES.items():
-            name = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", name)
-        if weight.ndim == 4 and expected.get(name) == tuple(weight.shape[:2]) and weight.shape[2:] == (1, 1):
-            weight = weight[:, :, 0, 0]  # the oldest files hold attention as 1x1 convolutions
-        weights[name] = weight.float()
-    wrong = [f"missing {name}" for name in expected if name not in weights]
-    wrong += [f"unexpected {name}" for name in weights if name not in expected]
-    wrong += [f"{name} has shape {tuple(weights[name].shape)}, expected {shape}" for name, shape in expected.items()
-              if name in weights and tuple(weights[name].shape) != shape]  # fmt: skip
-    if wrong:
-        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-        raise InputError(f"{file}: does not fit its config: {'; '.join(wrong[:4])}{more}")
-    return weights
+        shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+        model.load_state_dict(vae_files.read_weights(weights_file, shapes), assign=True)
+        return model.eval()

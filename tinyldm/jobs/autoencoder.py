@@ -10,6 +10,7 @@ from random import Random
 
 import numpy as np
 import torch
+import transformers.utils.logging
 from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
@@ -189,7 +190,7 @@ def _prepare(model: AutoencoderKL):
 
 
 def monster_pictures(count: int, seed: str, known: bool = True) -> np.ndarray:
-    """Toy monsters in random actions, uint8 (count, 64, 64, 3): those of the training captions, or the held-out ones."""
+    """Toy monsters in random actions, uint8 (count, 64, 64, 3); known: those of the training captions, else others."""
     kinds, randoms = monsters()[0 if known else 1], [Random(f"{seed}-{k}") for k in range(count)]
     return np.stack([np.asarray(draw(r.choice(kinds), r.choice(list(ACTIONS)), r)) for r in randoms])
 
@@ -197,7 +198,8 @@ def monster_pictures(count: int, seed: str, known: bool = True) -> np.ndarray:
 def train_tiny(out: str | Path, steps: int = 5000, seed: int = 0, count: int = 24_000) -> AutoencoderKL:
     """Train the autoencoder that ships: on count pictures, monsters and procedural ones; see docs/vae.md."""
     few = round(MONSTERS * count)
-    images = np.concatenate([procedural.pictures(count - few, seed=seed, progress=True), monster_pictures(few, f"vae {seed}")])
+    many = procedural.pictures(count - few, seed=seed, progress=True)
+    images = np.concatenate([many, monster_pictures(few, f"vae {seed}")])
     held_out = {"monsters": monster_pictures(192, "held out", known=False),
                 "pictures": procedural.pictures(192, seed=seed + 10**6)}  # fmt: skip
     config = AutoencoderConfig(**TINY)
@@ -210,7 +212,11 @@ def save(vae: AutoencoderKL, out: Path, step: int, held_out: dict[str, np.ndarra
     """Write vae, a line of scores.csv and reconstructions.png to the folder out."""
     out.mkdir(parents=True, exist_ok=True)
     scores = {name: picture_psnr(vae, pictures) for name, pictures in held_out.items()}
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()  # it would tear the bar of the training
     vae.save_pretrained(out)
+    if bars:
+        transformers.utils.logging.enable_progress_bar()
     with open(out / "scores.csv", "a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         if file.tell() == 0:
