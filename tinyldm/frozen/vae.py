@@ -85,6 +85,8 @@ class Posterior:
 
 
 class ResnetBlock(nn.Module):
+    """Two convolutions, each behind group norm and SiLU, added to the input."""
+
     def __init__(self, channels: int, out_channels: int, groups: int):
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, channels, eps=1e-6)
@@ -118,6 +120,8 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
+    """A convolution with stride 2."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
@@ -128,6 +132,8 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
+    """Nearest neighbours, then a convolution."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
@@ -148,6 +154,7 @@ class Level(nn.Module):
             setattr(self, resample, nn.ModuleList([cls(out_channels)]))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (b, channels, h, w) to (b, out_channels, ...)."""
         for part in self.children():
             for layer in part:
                 x = layer(x)
@@ -155,12 +162,15 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
+    """ResNet block, attention if wanted, ResNet block."""
+
     def __init__(self, channels: int, groups: int, attention: bool):
         super().__init__()
         self.attentions = nn.ModuleList([Attention(channels, groups)] if attention else [])
         self.resnets = nn.ModuleList(ResnetBlock(channels, channels, groups) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x: (b, channels, h, w), and so is the result."""
         first, second = self.resnets
         x = first(x)
         for attention in self.attentions:
@@ -169,6 +179,8 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
+    """Image to the moments of the posterior."""
+
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         widths, groups, layers = config.block_out_channels, config.norm_num_groups, config.layers_per_block
@@ -190,6 +202,8 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
+    """Latents to image."""
+
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         widths, groups, layers = config.block_out_channels[::-1], config.norm_num_groups, config.layers_per_block + 1
@@ -235,6 +249,7 @@ class AutoencoderKL(PreTrainedModel):
 
     @property
     def latent_channels(self) -> int:
+        """How many numbers the latents have at each place."""
         return self.config.latent_channels
 
     @property
