@@ -16,8 +16,8 @@ pictures made otherwise. The same command again finishes what was interrupted.
 
 
 def parser() -> Parser:
+    from tinyldm.device import PRECISIONS
     from tinyldm.diffusion.schedule import SPACINGS
-    from tinyldm.jobs.device import PRECISIONS
     from tinyldm.jobs.sampling import SOLVERS, Drawing
 
     how = Drawing()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tinyldm.data.toy import ACTIONS, Monster, draw
+from tinyldm.toy.monsters import ACTIONS, Monster, draw
 
 ROWS = [
     Monster("red", "round", "horns", 1),

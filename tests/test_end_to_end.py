@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tinyldm.data.formats import read_prompts
-from tinyldm.data.toy import write_toy
+from tinyldm.toy.monsters import write_toy
 
 ROOT = Path(__file__).parent.parent
 SMALL = "--vae tiny --text-encoder tiny --preset toy --size 64 --batch-size 4 --max-steps 3 --warmup 1".split()

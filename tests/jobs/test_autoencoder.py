@@ -10,7 +10,14 @@ from PIL import Image
 from tinyldm.errors import InputError
 from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
 from tinyldm.jobs.autoencoder import (
-    augmented, picture_psnr, psnr, reconstruct, reconstruction_psnr, to_batch, to_pictures, train_autoencoder,
+    augmented,
+    picture_psnr,
+    psnr,
+    reconstruct,
+    reconstruction_psnr,
+    to_batch,
+    to_pictures,
+    train_autoencoder,
 )  # fmt: skip
 
 CONFIG = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 1, "mid_block_add_attention": False}

@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tinyldm.data.toy import ATTRIBUTES
 from tinyldm.errors import InputError
-from tinyldm.jobs import attributes, evaluation
+from tinyldm.jobs import evaluation
 from tinyldm.jobs.cli import guarded
 from tinyldm.jobs.evaluation import METRICS, evaluate, read_images, table
+from tinyldm.toy import attributes
+from tinyldm.toy.monsters import ATTRIBUTES
 
 MONSTERS = [dict(colour="red", shape="round", feature="horns", eyes=1, action="main"),
             dict(colour="blue", shape="round", feature="wings", eyes=2, action="move"),

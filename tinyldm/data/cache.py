@@ -102,6 +102,17 @@ def naming(path: Path):
         raise
 
 
+@contextmanager
+def replacing(path: Path):
+    """A temporary path beside `path`, which takes its place when the block ends well: never a half-written file."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def require_space(path: Path, size: int) -> None:
     """OSError now rather than hours later when the disk has no room for a file of that many bytes."""
     free = shutil.disk_usage(path.parent).free

@@ -16,12 +16,12 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tinyldm.data import procedural
-from tinyldm.data.toy import ACTIONS, draw, monsters
 from tinyldm.data.transforms import load_image, resize
 from tinyldm.errors import InputError
 from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
 from tinyldm.jobs.ema import EMA
+from tinyldm.toy import pictures as procedural
+from tinyldm.toy.monsters import ACTIONS, draw, monsters
 
 # the shape of the autoencoder that ships: a quarter of the image's sides, little work at full resolution
 TINY = {"block_out_channels": (16, 32, 96), "layers_per_block": 1, "norm_num_groups": 1,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, fields, replace
 
+from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
-from tinyldm.jobs.device import PRECISIONS
 
 TASKS = ("text",)
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")

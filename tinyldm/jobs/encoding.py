@@ -7,12 +7,12 @@ from pathlib import Path
 
 from tinyldm.data.formats import Example, read_examples
 from tinyldm.data.latents import LatentCache, open_or_build
-from tinyldm.data.toy import ensure_toy
 from tinyldm.data.transforms import Augmentation, load_image
+from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 from tinyldm.jobs.config import TrainSettings, defaults_for
-from tinyldm.jobs.device import pick_device
 from tinyldm.jobs.options import GROUPS, add_group
+from tinyldm.toy.monsters import ensure_toy
 
 TOY_FOLDER = Path("data/toy")
 OPTIONS = ("vae", "text-encoder", "seed", "device")

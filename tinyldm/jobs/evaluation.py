@@ -14,12 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import tinyldm
+from tinyldm.data.cache import replacing
 from tinyldm.data.formats import Prompt, read_json, read_prompts
 from tinyldm.data.transforms import load_image, to_tensor
+from tinyldm.device import pick_device
 from tinyldm.errors import InputError
-from tinyldm.jobs import attributes
-from tinyldm.jobs.device import pick_device
-from tinyldm.jobs.outputs import RECORD, replacing
+from tinyldm.jobs.outputs import RECORD
+from tinyldm.toy import attributes
 
 EXAMPLES = """examples:
   python sample.py --prompts data/toy/test.json --out samples/test

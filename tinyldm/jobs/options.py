@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from tinyldm.device import PRECISIONS
 from tinyldm.jobs.cli import Parser
 from tinyldm.jobs.config import LR_SCHEDULES, TASKS, TrainSettings, parse_size
-from tinyldm.jobs.device import PRECISIONS
 
 EPILOG = """examples:
   python train.py --cfg-drop 0.1                       toy monsters, everything shipped, about ten minutes on two cores

@@ -11,31 +11,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image
 
+from tinyldm.data.cache import replacing
 from tinyldm.data.formats import IMAGE_SUFFIXES, Prompt
 from tinyldm.errors import InputError
 
 RECORD, GRID, STRIP = "samples.json", "grid.png", "strip.png"
 OWN = {RECORD, GRID, STRIP}
 NAMES = {"contents": "checkpoint", "images": "list of prompts"}  # what messages call parts of the record
-
-
-@contextmanager
-def replacing(path: Path):
-    """A temporary path beside `path`, which takes its place when the block ends well: never a half-written file."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(image: Image.Image, path: Path):

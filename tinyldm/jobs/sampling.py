@@ -14,6 +14,7 @@ from tqdm import tqdm
 from tinyldm.condition import Condition
 from tinyldm.data.formats import Prompt, read_prompts
 from tinyldm.data.transforms import grid, load_image, to_pil
+from tinyldm.device import autocast, pick_device
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.ddpm import DDPM
 from tinyldm.diffusion.dpm_solver import DPMSolver
@@ -21,9 +22,16 @@ from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.sampler import sample
 from tinyldm.errors import InputError
 from tinyldm.jobs.checkpoint import Checkpoint, find_checkpoint, latest_run, load_checkpoint, read_config
-from tinyldm.jobs.device import autocast, pick_device
 from tinyldm.jobs.outputs import (
-    GRID, STRIP, check_names, command_line_prompts, default_folder, make_record, open_folder, run_name, save
+    GRID,
+    STRIP,
+    check_names,
+    command_line_prompts,
+    default_folder,
+    make_record,
+    open_folder,
+    run_name,
+    save,
 )  # fmt: skip
 
 SOLVERS = {  # name -> the solver, from order and eta; each refuses the one that it would ignore

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from tinyldm.data.cache import naming
 from tinyldm.data.formats import read_examples, read_prompts
-from tinyldm.data.toy import ensure_toy
 from tinyldm.data.transforms import grid
+from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 from tinyldm.jobs.checkpoint import checkpoints, find_checkpoint, latest_run, read_config
 from tinyldm.jobs.config import TrainSettings, defaults_for
-from tinyldm.jobs.device import pick_device
 from tinyldm.jobs.distributed import Workers, workers
 from tinyldm.jobs.encoding import TOY_FOLDER, load_frozen, native_size, open_cache
 from tinyldm.jobs.sampling import Drawing, draw, encode_prompts, noise_seed
 from tinyldm.jobs.signals import stop_on_signal
 from tinyldm.jobs.training import Trainer
 from tinyldm.nn.presets import PRESETS
+from tinyldm.toy.monsters import ensure_toy
 
 PREVIEWS = 16
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinyldm.data.toy import write_toy
 from tinyldm.errors import InputError
 from tinyldm.jobs.cli import Parser
+from tinyldm.toy.monsters import write_toy
 
 
 def add_arguments(parser):
@@ -51,7 +51,7 @@ def clip(options):
     """Train a tiny CLIP and measure it."""
     if options.steps < 1 or options.batch_size < 2:
         raise InputError(f"--steps {options.steps} --batch-size {options.batch_size}: expected at least 1 and 2")
-    from tinyldm.jobs.tiny_clip import score_clip, train_clip
+    from tinyldm.toy.clip import score_clip, train_clip
 
     train_clip(options.out, options.steps, options.seed, options.batch_size, options.overwrite)
     show(score_clip(options.out))
@@ -59,7 +59,7 @@ def clip(options):
 
 def score_clip(options):
     """Measure a CLIP."""
-    from tinyldm.jobs import tiny_clip
+    from tinyldm.toy import clip as tiny_clip
 
     show(tiny_clip.score_clip(options.clip, seed=options.seed))
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from tinyldm.condition import Condition
 from tinyldm.data.latents import LatentCache, data_order
+from tinyldm.device import autocast
 from tinyldm.diffusion.objective import training_loss
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.jobs.checkpoint import drop_training_state, load_weights, read_config, read_tensors, save_checkpoint
 from tinyldm.jobs.config import TrainSettings
-from tinyldm.jobs.device import autocast
 from tinyldm.jobs.distributed import Workers
 from tinyldm.jobs.ema import EMA
 from tinyldm.jobs.learning_rate import Plateau, learning_rate

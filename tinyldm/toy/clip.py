@@ -13,9 +13,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tinyldm.data import scenes, toy
 from tinyldm.errors import InputError
 from tinyldm.frozen.loading import quiet
+from tinyldm.toy import monsters as toy
+from tinyldm.toy import scenes
 
 PAD, END, START = "<|pad|>", "<|endoftext|>", "<|startoftext|>"  # numbers 0, 1, 2
 MAX_LENGTH = 77

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tinyldm.data import drawing, toy
-from tinyldm.data.cache import cache_folder
-from tinyldm.data.toy import ATTRIBUTES, random_monster_images
+from tinyldm.data.cache import cache_folder, replacing
 from tinyldm.data.transforms import from_bytes
-from tinyldm.jobs.device import autocast
-from tinyldm.jobs.outputs import replacing
+from tinyldm.device import autocast
+from tinyldm.toy import drawing
+from tinyldm.toy import monsters as toy
+from tinyldm.toy.monsters import ATTRIBUTES, random_monster_images
 
 SIZE = 64  # pixels of the drawings it has learned from
 

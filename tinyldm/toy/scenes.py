@@ -8,8 +8,9 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tinyldm.data import drawing, toy
-from tinyldm.data.drawing import OVERSAMPLING, WHITE, Pen, arc, mix, star
+from tinyldm.toy import drawing
+from tinyldm.toy import monsters as toy
+from tinyldm.toy.drawing import OVERSAMPLING, WHITE, Pen, arc, mix, star
 
 COLOURS = {**drawing.COLOURS, "cyan": (40, 205, 215), "brown": (128, 76, 34), "black": (24, 24, 28),
            "white": (250, 250, 250)}  # fmt: skip

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinyldm.data.procedural import KINDS, picture, pictures
+from tinyldm.toy.pictures import KINDS, picture, pictures
 
 
 def test_picture_k_of_a_seed_is_always_the_same():

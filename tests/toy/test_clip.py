@@ -9,12 +9,13 @@ from PIL import Image
 from transformers import AutoTokenizer, CLIPModel
 
 from tinyldm.__main__ import COMMANDS
-from tinyldm.data import scenes, toy
 from tinyldm.errors import InputError
 from tinyldm.frozen.image import ClipScorer
 from tinyldm.frozen.text import TINY, TextEncoder
-from tinyldm.jobs import tiny_clip
 from tinyldm.jobs.cli import dispatch
+from tinyldm.toy import clip as tiny_clip
+from tinyldm.toy import monsters as toy
+from tinyldm.toy import scenes
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from tinyldm.data import drawing
 from tinyldm.errors import InputError
+from tinyldm.toy import drawing
 
 ACTIONS = {  # name in file names -> action_description; a portrait ("main") has no shadow, no limbs, and fills the page
     "main": "",

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tinyldm.data.toy import ATTRIBUTES
 from tinyldm.data.transforms import from_bytes
-from tinyldm.jobs import attributes
-from tinyldm.jobs.attributes import AttributeNet, accuracy, disturb, drawings, load_classifier, train_classifier
+from tinyldm.toy import attributes
+from tinyldm.toy.attributes import AttributeNet, accuracy, disturb, drawings, load_classifier, train_classifier
+from tinyldm.toy.monsters import ATTRIBUTES
 
 
 def test_accuracy_counts_what_is_right():

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
-from tinyldm.data import toy
 from tinyldm.errors import InputError
 from tinyldm.jobs.cli import dispatch
+from tinyldm.toy import monsters as toy
 
 MONSTER = toy.Monster("green", "round", "horns", 2)
 
