@@ -10,7 +10,7 @@ EXAMPLES = """examples:
   python sample.py --run runs/monsters --prompts test.json --out submission --batch-size 64
   python sample.py --strip "a green ghost with horns"      one picture from noise to the end
 
-The pictures, grid.png and samples.json (the settings) go to samples/RUN, or to RUN-2, RUN-3, ... if that holds
+The pictures go to samples/RUN, a grid and the settings to its folder about/; or to RUN-2, RUN-3, ... if that holds
 pictures made otherwise. The same command again finishes what was interrupted.
 """
 
@@ -27,7 +27,7 @@ def parser() -> Parser:
     prompts = what.add_mutually_exclusive_group()
     prompts.add_argument("--prompt", action="append", metavar="TEXT", help="a prompt; may be given several times")
     prompts.add_argument("--prompts", metavar="FILE", help="test.json, generate.csv, or .txt with a prompt a line")
-    what.add_argument("--strip", metavar="TEXT", help="write strip.png: this prompt's x_t and x0, step by step")
+    what.add_argument("--strip", metavar="TEXT", help="write about/strip.png: this prompt's x_t and x0, step by step")
     what.add_argument("--seed", type=int, default=0, help="picture k depends on the seed and k, not on the batch size")
     out = p.add_argument_group("where to")
     out.add_argument("--out", metavar="FOLDER", help="default: samples/RUN")

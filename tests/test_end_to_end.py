@@ -68,7 +68,7 @@ def test_sample_draws_every_prompt_under_its_name_and_goes_on_where_it_stopped(p
     for file in images.values():
         with Image.open(file) as image:
             assert image.size == (64, 64) and image.mode == "RGB"
-    assert (place / "drawn" / "grid.png").is_file()
+    assert (place / "drawn" / "about" / "grid.png").is_file()
     first, *others = images.values()
     before, times = first.read_bytes(), [f.stat().st_mtime_ns for f in others]
     first.unlink()

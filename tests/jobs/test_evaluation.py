@@ -75,7 +75,8 @@ def test_missing_images_are_listed(toy):
 
 
 def test_images_of_other_prompts_are_refused(toy):
-    (toy / "samples" / "samples.json").write_text(json.dumps({"images": {"2_main.png": "a cat"}}))
+    (toy / "samples" / "about").mkdir()
+    (toy / "samples" / "about" / "samples.json").write_text(json.dumps({"images": {"2_main.png": "a cat"}}))
     with pytest.raises(InputError, match="2_main.png: was drawn from 'a cat', but the prompt is 'monster 2'"):
         evaluate(toy / "samples", toy / "test.json")
 

@@ -1,10 +1,10 @@
 """The folder of a sampling job: the names in it, and the record that lets an interrupted job go on.
 
 samples/RUN/
-    samples.json   what decides the pictures, and the prompt of each
-    NAME.png ...   one for each prompt, written whole or not at all
-    grid.png       the first 64 side by side
-    strip.png      one picture while it is drawn, with --strip
+    NAME.png ...         one for each prompt, written whole or not at all; nothing else, so that it can be handed in
+    about/samples.json   what decides the pictures, and the prompt of each
+    about/grid.png       the first 64 side by side
+    about/strip.png      one picture while it is drawn, with --strip
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from tinyldm.data.cache import replacing
 from tinyldm.data.formats import IMAGE_SUFFIXES, Prompt
 from tinyldm.errors import InputError
 
-RECORD, GRID, STRIP = "samples.json", "grid.png", "strip.png"
-OWN = {RECORD, GRID, STRIP}
+RECORD, GRID, STRIP = "about/samples.json", "about/grid.png", "about/strip.png"
 NAMES = {"contents": "checkpoint", "images": "list of prompts"}  # what messages call parts of the record
 
 
@@ -39,15 +38,15 @@ def command_line_prompts(texts: list[str]) -> list[Prompt]:
 
 
 def check_names(prompts: list[Prompt]):
-    """Every name must be a plain file name that can hold a picture, used once, and not one of the job's own."""
-    taken = set(OWN)
+    """Every name must be a plain file name that can hold a picture, and used once."""
+    taken = set()
     for name in (prompt.name for prompt in prompts):
         if not name or re.search(r'[/\\:\0]', name) or name.startswith("."):
             raise InputError(f"output name {name!r}: expected a plain file name, without folders")
         if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
             raise InputError(f"output name {name!r}: expected one of the suffixes {', '.join(IMAGE_SUFFIXES)}")
         if name.casefold() in taken:
-            raise InputError(f"output name {name!r}: used twice, or kept for the job itself ({', '.join(sorted(OWN))})")
+            raise InputError(f"output name {name!r}: used twice, expected each name once")
         taken.add(name.casefold())
 
 
@@ -64,7 +63,7 @@ def open_folder(out: Path, record: dict, overwrite: bool):
         return
     elif there:
         raise InputError(f"{there[0]}: is already there, made by something else; give another --out, or --overwrite")
-    out.mkdir(parents=True, exist_ok=True)
+    (out / RECORD).parent.mkdir(parents=True, exist_ok=True)
     with replacing(out / RECORD) as temporary:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
 
