@@ -142,7 +142,7 @@ def test_pitfall_15_eps_is_refused_at_zero_terminal_snr():
 
 def test_pitfall_25_the_loop_reads_nothing_back_from_the_device():
     """On the meta device there are no values: a run that gets through has never asked for one."""
-    for solver in SOLVERS:
+    for solver in (DDPM(), DPMSolver(3), DPMSolver(2, sde=True)):
         guidance = Guidance(2.0, Condition(vector=torch.zeros(1, 1)), 0.5, interval=(0.1, 5.0), schedule=COSINE)
         x = sample(lambda x, t, c: x * c.vector.view(-1, 1, 1, 1), (2, 1, 4, 4), COSINE, solver, 5, seeds=[0, 1],
                    condition=Condition(vector=torch.zeros(2, 1)), guidance=guidance, clip=1.0, device="meta")

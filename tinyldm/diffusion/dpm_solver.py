@@ -59,7 +59,7 @@ class DPMSolver:
         x_s = ddim_step(x0, eps, now, nxt, float(self.sde), noise)
         order, h = min(self.order, len(history) + 1), nxt.lambda_ - now.lambda_
         # the step to clean data, of infinite h, is of first order: it ends on x0
-        if order > 1 and h < math.inf and h <= self.reach * (now.lambda_ - history[0][0]):
+        if order > 1 and 0 < h < math.inf and h <= self.reach * (now.lambda_ - history[0][0]):
             k, scale = (-h, nxt.sigma) if self.form == "eps" else (h * (1 + self.sde), nxt.alpha)
             m0, m1, m2 = moments(k)
             d1 = (m - history[0][1]) / ((now.lambda_ - history[0][0]) / h)  # divided differences over u
