@@ -1,7 +1,7 @@
 """Draws docs/convergence.png: every solver's error against its network calls, on data whose best denoiser is known.
 
 The data is a monster drawn with round dots of noise, a mixture of Gaussians in the plane. Its optimal denoiser is a
-formula, so all error is the solver's. Needs matplotlib and scipy; takes a few minutes.
+formula, so all error is the solver's. Needs matplotlib and scipy; takes half a minute.
 
     python docs/convergence.py
 """
@@ -197,10 +197,11 @@ def main():
     flow = flow_errors()
     curves(left, flow, ODE, "How far a point ends from where the exact flow takes it")
     for order, y in ((1, 0.12), (2, 0.0035), (3, 1.1e-4)):
-        slope(left, 80 if order < 3 else 28, y, order)
+        slope(left, 80 if order < 3 else 16, y, order)
     left.legend(frameon=False, fontsize=9, loc="lower left", handlelength=3.5)
     cloud, floor = cloud_errors()
     curves(right, cloud, ODE | SDE, "How far the drawn cloud is from the monster")
+    right.set_yticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"])
     right.axhline(floor, color="0.5", ls=":")
     right.annotate("as many draws of the monster itself", (57, floor), (0, -12), textcoords="offset points",
                    ha="right", fontsize=9, color="0.35")
