@@ -7,10 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from tinyldm.__main__ import COMMANDS
 from tinyldm.errors import InputError
 from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
 from tinyldm.jobs.autoencoder import (
     augmented,
+    monster_pictures,
     picture_psnr,
     psnr,
     reconstruct,
@@ -18,7 +20,8 @@ from tinyldm.jobs.autoencoder import (
     to_batch,
     to_pictures,
     train_autoencoder,
-)  # fmt: skip
+)
+from tinyldm.jobs.cli import dispatch
 
 CONFIG = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 1, "mid_block_add_attention": False}
 
@@ -98,11 +101,11 @@ def test_augmentation_keeps_the_range_and_is_repeatable():
 def test_training_improves_and_is_repeatable(tmp_path):
     rng = np.random.default_rng(0)
     pictures = np.broadcast_to(rng.integers(0, 255, (24, 1, 1, 3), dtype=np.uint8), (24, 16, 16, 3)).copy()
-    options = {"held_out": {"flat": pictures[:8]}, "batch_size": 8, "save_every": 40, "warmup": 5, "lr": 3e-3}
+    options = {"held_out": {"flat": pictures[:8]}, "batch_size": 8, "save_every": 20, "warmup": 5, "lr": 3e-3}
     vae = train_autoencoder(AutoencoderConfig(**CONFIG), pictures, 80, tmp_path / "a", **options)
     with open(tmp_path / "a" / "scores.csv") as file:
         rows = list(csv.DictReader(file))
-    assert [row["step"] for row in rows] == ["40", "80"]
+    assert [row["step"] for row in rows] == ["20", "40", "60", "80"]
     assert float(rows[-1]["flat_mean"]) > float(rows[0]["flat_mean"]) + 1
     loaded = AutoencoderKL.load(tmp_path / "a")
     assert loaded.fingerprint == vae.fingerprint
@@ -112,3 +115,19 @@ def test_training_improves_and_is_repeatable(tmp_path):
     assert not torch.equal(reconstruct(vae, pictures, noise=0.5), reconstruct(vae, pictures))
     again = train_autoencoder(AutoencoderConfig(**CONFIG), pictures, 80, tmp_path / "b", **options)
     assert again.fingerprint == vae.fingerprint
+
+
+def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("kept")
+    for wrong, message in (["--steps", "0"], "expected at least 1"), (["--steps", "1"], "not empty"):
+        assert dispatch(COMMANDS, ["toy", "vae", "--out", str(tmp_path), *wrong]) == 2
+        assert message in capsys.readouterr().err
+    assert [f.name for f in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.slow
+def test_the_tiny_vae_keeps_monsters_that_it_has_never_seen():
+    vae = AutoencoderKL.load("tiny").requires_grad_(False)
+    pictures = monster_pictures(64, "fresh", known=False)
+    assert picture_psnr(vae, pictures).mean >= 16
+    assert picture_psnr(vae, pictures, noise=0.1).mean > picture_psnr(vae, pictures).mean - 1  # a sampler errs a little
