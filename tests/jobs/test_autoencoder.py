@@ -129,5 +129,5 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
 def test_the_tiny_vae_keeps_monsters_that_it_has_never_seen():
     vae = AutoencoderKL.load("tiny").requires_grad_(False)
     pictures = monster_pictures(64, "fresh", known=False)
-    assert picture_psnr(vae, pictures).mean >= 16
+    assert picture_psnr(vae, pictures).mean >= 27
     assert picture_psnr(vae, pictures, noise=0.1).mean > picture_psnr(vae, pictures).mean - 1  # a sampler errs a little

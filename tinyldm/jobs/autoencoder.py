@@ -25,7 +25,7 @@ from tinyldm.toy.monsters import ACTIONS, draw, monsters
 
 # the shape of the autoencoder that ships: a quarter of the image's sides, little work at full resolution
 TINY = {"block_out_channels": (16, 32, 96), "layers_per_block": 1, "norm_num_groups": 1,
-        "mid_block_add_attention": False, "latent_channels": 8}  # fmt: skip
+        "mid_block_add_attention": False, "latent_channels": 12}  # fmt: skip
 MONSTERS = 0.5  # their share of the pictures that it learns from
 
 
