@@ -6,7 +6,7 @@ import argparse
 
 from tinyldm.device import PRECISIONS
 from tinyldm.jobs.cli import Parser
-from tinyldm.jobs.config import LR_SCHEDULES, TASKS, TrainSettings, parse_size
+from tinyldm.jobs.config import LR_SCHEDULES, REAL_DATA, TASKS, TrainSettings, parse_size
 
 EPILOG = """examples:
   python train.py --cfg-drop 0.1                       toy monsters, everything shipped, about ten minutes on two cores
@@ -29,29 +29,35 @@ def train_parser() -> argparse.ArgumentParser:
 
 def add_group(parser: argparse.ArgumentParser, title: str, options: dict[str, tuple]):
     """Add options, flag -> (type or choices, help), to a parser under a title."""
-    default, group = TrainSettings(), parser.add_argument_group(title)
+    group = parser.add_argument_group(title)
     for flag, (kind, text) in options.items():
         name = flag.replace("-", "_")
-        value = getattr(default, name, None)
         if name in ("compile", "skip_bad", "zero_snr", "resume", "overwrite"):
             group.add_argument(f"--{flag}", action="store_true", help=text)
         elif name == "flip":
             group.add_argument("--flip", action=argparse.BooleanOptionalAction, help=text)
+        elif isinstance(kind, tuple):
+            group.add_argument(f"--{flag}", choices=kind, help=text + _default(name))
         else:
-            shown = f"{value[1]}" if name == "size" else value
-            note = "" if value is None else f" (toy default: {shown})"
-            choices = kind if isinstance(kind, tuple) else None
-            group.add_argument(f"--{flag}", type=str if choices else kind, choices=choices,
-                               metavar=None if choices else kind.__name__.replace("parse_", "").upper(),
-                               help=text + note)
+            group.add_argument(f"--{flag}", type=kind, metavar=METAVARS[kind], help=text + _default(name))
 
+
+def _default(name: str) -> str:
+    """What a setting is if it is not given, for the toy set and, if that differs, for other data."""
+    value, other = (v[1] if name == "size" else v for v in (getattr(TrainSettings(), name, None), REAL_DATA.get(name)))
+    if value is None:
+        return ""
+    return f" (default: {value})" if other in (None, value) else f" (default: {value}; with --data: {other})"
+
+
+METAVARS = {str: "NAME", int: "N", float: "X", parse_size: "SIZE"}
 
 GROUPS: dict[str, dict[str, tuple]] = {
     "data": {
         "data": (str, "folder of the assignment or an image folder with metadata.jsonl; none: the toy monsters"),
         "task": (TASKS, "what the pictures are conditioned on"),
-        "size": (parse_size, "pixels: 64, or WIDTHxHEIGHT"),
-        "flip": (bool, "also learn from mirrored pictures (toy default: yes)"),
+        "size": (parse_size, "pixels: 64, or WIDTHxHEIGHT; smaller square images keep theirs"),
+        "flip": (bool, "also learn from mirrored pictures (default: yes)"),
         "copies": (int, "augmented copies of each picture in the latent cache, made by --crop and --jitter"),
         "crop": (float, "least share of the area that a copy shows"),
         "jitter": (float, "how far brightness, contrast and saturation of a copy may change"),
