@@ -4,8 +4,10 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -28,13 +30,17 @@ def place(tmp_path_factory):
     return folder
 
 
+def environment(folder):
+    """A cache of its own and no network."""
+    return {**os.environ, "TINYLDM_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT)}
+
+
 def command(folder, script, *arguments, preexec=None):
-    """The script as a process in folder, with a cache of its own and no network."""
-    env = {**os.environ, "TINYLDM_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
-           "PYTHONPATH": str(ROOT)}
+    """The script as a process in folder, ended."""
     script = ["-m", "tinyldm"] if script == "tinyldm" else [str(ROOT / script)]
-    return subprocess.run([sys.executable, *script, *arguments], cwd=folder, env=env, capture_output=True, text=True,
-                          preexec_fn=preexec)
+    return subprocess.run([sys.executable, *script, *arguments], cwd=folder, env=environment(folder), text=True,
+                          capture_output=True, preexec_fn=preexec)
 
 
 def refused(done, *words):
@@ -90,6 +96,26 @@ def test_resume_goes_on_and_nothing_is_overwritten_unasked(place):
     refused(command(place, "train.py", "--resume", "--out", "runs/second", "--lr", "7"), "--lr 7", "0.001")
     refused(command(place, "train.py", "--data", "toy", "--out", "toy", "--overwrite", *SMALL), "toy", "no run folder")
     assert (place / "toy" / "train_info.json").is_file()
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_the_step_and_resume_goes_on(place):
+    env = environment(place)
+    run, log = place / "runs" / "stopped", place / "runs" / "stopped" / "log.csv"
+    arguments = [*SMALL, "--max-steps", "100000", "--data", "toy", "--out", str(run)]
+    process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *arguments], cwd=place, env=env,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and len(log.read_text().splitlines()) > 2) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in output
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    step = int(checkpoint.name.removeprefix("step-"))
+    assert step == len(log.read_text().splitlines()) - 1
+    done = command(place, "train.py", "--resume", "--out", str(run), "--max-steps", str(step + 1))
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
