@@ -1,0 +1,94 @@
+"""Scripts written for diffusers run with another import line, and give the same."""
+
+import runpy
+
+import pytest
+import torch
+
+diffusers = pytest.importorskip("diffusers")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__")
+
+SCRIPT = '''
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
+
+vae = AutoencoderKL.from_pretrained(root, subfolder="vae")
+unet = UNet2DConditionModel.from_pretrained(root, subfolder="unet")
+noise_scheduler = DDPMScheduler.from_pretrained(root, subfolder="scheduler")
+vae.requires_grad_(False)
+unet.train()
+g = torch.Generator().manual_seed(0)
+images = torch.rand(4, 3, 16, 16, generator=g) * 2 - 1
+text = torch.randn(4, 5, unet.config.cross_attention_dim, generator=g)
+null = torch.zeros_like(text)
+
+optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-3)
+losses = []
+for step in range(4):
+    latents = vae.encode(images).latent_dist.sample(generator=g) * vae.config.scaling_factor
+    noise = torch.randn(latents.shape, generator=g)
+    timesteps = torch.randint(0, noise_scheduler.config.num_train_timesteps, (len(latents),), generator=g).long()
+    noisy_latents = noise_scheduler.add_noise(latents, noise, timesteps)
+    model_pred = unet(noisy_latents, timesteps, encoder_hidden_states=text).sample
+    if noise_scheduler.config.prediction_type == "epsilon":
+        target = noise
+    elif noise_scheduler.config.prediction_type == "v_prediction":
+        target = noise_scheduler.get_velocity(latents, noise, timesteps)
+    loss = F.mse_loss(model_pred.float(), target.float())
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    losses.append(loss.item())
+unet.save_pretrained(f"{root}/trained")
+noise_scheduler.save_pretrained(f"{root}/trained_scheduler")
+
+unet = UNet2DConditionModel.from_pretrained(f"{root}/trained")
+results = []
+for kind in (DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler):
+    scheduler = kind.from_config(noise_scheduler.config)
+    scheduler.set_timesteps(10)
+    latents = torch.randn((2, unet.config.in_channels, 8, 8), generator=g) * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        latent_model_input = scheduler.scale_model_input(torch.cat([latents] * 2), t)
+        with torch.no_grad():
+            noise_pred = unet(latent_model_input, t, encoder_hidden_states=torch.cat([null[:2], text[:2]])).sample
+        noise_pred_uncond, noise_pred_text = noise_pred.chunk(2)
+        noise_pred = noise_pred_uncond + 2.0 * (noise_pred_text - noise_pred_uncond)
+        latents = scheduler.step(noise_pred, t, latents, generator=g).prev_sample if kind is DDPMScheduler else \\
+            scheduler.step(noise_pred, t, latents, return_dict=False)[0]
+    with torch.no_grad():
+        image = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+    results.append((image / 2 + 0.5).clamp(0, 1))
+'''
+
+CONDITIONAL = dict(
+    sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, cross_attention_dim=12,
+    down_block_types=("CrossAttnDownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "CrossAttnUpBlock2D"),
+    attention_head_dim=4)
+AUTOENCODER = dict(
+    block_out_channels=(16, 16), norm_num_groups=8, down_block_types=("DownEncoderBlock2D",) * 2,
+    up_block_types=("UpDecoderBlock2D",) * 2, sample_size=16)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_training_and_sampling(tmp_path, prediction):
+    torch.manual_seed(0)
+    made = {"unet": diffusers.UNet2DConditionModel(**CONDITIONAL), "vae": diffusers.AutoencoderKL(**AUTOENCODER),
+            "scheduler": diffusers.DDPMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
+                                                 prediction_type=prediction, timestep_spacing="leading")}
+    ran = {}
+    for library in ("diffusers", "tinyldm.compat"):
+        root = tmp_path / library
+        for name, part in made.items():
+            part.save_pretrained(root / name)
+        (root / "script.py").write_text(SCRIPT.replace("from diffusers import", f"from {library} import"))
+        ran[library] = runpy.run_path(str(root / "script.py"), {"root": str(root)})
+    theirs, ours = ran["diffusers"], ran["tinyldm.compat"]
+    assert type(ours["unet"]).__module__ == "tinyldm.compat.unet" != type(theirs["unet"]).__module__
+    torch.testing.assert_close(torch.tensor(ours["losses"]), torch.tensor(theirs["losses"]), rtol=1e-4, atol=0)
+    assert theirs["losses"][-1] != theirs["losses"][0]
+    for a, b in zip(ours["results"], theirs["results"], strict=True):
+        assert b.std() > 0.02
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-3)  # Adam divides rounding errors by small gradients

@@ -1,0 +1,24 @@
+"""The library under the names of diffusers: a script written for these classes runs after changing its import line.
+
+Only names, arguments, folders and weight names are translated; every number comes from diffusion, nn and frozen. An
+argument that is not supported raises and names itself. docs/compat.md tells where the results differ, and why.
+"""
+
+from importlib import import_module
+
+_HOME = {
+    "DDPMScheduler": "schedulers",
+    "DDIMScheduler": "schedulers",
+    "DPMSolverMultistepScheduler": "schedulers",
+    "UNet2DConditionModel": "unet",
+    "UNet2DModel": "unet",
+    "AutoencoderKL": "vae",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    """Imported when first asked for: only the autoencoder needs transformers."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it gives {', '.join(_HOME)}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,173 @@
+"""What schedulers and models share: settings that are checked, and folders that are read and written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from huggingface_hub import hf_hub_download
+from safetensors.torch import save_file
+
+from tinyldm.errors import InputError
+from tinyldm.frozen.vae_files import read_weights
+
+HUB = ("revision", "cache_dir", "local_files_only", "token", "force_download")
+# what the files of other schedulers say and these have no use for
+FOREIGN = {"skip_prk_steps", "interpolation_type", "timestep_type", "sigma_min", "sigma_max"}
+
+
+class Config(dict):
+    """Settings, read only: config.name or config["name"]; a UNet's also answers with the names of its UNetConfig.
+
+    defaulted: the names that nobody gave, which another class fills with defaults of its own
+    """
+
+    def __init__(self, values: dict, defaulted: frozenset = frozenset(), native=None):
+        super().__init__(values)
+        self.__dict__.update(defaulted=defaulted, native=native)
+
+    def __getattr__(self, name: str):
+        if name in self:
+            return self[name]
+        if name.startswith("__") or self.native is None:
+            raise AttributeError(f"no setting {name!r}")
+        return getattr(self.native, name)
+
+    def __reduce__(self):
+        return Config, (dict(self), self.defaulted, self.native)
+
+    def _read_only(self, *_):
+        raise TypeError("a config is read only; make a new object with from_config(config, name=value)")
+
+    __setattr__ = __setitem__ = __delitem__ = update = pop = setdefault = clear = _read_only
+
+
+class Configured:
+    """A class with the settings of one of diffusers'.
+
+    DEFAULTS: every setting, in diffusers' order
+    FIXED:    those that are supported with their default alone
+    ONLY:     those that are supported with some values
+    """
+
+    FILE = "config.json"
+    DEFAULTS: dict = {}
+    FIXED: tuple[str, ...] = ()
+    ONLY: dict[str, tuple] = {}
+
+    @classmethod
+    def settings(cls, args: tuple, given: dict) -> Config:
+        """The arguments of the constructor as a Config; one that is unknown or not supported raises, by its name."""
+        if len(args) > len(cls.DEFAULTS):
+            raise TypeError(f"{cls.__name__} takes {len(cls.DEFAULTS)} arguments, got {len(args)}")
+        positional = dict(zip(cls.DEFAULTS, args))
+        for name in given.keys() & positional:
+            raise TypeError(f"{cls.__name__}: argument {name!r} is given twice")
+        given = positional | given
+        for name, value in given.items():
+            if name not in cls.DEFAULTS:
+                raise TypeError(f"{cls.__name__}: argument {name!r} is not supported")
+            good = (cls.DEFAULTS[name],) if name in cls.FIXED else cls.ONLY.get(name)
+            if good is not None and value not in good:
+                expected = " or ".join(map(repr, good))
+                raise ValueError(f"{cls.__name__}: not supported: {name}={value!r}, expected {expected}")
+        return Config(cls.DEFAULTS | given, frozenset(cls.DEFAULTS.keys() - given))
+
+    @classmethod
+    def from_config(cls, config: dict, **changes):
+        """An object with the settings of config, of this class or another scheduler's; a key of neither raises.
+
+        What only another scheduler knows stays in the new config, so that it can be had back.
+        """
+        unused = getattr(config, "defaulted", ())
+        values = {k: v for k, v in config.items() if k not in unused and k[0] != "_"} | changes
+        others = cls.foreign()
+        for name in values.keys() - cls.DEFAULTS.keys() - others:
+            raise ValueError(f"{cls.__name__}: setting {name!r} is not supported")
+        made = cls(**{k: v for k, v in values.items() if k in cls.DEFAULTS})
+        kept = {k: v for k, v in values.items() if k not in cls.DEFAULTS}
+        made.config = Config(kept | made.config, made.config.defaulted, made.config.native)
+        return made
+
+    @classmethod
+    def foreign(cls) -> set[str]:
+        """Settings of other classes that from_config takes without a use for them."""
+        return set()
+
+    @classmethod
+    def load_config(cls, path: str | Path, subfolder: str | None = None, **hub) -> dict:
+        """The settings in a folder, or under a name of the hub."""
+        file = _find(path, subfolder, cls.FILE, hub)
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{file}: not JSON ({error})") from None
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, subfolder: str | None = None, **options):
+        """The object saved in a folder or under a name of the hub; options are the hub's, or change settings."""
+        hub = {name: options.pop(name) for name in HUB if name in options}
+        return cls.from_config(cls.load_config(path, subfolder, **hub), **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the settings, and a model's weights, where from_pretrained and diffusers find them."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        entries = {**self.config, "_class_name": type(self).__name__}
+        text = json.dumps(entries, indent=2, sort_keys=True, default=lambda array: array.tolist())
+        (folder / self.FILE).write_text(text + "\n", encoding="utf-8")
+
+    save_config = save_pretrained
+
+
+class ConfiguredModel(Configured):
+    """A network with such settings; its weights lie beside them."""
+
+    @classmethod
+    def from_pretrained(cls, path, subfolder=None, torch_dtype=torch.float32, variant=None, **options):
+        """The network in eval mode; every weight must be in the file, in its shape, and no other."""
+        hub = {name: options.pop(name) for name in HUB if name in options}
+        if options.pop("use_safetensors", True) is False:
+            raise ValueError(f"{cls.__name__}: not supported: use_safetensors=False")
+        with torch.device("meta"):
+            model = cls.from_config(cls.load_config(path, subfolder, **hub), **options)
+        name = f"diffusion_pytorch_model.{f'{variant}.' if variant else ''}safetensors"
+        file = _find(path, subfolder, name, hub)
+        weights = read_weights(file, {name: tuple(w.shape) for name, w in model.state_dict().items()})
+        model.load_state_dict(weights, assign=True)
+        return model.to(torch_dtype or torch.float32).eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """config.json and diffusion_pytorch_model.safetensors."""
+        super().save_pretrained(folder)
+        weights = {name: w.detach().cpu().contiguous() for name, w in self.state_dict().items()}
+        save_file(weights, Path(folder) / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are."""
+        return next(self.parameters()).dtype
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """How many numbers the weights are."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+
+
+def _find(path, subfolder: str | None, name: str, hub: dict) -> Path:
+    """A file in a folder, in the hub's cache or on the hub."""
+    folder = Path(path, subfolder or "")
+    if (folder / name).is_file():
+        return folder / name
+    if Path(path).is_dir():
+        raise InputError(f"{folder}: no {name} in it")
+    try:
+        return Path(hf_hub_download(str(path), name, subfolder=subfolder, **hub))
+    except Exception as error:  # the hub raises many kinds; each means that the file can't be had from there
+        why = str(error).split("\n")[0]
+        raise InputError(f"{path}: no such folder, and no {name} on the hub under this name ({why})") from None
