@@ -25,8 +25,8 @@ SCHEDULES = {
 }
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 SPACINGS = ("linspace", "leading", "trailing")
-CASES = [*itertools.product(("linear", "scaled_linear", "cosine"), PREDICTIONS), ("short", "epsilon"), ("table", "sample"),
-         ("zero_snr", "sample"), ("zero_snr", "v_prediction")]  # fmt: skip
+CASES = [*itertools.product(("linear", "scaled_linear", "cosine"), PREDICTIONS), ("short", "epsilon"),
+         ("table", "sample"), ("zero_snr", "sample"), ("zero_snr", "v_prediction")]  # fmt: skip
 
 
 def network(x, t):
@@ -78,8 +78,9 @@ def test_ddpm(schedule, prediction, double):
     for more in products(timestep_spacing=SPACINGS, variance_type=("fixed_small", "fixed_small_log", "fixed_large"),
                          clip=((True, 1.0), (True, 2.5), (False, 1.0)), steps=(1, 13)):
         n, (clip, bound) = more.pop("steps"), more.pop("clip")
-        ours, theirs = both("DDPMScheduler", **SCHEDULES[schedule], prediction_type=prediction, **more, clip_sample=clip,
-                            clip_sample_range=bound, steps_offset=more["timestep_spacing"] == "leading")
+        ours, theirs = both("DDPMScheduler", **SCHEDULES[schedule], prediction_type=prediction, **more,
+                            clip_sample=clip, clip_sample_range=bound,
+                            steps_offset=more["timestep_spacing"] == "leading")
         if n == 1 and more["timestep_spacing"] == "linspace":
             continue  # diffusers starts from t = 0, where there is no noise; see test_pitfall_02
         ours.set_timesteps(n)
@@ -153,8 +154,9 @@ def test_dpm_solver(schedule, prediction, algorithm, double):
             continue  # diffusers refuses the one, and errs in the other: see the next test
         if karras := more["timestep_spacing"] == "karras":
             more["timestep_spacing"] = "trailing"
-        more |= dict(solver_order=order, solver_type=kind, **SCHEDULES[schedule], prediction_type=prediction, algorithm_type=algorithm, lower_order_final=lower,
-                     euler_at_final=euler, final_sigmas_type=final, use_karras_sigmas=karras)
+        more |= dict(solver_order=order, solver_type=kind, prediction_type=prediction, algorithm_type=algorithm,
+                     lower_order_final=lower, euler_at_final=euler, final_sigmas_type=final, use_karras_sigmas=karras,
+                     **SCHEDULES[schedule])
         ours, theirs = both("DPMSolverMultistepScheduler", **more)
         theirs = Whole.from_config(theirs.config)
         ours.set_timesteps(n)
@@ -186,9 +188,10 @@ def test_third_order_of_the_sde(double):
             x = scheduler.step(x0, t, x, variance_noise=torch.zeros_like(x)).prev_sample
         return x
 
-    truth = end(diffusers.DPMSolverMultistepScheduler, 1, 999)
-    wrong = [(end(lib.DPMSolverMultistepScheduler, 3, 30) - truth).abs().max() for lib in (compat, diffusers)]
-    assert wrong[0] < 0.2 * wrong[1] and wrong[0] < 0.01
+    truth = end(diffusers.DPMSolverMultistepScheduler, 2, 999)
+    ours, theirs = ([(end(lib.DPMSolverMultistepScheduler, 3, n) - truth).abs().max() for n in (100, 200)]
+                    for lib in (compat, diffusers))  # fmt: skip
+    assert ours[1] < 0.2 * theirs[1] and ours[0] > 4 * ours[1] and theirs[0] < 3 * theirs[1]
 
 
 @pytest.mark.parametrize("n", [5, 10, 13, 50])
@@ -220,14 +223,16 @@ def test_pitfall_02_grids(name):
 def test_pitfall_03_karras_with_the_cosine_schedule(n):
     scheduler = compat.DPMSolverMultistepScheduler(beta_schedule="squaredcos_cap_v2", use_karras_sigmas=True)
     scheduler.set_timesteps(n)
-    assert len(scheduler.timesteps) == n and (scheduler.timesteps.diff() < 0).all() and (scheduler.sigmas.diff() < 0).all()
+    assert len(scheduler.timesteps) == n and (scheduler.timesteps.diff() < 0).all()
+    assert (scheduler.sigmas.diff() < 0).all()
     x = start()
     for t in scheduler.timesteps:
         x = scheduler.step(network(x, t), t, x).prev_sample
     assert x.isfinite().all()
 
 
-@pytest.mark.parametrize("more", [{}, {"use_karras_sigmas": True}, {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}])
+@pytest.mark.parametrize("more", [{}, {"use_karras_sigmas": True},
+                                  {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}])  # fmt: skip
 def test_pitfall_05_no_hidden_state(more):
     def steps(scheduler, seed, shape):
         g = torch.Generator().manual_seed(seed)
@@ -279,7 +284,8 @@ def test_noising(name, double):
     x0, noise, t = start(), start().flip(0), torch.tensor([0, 700])
     close(ours.add_noise(x0, noise, t), theirs.add_noise(x0, noise, t), name)
     close(ours.get_velocity(x0, noise, t), theirs.get_velocity(x0, noise, t), name)
-    half = ours.add_noise(torch.zeros(2, 999, dtype=torch.bfloat16), torch.ones(2, 999).bfloat16(), torch.tensor([0, 1]))
+    zeros, ones = torch.zeros(2, 999).bfloat16(), torch.ones(2, 999).bfloat16()
+    half = ours.add_noise(zeros, ones, torch.tensor([0, 1]))
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half[:, 0].double(), (1 - theirs.alphas_cumprod[:2]).sqrt(), rtol=0.01, atol=0)
 
@@ -287,7 +293,8 @@ def test_noising(name, double):
 def test_attributes_and_outputs():
     scheduler = compat.DDPMScheduler()
     assert len(scheduler) == scheduler.config.num_train_timesteps == scheduler.config["num_train_timesteps"] == 1000
-    assert scheduler.init_noise_sigma == 1.0 and scheduler.order == 1 and scheduler.timesteps.tolist() == [*range(999, -1, -1)]
+    assert scheduler.init_noise_sigma == 1.0 and scheduler.order == 1
+    assert scheduler.timesteps.tolist() == [*range(999, -1, -1)]
     x = start()
     assert scheduler.scale_model_input(x, 3) is x
     out = scheduler.step(x, 999, x, generator=torch.Generator().manual_seed(0))

@@ -65,8 +65,8 @@ for kind in (DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler):
 
 CONDITIONAL = dict(
     sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, cross_attention_dim=12,
-    down_block_types=("CrossAttnDownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "CrossAttnUpBlock2D"),
-    attention_head_dim=4)
+    down_block_types=("CrossAttnDownBlock2D", "AttnDownBlock2D"),
+    up_block_types=("AttnUpBlock2D", "CrossAttnUpBlock2D"), attention_head_dim=4)
 AUTOENCODER = dict(
     block_out_channels=(16, 16), norm_num_groups=8, down_block_types=("DownEncoderBlock2D",) * 2,
     up_block_types=("UpDecoderBlock2D",) * 2, sample_size=16)

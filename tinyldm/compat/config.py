@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from huggingface_hub import hf_hub_download
 from safetensors.torch import save_file
+from torch import Tensor
 
 from tinyldm.errors import InputError
 from tinyldm.frozen.vae_files import read_weights
 
+# of each class: its settings in diffusers' order, each with its default and, where not all are, the supported values
+SETTINGS: dict[str, dict[str, list]] = json.loads((Path(__file__).parent / "settings.json").read_text("utf-8"))
 HUB = ("revision", "cache_dir", "local_files_only", "token", "force_download")
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 # what the files of other schedulers say and these have no use for
 FOREIGN = {"skip_prk_steps", "interpolation_type", "timestep_type", "sigma_min", "sigma_max"}
+FOREIGN |= {name for kind, settings in SETTINGS.items() if "Scheduler" in kind for name in settings}
 
 
 class Config(dict):
-    """Settings, read only: config.name or config["name"]; a UNet's also answers with the names of its UNetConfig.
+    """Settings, read only: config.name or config["name"]; a model's also answers with the names of the library's own.
 
     defaulted: the names that nobody gave, which another class fills with defaults of its own
     """
@@ -43,36 +49,32 @@ class Config(dict):
     __setattr__ = __setitem__ = __delitem__ = update = pop = setdefault = clear = _read_only
 
 
-class Configured:
-    """A class with the settings of one of diffusers'.
+class Output(NamedTuple):
+    """What a network returns."""
 
-    DEFAULTS: every setting, in diffusers' order
-    FIXED:    those that are supported with their default alone
-    ONLY:     those that are supported with some values
-    """
+    sample: Tensor
+
+
+class Configured:
+    """An object with the settings of diffusers' class of the same name, in its folder."""
 
     FILE = "config.json"
-    DEFAULTS: dict = {}
-    FIXED: tuple[str, ...] = ()
-    ONLY: dict[str, tuple] = {}
+    foreign: set[str] = set()  # settings that from_config takes without a use for them
 
     @classmethod
     def settings(cls, args: tuple, given: dict) -> Config:
         """The arguments of the constructor as a Config; one that is unknown or not supported raises, by its name."""
-        if len(args) > len(cls.DEFAULTS):
-            raise TypeError(f"{cls.__name__} takes {len(cls.DEFAULTS)} arguments, got {len(args)}")
-        positional = dict(zip(cls.DEFAULTS, args))
-        for name in given.keys() & positional:
-            raise TypeError(f"{cls.__name__}: argument {name!r} is given twice")
+        known = SETTINGS[cls.__name__]
+        if len(args) > len(known) or given.keys() & (positional := dict(zip(known, args))):
+            raise TypeError(f"{cls.__name__}: too many arguments")
         given = positional | given
         for name, value in given.items():
-            if name not in cls.DEFAULTS:
+            if name not in known:
                 raise TypeError(f"{cls.__name__}: argument {name!r} is not supported")
-            good = (cls.DEFAULTS[name],) if name in cls.FIXED else cls.ONLY.get(name)
-            if good is not None and value not in good:
-                expected = " or ".join(map(repr, good))
+            if len(known[name]) > 1 and value not in known[name][1]:
+                expected = " or ".join(map(repr, known[name][1]))
                 raise ValueError(f"{cls.__name__}: not supported: {name}={value!r}, expected {expected}")
-        return Config(cls.DEFAULTS | given, frozenset(cls.DEFAULTS.keys() - given))
+        return Config({name: given.get(name, known[name][0]) for name in known}, frozenset(known.keys() - given))
 
     @classmethod
     def from_config(cls, config: dict, **changes):
@@ -80,20 +82,13 @@ class Configured:
 
         What only another scheduler knows stays in the new config, so that it can be had back.
         """
-        unused = getattr(config, "defaulted", ())
-        values = {k: v for k, v in config.items() if k not in unused and k[0] != "_"} | changes
-        others = cls.foreign()
-        for name in values.keys() - cls.DEFAULTS.keys() - others:
+        unset = getattr(config, "defaulted", ())
+        values = {k: v for k, v in config.items() if k not in unset and k[0] != "_"} | changes
+        for name in values.keys() - SETTINGS[cls.__name__].keys() - cls.foreign:
             raise ValueError(f"{cls.__name__}: setting {name!r} is not supported")
-        made = cls(**{k: v for k, v in values.items() if k in cls.DEFAULTS})
-        kept = {k: v for k, v in values.items() if k not in cls.DEFAULTS}
-        made.config = Config(kept | made.config, made.config.defaulted, made.config.native)
+        made = cls(**{k: v for k, v in values.items() if k in SETTINGS[cls.__name__]})
+        made.config = Config(values | made.config, made.config.defaulted, made.config.native)
         return made
-
-    @classmethod
-    def foreign(cls) -> set[str]:
-        """Settings of other classes that from_config takes without a use for them."""
-        return set()
 
     @classmethod
     def load_config(cls, path: str | Path, subfolder: str | None = None, **hub) -> dict:
@@ -112,11 +107,10 @@ class Configured:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the settings, and a model's weights, where from_pretrained and diffusers find them."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
         entries = {**self.config, "_class_name": type(self).__name__}
         text = json.dumps(entries, indent=2, sort_keys=True, default=lambda array: array.tolist())
-        (folder / self.FILE).write_text(text + "\n", encoding="utf-8")
+        Path(folder, self.FILE).write_text(text + "\n", encoding="utf-8")
 
     save_config = save_pretrained
 
@@ -125,15 +119,14 @@ class ConfiguredModel(Configured):
     """A network with such settings; its weights lie beside them."""
 
     @classmethod
-    def from_pretrained(cls, path, subfolder=None, torch_dtype=torch.float32, variant=None, **options):
-        """The network in eval mode; every weight must be in the file, in its shape, and no other."""
-        hub = {name: options.pop(name) for name in HUB if name in options}
-        if options.pop("use_safetensors", True) is False:
+    def from_pretrained(cls, path, subfolder=None, torch_dtype=None, variant=None, use_safetensors=True, **options):
+        """The network in eval mode, float32 unless told; every weight must be there, in its shape, and no other."""
+        if use_safetensors is False:
             raise ValueError(f"{cls.__name__}: not supported: use_safetensors=False")
+        hub = {name: options.pop(name) for name in HUB if name in options}
         with torch.device("meta"):
             model = cls.from_config(cls.load_config(path, subfolder, **hub), **options)
-        name = f"diffusion_pytorch_model.{f'{variant}.' if variant else ''}safetensors"
-        file = _find(path, subfolder, name, hub)
+        file = _find(path, subfolder, WEIGHTS.replace(".", f".{variant}.") if variant else WEIGHTS, hub)
         weights = read_weights(file, {name: tuple(w.shape) for name, w in model.state_dict().items()})
         model.load_state_dict(weights, assign=True)
         return model.to(torch_dtype or torch.float32).eval()
@@ -142,17 +135,10 @@ class ConfiguredModel(Configured):
         """config.json and diffusion_pytorch_model.safetensors."""
         super().save_pretrained(folder)
         weights = {name: w.detach().cpu().contiguous() for name, w in self.state_dict().items()}
-        save_file(weights, Path(folder) / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+        save_file(weights, Path(folder, WEIGHTS), metadata={"format": "pt"})
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What the weights are."""
-        return next(self.parameters()).dtype
+    device = property(lambda self: next(self.parameters()).device, doc="Where the weights are.")
+    dtype = property(lambda self: next(self.parameters()).dtype, doc="What the weights are.")
 
     def num_parameters(self, only_trainable: bool = False) -> int:
         """How many numbers the weights are."""

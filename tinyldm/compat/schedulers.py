@@ -26,23 +26,13 @@ from tinyldm.diffusion.schedule import CLEAN, Grid, Level, NoiseSchedule
 
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 KINDS = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
-BETAS = dict(num_train_timesteps=1000, beta_start=0.0001, beta_end=0.02, beta_schedule="linear", trained_betas=None)
-THRESHOLDING = dict(thresholding=False, dynamic_thresholding_ratio=0.995)
-ONLY = dict(beta_schedule=tuple(KINDS), prediction_type=tuple(PREDICTIONS),
-            timestep_spacing=("linspace", "leading", "trailing"))  # fmt: skip
 
 
 class StepOutput(NamedTuple):
     """What a step returns: x_s, and of DDPM and DDIM the x0 (clipped, if asked for) that it went towards."""
 
     prev_sample: Tensor
-    pred_original_sample: Tensor
-
-
-class SolverOutput(NamedTuple):
-    """What a step of the multistep solver returns."""
-
-    prev_sample: Tensor
+    pred_original_sample: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +61,7 @@ class Scheduler(Configured):
     """A noise schedule, the levels that a run visits, and steps between them."""
 
     FILE = "scheduler_config.json"
-    FIXED = ("thresholding",)
+    foreign = FOREIGN
     order = 1
     init_noise_sigma = 1.0
     extra = 0  # how many timesteps more the grid is laid out for
@@ -89,11 +79,6 @@ class Scheduler(Configured):
         self.alphas_cumprod = alpha_bar.float()
         self.alphas = torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]]).float()
         self.betas = 1 - self.alphas
-
-    @classmethod
-    def foreign(cls) -> set[str]:
-        """What other schedulers' files say."""
-        return FOREIGN.union(*(other.DEFAULTS for other in Scheduler.__subclasses__()))
 
     def __len__(self) -> int:
         return self.schedule.timesteps
@@ -166,52 +151,38 @@ class Scheduler(Configured):
         x = sample.to(dtype)
         return x, *to_x0_eps(model_output.to(dtype), x, now, self.prediction)
 
-    def _clipped(self, x0: Tensor) -> Tensor:
-        bound = self.config.clip_sample_range
-        return x0.clamp(-bound, bound) if self.config.clip_sample else x0
+    def _step(self, solver, model_output, timestep, sample, noise, return_dict, fit_eps=False):
+        """A step of a solver that remembers nothing."""
+        k = self._index(timestep)
+        now, nxt = self.levels[k : k + 2]
+        x, x0, eps = self._read(model_output, sample, now)
+        if self.config.clip_sample:
+            x0 = x0.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
+            eps = eps_of(x0, x, now) if fit_eps else eps
+        x_s, _ = solver.step(x, x0, eps, now, nxt, (), None if noise is None else noise.to(x))
+        out = StepOutput(x_s.to(sample.dtype), x0.to(sample.dtype))
+        return out if return_dict else tuple(out)
 
 
 class DDPMScheduler(Scheduler):
     """Ancestral sampling, and the noise of training."""
 
-    DEFAULTS = {**BETAS, "variance_type": "fixed_small", "clip_sample": True, "prediction_type": "epsilon",
-                **THRESHOLDING, "clip_sample_range": 1.0, "sample_max_value": 1.0, "timestep_spacing": "leading", "steps_offset": 0,
-                "rescale_betas_zero_snr": False}  # fmt: skip
-    ONLY = {**ONLY, "variance_type": ("fixed_small", "fixed_small_log", "fixed_large")}
-
     def step(self, model_output, timestep, sample, generator=None, return_dict=True):
         """From x_t to x_s, s the next timestep of the list; no noise on the last step, wherever it starts."""
-        k = self._index(timestep)
-        now, nxt = self.levels[k : k + 2]
-        x, x0, eps = self._read(model_output, sample, now)
-        x0 = self._clipped(x0)
-        noise = _noise(model_output, generator).to(x) if nxt.sigma > 0 else None
+        # drawn even where it is not used, as scripts count on the numbers that follow
+        noise = _noise(model_output, generator) if timestep > 0 else None
         solver = DDPM("large" if self.config.variance_type == "fixed_large" else "small")
-        x_s, _ = solver.step(x, x0, eps, now, nxt, (), noise)
-        out = StepOutput(x_s.to(sample.dtype), x0.to(sample.dtype))
-        return out if return_dict else tuple(out)
+        return self._step(solver, model_output, timestep, sample, noise, return_dict)
 
 
 class DDIMScheduler(Scheduler):
     """DDIM; each step goes to the next timestep of the list, where diffusers goes to timestep - T // n."""
 
-    DEFAULTS = {**BETAS, "clip_sample": True, "set_alpha_to_one": True, "steps_offset": 0, "prediction_type": "epsilon",
-                **THRESHOLDING, "clip_sample_range": 1.0, "sample_max_value": 1.0, "timestep_spacing": "leading",
-                "rescale_betas_zero_snr": False}  # fmt: skip
-    ONLY = ONLY
-
     def _end(self) -> Level:
         """Clean data, or the first level of training (set_alpha_to_one=False)."""
         return CLEAN if self.config.set_alpha_to_one else replace(self.schedule.level(0), t=-1.0)
 
-    @property
-    def final_alpha_cumprod(self) -> Tensor:
-        """alpha_bar where a run ends."""
-        return torch.tensor(self._end().alpha_bar)
-
-    def set_timesteps(self, num_inference_steps: int, device=None) -> None:
-        """Decide how many levels a run visits."""
-        super().set_timesteps(num_inference_steps, device)
+    final_alpha_cumprod = property(lambda self: torch.tensor(self._end().alpha_bar), doc="alpha_bar where a run ends.")
 
     def step(self, model_output, timestep, sample, eta=0.0, use_clipped_model_output=False, generator=None,
              variance_noise=None, return_dict=True):  # fmt: skip
@@ -220,18 +191,10 @@ class DDIMScheduler(Scheduler):
             raise ValueError("call set_timesteps before step")
         if generator is not None and variance_noise is not None:
             raise ValueError("step takes either generator or variance_noise")
-        k = self._index(timestep)
-        now, nxt = self.levels[k : k + 2]
-        x, x0, eps = self._read(model_output, sample, now)
-        x0 = self._clipped(x0)
-        if use_clipped_model_output:
-            eps = eps_of(x0, x, now)
-        if eta > 0:
-            variance_noise = _noise(model_output, generator) if variance_noise is None else variance_noise
-            variance_noise = variance_noise.to(x)
-        x_s, _ = DDIM(float(eta)).step(x, x0, eps, now, nxt, (), variance_noise)
-        out = StepOutput(x_s.to(sample.dtype), x0.to(sample.dtype))
-        return out if return_dict else tuple(out)
+        if eta > 0 and variance_noise is None:
+            variance_noise = _noise(model_output, generator)
+        return self._step(DDIM(float(eta)), model_output, timestep, sample, variance_noise, return_dict,
+                          use_clipped_model_output)  # fmt: skip
 
 
 class DPMSolverMultistepScheduler(Scheduler):
@@ -242,18 +205,6 @@ class DPMSolverMultistepScheduler(Scheduler):
     has the stochastic one here, where diffusers has a wrong sign.
     """
 
-    DEFAULTS = {**BETAS, "solver_order": 2, "prediction_type": "epsilon", **THRESHOLDING, "sample_max_value": 1.0,
-                "algorithm_type": "dpmsolver++", "solver_type": "midpoint", "lower_order_final": True,
-                "euler_at_final": False, "use_karras_sigmas": False, "use_exponential_sigmas": False,
-                "use_beta_sigmas": False, "use_lu_lambdas": False, "use_flow_sigmas": False, "flow_shift": 1.0,
-                "final_sigmas_type": "zero", "lambda_min_clipped": -math.inf, "variance_type": None,
-                "timestep_spacing": "linspace", "steps_offset": 0, "rescale_betas_zero_snr": False,
-                "use_dynamic_shifting": False, "time_shift_type": "exponential"}  # fmt: skip
-    FIXED = ("thresholding", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas", "flow_shift",
-             "use_dynamic_shifting", "time_shift_type")  # fmt: skip
-    ONLY = {**ONLY, "algorithm_type": ("dpmsolver++", "dpmsolver", "sde-dpmsolver++"), "solver_order": (1, 2, 3),
-            "solver_type": ("midpoint", "heun"), "final_sigmas_type": ("zero", "sigma_min"),
-            "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large")}  # fmt: skip
     extra = 1
 
     def __init__(self, *args, **settings):
@@ -325,7 +276,7 @@ class DPMSolverMultistepScheduler(Scheduler):
             x_s = (x_s + straight.step(x, x0, eps, now, nxt, line, variance_noise)[0]) / 2
         x_s = x_s.to(sample.dtype, copy=True)
         x_s._run = self._last = (self.levels, k + 1, left)
-        return SolverOutput(x_s) if return_dict else (x_s,)
+        return StepOutput(x_s) if return_dict else (x_s,)
 
     def _order(self, k: int, now: Level, nxt: Level) -> int:
         """The order of step k: at the end of runs of less than 15 steps it falls (lower_order_final)."""
