@@ -129,11 +129,12 @@ def _heads(kind: str, width: int, head_width: int | None) -> int:
     return width // (head_width or width)
 
 
-def from_native(c: UNetConfig) -> UNet2DConditionModel | UNet2DModel:
+def from_native(c: UNetConfig, sample_size=None) -> UNet2DConditionModel | UNet2DModel:
     """diffusers' kind of UNet that is the network of c, on the meta device; ValueError if there is none."""
     heads = c.middle_heads or c.heads[-1]
     settings = {theirs: getattr(c, ours) for ours, theirs in SAME.items()} | dict(
-        in_channels=c.in_channels + c.map_channels, down_block_types=tuple(DOWN[kind] for kind in c.attention),
+        sample_size=sample_size, in_channels=c.in_channels + c.map_channels,
+        down_block_types=tuple(DOWN[kind] for kind in c.attention),
         up_block_types=tuple(UP[kind] for kind in reversed(c.attention)),
         resnet_time_scale_shift="scale_shift" if c.scale_shift else "default",
         time_embedding_type="positional" if c.time_embedding == "sinusoidal" else "fourier")  # fmt: skip

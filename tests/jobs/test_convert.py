@@ -1,0 +1,119 @@
+"""Runs become folders of diffusers and come back; networks trained with diffusers become runs."""
+
+import argparse
+
+import pytest
+import torch
+
+from tinyldm.condition import Condition
+from tinyldm.data.formats import Prompt
+from tinyldm.data.transforms import load_image
+from tinyldm.diffusion.schedule import NoiseSchedule
+from tinyldm.errors import InputError
+from tinyldm.frozen.text import TextEncoder
+from tinyldm.frozen.vae import AutoencoderKL
+from tinyldm.jobs import convert
+from tinyldm.jobs.checkpoint import load_checkpoint, save_checkpoint
+from tinyldm.jobs.sampling import Drawing, sample_images
+from tinyldm.nn.unet import UNet, UNetConfig
+
+diffusers = pytest.importorskip("diffusers")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__")
+
+
+def scrambled(network):
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.copy_(torch.randn(p.shape, generator=g) * (0.3 if p.ndim == 1 else p[0].numel() ** -0.5))
+    return network.eval()
+
+
+def converted(source, out, *more):
+    parser = argparse.ArgumentParser()
+    convert.add_arguments(parser)
+    convert.run(parser.parse_args([str(source), "--out", str(out), *more]))
+
+
+def make_run(folder, config, **facts):
+    network = scrambled(UNet(config))
+    latents = {"mean": torch.rand(4, 1, 1), "std": torch.rand(4, 1, 1), "null.tokens": torch.randn(1, 3, 12)}
+    config = {"step": 70, "network": config.to_dict(), "schedule": NoiseSchedule(zero_snr=True).to_dict(),
+              "prediction": "v", "latent_shape": [4, 8, 8], "vae": "tiny", **facts}  # fmt: skip
+    weights = {"model": network.state_dict(), "latents": latents}
+    save_checkpoint(folder / "checkpoints" / "step-0000070", config, weights)
+    return network
+
+
+def test_a_run_and_back(tmp_path, capsys):
+    network = make_run(tmp_path / "run", UNetConfig(channels=(16, 32), attention=("none", "cross"), blocks=1, heads=4,
+                                                    token_dim=12, groups=8))  # fmt: skip
+    converted(tmp_path / "run", tmp_path / "folder")
+    assert "folder" in capsys.readouterr().out
+    theirs = diffusers.UNet2DConditionModel.from_pretrained(tmp_path / "folder", subfolder="unet").eval()
+    x, tokens, t = torch.randn(2, 4, 8, 8), torch.randn(2, 3, 12), torch.tensor([5, 700])
+    with torch.no_grad():
+        expected = network(x, t, Condition(tokens))
+        torch.testing.assert_close(theirs(x, t, tokens).sample, expected, rtol=1e-4, atol=1e-4)
+    scheduler = diffusers.DPMSolverMultistepScheduler.from_pretrained(tmp_path / "folder", subfolder="scheduler")
+    scheduler.set_timesteps(10)
+    schedule = NoiseSchedule(zero_snr=True)
+    assert scheduler.timesteps.tolist() == [level.t for level in schedule.grid(10)][:-1]
+    torch.testing.assert_close(scheduler.alphas_cumprod[:-1].double(), schedule.alpha_bar[:-1], rtol=1e-3, atol=1e-7)
+    assert scheduler.config.prediction_type == "v_prediction" and theirs.config.sample_size == 8
+
+    converted(tmp_path / "folder", tmp_path / "back")
+    before, after = load_checkpoint(tmp_path / "run"), load_checkpoint(tmp_path / "back")
+    assert before.config == after.config and before.schedule == after.schedule and before.path.name == after.path.name
+    assert torch.equal(before.mean, after.mean) and torch.equal(before.std, after.std)
+    assert torch.equal(before.null.tokens, after.null.tokens)
+    assert all(torch.equal(w, after.network.state_dict()[name]) for name, w in before.network.state_dict().items())
+
+
+def test_a_network_trained_with_diffusers(tmp_path):
+    vae, text = AutoencoderKL.load("tiny"), TextEncoder.load("tiny")
+    c = vae.latent_channels
+    unet = scrambled(diffusers.UNet2DConditionModel(
+        in_channels=c, out_channels=c, block_out_channels=(16, 32), norm_num_groups=8, layers_per_block=1,
+        cross_attention_dim=text.width, attention_head_dim=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D")))  # fmt: skip
+    unet.save_pretrained(tmp_path / "theirs" / "unet")
+    diffusers.DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False
+                            ).save_pretrained(tmp_path / "theirs" / "scheduler")  # fmt: skip
+    frozen = ["--vae", "tiny", "--text-encoder", "tiny"]
+    with pytest.raises(InputError, match="--size"):
+        converted(tmp_path / "theirs", tmp_path / "run", *frozen)
+    converted(tmp_path / "theirs", tmp_path / "run", *frozen, "--size", "48x32")
+    checkpoint = load_checkpoint(tmp_path / "run")
+    assert checkpoint.prediction == "eps" and checkpoint.schedule == NoiseSchedule("scaled_linear")
+    assert checkpoint.config["latent_shape"] == [c, 32 // vae.factor, 48 // vae.factor]
+    x, condition = torch.randn(1, c, 8, 8), text.encode(["a red bird"])
+    with torch.no_grad():
+        expected = unet(x, 500, condition.tokens).sample
+        got = checkpoint.network(x, 500, Condition(condition.tokens))
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    sample_images(tmp_path / "run", [Prompt("a.png", "a red bird")], tmp_path / "out", device="cpu",
+                  how=Drawing(steps=2, precision="float32"))  # fmt: skip
+    assert load_image(tmp_path / "out" / "a.png").size == (48, 32)
+
+
+def test_what_can_not_be_converted(tmp_path):
+    network = UNetConfig(channels=(16,), attention="cross", middle="self", heads=2, groups=8, token_dim=12)
+    make_run(tmp_path / "run", network)
+    with pytest.raises(InputError, match="mid_block.attentions.0"):
+        converted(tmp_path / "run", tmp_path / "out")
+    with pytest.raises(InputError, match="--vae"):
+        converted(tmp_path / "run", tmp_path / "out", "--vae", "tiny")
+    with pytest.raises(InputError, match="--out"):
+        converted(tmp_path / "run", tmp_path)
+    with pytest.raises(InputError, match="nothing"):
+        converted(tmp_path / "nothing", tmp_path / "out")
+    folder = tmp_path / "theirs"
+    diffusers.UNet2DModel(block_out_channels=(16,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+                          norm_num_groups=8).save_pretrained(folder / "unet")  # fmt: skip
+    diffusers.DDPMScheduler(trained_betas=[0.1] * 50).save_pretrained(folder / "scheduler")
+    with pytest.raises(InputError, match="trained_betas"):
+        converted(folder, tmp_path / "out")
+    (folder / "unet" / "config.json").write_text('{"_class_name": "UNet1DModel"}')
+    with pytest.raises(InputError, match="UNet1DModel"):
+        converted(folder, tmp_path / "out")
