@@ -25,8 +25,8 @@ class TrainSettings:
     text_encoder: str = "tiny"
     vae: str = "tiny"
     cfg_drop: float = 0.1
-    max_steps: int = 1000
-    batch_size: int = 64  # images an optimiser step, over all processes and accumulations
+    max_steps: int = 2000
+    batch_size: int = 32  # images an optimiser step, over all processes and accumulations
     accumulate: int = 1
     lr: float = 1e-3
     lr_schedule: str = "cosine"
@@ -45,8 +45,8 @@ class TrainSettings:
     crop: float = 1.0  # least share of the area
     jitter: float = 0.0
     copies: int = 0
-    sample_every: int = 250
-    save_every: int = 250
+    sample_every: int = 500
+    save_every: int = 500
     preview_guidance: float = 3.0
     skip_bad: bool = False
     seed: int = 0
@@ -99,11 +99,11 @@ class TrainSettings:
 
 
 REAL_DATA = dict(preset="base", size=(256, 256), text_encoder="openai/clip-vit-base-patch32",
-                 vae="CompVis/stable-diffusion-v1-4", max_steps=100_000, lr=1e-4, lr_schedule="constant",
+                 vae="CompVis/stable-diffusion-v1-4", max_steps=100_000, batch_size=64, lr=1e-4, lr_schedule="constant",
                  warmup=1000, sample_every=2000, save_every=2000)
 """Defaults for data of one's own: the assignment's frozen models, a network and a length for a GPU."""
 
-SMALL_LATENTS = dict(preset="toy", lr=1e-3, lr_schedule="cosine", max_steps=3000, warmup=100, sample_every=500,
+SMALL_LATENTS = dict(preset="toy", lr=1e-3, lr_schedule="cosine", max_steps=6000, batch_size=32, warmup=100, sample_every=500,
                      save_every=500)
 """Defaults for data of one's own under the tiny VAE at 64 pixels: the toy network, an hour on two cores."""
 

@@ -65,7 +65,7 @@ class Trainer:
         matrices = [p for p in network.parameters() if p.ndim > 1]
         vectors = [p for p in network.parameters() if p.ndim <= 1]  # norms and biases are not decayed
         self.optimizer = torch.optim.AdamW([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
-                                           lr=s.lr, betas=(0.9, 0.99), weight_decay=s.weight_decay)
+                                           lr=s.lr, betas=(0.9, 0.99), weight_decay=s.weight_decay, fused=True)
 
     def fit(self, stop: StopRequest = StopRequest()) -> bool:
         """Train to max_steps, or until stop is requested; either way the last step is saved. True if complete."""
@@ -161,8 +161,7 @@ class Trainer:
         moments = {key: part(key) for key in ("step", "exp_avg", "exp_avg_sq")}
         for name, p in self.network.named_parameters():
             if name in moments["step"]:
-                self.optimizer.state[p] = {key: moments[key][name].to("cpu" if key == "step" else p.device)
-                                           for key in moments}
+                self.optimizer.state[p] = {key: tensors[name].to(p.device) for key, tensors in moments.items()}
         saved = config["progress"]
         self.progress = Progress(**{**saved, "plateau": Plateau(**saved["plateau"])})
 
