@@ -176,3 +176,12 @@ def test_schedule_is_a_value():
 def test_impossible_schedules_are_refused(fields):
     with pytest.raises(ValueError):
         NoiseSchedule(**fields)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear", "scaled_linear"])
+def test_shift_multiplies_the_ratio_of_signal_to_noise(kind):
+    """2301.11093: log(alpha / sigma) moves by log(shift) at every t, as averaging over 1/shift^2 pixels would do."""
+    plain, shifted, t = NoiseSchedule(kind), NoiseSchedule(kind, shift=0.5), torch.arange(1000)
+    assert torch.allclose(shifted.lambda_(t), plain.lambda_(t) - math.log(2), rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match="shift is a factor above 0, got 0"):
+        NoiseSchedule(kind, shift=0)

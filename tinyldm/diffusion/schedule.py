@@ -64,6 +64,7 @@ class NoiseSchedule:
                 root of beta (2112.10752)
     beta_start, beta_end: ends of the linear kinds; None takes the published ones
     zero_snr:   rescale so that the last level is pure noise (2305.08891, algorithm 1)
+    shift:      factor of alpha / sigma at every level; below 1 for latents of many channels (2301.11093, eq. 4)
     """
 
     kind: str = "cosine"
@@ -71,8 +72,11 @@ class NoiseSchedule:
     beta_start: float | None = None
     beta_end: float | None = None
     zero_snr: bool = False
+    shift: float = 1.0
 
     def __post_init__(self):
+        if not self.shift > 0:
+            raise ValueError(f"shift is a factor above 0, got {self.shift}")
         if self.kind not in KINDS:
             raise ValueError(f"unknown schedule {self.kind!r}, expected one of {', '.join(KINDS)}")
         if self.kind not in BETAS and (self.beta_start, self.beta_end) != (None, None):
@@ -114,7 +118,7 @@ class NoiseSchedule:
         if self.zero_snr:  # 2305.08891, algorithm 1: shift the last alpha to 0, scale the first back
             alpha = alpha_bar.sqrt()
             alpha_bar = ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2
-        return alpha_bar
+        return self.shift**2 * alpha_bar / (self.shift**2 * alpha_bar + 1 - alpha_bar)
 
     @cached_property
     def _lambdas(self) -> Tensor:

@@ -40,6 +40,7 @@ class TrainSettings:
     prediction: str = "v"
     schedule: str = "cosine"
     zero_snr: bool = False
+    shift: float = 0.5  # of the schedule, for the twelve channels of the tiny VAE
     snr_gamma: float = 0.0  # 0: every t weighs the same
     flip: bool = True
     crop: float = 1.0  # least share of the area
@@ -64,7 +65,7 @@ class TrainSettings:
             need(getattr(self, name) >= 1, name, "1 or more")
         for name in ("warmup", "weight_decay", "snr_gamma", "copies", "preview_guidance", "seed"):
             need(getattr(self, name) >= 0, name, "0 or more")
-        for name in ("lr", "clip"):
+        for name in ("lr", "clip", "shift"):
             need(getattr(self, name) > 0, name, "a number above 0")
         need(0 <= self.cfg_drop <= 1, "cfg_drop", "a probability from 0 to 1")
         need(0 < self.lr_decay <= 1, "lr_decay", "a factor above 0, at most 1")
@@ -99,11 +100,11 @@ class TrainSettings:
 
 
 REAL_DATA = dict(preset="base", size=(256, 256), text_encoder="openai/clip-vit-base-patch32",
-                 vae="CompVis/stable-diffusion-v1-4", max_steps=100_000, batch_size=64, lr=1e-4, lr_schedule="constant",
+                 vae="CompVis/stable-diffusion-v1-4", max_steps=100_000, batch_size=64, shift=1.0, lr=1e-4, lr_schedule="constant",
                  warmup=1000, sample_every=2000, save_every=2000)
 """Defaults for data of one's own: the assignment's frozen models, a network and a length for a GPU."""
 
-SMALL_LATENTS = dict(preset="toy", lr=1e-3, lr_schedule="cosine", max_steps=6000, batch_size=32, warmup=100, sample_every=500,
+SMALL_LATENTS = dict(preset="toy", lr=1e-3, lr_schedule="cosine", max_steps=6000, batch_size=32, shift=0.5, warmup=100, sample_every=500,
                      save_every=500)
 """Defaults for data of one's own under the tiny VAE at 64 pixels: the toy network, an hour on two cores."""
 

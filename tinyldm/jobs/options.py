@@ -70,6 +70,7 @@ GROUPS: dict[str, dict[str, tuple]] = {
         "vae": (str, "tiny, or an AutoencoderKL: a hub name or a folder"),
         "prediction": (("eps", "x0", "v"), "what the network predicts"),
         "schedule": (("linear", "scaled_linear", "cosine"), "noise schedule"),
+        "shift": (float, "factor of the schedule's alpha / sigma: below 1 is more noise, for latents of many channels"),
         "zero-snr": (bool, "rescale the schedule to end in pure noise (2305.08891)"),
     },
     "training": {

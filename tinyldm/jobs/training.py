@@ -57,7 +57,7 @@ class Trainer:
             raise InputError(f"--batch-size {s.batch_size}: expected a multiple of {parts} "
                              f"(--accumulate {s.accumulate} x {workers.world} processes)")
         self.micro_batch = s.batch_size // parts
-        self.schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr)
+        self.schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
         torch.manual_seed(s.seed)
         network = UNet(network_config(s.preset, cache)).to(workers.device)
         self.network, self.ema = network, EMA(network, s.ema)
