@@ -35,19 +35,21 @@ def converted(source, out, *more):
     convert.run(parser.parse_args([str(source), "--out", str(out), *more]))
 
 
-def make_run(folder, config, **facts):
+def make_run(folder, config, schedule=NoiseSchedule(zero_snr=True), **facts):
     network = scrambled(UNet(config))
     latents = {"mean": torch.rand(4, 1, 1), "std": torch.rand(4, 1, 1), "null.tokens": torch.randn(1, 3, 12)}
-    config = {"step": 70, "network": config.to_dict(), "schedule": NoiseSchedule(zero_snr=True).to_dict(),
-              "prediction": "v", "latent_shape": [4, 8, 8], "vae": "tiny", **facts}  # fmt: skip
+    config = {"step": 70, "network": config.to_dict(), "schedule": schedule.to_dict(), "prediction": "v",
+              "latent_shape": [4, 8, 8], "vae": "tiny", **facts}  # fmt: skip
     weights = {"model": network.state_dict(), "latents": latents}
     save_checkpoint(folder / "checkpoints" / "step-0000070", config, weights)
     return network
 
 
-def test_a_run_and_back(tmp_path, capsys):
-    network = make_run(tmp_path / "run", UNetConfig(channels=(16, 32), attention=("none", "cross"), blocks=1, heads=4,
-                                                    token_dim=12, groups=8))  # fmt: skip
+@pytest.mark.parametrize("schedule", [NoiseSchedule(zero_snr=True), NoiseSchedule("linear", 500, beta_end=0.04),
+                                      NoiseSchedule(shift=0.5), NoiseSchedule(zero_snr=True, shift=0.5)])  # fmt: skip
+def test_a_run_and_back(tmp_path, capsys, schedule):
+    shape = dict(channels=(16, 32), attention=("none", "cross"), blocks=1, heads=4, token_dim=12, groups=8)
+    network = make_run(tmp_path / "run", UNetConfig(**shape), schedule)
     converted(tmp_path / "run", tmp_path / "folder")
     assert "folder" in capsys.readouterr().out
     theirs = diffusers.UNet2DConditionModel.from_pretrained(tmp_path / "folder", subfolder="unet").eval()
@@ -57,9 +59,8 @@ def test_a_run_and_back(tmp_path, capsys):
         torch.testing.assert_close(theirs(x, t, tokens).sample, expected, rtol=1e-4, atol=1e-4)
     scheduler = diffusers.DPMSolverMultistepScheduler.from_pretrained(tmp_path / "folder", subfolder="scheduler")
     scheduler.set_timesteps(10)
-    schedule = NoiseSchedule(zero_snr=True)
     assert scheduler.timesteps.tolist() == [level.t for level in schedule.grid(10)][:-1]
-    torch.testing.assert_close(scheduler.alphas_cumprod[:-1].double(), schedule.alpha_bar[:-1], rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(scheduler.alphas_cumprod[:-1].double(), schedule.alpha_bar[:-1], rtol=1e-3, atol=1e-6)
     assert scheduler.config.prediction_type == "v_prediction" and theirs.config.sample_size == 8
 
     converted(tmp_path / "folder", tmp_path / "back")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tinyldm.compat.schedulers import KINDS, PREDICTIONS, DDPMScheduler, DPMSolverMultistepScheduler, TableSchedule
 from tinyldm.compat.unet import UNet2DConditionModel, UNet2DModel, from_native
+from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.jobs.checkpoint import load_checkpoint, load_weights, read_config, read_tensors, save_checkpoint
 from tinyldm.jobs.config import parse_size
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
         if (source / "unet" / "config.json").is_file():
             to_run(source, out, options.vae, options.text_encoder, options.size)
         elif options.vae or options.text_encoder or options.size:
-            raise InputError(f"{source}: no unet/ in it; --vae, --text-encoder and --size are for a folder of diffusers")
+            raise InputError(f"{source}: no unet/ in it; --vae, --text-encoder and --size are for diffusers' folders")
         else:
             to_diffusers(source, out)
     except (ValueError, TypeError) as error:
@@ -52,17 +53,26 @@ def to_diffusers(source: Path, out: Path) -> None:
     _, height, width = checkpoint.config["latent_shape"]
     unet = from_native(checkpoint.network.config, sample_size=height if height == width else (height, width))
     unet.load_state_dict(checkpoint.network.state_dict(), assign=True)
-    schedule = checkpoint.schedule.to_dict()
-    betas = {name: schedule[name] for name in ("beta_start", "beta_end") if schedule[name] is not None}
     scheduler = DPMSolverMultistepScheduler(
-        num_train_timesteps=schedule["timesteps"], **betas, rescale_betas_zero_snr=schedule["zero_snr"],
-        beta_schedule={ours: theirs for theirs, ours in KINDS.items()}[schedule["kind"]], timestep_spacing="trailing",
+        **_betas(checkpoint.schedule), rescale_betas_zero_snr=checkpoint.schedule.zero_snr, timestep_spacing="trailing",
         prediction_type={ours: theirs for theirs, ours in PREDICTIONS.items()}[checkpoint.prediction])  # fmt: skip
     unet.save_pretrained(out / "unet")
     scheduler.save_pretrained(out / "scheduler")
     (out / OWN).mkdir()
     for name in ("config.json", "latents.safetensors"):
         shutil.copyfile(checkpoint.path / name, out / OWN / name)
+
+
+def _betas(schedule: NoiseSchedule) -> dict:
+    """The settings of diffusers' schedulers for a schedule: a table of betas where they know no other way."""
+    s = schedule
+    if s.shift != 1:
+        before = torch.cat([torch.ones(1), s.alpha_bar[:-1]])
+        betas = (1 - s.alpha_bar / before).clamp(max=1 - 1e-12)
+        return {"num_train_timesteps": s.timesteps, "trained_betas": betas.tolist()}
+    ends = {} if s.beta_start is None else {"beta_start": s.beta_start, "beta_end": s.beta_end}
+    kind = {ours: theirs for theirs, ours in KINDS.items()}[s.kind]
+    return {"num_train_timesteps": s.timesteps, "beta_schedule": kind, **ends}
 
 
 def to_run(source: Path, out: Path, vae: str | None, text_encoder: str | None, size: tuple[int, int] | None) -> None:
@@ -73,15 +83,19 @@ def to_run(source: Path, out: Path, vae: str | None, text_encoder: str | None, s
         raise InputError(f"{source / 'unet' / 'config.json'}: of class {name}, expected {' or '.join(kinds)}")
     unet = kinds[name].from_pretrained(source / "unet")
     scheduler = DDPMScheduler.from_pretrained(source / "scheduler")
-    if isinstance(scheduler.schedule, TableSchedule):
-        raise InputError(f"{source / 'scheduler'}: trained_betas are not supported in a run")
+    schedule = scheduler.schedule
     if (source / OWN).is_dir():
         if vae or text_encoder or size:
             raise InputError(f"{source}: was a run, which says --vae, --text-encoder and --size")
         config, latents = read_config(source / OWN), read_tensors(source / OWN / "latents.safetensors")
-    else:
+        was = NoiseSchedule.from_dict(config["schedule"])
+        if torch.allclose(was.alpha_bar, schedule.alpha_bar, atol=1e-9):
+            schedule = was
+    if isinstance(schedule, TableSchedule):
+        raise InputError(f"{source / 'scheduler'}: trained_betas are not supported in a run")
+    if not (source / OWN).is_dir():
         config, latents = _trained_elsewhere(unet, vae, text_encoder, size)
-    config |= {"schedule": scheduler.schedule.to_dict(), "prediction": scheduler.prediction}
+    config |= {"schedule": schedule.to_dict(), "prediction": scheduler.prediction}
     network = UNet(UNetConfig.from_dict(config["network"]))
     load_weights(network, unet.state_dict(), source / "unet")
     folder = out / "checkpoints" / f"step-{config['step']:07d}"
