@@ -4,19 +4,11 @@ import random
 
 import pytest
 import torch
+from scrambling import scrambled
 
 from tinyldm import compat
 
 diffusers = pytest.importorskip("diffusers")
-
-
-def scrambled(network, seed):
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, p in network.named_parameters():
-            size = 1 / p[0].numel() ** 0.5 if p.ndim > 1 else 0.4
-            p.copy_(torch.randn(p.shape, generator=g) * size + (p.ndim == 1 and "norm" in name))
-    return network.eval()
 
 
 def drawn(seed):
