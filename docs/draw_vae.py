@@ -7,7 +7,8 @@ from einops import rearrange
 from PIL import Image
 
 from tinyldm.frozen.vae import AutoencoderKL
-from tinyldm.jobs.autoencoder import monster_pictures, reconstruct
+from tinyldm.jobs.autoencoder import monster_pictures
+from tinyldm.scores.reconstruction import reconstruct
 from tinyldm.toy import pictures as procedural
 
 vae = AutoencoderKL.load("tiny").requires_grad_(False)

@@ -1,4 +1,4 @@
-"""PSNR against its definition and its known values; a short training; the files it leaves."""
+"""A short training of an autoencoder, and the files it leaves."""
 
 import csv
 
@@ -8,87 +8,16 @@ import torch
 from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
-from tinyldm.errors import InputError
 from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
-from tinyldm.jobs.autoencoder import (
-    augmented,
-    monster_pictures,
-    picture_psnr,
-    psnr,
-    reconstruct,
-    reconstruction_psnr,
-    to_batch,
-    to_pictures,
-    train_autoencoder,
-)
+from tinyldm.jobs.autoencoder import augmented, monster_pictures, train_autoencoder
 from tinyldm.jobs.cli import dispatch
+from tinyldm.scores.reconstruction import picture_scores, reconstruct, to_batch
 
 CONFIG = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 1, "mid_block_add_attention": False}
 
 
-class Shifted(AutoencoderKL):
-    """Reconstructs everything 8 steps of 255 too bright: a PSNR that is known."""
-
-    def decode(self, latents):
-        return self.seen + 16 / 255
-
-    def encode(self, images):
-        self.seen = images
-        return super().encode(images)
-
-
-def shifted():
-    torch.manual_seed(0)
-    return Shifted(AutoencoderConfig(**CONFIG)).eval()
-
-
 def noise_pictures(n=6, size=16):
     return np.random.default_rng(0).integers(0, 240, (n, size, size, 3), dtype=np.uint8)
-
-
-def test_psnr_of_known_errors():
-    a = torch.zeros(2, 3, 8, 8)
-    b = torch.stack([torch.full((3, 8, 8), 0.2), torch.full((3, 8, 8), -0.02)])
-    torch.testing.assert_close(psnr(a, b), torch.tensor([20.0, 40.0], dtype=torch.float64), rtol=1e-6, atol=0)
-    torch.testing.assert_close(psnr(b, a, span=0.2), psnr(a, b) - 20, rtol=1e-6, atol=1e-6)
-    assert psnr(a, a).isinf().all()
-
-
-def test_pictures_and_batches_are_inverse():
-    every = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(1, 16, 16, 3)
-    assert torch.equal(to_pictures(to_batch(every)), every)
-    assert to_batch(every).min() == -1 and to_batch(every).max() == 1
-
-
-def test_reconstruction_psnr_reads_a_folder(tmp_path):
-    expected = 20 * np.log10(255 / 8)
-    pictures = noise_pictures()
-    for k, picture in enumerate(pictures):
-        (tmp_path / "deeper").mkdir(exist_ok=True)
-        Image.fromarray(picture).save(tmp_path / ("deeper" if k % 2 else ".") / f"{k}.png")
-    for score in (reconstruction_psnr(shifted(), tmp_path), picture_psnr(shifted(), pictures)):
-        assert score.images == 6
-        assert score.mean == pytest.approx(expected) and score.pooled == pytest.approx(expected)
-    assert reconstruction_psnr(shifted(), tmp_path, size=8, limit=3).images == 3
-    Image.fromarray(pictures[0, :15]).save(tmp_path / "odd.png")
-    with pytest.raises(InputError, match="odd.png.*divisible by"):
-        reconstruction_psnr(shifted(), tmp_path)
-
-
-def test_pooled_is_not_the_mean():
-    pictures = noise_pictures(2)
-    vae = shifted()
-    vae.decode = lambda latents: vae.seen + torch.tensor([16 / 255, 0.0])[:, None, None, None]
-    score = picture_psnr(vae, pictures)
-    assert score.mean == float("inf") and score.pooled == pytest.approx(20 * np.log10(255 / 8) + 10 * np.log10(2))
-
-
-def test_a_folder_without_pictures(tmp_path):
-    with pytest.raises(InputError, match="no pictures"):
-        reconstruction_psnr(shifted(), tmp_path)
-    (tmp_path / "broken.png").write_bytes(b"no")
-    with pytest.raises(InputError, match="broken.png"):
-        reconstruction_psnr(shifted(), tmp_path)
 
 
 def test_augmentation_keeps_the_range_and_is_repeatable():
@@ -109,7 +38,7 @@ def test_training_improves_and_is_repeatable(tmp_path):
     assert float(rows[-1]["flat_mean"]) > float(rows[0]["flat_mean"]) + 1
     loaded = AutoencoderKL.load(tmp_path / "a")
     assert loaded.fingerprint == vae.fingerprint
-    assert picture_psnr(loaded, pictures[:8]).mean == pytest.approx(float(rows[-1]["flat_mean"]), abs=0.01)
+    assert picture_scores(loaded, pictures[:8]).mean == pytest.approx(float(rows[-1]["flat_mean"]), abs=0.01)
     with Image.open(tmp_path / "a" / "reconstructions.png") as grid:
         assert grid.size == (8 * 16, 2 * 16)
     assert not torch.equal(reconstruct(vae, pictures, noise=0.5), reconstruct(vae, pictures))
@@ -129,5 +58,5 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
 def test_the_tiny_vae_keeps_monsters_that_it_has_never_seen():
     vae = AutoencoderKL.load("tiny").requires_grad_(False)
     pictures = monster_pictures(64, "fresh", known=False)
-    assert picture_psnr(vae, pictures).mean >= 27
-    assert picture_psnr(vae, pictures, noise=0.1).mean > picture_psnr(vae, pictures).mean - 1  # a sampler errs a little
+    assert picture_scores(vae, pictures).mean >= 27
+    assert picture_scores(vae, pictures, noise=0.1).mean > picture_scores(vae, pictures).mean - 1  # a sampler errs a little

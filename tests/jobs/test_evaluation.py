@@ -1,18 +1,20 @@
 """Evaluation: names and counts come first, scores are shares that can be counted by hand."""
 
 import json
-from argparse import Namespace
+import shutil
+import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from tinyldm.errors import InputError
 from tinyldm.jobs import evaluation
-from tinyldm.jobs.cli import guarded
+from tinyldm.jobs.cli import Parser, guarded
 from tinyldm.jobs.evaluation import METRICS, evaluate, read_images, table
 from tinyldm.toy import attributes
-from tinyldm.toy.monsters import ATTRIBUTES
+from tinyldm.toy.monsters import ATTRIBUTES, draw, monsters
 
 MONSTERS = [dict(colour="red", shape="round", feature="horns", eyes=1, action="main"),
             dict(colour="blue", shape="round", feature="wings", eyes=2, action="move"),
@@ -48,19 +50,23 @@ def toy(tmp_path, monkeypatch):
 
 
 def test_toy_attributes_are_shares_of_the_images(toy):
-    scores = evaluate(toy / "samples", toy / "test.json", device="cpu")["toy attributes"]
+    scores = evaluate(toy / "samples", toy / "test.json", device="cpu", metrics=["toy attributes"])["toy attributes"]
     assert scores["generated"] == {"colour": 0.5, "shape": 1.0, "feature": 1.0, "eyes": 0.75, "action": 1.0}
     assert set(scores["real drawings"].values()) == {1.0}
-    assert scores["n"] == 4 and "AttributeNet" in scores["extractor"]
+    assert scores["value"] == pytest.approx((0.5 + 3 + 0.75) / 5)
+    assert scores["n"] == 4 and "AttributeNet" in scores["extractor"] and "64x64" in scores["preprocessing"]
 
 
 def test_the_report_names_what_made_it(toy, capsys):
-    options = Namespace(images=str(toy / "samples"), prompts=str(toy / "test.json"), vae=None, size=None, device="cpu",
-                        out=str(toy / "new" / "scores.json"), overwrite=False)  # fmt: skip
+    parser = Parser()
+    evaluation.add_arguments(parser)
+    options = parser.parse_args([str(toy / "samples"), "--prompts", str(toy / "test.json"), "--device", "cpu", "--out",
+                                 str(toy / "new" / "scores.json"), "--metrics", "toy attributes"])
     assert guarded(evaluation.run, options) == 0
     assert "generated" in capsys.readouterr().out
     report = json.loads((toy / "new" / "scores.json").read_text())
-    assert report["scores"]["toy attributes"]["n"] == 4 and report["versions"]["torch"] == torch.__version__
+    assert report["prompts"] == str(toy / "test.json") and report["scores"]["toy attributes"]["n"] == 4
+    assert report["versions"]["torch"] == torch.__version__
     assert guarded(evaluation.run, options) == 2
     assert "exists already" in capsys.readouterr().err
     options.overwrite = True
@@ -105,19 +111,29 @@ def test_reconstructions_are_scored_by_an_autoencoder(toy, monkeypatch):
     monkeypatch.setattr(AutoencoderKL, "load", lambda name: vae)
     scores = evaluate(toy / "samples", vae="some", size=16, device="cpu")
     assert list(scores) == ["reconstruction"] and scores["reconstruction"]["n"] == 4
+    assert scores["reconstruction"]["preprocessing"].startswith("squashed to 16x16")
     # white against what this random network makes of white, by hand
     with torch.no_grad():
         made = vae.decode(vae.encode(torch.ones(1, 3, 16, 16)).mean)
     error = (255 - ((made.clamp(-1, 1) + 1) * 127.5).round()).double().square().mean() / 255**2
-    assert scores["reconstruction"]["PSNR in dB"]["mean"] == pytest.approx(-10 * error.log10().item(), abs=1e-3)
-    both = evaluate(toy / "samples", toy / "test.json", vae="some", device="cpu")
+    assert scores["reconstruction"]["value"] == pytest.approx(-10 * error.log10().item(), abs=1e-3)
+    both = evaluate(toy / "samples", toy / "test.json", vae="some", device="cpu", metrics=["toy attributes"])
     assert list(both) == ["toy attributes"]
     assert "their reconstructions by VAE some" in both["toy attributes"]
 
 
 @pytest.mark.parametrize("arguments, said", [
     (dict(images="nowhere"), "nowhere: no such folder"),
-    (dict(), "nothing to score by: toy attributes needs --prompts"),
+    (dict(), "nothing to score by: fid needs --reference"),
+    (dict(reference="nowhere"), "nowhere: no such folder"),
+    (dict(reference="empty"), "empty: no images there, nor test_mu.npy and test_sigma.npy"),
+    (dict(reference="half"), "half: 3 of 4 images have no reference of their name: 1_main.png, .* leave clip-i out"),
+    (dict(reference="half", metrics=["clip-i"]), "--metrics clip-i: needs --reference FOLDER with an image of each"),
+    (dict(metrics=["clip-t"]), "--metrics clip-t: needs --prompts FILE"),
+    (dict(metrics=["beauty"]), "--metrics beauty: expected some of fid, pytorch-fid, clip-i"),
+    (dict(reference="samples", metrics=["reconstruction"], vae="tiny"), "reconstruction: needs --vae without"),
+    (dict(reference="samples", batch_size=0), "--batch-size 0: expected 1 or more"),
+    (dict(reference="samples"), "FID needs torchvision .*--metrics"),
     (dict(size=64), "--size 64: belongs to --vae"),
     (dict(vae="tiny", size=0), "--size 0: expected 1 or more"),
     (dict(prompts="nowhere.json"), "nowhere.json: no such file"),
@@ -125,16 +141,53 @@ def test_reconstructions_are_scored_by_an_autoencoder(toy, monkeypatch):
 ])  # fmt: skip
 def test_bad_input(toy, monkeypatch, arguments, said):
     monkeypatch.chdir(toy)
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    (toy / "empty").mkdir()
+    (toy / "half").mkdir()
+    shutil.copy(toy / "samples" / "0_main.png", toy / "half")
     with pytest.raises(InputError, match=said):
-        evaluate(**{"images": "samples", **arguments})
+        evaluate(**{"images": "samples", "device": "cpu", **arguments})
+
+
+def test_toys_are_scored_by_the_tiny_clip_and_without_inception(toy):
+    """The four images are white and equal, the references too."""
+    scores = evaluate(toy / "samples", toy / "test.json", reference=toy / "samples", device="cpu")
+    assert list(scores) == ["clip-i", "clip-t", "clip-fd", "cmmd", "toy attributes"]
+    assert scores["clip-i"]["value"] == pytest.approx(1) and scores["clip-fd"]["value"] == pytest.approx(0, abs=1e-6)
+    assert all(score["n"] == 4 and score["extractor"] and score["preprocessing"] for score in scores.values())
+    assert "CLIP tiny" in scores["clip-t"]["extractor"]
+
+
+def test_moments_beside_the_references_are_the_assignments(toy, monkeypatch):
+    """FID alone goes by test_mu.npy and test_sigma.npy; here with CLIP's network in Inception's place."""
+    from tinyldm.frozen.image import ClipScorer
+    from tinyldm.scores import comparison
+
+    files = [toy / "samples" / f"{k}_main.png" for k in range(4)]
+    for k, file in enumerate(files):
+        draw(monsters()[0][k], "stand").save(file)
+    extractor = comparison.clip_extractor(ClipScorer.load("tiny"), "tiny")
+    monkeypatch.setattr(comparison, "load_inception", lambda *a: extractor)
+    known = extractor.features(files)
+    (toy / "moments").mkdir()
+    np.save(toy / "moments" / "test_mu.npy", known.mean(0).numpy() + 2)
+    np.save(toy / "moments" / "test_sigma.npy", np.cov(known.numpy(), rowvar=False))
+    scores = evaluate(toy / "samples", reference=toy / "moments", device="cpu")
+    assert list(scores) == ["fid"] and scores["fid"]["reference"] == str(toy / "moments")
+    assert scores["fid"]["value"] == pytest.approx(4 * known.shape[1], rel=1e-4)  # the means are 2 apart everywhere
+    both = evaluate(toy / "samples", reference=toy / "samples", moments=toy / "moments", clip="tiny", device="cpu")
+    assert list(both) == ["fid", "pytorch-fid", "clip-i", "clip-fd", "cmmd"]
+    assert both["fid"]["value"] == pytest.approx(scores["fid"]["value"])
+    assert both["pytorch-fid"]["value"] == pytest.approx(0, abs=1e-4)
 
 
 def test_a_table_has_a_row_for_each_set():
     sets = {"a": {"p": 0.5, "q": 1.0}, "bb": {"p": 0.25, "q": 0.0}}
-    text = table({"m": {"n": 3, "extractor": "x", "size": None, **sets}})
+    facts = {"n": 3, "extractor": "x", "preprocessing": "long", "value": 0.75}
+    text = table({"m": {**facts, **sets}, "k": {"n": 1, "value": 2}})
     lines = [line.split() for line in text.splitlines()]
-    assert lines == [["m", "(n", "3,", "extractor", "x)"], ["p", "q"],
-                     ["a", "0.500", "1.000"], ["bb", "0.250", "0.000"]]  # fmt: skip
+    assert lines == [["m", "0.7500", "(n", "3,", "extractor", "x)"], ["p", "q"], ["a", "0.500", "1.000"],
+                     ["bb", "0.250", "0.000"], ["k", "2.0000", "(n", "1)"]]  # fmt: skip
 
 
 def test_every_metric_says_what_it_needs():
@@ -144,6 +197,6 @@ def test_every_metric_says_what_it_needs():
 def test_images_are_read_as_they_are(tmp_path):
     Image.new("RGB", (4, 2), (255, 0, 0)).save(tmp_path / "a.png")
     Image.new("RGBA", (4, 2), (0, 0, 0, 0)).save(tmp_path / "b.png")  # transparent: white
-    images = read_images(tmp_path, ["a.png", "b.png"])
+    images = read_images((tmp_path / "a.png", tmp_path / "b.png"))
     assert images.shape == (2, 3, 2, 4)
     assert images[0, :, 0, 0].tolist() == [1, -1, -1] and images[1].min() == 1

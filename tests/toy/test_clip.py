@@ -121,10 +121,8 @@ def test_scorer_prefers_the_true_caption():
     assert torch.allclose(similarity.abs().clamp(max=1), similarity.abs(), atol=1e-5)
 
 
-def test_scorer_sees_tensors_and_images_alike():
+def test_scorer_sees_large_images_as_it_sees_small_ones():
     scorer = ClipScorer.load("tiny")
     image = toy.draw(toy.monsters()[0][0], "stand")
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1
-    torch.testing.assert_close(scorer.images(pixels), scorer.images([image]))
     large = scorer.images([image.resize((256, 256), Image.Resampling.NEAREST)])
     assert (large @ scorer.images([image]).T).item() > 0.95

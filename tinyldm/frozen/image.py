@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from huggingface_hub import hf_hub_download
+from PIL import Image
 from torch import Tensor
 
 from tinyldm.frozen.loading import load_pretrained, load_weights
@@ -44,22 +45,28 @@ class ClipScorer:
         settings = load_pretrained(pixel_statistics, source, *NAMES)
         return cls(model, tokenizer, settings["image_mean"], settings["image_std"])
 
-    @torch.no_grad()
-    def images(self, images) -> Tensor:
-        """PIL images, or (b, 3, h, w) in [-1, 1], as unit vectors (b, d); squares are resized, others cropped first."""
-        if not isinstance(images, Tensor):
-            pixels = [torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 127.5 - 1 for image in images]
-            if len({p.shape for p in pixels}) > 1:
-                return torch.cat([self.images(p[None]) for p in pixels])
-            images = torch.stack(pixels)
-        h, w = images.shape[-2:]
-        side, size = min(h, w), self.model.config.vision_config.image_size
-        top, left = (h - side) // 2, (w - side) // 2
-        x = images[..., top : top + side, left : left + side].to(self.model.device).float() / 2 + 0.5
+    def prepare(self, image: Image.Image) -> Tensor:
+        """An image as the network's input (3, s, s), prepared as OpenAI's own code does: s = 224 for ViT-B/32.
+
+        The short side is resized to s on 8-bit colours by Pillow's bicubic filter, then the middle is cut out.
+        """
+        size = self.model.config.vision_config.image_size
+        side, image = min(image.size), image.convert("RGB")
         if side != size:
-            x = F.interpolate(x, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
-        views = self.model.vision_model(pixel_values=(x - self.mean) / self.std).pooler_output
-        return F.normalize(self.model.visual_projection(views), dim=-1)
+            image = image.resize(tuple(int(size * length / side) for length in image.size), Image.Resampling.BICUBIC)
+        left, top = (round((length - size) / 2) for length in image.size)
+        pixels = np.array(image.crop((left, top, left + size, top + size)))
+        return (torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 - self.mean.cpu()) / self.std.cpu()
+
+    @torch.no_grad()
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Prepared pixels (b, 3, s, s) as vectors (b, d) of the common space, not normalised."""
+        views = self.model.vision_model(pixel_values=pixels.to(self.model.device)).pooler_output
+        return self.model.visual_projection(views)
+
+    def images(self, images: list[Image.Image]) -> Tensor:
+        """Images as unit vectors (b, d)."""
+        return F.normalize(self.embed(torch.stack([self.prepare(image) for image in images])), dim=-1)
 
     @torch.no_grad()
     def texts(self, texts: list[str]) -> Tensor:

@@ -1,10 +1,9 @@
-"""Stage one: training an autoencoder on pictures, and measuring what its reconstructions keep."""
+"""Stage one: training an autoencoder on pictures."""
 
 from __future__ import annotations
 
 import csv
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -16,10 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tinyldm.data.transforms import load_image, resize
-from tinyldm.errors import InputError
 from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
 from tinyldm.jobs.ema import EMA
+from tinyldm.scores.reconstruction import picture_scores, reconstruct, to_batch
 from tinyldm.toy import pictures as procedural
 from tinyldm.toy.monsters import ACTIONS, draw, monsters
 
@@ -27,81 +25,6 @@ from tinyldm.toy.monsters import ACTIONS, draw, monsters
 TINY = {"block_out_channels": (16, 32, 96), "layers_per_block": 1, "norm_num_groups": 1,
         "mid_block_add_attention": False, "latent_channels": 12}  # fmt: skip
 MONSTERS = 0.5  # their share of the pictures that it learns from
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """PSNR in dB over a set of pictures: mean of the pictures' own PSNR, and PSNR of the pooled squared error."""
-
-    images: int
-    mean: float
-    pooled: float
-
-
-def psnr(a: Tensor, b: Tensor, span: float = 2.0) -> Tensor:
-    """Peak signal-to-noise ratio of each picture in dB; a, b: (b, ...); span: largest minus smallest possible value."""
-    error = (a.double() - b.double()).square().flatten(1).mean(1)
-    return 10 * torch.log10(span**2 / error)
-
-
-def to_batch(pictures: np.ndarray | Tensor) -> Tensor:
-    """uint8 (b, h, w, 3) to float (b, 3, h, w) in [-1, 1]."""
-    return torch.as_tensor(pictures).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
-
-
-def to_pictures(batch: Tensor) -> Tensor:
-    """The inverse of to_batch; values beyond [-1, 1] are clipped."""
-    return ((batch.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
-
-
-@torch.no_grad()
-def reconstruct(
-    vae: AutoencoderKL, pictures: np.ndarray | Tensor, batch_size: int = 64, noise: float = 0.0
-) -> Tensor:
-    """decode(mean) of uint8 pictures (n, h, w, 3), of the same shape and type, in float32.
-
-    noise: standard deviation of an error put on the latents, in units of their own; how a sampler's errors would look.
-    """
-    generator, device, parts = torch.Generator().manual_seed(0), vae.device, []
-    for batch in torch.as_tensor(pictures).split(batch_size):
-        z = vae.encode(to_batch(batch).to(device)).mean
-        if noise:
-            z = z + noise * z.std((0, 2, 3), keepdim=True) * torch.randn(z.shape, generator=generator).to(z)
-        parts.append(to_pictures(vae.decode(z)).cpu())
-    return torch.cat(parts)
-
-
-def picture_psnr(vae: AutoencoderKL, pictures: np.ndarray | Tensor, noise: float = 0.0) -> Reconstruction:
-    """PSNR of the 8-bit reconstructions of uint8 pictures (n, h, w, 3)."""
-    pictures = torch.as_tensor(pictures)
-    each = psnr(reconstruct(vae, pictures, noise=noise), pictures, span=255.0)
-    pooled = -10 * math.log10((10 ** (-each / 10)).mean().item() or math.exp(-99))
-    return Reconstruction(len(pictures), each.mean().item(), pooled)
-
-
-def reconstruction_psnr(
-    vae: AutoencoderKL, folder: str | Path, size: int | None = None, limit: int | None = None
-) -> Reconstruction:
-    """PSNR of the reconstructions of the pictures in folder, squashed to size x size (None: left as they are)."""
-    files = sorted(f for f in Path(folder).rglob("*") if f.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".bmp"))
-    if not files:
-        raise InputError(f"{folder}: no pictures there (expected .png, .jpg, .webp or .bmp files)")
-    scores, squares, files = [], [], files[:limit]
-    for start in tqdm(range(0, len(files), 64), desc="reconstructing", unit="batch"):
-        batch = torch.stack([_read(file, size, vae.factor) for file in files[start : start + 64]])
-        score = picture_psnr(vae, batch)
-        scores.append(score.mean * len(batch))
-        squares.append(10 ** (-score.pooled / 10) * len(batch))
-    n = len(files)
-    return Reconstruction(n, sum(scores) / n, -10 * math.log10(sum(squares) / n))
-
-
-def _read(file: Path, size: int | None, factor: int) -> Tensor:
-    image = load_image(file)
-    image = image if size is None else resize(image, size)
-    if image.width % factor or image.height % factor:
-        raise InputError(f"{file}: {image.width}x{image.height}, expected sides divisible by {factor} (give a --size)")
-    return torch.from_numpy(np.array(image))
 
 
 def augmented(batch: Tensor, generator: torch.Generator) -> Tensor:
@@ -213,7 +136,7 @@ def train_tiny(out: str | Path, steps: int = 5000, seed: int = 0, count: int = 2
 def save(vae: AutoencoderKL, out: Path, step: int, held_out: dict[str, np.ndarray]):
     """Write vae, a line of scores.csv and reconstructions.png to the folder out."""
     out.mkdir(parents=True, exist_ok=True)
-    scores = {name: picture_psnr(vae, pictures) for name, pictures in held_out.items()}
+    scores = {name: picture_scores(vae, pictures) for name, pictures in held_out.items()}
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()  # it would tear the bar of the training
     vae.save_pretrained(out)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Callable
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 import tinyldm
 from tinyldm.data.cache import replacing
@@ -20,80 +19,122 @@ from tinyldm.data.transforms import load_image, to_tensor
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 from tinyldm.jobs.outputs import RECORD
+from tinyldm.scores.comparison import CLIP, Comparison
+from tinyldm.scores.distances import MOMENTS
+from tinyldm.scores.files import check_sizes, image_files, some
 from tinyldm.toy import attributes
 
 EXAMPLES = """examples:
   python sample.py --prompts data/toy/test.json --out samples/test
   python -m tinyldm evaluate samples/test --prompts data/toy/test.json     are the toy monsters what was asked for?
+  python -m tinyldm evaluate submission --prompts test.json --reference test --out scores.json     an assignment's rules
+  python -m tinyldm evaluate submission --reference photos --metrics clip-fd cmmd     no need of torchvision
   python -m tinyldm evaluate photos --vae tiny --size 64                   what does the autoencoder keep of these?
 """
 DRAWINGS = 2000  # fresh real drawings that show what the attribute classifier itself can read
+MEASURED = ("torch", "torchvision", "transformers", "pillow", "numpy")  # packages that a score may depend on
 
 
 @dataclass(frozen=True)
-class Job:
-    """What an evaluation is given. prompts: those of the file prompts_file, each with its image in the folder."""
+class Job(Comparison):
+    """What an evaluation is given: a comparison; the file of prompts and what it says, one for each of files; a VAE."""
 
-    images: Path
+    images: Path = Path()
     prompts_file: Path | None = None
     prompts: tuple[Prompt, ...] = ()
     vae: str | None = None
     size: int | None = None
-    device: torch.device = torch.device("cpu")
+
+    @property
+    def of_toys(self) -> bool:
+        """Whether the prompts are the toy set's, which attributes.json explains."""
+        return self.prompts_file is not None and self.prompts_file.with_name("attributes.json").is_file()
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A way to score: what it needs, in words; whether a job has that; and the scores, always with n and extractor."""
+    """A way to score: what it needs, in words; whether a job has that; the scores; which value is the best.
+
+    score returns n, extractor, preprocessing, the headline number as "value", and rows (name -> column -> number).
+    """
 
     needs: str
     applies: Callable[[Job], object]
     score: Callable[[Job], dict]
+    best: str = "highest"
 
 
 def evaluate(images: str | Path, prompts: str | Path | None = None, vae: str | None = None, size: int | None = None,
-             device: str = "auto") -> dict:
-    """The scores of a folder of images, metric -> values, by every metric that applies."""
-    images = Path(images)
-    if not images.is_dir():
-        raise InputError(f"{images}: no such folder; expected one with images")
+             device: str = "auto", *, reference: str | Path | None = None, moments: str | Path | None = None,
+             metrics: list[str] | None = None, clip: str | None = None, inception: str | None = None,
+             pytorch_fid: str | None = None, batch_size: int = 64, shared: dict | None = None) -> dict:
+    """The scores of a folder of images, metric -> values, by the metrics named, or by every one that applies."""
+    images, reference = Path(images), Path(reference) if reference is not None else None
     if size is not None and (vae is None or prompts is not None):
         raise InputError(f"--size {size}: belongs to --vae without --prompts, the test of an autoencoder")
-    if size is not None and size < 1:
-        raise InputError(f"--size {size}: expected 1 or more")
+    for name, value in {"size": size, "batch-size": batch_size}.items():
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value}: expected 1 or more")
+    files, references = image_files(images), image_files(reference) if reference is not None else ()
     wanted = read_prompts(prompts) if prompts is not None else []
     record = read_json(images / RECORD, dict) if (images / RECORD).is_file() else {}  # sample.py's
-    check_images(images, wanted, record)
-    vae = vae if vae is not None or prompts is None else record.get("vae")
-    job = Job(images, Path(prompts) if prompts is not None else None, tuple(wanted), vae, size, pick_device(device))
-    chosen = {name: metric for name, metric in METRICS.items() if metric.applies(job)}
+    if wanted:
+        check_prompted(images, wanted, record)
+        files = tuple(images / prompt.name for prompt in wanted)
+    if moments is None and reference is not None and any((reference / name).exists() for name in MOMENTS):
+        moments = reference
+    if reference is not None and not references and moments != reference:
+        raise InputError(f"{reference}: no images there, nor {' and '.join(MOMENTS)}")
+    prompts = Path(prompts) if prompts is not None else None
+    job = Job(files, tuple(prompt.text for prompt in wanted), reference, references, Path(moments) if moments else None,
+              clip or CLIP, {"torchvision": inception, "pytorch-fid": pytorch_fid}, batch_size, pick_device(device),
+              {} if shared is None else shared, images, Path(prompts) if prompts is not None else None, tuple(wanted),
+              record.get("vae") if vae is None and prompts is not None else vae, size)
+    job = replace(job, clip="tiny") if clip is None and job.of_toys else job
+    chosen = choose(job, metrics)
+    if chosen != ["reconstruction"]:  # which says itself what it can't read
+        check_sizes(files)
+    return {name: METRICS[name].score(job) for name in chosen}
+
+
+def choose(job: Job, asked: list[str] | None) -> list[str]:
+    """The metrics asked for, which must apply, or else all that do; Inception, which knows photos, scores no toys."""
+    for name in asked or ():
+        if name not in METRICS:
+            raise InputError(f"--metrics {name}: expected some of {', '.join(METRICS)}")
+        if not METRICS[name].applies(job):
+            raise InputError(f"--metrics {name}: needs {METRICS[name].needs}")
+    applying = [name for name, metric in METRICS.items() if metric.applies(job)]
+    chosen = asked or [name for name in applying if not (job.of_toys and "fid" in name)]
     if not chosen:
         raise InputError("nothing to score by: " + "; ".join(f"{name} needs {m.needs}" for name, m in METRICS.items()))
-    return {name: metric.score(job) for name, metric in chosen.items()}
+    if not asked or "clip-i" in asked:
+        check_pairs(job)
+    return chosen
 
 
-def check_images(folder: Path, prompts: list[Prompt], record: dict):
+def check_prompted(folder: Path, prompts: list[Prompt], record: dict):
     """Every prompt must have its image, drawn from its text as far as that is known."""
     missing = [prompt.name for prompt in prompts if not (folder / prompt.name).is_file()]
     if missing:
-        rest = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        some = ", ".join(missing[:5])
-        raise InputError(f"{folder}: {len(missing)} of {len(prompts)} images are missing: {some}{rest}")
+        raise InputError(f"{folder}: {len(missing)} of {len(prompts)} images are missing: {some(missing)}")
     for prompt in prompts:
         drawn = record.get("images", {}).get(prompt.name, prompt.text)
         if drawn != prompt.text:
             raise InputError(f"{folder / prompt.name}: was drawn from {drawn!r}, but the prompt is {prompt.text!r}")
 
 
-def read_images(folder: Path, names: list[str]) -> Tensor:
-    """The images of these names, (n, 3, h, w) in [-1, 1]; all must be of one size."""
-    images = []
-    for name in tqdm(names, "reading images", unit="image", disable=len(names) < 500):
-        images.append(to_tensor(load_image(folder / name)))
-        if images[-1].shape != images[0].shape:
-            (h, w), (height, width) = images[-1].shape[1:], images[0].shape[1:]
-            raise InputError(f"{folder / name}: is {w}x{h}, expected {width}x{height} as {names[0]}")
-    return torch.stack(images)
+def check_pairs(job: Job):
+    """Where some images have a reference of their name, all must: half a set would be compared with half of another."""
+    missing = job.unpaired
+    if job.references and 0 < len(missing) < len(job.files):
+        raise InputError(f"{job.reference}: {len(missing)} of {len(job.files)} images have no reference of their name: "
+                         f"{some(missing)}; complete it, or leave clip-i out with --metrics")
+
+
+def read_images(files: tuple[Path, ...]) -> Tensor:
+    """The images of files of one size, (n, 3, h, w) in [-1, 1]."""
+    return torch.stack([to_tensor(load_image(file)) for file in files])
 
 
 def toy_truth(job: Job) -> dict[str, list[int]]:
@@ -113,15 +154,17 @@ def toy_truth(job: Job) -> dict[str, list[int]]:
 def attribute_scores(job: Job) -> dict:
     """The share of the images whose attributes are read as asked for; beside it, what the reader can do at its best."""
     truth = toy_truth(job)
-    images = read_images(job.images, [prompt.name for prompt in job.prompts])
-    net = attributes.load_classifier(job.device)
+    images = read_images(job.files)
+    net = job.once("attributes", lambda: attributes.load_classifier(job.device))
     drawings, labels = attributes.drawings(DRAWINGS, seed=2_000_000)  # the classifier was trained on others
+    found = attributes.accuracy(net.read(images), truth)
     scores = {"n": len(images), "extractor": f"AttributeNet {attributes.version()}",
-              "generated": attributes.accuracy(net.read(images), truth),
+              "preprocessing": f"{attributes.SIZE}x{attributes.SIZE} (tensor, bilinear, antialiased)",
+              "value": sum(found.values()) / len(found), "generated": found,
               "real drawings": attributes.accuracy(net.read(attributes.from_bytes(drawings)), labels)}
     if job.vae is not None:
         from tinyldm.frozen.vae import AutoencoderKL
-        from tinyldm.jobs.autoencoder import reconstruct
+        from tinyldm.scores.reconstruction import reconstruct
 
         pictures = reconstruct(AutoencoderKL.load(job.vae).to(job.device), drawings.permute(0, 2, 3, 1))
         again = attributes.from_bytes(pictures.permute(0, 3, 1, 2))
@@ -130,35 +173,46 @@ def attribute_scores(job: Job) -> dict:
 
 
 def reconstruction_scores(job: Job) -> dict:
-    """PSNR of an autoencoder's reconstructions of the images in the folder."""
+    """PSNR and SSIM of an autoencoder's reconstructions of the images in the folder."""
     from tinyldm.frozen.vae import AutoencoderKL
-    from tinyldm.jobs.autoencoder import reconstruction_psnr
+    from tinyldm.scores.reconstruction import folder_scores
 
     vae = AutoencoderKL.load(job.vae).to(job.device)
-    result = asdict(reconstruction_psnr(vae, job.images, job.size))
-    return {"n": result.pop("images"), "extractor": f"VAE {job.vae} {vae.fingerprint[:16]}", "size": job.size,
-            "PSNR in dB": result}
+    kept = folder_scores(vae, job.images, job.size, batch_size=job.batch_size)
+    return {"n": kept.images, "extractor": f"VAE {job.vae} {vae.fingerprint[:16]}",
+            "preprocessing": f"squashed to {job.size}x{job.size} (Pillow, bicubic)" if job.size else "none",
+            "value": kept.mean, "reconstructions": {"PSNR": kept.mean, "pooled": kept.pooled, "SSIM": kept.ssim}}
 
 
-METRICS = {
+METRICS = {  # where a way to score is added
+    "fid": Metric("--reference FOLDER of images, or --moments", lambda job: job.references or job.moments,
+                  lambda job: job.frechet_distance("torchvision"), best="lowest"),
+    "pytorch-fid": Metric("--reference FOLDER of images", lambda job: job.references,
+                          lambda job: job.frechet_distance("pytorch-fid"), best="lowest"),
+    "clip-i": Metric("--reference FOLDER with an image of each name", lambda job: job.files and not job.unpaired,
+                     Job.clip_i),
+    "clip-t": Metric("--prompts FILE", lambda job: job.prompts, Job.clip_t),
+    "clip-fd": Metric("--reference FOLDER of images", lambda job: job.references,
+                      lambda job: job.frechet_distance("clip"), best="lowest"),
+    "cmmd": Metric("--reference FOLDER of images", lambda job: job.references, Job.cmmd, best="lowest"),
     "toy attributes": Metric("--prompts of the toy set (with attributes.json beside them)",
-                             lambda job: job.prompts_file and job.prompts_file.with_name("attributes.json").is_file(),
-                             attribute_scores),
-    "reconstruction": Metric("--vae without --prompts", lambda job: job.vae and not job.prompts_file,
-                             reconstruction_scores),
+                             lambda job: job.of_toys, attribute_scores),
+    "reconstruction": Metric("--vae without --prompts and --reference",
+                             lambda job: job.vae and not job.prompts_file and not job.reference, reconstruction_scores),
 }  # fmt: skip
 
 
 def table(scores: dict) -> str:
-    """The scores of each metric as text: facts in its first line, then a column for each value, a row for each set."""
+    """The scores of each metric as text: its number and facts in a line, then a column for each value, a row a set."""
     lines = []
     for metric, values in scores.items():
         rows = {name: value for name, value in values.items() if isinstance(value, dict)}
-        facts = ", ".join(f"{k} {v}" for k, v in values.items() if not isinstance(v, dict) and v is not None)
-        columns = list(next(iter(rows.values())))
-        wide = max(map(len, rows))
-        lines += [f"{metric} ({facts})", " " * (wide + 2) + "".join(f"{c:>10}" for c in columns)]
-        lines += [f"  {name:<{wide}}" + "".join(f"{row[c]:>10.3f}" for c in columns) for name, row in rows.items()]
+        facts = ", ".join(f"{k} {v}" for k, v in values.items() if k not in (*rows, "value", "preprocessing"))
+        lines.append(f"{metric:<14} {values['value']:>9.4f}  ({facts})")
+        if rows:
+            columns, wide = list(next(iter(rows.values()))), max(map(len, rows))
+            lines.append(" " * (wide + 2) + "".join(f"{c:>10}" for c in columns))
+            lines += [f"  {name:<{wide}}" + "".join(f"{row[c]:>10.3f}" for c in columns) for name, row in rows.items()]
     return "\n".join(lines)
 
 
@@ -166,13 +220,25 @@ def add_arguments(parser):
     """The options of python -m tinyldm evaluate."""
     parser.epilog = EXAMPLES
     parser.add_argument("images", metavar="IMAGES", help="the folder of images to score")
-    parser.add_argument("--prompts", metavar="FILE", help="what the images were to show: test.json, .csv or .txt")
-    parser.add_argument("--vae", metavar="NAME", help="score this autoencoder's reconstructions of the images; with "
-                        "--prompts: of real drawings, as a ceiling (default there: the one that drew the images)")
-    parser.add_argument("--size", type=int, help="with --vae: squash the images to this many pixels first")
-    parser.add_argument("--out", metavar="FILE", help="also write the scores there, as JSON (such as scores.json)")
-    parser.add_argument("--overwrite", action="store_true", help="replace that file")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    given = parser.add_argument_group("what to compare with")
+    given.add_argument("--prompts", metavar="FILE", help="what the images were to show: test.json, .csv or .txt")
+    given.add_argument("--reference", metavar="DIR", help="real images; or test_mu.npy and test_sigma.npy, or both")
+    given.add_argument("--moments", metavar="DIR", help="test_mu.npy and test_sigma.npy, if they lie elsewhere")
+    given.add_argument("--vae", metavar="NAME", help="score this autoencoder's reconstructions of the images; with "
+                       "--prompts: of real drawings, as a ceiling (default there: the one that drew the images)")
+    given.add_argument("--size", type=int, help="with --vae: squash the images to this many pixels first")
+    how = parser.add_argument_group("how")
+    how.add_argument("--metrics", nargs="+", metavar="NAME", help="some of " + ", ".join(
+        f"{name!r}" if " " in name else name for name in METRICS) + " (default: all that what is given allows; for toy "
+        "prompts without those of Inception)")
+    how.add_argument("--clip", metavar="NAME", help=f"tiny, a hub name or a folder (default: {CLIP}; tiny for toys)")
+    how.add_argument("--inception", metavar="FILE", help="torchvision's weights, for fid (default: torch.hub's cache)")
+    how.add_argument("--pytorch-fid", metavar="FILE", help="pytorch-fid's weights (default: torch.hub's cache)")
+    how.add_argument("--batch-size", type=int, default=64, help="images at a time")
+    how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    out = parser.add_argument_group("where to")
+    out.add_argument("--out", metavar="FILE", help="also write the scores there, as JSON (such as scores.json)")
+    out.add_argument("--overwrite", action="store_true", help="replace that file")
 
 
 def run(options):
@@ -182,12 +248,22 @@ def run(options):
         raise InputError(f"{out}: exists already; give another --out, or --overwrite")
     if options.overwrite and out is None:
         raise InputError("--overwrite: there is nothing to overwrite without --out")
-    scores = evaluate(options.images, options.prompts, options.vae, options.size, options.device)
+    given = {name: value for name, value in vars(options).items() if name not in ("command", "out", "overwrite")}
+    scores = evaluate(**given)
     print(table(scores))
     if out is not None:
-        versions = {"tinyldm": tinyldm.__version__, "python": platform.python_version(),
-                    **{name: version(name) for name in ("torch", "transformers", "pillow", "numpy")}}
-        report = {"images": options.images, "prompts": options.prompts, "scores": scores, "versions": versions}
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(out) as temporary:
-            temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_scores(out, scores, **{k: v for k, v in given.items() if k in ("images", "prompts", "reference")})
+
+
+def write_scores(out: Path, scores: dict, **about):
+    """Write scores as JSON with the versions of what made them; about: what they are scores of."""
+    versions = {"tinyldm": tinyldm.__version__, "python": platform.python_version()}
+    for name in MEASURED:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
+        report = json.dumps({**about, "scores": scores, "versions": versions}, indent=1, ensure_ascii=False)
+        temporary.write_text(report, encoding="utf-8")

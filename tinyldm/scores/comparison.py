@@ -1,0 +1,104 @@
+"""Images against real ones and against what was asked for: FID, CLIP-I, CLIP-T, Frechet distance and CMMD on CLIP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinyldm.errors import InputError
+from tinyldm.scores.distances import cmmd, frechet, read_moments, statistics
+from tinyldm.scores.features import Extractor, clip_extractor
+from tinyldm.scores.files import missing_names
+from tinyldm.scores.inception import load_inception
+
+CLIP = "openai/clip-vit-base-patch32"  # what the assignments score by
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, by which networks; each score is a dict with n, extractor, preprocessing and value.
+
+    files: the images to score; texts: what each was to show; references: the files of the folder `reference`
+    moments: the folder with test_mu.npy and test_sigma.npy; weights: files for the kinds of Inception
+    shared: networks and features; comparisons with the same networks and references may share them
+    """
+
+    files: tuple[Path, ...] = ()
+    texts: tuple[str, ...] = ()
+    reference: Path | None = None
+    references: tuple[Path, ...] = ()
+    moments: Path | None = None
+    clip: str = CLIP
+    weights: dict[str, str | None] = field(default_factory=dict)
+    batch_size: int = 64
+    device: torch.device = torch.device("cpu")
+    shared: dict = field(default_factory=dict)
+
+    @property
+    def unpaired(self) -> list[str]:
+        """The names of images under which there is no reference."""
+        return missing_names([file.name for file in self.files], self.references)
+
+    def once(self, key, make: Callable):
+        """make(), or what it returned before for the same key."""
+        if key not in self.shared:
+            self.shared[key] = make()
+        return self.shared[key]
+
+    def clip_scorer(self):
+        """The CLIP with both towers."""
+        from tinyldm.frozen.image import ClipScorer
+
+        return self.once("scorer", lambda: ClipScorer.load(self.clip, self.device))
+
+    def extractor(self, kind: str) -> Extractor:
+        """The network of that kind: "clip", or one of Inception's."""
+        if kind == "clip":
+            return self.once(kind, lambda: clip_extractor(self.clip_scorer(), self.clip))
+        return self.once(kind, lambda: load_inception(kind, self.weights.get(kind), self.device))
+
+    def features(self, kind: str, files: tuple[Path, ...]) -> Tensor:
+        """The features (n, d) of image files."""
+        extractor = self.extractor(kind)
+        return self.once((kind, files), lambda: extractor.features(files, self.batch_size))
+
+    def score(self, kind: str, value: float, **facts) -> dict:
+        """A value with what made it."""
+        by = self.extractor(kind)
+        return {"n": len(self.files), "extractor": by.name, "preprocessing": by.preprocessing, **facts, "value": value}
+
+    def frechet_distance(self, kind: str) -> dict:
+        """From the references; or, for the assignments' FID, from the moments where they are given."""
+        given = kind == "torchvision" and self.moments is not None
+        real = read_moments(self.moments) if given else self.once(
+            ("statistics", kind), lambda: statistics(self.features(kind, self.references)))
+        features = self.features(kind, self.files)
+        if real.mean.shape != features.shape[1:]:
+            raise InputError(f"{self.moments}: moments of {len(real.mean)} features, expected {features.shape[1]}")
+        facts = {"reference": str(self.moments)} if given else {"reference": str(self.reference), "reference n": real.n}
+        return self.score(kind, frechet(statistics(features), real), **facts)
+
+    def cmmd(self) -> dict:
+        """CMMD from the references."""
+        value = cmmd(self.features("clip", self.files), self.features("clip", self.references))
+        return self.score("clip", value, reference=str(self.reference), **{"reference n": len(self.references)})
+
+    def clip_i(self) -> dict:
+        """The mean cosine of each image and the reference of its name."""
+        place = {file.name: k for k, file in enumerate(self.references)}
+        real = self.features("clip", self.references)[[place[file.name] for file in self.files]]
+        return self.score("clip", self._cosine(real), reference=str(self.reference))
+
+    def clip_t(self) -> dict:
+        """The mean cosine of each image and its text, not multiplied by 100."""
+        encode, b = self.clip_scorer().texts, self.batch_size
+        texts = [encode(list(self.texts[k : k + b])).cpu() for k in range(0, len(self.texts), b)]
+        return self.score("clip", self._cosine(torch.cat(texts)))
+
+    def _cosine(self, others: Tensor) -> float:
+        return F.cosine_similarity(self.features("clip", self.files).double(), others.double()).mean().item()

@@ -1,0 +1,84 @@
+"""How far apart two sets of features are: the Frechet distance and CMMD, in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinyldm.errors import InputError
+
+MOMENTS = ("test_mu.npy", "test_sigma.npy")  # the assignment's files of the reference's mean and covariance
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The mean (d,) of n samples, and a factor (k, d) of their covariance factor^T factor; n: 0 if unknown."""
+
+    mean: Tensor
+    factor: Tensor
+    n: int
+
+
+def statistics(features: Tensor) -> Statistics:
+    """Statistics of features (n, d); the covariance divides by n - 1, as np.cov does. ValueError unless n > 1."""
+    n, d = features.shape
+    if n < 2:
+        raise ValueError(f"{n} samples have no covariance, expected at least 2")
+    mean = features.double().mean(0)
+    factor = (features.double() - mean) / (n - 1) ** 0.5
+    return Statistics(mean, torch.linalg.qr(factor, mode="r").R if n > d else factor, n)
+
+
+def frechet(a: Statistics, b: Statistics) -> float:
+    """|mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), the distance of two Gaussians (1706.08500, eq. 6).
+
+    With S_a = A^T A and S_b = B^T B the eigenvalues of S_a S_b are the squared singular values of A B^T, so that no
+    root of a matrix is taken and a covariance of less than full rank, fewer samples than features, does no harm.
+    """
+    root = torch.linalg.svdvals(a.factor @ b.factor.T).sum()
+    distance = (a.mean - b.mean).square().sum() + a.factor.square().sum() + b.factor.square().sum() - 2 * root
+    return max(0.0, distance.item())
+
+
+def read_moments(folder: Path) -> Statistics:
+    """The statistics in test_mu.npy (d,) and test_sigma.npy (d, d) of a folder; pickled objects are refused."""
+    mean, covariance = (_read_array(folder / name) for name in MOMENTS)
+    if mean.ndim != 1 or covariance.shape != 2 * mean.shape:
+        shapes = f"{tuple(mean.shape)} and {tuple(covariance.shape)}"
+        raise InputError(f"{folder}: {' and '.join(MOMENTS)} hold {shapes}, expected (d,) and (d, d)")
+    values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
+    off = (covariance - covariance.T).abs().max()
+    if max(off, -values[0]) > 1e-6 * values[-1].abs():
+        raise InputError(f"{folder / MOMENTS[1]}: not a covariance, expected a symmetric matrix, no eigenvalue below 0")
+    return Statistics(mean, values.clamp(min=0).sqrt()[:, None] * vectors.T, 0)
+
+
+def _read_array(file: Path) -> Tensor:
+    try:
+        return torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float64))
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file; expected {' and '.join(MOMENTS)} together") from None
+    except (ValueError, EOFError, TypeError) as error:
+        raise InputError(f"{file}: not a plain .npy array of numbers ({str(error).splitlines()[0]})") from None
+
+
+def cmmd(x: Tensor, y: Tensor, sigma: float = 10.0, scale: float = 1000.0, chunk: int = 2048) -> float:
+    """Squared maximum mean discrepancy of CLIP features x (n, d) and y (m, d), times 1000 (2401.09603, eq. 2 and 4).
+
+    The kernel is exp(-|x - y|^2 / (2 sigma^2)) of unit vectors; a sample is compared with itself too, as in the
+    authors' code, so that a set has no distance from itself.
+    """
+    x, y = (F.normalize(features.double(), dim=-1) for features in (x, y))
+
+    def mean_kernel(a: Tensor, b: Tensor) -> float:
+        total = 0.0
+        for part in a.split(chunk):
+            total += torch.exp((part @ b.T - 1) / sigma**2).sum().item()  # |a - b|^2 = 2 - 2 a.b
+        return total / (len(a) * len(b))
+
+    return scale * (mean_kernel(x, x) + mean_kernel(y, y) - 2 * mean_kernel(x, y))

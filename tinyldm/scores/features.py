@@ -1,0 +1,57 @@
+"""Image files -> feature vectors, by a frozen network, a batch at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from tinyldm.data.transforms import load_image
+from tinyldm.frozen.image import ClipScorer
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A network in eval mode that turns images into vectors.
+
+    name: of the network, with a hash of its weights; preprocessing: what prepare does, in words
+    prepare: an RGB image -> (c, h, w); embed: (b, c, h, w) on any device -> (b, d)
+    """
+
+    name: str
+    preprocessing: str
+    prepare: Callable[[Image.Image], Tensor]
+    embed: Callable[[Tensor], Tensor]
+
+    @torch.inference_mode()
+    def features(self, files: Sequence[Path], batch_size: int = 64) -> Tensor:
+        """Features (n, d) of image files, float32 on the CPU; transparency lies on white."""
+        parts, starts = [], range(0, len(files), batch_size)
+        with ThreadPoolExecutor(4) as pool:
+            for start in tqdm(starts, f"{self.name.split()[0]} features", unit="batch", disable=len(starts) < 4):
+                batch = pool.map(lambda file: self.prepare(load_image(file)), files[start : start + batch_size])
+                parts.append(self.embed(torch.stack(list(batch))).float().cpu())
+        return torch.cat(parts)
+
+
+def fingerprint(network: nn.Module) -> str:
+    """A hash of the weights of a network."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def clip_extractor(scorer: ClipScorer, name: str) -> Extractor:
+    """The image tower of a CLIP, its vectors not normalised."""
+    size = scorer.model.config.vision_config.image_size
+    words = f"short side to {size} (Pillow, bicubic), centre crop, CLIP's mean and deviation"
+    return Extractor(f"CLIP {name} {fingerprint(scorer.model)}", words, scorer.prepare, scorer.embed)

@@ -1,0 +1,51 @@
+"""The folders that are scored and handed in: is every image there, under its name, of one size?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from tinyldm.data.formats import IMAGE_SUFFIXES
+from tinyldm.errors import InputError
+
+
+def image_files(folder: Path) -> tuple[Path, ...]:
+    """The images that lie in a folder, by name."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected one with images")
+    return tuple(sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.name[0] != "."))
+
+
+def some(names) -> str:
+    """The first five of many names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def missing_names(names, files) -> list[str]:
+    """Those of the names that none of the files has."""
+    there = {file.name for file in files}
+    return [name for name in names if name not in there]
+
+
+def read_headers(files) -> list[tuple[tuple[int, int], str]]:
+    """(width, height) and mode of image files, without decoding them."""
+    headers = []
+    for file in tqdm(files, "checking images", unit="image", disable=len(files) < 5000):
+        try:
+            with Image.open(file) as image:
+                headers.append((image.size, image.mode))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"{file}: not an image that can be read ({' '.join(str(error).split())})") from None
+    return headers
+
+
+def check_sizes(files) -> None:
+    """InputError unless all image files are of one size."""
+    headers = read_headers(files)
+    for file, ((w, h), _) in zip(files, headers):
+        width, height = headers[0][0]
+        if (w, h) != (width, height):
+            raise InputError(f"{file}: is {w}x{h}, expected {width}x{height} as {files[0].name}")
