@@ -171,7 +171,8 @@ def test_prompts_of_each_kind(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["../x.png", "/x.png", "a/../../x.png", "..", "..\\x.png", "C:x.png", "a/b.png", "", ".", ".png", "x", "x.exe"],
+    ["../x.png", "/x.png", "a/../../x.png", "..", "..\\x.png", "C:x.png", "a/b.png", "", ".", ".png", "x", "x.exe",
+     "龙" * 80 + ".png"],
 )
 def test_a_name_that_could_leave_the_output_folder_is_refused(tmp_path, name):
     (tmp_path / "test.json").write_text(json.dumps({"k": {"image_name": name, "text_prompt": "x"}}))
@@ -185,7 +186,33 @@ def test_prompts_that_are_wrong(tmp_path):
     assert "no prompts" in refusal(read_prompts, tmp_path / "p.txt")
     (tmp_path / "p.csv").write_text("id,prompt\n1.png,a\n1.png,b\n")
     assert "'1.png' comes twice" in refusal(read_prompts, tmp_path / "p.csv")
+    (tmp_path / "p.csv").write_text("id,prompt\na.png,a\nA.png,b\n")  # one file where case does not count
+    assert "'A.png' comes twice" in refusal(read_prompts, tmp_path / "p.csv")
     (tmp_path / "p.json").write_text('{"k": {"image_name": "x.png"}}')
     assert "k: no 'text_prompt'" in refusal(read_prompts, tmp_path / "p.json")
+    (tmp_path / "p.json").write_text('{"k": {"image_name": "x.png", "text_prompt": "x"}, "k": {}}')
+    assert "'k' comes twice" in refusal(read_prompts, tmp_path / "p.json")
+    for value in ('"\\ud800"', "1" * 5000, "[" * 100_000):
+        (tmp_path / "p.json").write_text('{"k": {"image_name": "x.png", "text_prompt": %s}}' % value)
+        assert "p.json: not JSON" in refusal(read_prompts, tmp_path / "p.json")
     (tmp_path / "p.json").write_text('[["red cube"]]')
     assert "expected JSON with an object" in refusal(read_prompts, tmp_path / "p.json")
+
+
+@pytest.mark.parametrize(
+    "rows, told",
+    [
+        ("1.png,a red, big cube", "line 2 has more"),  # a comma without quotes would cut the caption
+        ('1.png,"a\n2.png,b', "not CSV"),  # an open quote would swallow the other rows
+        ('1.png,"a "red" cube"', "line 2: not CSV"),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_table_that_would_be_misread(tmp_path, rows, told, end):
+    (tmp_path / "p.csv").write_bytes(f"id,prompt\n{rows}\n".replace("\n", end).encode())
+    assert told in refusal(read_prompts, tmp_path / "p.csv")
+
+
+def test_a_table_with_a_column_twice(tmp_path):
+    (tmp_path / "p.csv").write_text("id,prompt,prompt\n1.png,a,b\n")
+    assert "'prompt'" in refusal(read_prompts, tmp_path / "p.csv")

@@ -105,7 +105,7 @@ def naming(path: Path):
 @contextmanager
 def replacing(path: Path):
     """A temporary path beside `path`, which takes its place when the block ends well: never a half-written file."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:40]}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)

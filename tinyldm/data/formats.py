@@ -58,7 +58,7 @@ def read_examples(folder: str | Path, split: str = "train", skip_bad: bool = Fal
     InputError: no such folder, an unknown layout, a caption file that can't be read or misses something, no images;
     an image without captions, unless skip_bad leaves it out.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(folder)
     if not folder.is_dir():
         problem = "not a folder" if folder.exists() else "no such folder"
         raise InputError(f"{folder}: {problem}, expected one with images")
@@ -78,22 +78,32 @@ def read_examples(folder: str | Path, split: str = "train", skip_bad: bool = Fal
 def read_prompts(file: str | Path) -> list[Prompt]:
     """The prompts of a file in its order: .txt (one a line, drawn as 0000.png, ...), test.json or generate.csv.
 
-    InputError: no such file, an unknown kind, missing keys, no prompts, a name that is no plain image file name
-    (so that nothing is written outside the output folder) or that comes twice.
+    InputError: no such file, an unknown kind, missing keys, no prompts, or names that check_prompts refuses.
     """
-    file = Path(file).expanduser()
+    file = Path(file)
     if file.suffix not in PROMPT_FILES:
         raise InputError(f"{file}: expected a file of prompts that ends in {', '.join(PROMPT_FILES)}")
     prompts = PROMPT_FILES[file.suffix](file)
     if not prompts:
         raise InputError(f"{file}: no prompts")
-    seen = set()
-    for prompt in prompts:
-        _check_name(prompt.name, file)
-        if prompt.name in seen:
-            raise InputError(f"{file}: the name {prompt.name!r} comes twice")
-        seen.add(prompt.name)
+    check_prompts(prompts, file)
     return prompts
+
+
+def check_prompts(prompts: list[Prompt], where: str | Path) -> None:
+    """InputError unless every name is an image's, once there, and stays in the output folder, on any system."""
+    seen = set()
+    for name, text in ((prompt.name, prompt.text) for prompt in prompts):
+        try:
+            size, _ = len(name.encode()), text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{where}: {name!r}, {text!r}: not Unicode text ({error.reason})") from None
+        plain = not set(name) & set('/\\:\0') and not name.startswith(".") and size <= 200
+        if not plain or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+            raise InputError(f"{where}: the name {name!r} is refused, expected a plain image file name such as 0_main.png")
+        if name.casefold() in seen:
+            raise InputError(f"{where}: the name {name!r} comes twice")
+        seen.add(name.casefold())
 
 
 # ---- training layouts
@@ -201,13 +211,6 @@ def _prompts_csv(file: Path) -> list[Prompt]:
 PROMPT_FILES = {".txt": _prompts_txt, ".json": _prompts_json, ".csv": _prompts_csv}
 
 
-def _check_name(name: str, file: Path) -> None:
-    """Refuse whatever could leave the output folder, on any system, or is no name of an image."""
-    plain = not set(name) & set('/\\:\0') and not name.startswith(".")
-    if not plain or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-        raise InputError(f"{file}: the name {name!r} is refused, expected a plain image file name such as 0_main.png")
-
-
 # ---- reading, with one-line errors
 
 
@@ -218,20 +221,20 @@ def read_json(file: Path, kind: type):
 
 def read_csv(file: Path, *columns: str) -> list[dict[str, str]]:
     """The rows of a CSV file with a header that has these columns, values stripped."""
-    rows = csv.DictReader(io.StringIO(_read(file), newline=""), skipinitialspace=True)
+    rows = csv.DictReader(io.StringIO(_read(file), newline=""), skipinitialspace=True, strict=True)
     try:
         header = [(name or "").strip() for name in rows.fieldnames or ()]
-        missing = [name for name in columns if name not in header]
-        if missing:
-            raise InputError(f"{file}: no column {missing[0]!r}, expected {','.join(columns)}, got {','.join(header)}")
+        wrong = [name for name in columns if header.count(name) != 1]
+        if wrong:
+            raise InputError(f"{file}: no column {wrong[0]!r}, or two, expected {','.join(columns)}, got {','.join(header)}")
         rows.fieldnames = header
         table = []
         for row in rows:
-            if any(row[name] is None for name in columns):
-                raise InputError(f"{file}: line {rows.line_num} has fewer columns than the header")
+            if None in row or any(row[name] is None for name in columns):  # a comma in a caption without quotes, for one
+                raise InputError(f"{file}: line {rows.line_num} has more or fewer columns than the header")
             table.append({name: row[name].strip() for name in columns})
     except csv.Error as error:
-        raise InputError(f"{file}: line {rows.line_num}: not CSV ({error})") from None
+        raise InputError(f"{file}: line {rows.reader.line_num}: not CSV ({error})") from None
     return table
 
 
@@ -246,14 +249,24 @@ def _read(file: Path) -> str:
 
 def _parse(text: str, where: str, kind: type):
     try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = json.loads(text, object_pairs_hook=_distinct)
+        json.dumps(value, ensure_ascii=False).encode()  # \ud800 alone would pass JSON, but is no text
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON ({error})") from None
     if not isinstance(value, kind):
         names = {dict: "an object", list: "a list"}
         got = names.get(type(value), type(value).__name__)
         raise InputError(f"{where}: expected JSON with {names[kind]}, got {got}")
     return value
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict:
+    """An object of JSON; one that has a key twice would lose one of the two."""
+    keys = sorted(key for key, _ in pairs)
+    for key, after in zip(keys, keys[1:]):
+        if key == after:
+            raise ValueError(f"the key {key!r} comes twice")
+    return dict(pairs)
 
 
 def _values(file: Path, key: str, entry, *names: str) -> list:

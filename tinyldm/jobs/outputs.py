@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from tinyldm.data.cache import replacing
-from tinyldm.data.formats import IMAGE_SUFFIXES, Prompt
+from tinyldm.data.formats import Prompt
 from tinyldm.errors import InputError
 
 RECORD, GRID, STRIP = "about/samples.json", "about/grid.png", "about/strip.png"
@@ -35,19 +35,6 @@ def command_line_prompts(texts: list[str]) -> list[Prompt]:
     """Prompts named after their number and their words: 00-a-green-ghost.png."""
     slugs = (re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-") for text in texts)
     return [Prompt(f"{k:02d}-{slug}".strip("-") + ".png", text) for k, (slug, text) in enumerate(zip(slugs, texts))]
-
-
-def check_names(prompts: list[Prompt]):
-    """Every name must be a plain file name that can hold a picture, and used once."""
-    taken = set()
-    for name in (prompt.name for prompt in prompts):
-        if not name or re.search(r'[/\\:\0]', name) or name.startswith("."):
-            raise InputError(f"output name {name!r}: expected a plain file name, without folders")
-        if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-            raise InputError(f"output name {name!r}: expected one of the suffixes {', '.join(IMAGE_SUFFIXES)}")
-        if name.casefold() in taken:
-            raise InputError(f"output name {name!r}: used twice, expected each name once")
-        taken.add(name.casefold())
 
 
 def open_folder(out: Path, record: dict, overwrite: bool):

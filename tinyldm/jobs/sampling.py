@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tinyldm.condition import Condition
-from tinyldm.data.formats import Prompt, read_prompts
+from tinyldm.data.formats import Prompt, check_prompts, read_prompts
 from tinyldm.data.transforms import grid, load_image, to_pil
 from tinyldm.device import autocast, pick_device
 from tinyldm.diffusion.ddim import DDIM
@@ -25,7 +25,6 @@ from tinyldm.jobs.checkpoint import Checkpoint, find_checkpoint, latest_run, loa
 from tinyldm.jobs.outputs import (
     GRID,
     STRIP,
-    check_names,
     command_line_prompts,
     default_folder,
     make_record,
@@ -168,7 +167,7 @@ def sample_images(checkpoint_folder: str | Path, prompts: list[Prompt], out: str
 
     Images that an earlier call with the same arguments has finished are kept: an interrupted job goes on.
     """
-    check_names(prompts)
+    check_prompts(prompts, "prompts")
     device = pick_device(device)
     checkpoint = load_checkpoint(checkpoint_folder, device)
     try:
