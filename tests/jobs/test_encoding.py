@@ -51,6 +51,12 @@ def test_the_cache_is_built_once_and_told(data, capsys):
     assert encode("--data", data.folder, "--size", "16x8", "--no-flip") == 0 and data.vae.calls > calls
 
 
+def test_what_is_wrong_with_the_only_image_is_told(data, capsys):
+    (data.folder / "metadata.jsonl").write_text(json.dumps({"file_name": "none.png", "text": "a"}))
+    assert encode("--data", data.folder) == 2
+    assert "none.png: no such image" in capsys.readouterr().err
+
+
 def test_what_skip_bad_left_out_is_told(data, capsys):
     (data.folder / "2.png").write_bytes(b"broken")
     assert encode("--data", data.folder, "--size", 16) == 2

@@ -29,7 +29,7 @@ def digests(files: list[Path], workers: int, progress: bool) -> list[str | None]
         try:
             with open(file, "rb") as opened:
                 return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: no name that a file can have
             return None
 
     with ThreadPoolExecutor(workers) as pool:

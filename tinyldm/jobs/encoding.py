@@ -41,13 +41,14 @@ def run(options: argparse.Namespace) -> None:
 
 def native_size(examples: list[Example]) -> tuple[int, int]:
     """(height, width) of the first image that can be read."""
+    problems = []
     for example in examples:
         try:
             width, height = load_image(example.image).size
             return height, width
-        except InputError:
-            continue
-    raise InputError(f"{examples[0].image}: not an image that can be read, nor is any other of the {len(examples)}")
+        except InputError as error:
+            problems.append(str(error))
+    raise InputError(problems[0] + f" (and {len(problems) - 1} more such)" * (len(problems) > 1))
 
 
 def load_frozen(settings: TrainSettings, device):
