@@ -104,11 +104,15 @@ def naming(path: Path):
 
 @contextmanager
 def replacing(path: Path):
-    """A temporary path beside `path`, which takes its place when the block ends well: never a half-written file."""
+    """A temporary path beside `path`, which takes its place when the block ends well: never a half-written file.
+
+    Every OSError in the block names a file.
+    """
     temporary = path.with_name(f".{path.stem[:40]}.{os.getpid()}{path.suffix}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with naming(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

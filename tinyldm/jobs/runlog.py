@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from tinyldm.data.cache import naming, replacing
+
 COLUMNS = ("step", "loss", "lr", "grad_norm", "images_per_second")
 
 
@@ -17,10 +19,8 @@ class RunLog:
     def __init__(self, run: Path, step: int, max_steps: int):
         self.file = run / "log.csv"
         rows = [COLUMNS, *(row for row in read_log(self.file) if int(row[0]) <= step)]
-        temporary = self.file.with_suffix(".writing")
-        with open(temporary, "w", newline="", encoding="utf-8") as stream:
+        with replacing(self.file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows(rows)
-        temporary.replace(self.file)
         self.stream = open(self.file, "a", newline="", encoding="utf-8", buffering=1)
         self.bar = tqdm(total=max_steps, initial=step, desc="training", unit="step", dynamic_ncols=True)
         self.board = _tensorboard(run, step)
@@ -30,7 +30,8 @@ class RunLog:
         """Log step (counted from 1) of so many images."""
         now = time.monotonic()
         speed, self.then = images / max(1e-9, now - self.then), now
-        csv.writer(self.stream).writerow((step, f"{loss:.6g}", f"{lr:.6g}", f"{grad_norm:.6g}", f"{speed:.4g}"))
+        with naming(self.file):
+            csv.writer(self.stream).writerow((step, f"{loss:.6g}", f"{lr:.6g}", f"{grad_norm:.6g}", f"{speed:.4g}"))
         if self.board is not None:
             for name, value in zip(COLUMNS[1:], (loss, lr, grad_norm, speed), strict=True):
                 self.board.add_scalar(name, value, step)
@@ -51,7 +52,8 @@ class RunLog:
 
     def __exit__(self, *error):
         self.bar.close()
-        self.stream.close()
+        with naming(self.file):
+            self.stream.close()
         if self.board is not None:
             self.board.close()
 
