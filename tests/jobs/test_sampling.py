@@ -86,7 +86,7 @@ def run(tmp_path, monkeypatch):
                "null.mask": torch.ones(1, 1, dtype=torch.bool)}  # fmt: skip
     folder = tmp_path / "runs" / "pets"
     save_checkpoint(folder / "checkpoints" / "step-0000007", facts, {"model": network.state_dict(), "latents": latents})
-    monkeypatch.setattr(sampling, "load_frozen", lambda checkpoint, device: (Words(), Pixels()))
+    monkeypatch.setattr(sampling, "load_frozen", lambda config, device, place: (Pixels(), Words()))
     monkeypatch.chdir(tmp_path)
     return folder
 

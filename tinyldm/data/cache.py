@@ -13,6 +13,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Callable
 
+from tinyldm.errors import InputError
+
 HEADER = "cache.json"
 
 
@@ -46,7 +48,7 @@ def build_once(folder: Path, build: Callable[[Path], dict]) -> dict:
     if header is not None:  # a finished cache is opened without writing, so it may be on a read-only disk
         return header
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_name(folder.name + ".lock")) as alone:
+    with locked(folder.with_name(folder.name + ".lock")) as alone:
         header = read_header(folder)
         if header is not None:
             return header
@@ -126,10 +128,10 @@ def require_space(path: Path, size: int) -> None:
 
 
 @contextmanager
-def _locked(path: Path):
-    """Hold a lock file, waiting while another process does; gives False where there are no such locks.
+def locked(path: Path, busy: str = ""):
+    """Hold a lock file, waiting while another process does, or raising InputError(busy); False where there are no locks.
 
-    Without them (Windows, some network disks) each process builds its own, and one rename wins.
+    Without them (Windows, some network disks) each process builds its own cache, and one rename wins.
     """
     with open(path, "w") as file:
         try:
@@ -138,6 +140,8 @@ def _locked(path: Path):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if busy:
+                    raise InputError(busy) from None
                 print(f"waiting for another run that builds {path.with_suffix('')}", file=sys.stderr, flush=True)
                 fcntl.flock(file, fcntl.LOCK_EX)
             held = True

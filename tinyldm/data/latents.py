@@ -74,6 +74,7 @@ class LatentCache:
     null: Condition with one row, the encoded empty caption, for training and sampling alike
     shape: (c, h, w) of one latent
     left_out: a line for each image that skip_bad left out; skipped is their number
+    key: a hash of all that a batch depends on: images, captions, preprocessing and the frozen models
     """
 
     def __init__(self, latents: Path, captions: Path, choices: list[list[int]], left_out: list[str]):
@@ -86,7 +87,7 @@ class LatentCache:
         self._choices = torch.tensor([number for numbers in choices for number in numbers])
         self.views, self.shape = header["views"], tuple(header["shape"][2:])
         self.mean, self.std = (torch.tensor(header[name])[:, None, None] for name in ("mean", "std"))
-        self.folder, self.left_out = latents, left_out
+        self.folder, self.left_out, self.key = latents, left_out, key_of(latents.name, captions.name, choices)
         self.null = self._captions(torch.tensor([0]))
 
     def __len__(self) -> int:

@@ -46,7 +46,8 @@ class Checkpoint:
 def save_checkpoint(folder: Path, config: dict, weights: dict[str, dict[str, Tensor]]) -> None:
     """Write a checkpoint that is either whole or absent; weights maps "model", "latents", "training" to tensors."""
     temporary = folder.with_name(f".{folder.name}.writing")
-    shutil.rmtree(temporary, ignore_errors=True)
+    for unfinished in folder.parent.glob(".*.writing"):  # of a process that was killed
+        shutil.rmtree(unfinished, ignore_errors=True)
     try:
         with naming(folder):
             temporary.mkdir(parents=True)

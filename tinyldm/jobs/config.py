@@ -10,8 +10,8 @@ from tinyldm.errors import InputError
 
 TASKS = ("text",)
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
-RESUMABLE = {"max_steps", "sample_every", "save_every", "workers", "device", "compile", "accumulate", "skip_bad"}
-"""Settings that may change when a run is resumed: what it computes stays the same."""
+RESUMABLE = {"data", "max_steps", "sample_every", "save_every", "workers", "device", "compile", "accumulate", "skip_bad"}
+"""Settings that may change when a run is resumed; of data only the place, its contents are compared."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tinyldm.data.formats import Example, read_examples
+from tinyldm.data.cache import naming
+from tinyldm.data.formats import Example, Examples, read_examples
 from tinyldm.data.latents import LatentCache, open_or_build
 from tinyldm.data.transforms import Augmentation, load_image
 from tinyldm.device import pick_device
@@ -30,13 +31,19 @@ def run(options: argparse.Namespace) -> None:
     """Encode what the options name, and tell how much it is and where."""
     given = {name: value for name, value in vars(options).items() if name != "command"}
     device = pick_device(given.get("device", "auto"))
-    folder = Path(given["data"]) if "data" in given else ensure_toy(TOY_FOLDER)
-    examples = read_examples(folder, skip_bad=given.get("skip_bad", False))
+    _, examples = read_data(given.get("data"), given.get("skip_bad", False))
     settings = defaults_for(given, native_size(examples))
-    cache = open_cache(settings, examples, *load_frozen(settings, device), device)
+    cache = open_cache(settings, examples, *load_frozen(settings.to_dict(), device), device)
     channels, height, width = cache.shape
     left_out = f"; {cache.skipped} left out, first {cache.left_out[0]}" if cache.skipped else ""
     print(f"{len(cache)} images of {cache.views} views, latents {channels}x{height}x{width}, in {cache.folder}{left_out}")
+
+
+def read_data(data: str | None, skip_bad: bool) -> tuple[Path, Examples]:
+    """A data folder and its examples; no data is the toy set, drawn first if it isn't there."""
+    with naming(TOY_FOLDER):
+        folder = ensure_toy(TOY_FOLDER) if data is None else Path(data)
+    return folder, read_examples(folder, skip_bad=skip_bad)
 
 
 def native_size(examples: list[Example]) -> tuple[int, int]:
@@ -51,13 +58,20 @@ def native_size(examples: list[Example]) -> tuple[int, int]:
     raise InputError(problems[0] + f" (and {len(problems) - 1} more such)" * (len(problems) > 1))
 
 
-def load_frozen(settings: TrainSettings, device):
-    """The AutoencoderKL and the TextEncoder that the settings name, on the device."""
+def load_frozen(config: dict, device, place: str | Path = ""):
+    """The AutoencoderKL and the TextEncoder that a config names, on the device.
+
+    InputError: others of the same name than those that place, with this config, was trained with.
+    """
     from tinyldm.frozen.text import TextEncoder
     from tinyldm.frozen.vae import AutoencoderKL
 
-    vae = AutoencoderKL.load(settings.vae).to(device).requires_grad_(False)
-    return vae, TextEncoder.load(settings.text_encoder, device)
+    vae = AutoencoderKL.load(config["vae"]).to(device).requires_grad_(False)
+    text_encoder = TextEncoder.load(config["text_encoder"], device)
+    for kind, model in {"vae": vae, "text_encoder": text_encoder}.items():
+        if config.get(f"{kind}_fingerprint") not in (None, model.fingerprint):
+            raise InputError(f"{config[kind]}: is not the {kind.replace('_', ' ')} that {place} was trained with")
+    return vae, text_encoder
 
 
 def open_cache(settings: TrainSettings, examples, vae, text_encoder, device, progress: bool = True) -> LatentCache:

@@ -22,6 +22,7 @@ from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.sampler import sample
 from tinyldm.errors import InputError
 from tinyldm.jobs.checkpoint import Checkpoint, find_checkpoint, latest_run, load_checkpoint, read_config
+from tinyldm.jobs.encoding import load_frozen
 from tinyldm.jobs.outputs import (
     GRID,
     STRIP,
@@ -146,20 +147,6 @@ def draw_strip(checkpoint: Checkpoint, vae, condition: Condition, seed: int, how
     return grid(x_t + x0, columns=frames)
 
 
-def load_frozen(checkpoint: Checkpoint, device: torch.device):
-    """The text encoder and the VAE that a checkpoint was trained with; others of the same name are refused."""
-    from tinyldm.frozen.text import TextEncoder
-    from tinyldm.frozen.vae import AutoencoderKL
-
-    config, place = checkpoint.config, checkpoint.path
-    vae = AutoencoderKL.load(config["vae"]).to(device).requires_grad_(False)
-    text_encoder = TextEncoder.load(config["text_encoder"], device)
-    for kind, model in {"vae": vae, "text_encoder": text_encoder}.items():
-        if model.fingerprint != config[f"{kind}_fingerprint"]:
-            raise InputError(f"{config[kind]}: is not the {kind.replace('_', ' ')} that {place} was trained with")
-    return text_encoder, vae
-
-
 def sample_images(checkpoint_folder: str | Path, prompts: list[Prompt], out: str | Path | None = None, *,
                   how: Drawing = Drawing(), seed: int = 0, batch_size: int = 32, strip: str | None = None,
                   overwrite: bool = False, device: str = "auto") -> Path:
@@ -174,7 +161,7 @@ def sample_images(checkpoint_folder: str | Path, prompts: list[Prompt], out: str
         checkpoint.schedule.grid(how.steps, how.spacing)
     except ValueError as error:
         raise InputError(f"--steps {how.steps} --spacing {how.spacing}: {error}") from None
-    text_encoder, vae = load_frozen(checkpoint, device)
+    vae, text_encoder = load_frozen(checkpoint.config, device, checkpoint.path)
     record = make_record(checkpoint, prompts, how, seed, strip)
     out = default_folder(run_name(checkpoint.path), record, overwrite) if out is None else Path(out)
     open_folder(out, record, overwrite)

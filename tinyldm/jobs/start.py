@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import count
 from math import ceil
 from pathlib import Path
 
-from tinyldm.data.cache import naming
-from tinyldm.data.formats import read_examples, read_prompts
+from tinyldm.data.cache import locked, naming
+from tinyldm.data.formats import read_prompts
 from tinyldm.data.transforms import grid
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 from tinyldm.jobs.checkpoint import checkpoints, find_checkpoint, latest_run, read_config
 from tinyldm.jobs.config import TrainSettings, defaults_for
 from tinyldm.jobs.distributed import Workers, workers
-from tinyldm.jobs.encoding import TOY_FOLDER, load_frozen, native_size, open_cache
+from tinyldm.jobs.encoding import load_frozen, native_size, open_cache, read_data
 from tinyldm.jobs.sampling import Drawing, draw, encode_prompts, noise_seed
 from tinyldm.jobs.signals import stop_on_signal
 from tinyldm.jobs.training import Trainer
 from tinyldm.nn.presets import PRESETS
-from tinyldm.toy.monsters import ensure_toy
 
 PREVIEWS = 16
 
@@ -31,39 +31,53 @@ def start(given: dict) -> None:
     given = dict(given)
     resume, overwrite = given.pop("resume", False), given.pop("overwrite", False)
     out, epochs = given.pop("out", None), given.pop("epochs", None)
-    if resume and overwrite:
-        raise InputError("--resume with --overwrite: expected one of them")
+    if overwrite and (resume or out is None):
+        raise InputError("--overwrite: expected --out beside it and no --resume")
     if epochs is not None and (epochs < 1 or "max_steps" in given):
         raise InputError(f"--epochs {epochs}: expected 1 or more, and no --max-steps beside it")
     run = None if out is None and not resume else Path(out) if out else latest_run()
     saved = _check_run(run, resume, overwrite)
     with workers(pick_device(given.get("device", "auto"))) as w:
-        settings = None if saved is None else saved.resumed(given)
-        data, skip_bad = (given.get("data"), given.get("skip_bad", False)) if saved is None else (saved.data, settings.skip_bad)
+        settings = TrainSettings.from_dict(saved["settings"]).resumed(given) if saved else None
+        data, skip_bad = (settings.data, settings.skip_bad) if saved else (given.get("data"), given.get("skip_bad", False))
         with w.main_first():
-            folder = Path(data) if data is not None else ensure_toy(TOY_FOLDER)
-        examples = read_examples(folder, skip_bad=skip_bad)
+            folder, examples = read_data(data, skip_bad)
         if settings is None:
             settings = defaults_for(given, native_size(examples))
         if epochs is not None:
             settings = replace(settings, max_steps=ceil(epochs * len(examples) / settings.batch_size))
-        trainer = _prepare(settings, examples, folder, w)
-        if w.is_main:
-            run = run if run is not None else _free_folder(Path("runs"), "toy" if data is None else folder.resolve().name)
-            if overwrite:
-                shutil.rmtree(run, ignore_errors=True)
-            run.mkdir(parents=True, exist_ok=True)
+        if saved and settings.max_steps < saved["step"]:
+            raise InputError(f"--max-steps {settings.max_steps}: {run} has {saved['step']} steps already")
+        trainer = _prepare(settings, examples, folder, w, saved)
+        if w.is_main and run is None:
+            run = _free_folder(Path("runs"), "toy" if data is None else folder.resolve().name)
         trainer.run = run
-        if saved is not None:
-            trainer.restore(find_checkpoint(run))
-        _fit(trainer, w)
+        with _claimed(run, resume, overwrite) if w.is_main else nullcontext():
+            if saved:
+                trainer.restore(find_checkpoint(run))
+            _fit(trainer, w)
 
 
-def _check_run(run: Path | None, resume: bool, overwrite: bool) -> TrainSettings | None:
-    """The settings of the run to resume, or None for a new one, which must not be there yet unless overwritten."""
+@contextmanager
+def _claimed(run: Path, resume: bool, overwrite: bool):
+    """Make the run folder, or empty it of what a run leaves, and keep other processes from training there."""
+    _check_run(run, resume, overwrite)  # once more: the latent cache may have taken hours
+    run.mkdir(parents=True, exist_ok=True)
+    with locked(run / ".lock", busy=f"{run}: another process is training there"):
+        for name in ("checkpoints", "previews", "tensorboard") if overwrite else ():
+            if (run / name).exists():
+                shutil.rmtree(run / name)
+        yield
+
+
+def _check_run(run: Path | None, resume: bool, overwrite: bool) -> dict | None:
+    """The config of the run to resume, or None for a new one, which must not be there yet unless overwritten."""
     if resume:
-        return TrainSettings.from_dict(read_config(find_checkpoint(run))["settings"])
-    if run is not None and run.exists() and not (run.is_dir() and not any(run.iterdir())):
+        newest = find_checkpoint(run)
+        if newest == run or not (newest / "training.safetensors").is_file():
+            raise InputError(f"{newest}: can't be resumed; expected a run whose newest checkpoint has training.safetensors")
+        return read_config(newest)
+    if run is not None and run.exists() and not (run.is_dir() and all(p.name == ".lock" for p in run.iterdir())):
         if not overwrite:
             raise InputError(f"--out {run}: exists already; expected a new folder, --resume or --overwrite")
         if not (run / "log.csv").is_file() and not checkpoints(run):
@@ -71,16 +85,18 @@ def _check_run(run: Path | None, resume: bool, overwrite: bool) -> TrainSettings
     return None
 
 
-def _prepare(settings: TrainSettings, examples, folder: Path, w: Workers) -> Trainer:
-    """Frozen models, latent cache and trainer; its run folder is set later, when nothing can fail any more."""
+def _prepare(settings: TrainSettings, examples, folder: Path, w: Workers, saved: dict | None) -> Trainer:
+    """Frozen models, latent cache and trainer, all as saved says if it does; the run folder is set later."""
     s = settings
     if s.preset not in PRESETS:
         raise InputError(f"--preset {s.preset}: expected one of {', '.join(PRESETS)}")
-    vae, text_encoder = load_frozen(s, w.device)
+    prompts = preview_prompts(folder, examples)
+    vae, text_encoder = load_frozen(saved or s.to_dict(), w.device, "the run")
     with w.main_first():
         cache = open_cache(s, examples, vae, text_encoder, w.device, progress=w.is_main)
-    prompts = preview_prompts(folder, examples)
-    facts = {"vae": s.vae, "vae_fingerprint": vae.fingerprint, "text_encoder": s.text_encoder,
+    if saved and saved.get("data", cache.key) != cache.key:
+        raise InputError(f"{folder}: images or captions are not those that the run was trained on; start another with --out")
+    facts = {"data": cache.key, "vae": s.vae, "vae_fingerprint": vae.fingerprint, "text_encoder": s.text_encoder,
              "text_encoder_fingerprint": text_encoder.fingerprint, "size": list(s.size),
              "latent_shape": [cache.mean.shape[0], *(side // vae.factor for side in s.size)],
              "preview_prompts": prompts}
