@@ -188,27 +188,40 @@ def test_what_is_not_there(tmp_path, saved):
         AutoencoderKL.load(tmp_path / "none")
 
 
-def test_unreachable_hub_says_how_to_fetch(monkeypatch):
-    def refuse(*_, **__):
-        raise OSError("no network")
+def unreachable(*_, **__):
+    raise OSError("no network")
 
-    monkeypatch.setattr("tinyldm.frozen.vae_files.hf_hub_download", refuse)
+
+@pytest.mark.parametrize("subfolder", ["vae", None])
+def test_unreachable_hub_says_how_to_fetch_after_one_question(monkeypatch, subfolder):
+    """The hub's own download would ask again for minutes."""
+
+    def fetch(*_, local_files_only=False, **__):
+        assert local_files_only
+        raise OSError("not in the cache")
+
+    monkeypatch.setattr("tinyldm.frozen.vae_files.hf_hub_download", fetch)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
     name = "CompVis/stable-diffusion-v1-4"
-    with pytest.raises(InputError, match=f"huggingface-cli download {name} .*--vae tiny") as caught:
-        AutoencoderKL.load(name, subfolder="vae")
+    command = f"hf download {name} vae/config.json vae/diffusion_pytorch_model.safetensors --local-dir FOLDER"
+    with pytest.raises(InputError, match=f"{command}.*--vae tiny") as caught:
+        AutoencoderKL.load(name, subfolder=subfolder)
     assert "\n" not in str(caught.value)
 
 
-def test_hub_files_are_found_in_vae_too(monkeypatch, saved):
+@pytest.mark.parametrize("cached", [True, False])
+def test_hub_files_are_found_in_vae_too(monkeypatch, saved, cached):
+    """In the cache, then without any question; or on the hub."""
     folder, *_ = saved
     asked = []
 
-    def serve(name, file, subfolder=None):
+    def serve(name, file, subfolder=None, local_files_only=False):
         asked.append((name, file, subfolder))
-        if subfolder != "vae" or not (folder / file).is_file():
+        if subfolder != "vae" or not (folder / file).is_file() or local_files_only != cached:
             raise OSError("no such file")
         return str(folder / file)
 
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable if cached else lambda *_, **__: None)
     monkeypatch.setattr("tinyldm.frozen.vae_files.hf_hub_download", serve)
     assert AutoencoderKL.load("somebody/model").fingerprint == AutoencoderKL.load(folder).fingerprint
     assert all(name == "somebody/model" for name, *_ in asked)

@@ -27,10 +27,10 @@ def quiet():
             logging.enable_progress_bar()
 
 
-def load_pretrained(load, source: str, what: str, option: str):
+def load_pretrained(load, source: str, what: str, option: str, files: str = ""):
     """load(source, local_files_only=...): from a folder or the cache of the hub, or else from the hub itself.
 
-    what and option name the model and its option in the one line of an InputError.
+    what and option name the model and its option in the one line of an InputError, files those worth fetching.
     """
     from huggingface_hub import HfApi
 
@@ -47,7 +47,7 @@ def load_pretrained(load, source: str, what: str, option: str):
     except Exception as error:
         raise InputError(
             f"{what} {source} is not a folder and can't be fetched ({type(error).__name__}): where there is a network, "
-            f"`hf download {source} --local-dir FOLDER`, then give {option} FOLDER; or use {option} tiny"
+            f"`hf download {source}{files} --local-dir FOLDER`, then give {option} FOLDER; or use {option} tiny"
         ) from error
 
 

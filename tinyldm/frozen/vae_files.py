@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import product
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tinyldm.errors import InputError
+from tinyldm.frozen.loading import load_pretrained
 
 TINY = Path(__file__).parent.parent / "assets" / "vae"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
@@ -37,18 +39,19 @@ def find(name: str, subfolder: str | None) -> tuple[Path, Path]:
         raise InputError(f"autoencoder {folder}: no config.json in {where}")
     if name == "tiny" or not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise InputError(f"autoencoder {name}: expected tiny, a folder that exists or a hub name such as user/model")
-    for place in places:
-        for weights in WEIGHTS:
+
+    def fetch(source: str, local_files_only: bool) -> tuple[Path, Path]:
+        for place, weights in product(places, WEIGHTS):
             try:
-                files = [Path(hf_hub_download(name, file, subfolder=place)) for file in ("config.json", weights)]
-            except Exception:  # the hub raises many kinds; each means that the file can't be had from there
-                continue
-            return files[0], files[1]
-    place = subfolder or "vae"
-    raise InputError(
-        f"autoencoder {name}: can't be fetched from the hub; fetch it where there is a network with "
-        f"`huggingface-cli download {name} {place}/config.json {place}/{WEIGHTS[0]}`, or use --vae tiny"
-    )
+                files = [hf_hub_download(source, file, subfolder=place, local_files_only=local_files_only)
+                         for file in ("config.json", weights)]  # fmt: skip
+                return Path(files[0]), Path(files[1])
+            except OSError as error:
+                problem = error
+        raise problem
+
+    wanted = f" {places[-1]}/config.json {places[-1]}/{WEIGHTS[0]}"
+    return load_pretrained(fetch, name, "autoencoder", "--vae", wanted)
 
 
 def read_config(file: Path, known: set[str], model_type: str) -> dict:
