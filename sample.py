@@ -39,6 +39,8 @@ def parser() -> Parser:
     method.add_argument("--eta", type=float, help="of ddim: 0 is deterministic, 1 as noisy as ddpm (default: 0)")
     method.add_argument("--spacing", choices=SPACINGS, default=how.spacing, help="of the timesteps")
     method.add_argument("--guidance", type=float, help=f"1: none (default: {how.guidance:g}; 1 after --cfg-drop 0)")
+    method.add_argument("--guidance-map", type=float, metavar="SCALE", help="landscapes: of the map alone")
+    method.add_argument("--guidance-style", type=float, metavar="SCALE", help="landscapes: of the style alone")
     method.add_argument("--guidance-interval", type=float, nargs=2, metavar=("LO", "HI"),
                         help="guide only where sigma/alpha lies in between")
     method.add_argument("--guidance-rescale", type=float, default=how.rescale, help="0 to 1, against oversaturation")

@@ -14,7 +14,7 @@ _HOME = {
     "UNet": "nn.unet",
     "UNetConfig": "nn.unet",
     "AutoencoderKL": "frozen.vae",
-    "EMA": "jobs.ema",
+    "EMA": "ema",
 }
 __all__ = sorted(_HOME)
 __version__ = "0.1.0"

@@ -8,6 +8,9 @@ COMMANDS = {
     # name: (module with add_arguments(parser) and run(options), one line of help)
     "toy": ("tinyldm.jobs.toy", "draw the toy monsters; rebuild the tiny VAE and the tiny CLIP that ship in the package"),
     "encode": ("tinyldm.jobs.encoding", "build the latent cache of a data folder without training"),
+    "evaluator": ("tinyldm.tasks.judge", "train the network that judges what was drawn, on an assignment's real images"),
+    "landscapes": ("tinyldm.tasks.scenery", "draw landscapes with their maps, in the format of the landscape assignment"),
+    "vae": ("tinyldm.stage_one.command", "stage one: train an autoencoder of one's own on a folder of images"),
     "convert": ("tinyldm.jobs.convert", "a run as a folder of diffusers, or such a folder as a run"),
     "evaluate": ("tinyldm.jobs.evaluation", "score generated images, or an autoencoder's reconstructions"),
 }

@@ -182,6 +182,16 @@ def test_without_a_vae_the_pixels_come_back_exactly(tmp_path):
         assert to_pil(latent * cache.std + cache.mean).tobytes() == load_image(example.image).tobytes()
 
 
+def test_centred_on_the_mean_image_every_position_has_mean_zero(tmp_path):
+    """And what the mean image leaves of each channel has variance one; the pixels come back as before."""
+    examples = pictures(tmp_path / "images")
+    cache = open_or_build(examples, None, Text(), 8, Augmentation(flip=False), tmp_path / "cache", progress=False)
+    cache.centre()
+    x0, _ = cache.batch(torch.arange(6), torch.Generator())
+    assert x0.mean(0).abs().max() < 1e-3 and (x0.var((0, 2, 3), unbiased=False) - 1).abs().max() < 1e-3
+    assert to_pil(x0[2] * cache.std + cache.mean).tobytes() == load_image(examples[2].image).tobytes()
+
+
 def test_a_channel_that_never_changes_stays_finite(tmp_path):
     Image.new("RGB", (8, 8), "red").save(tmp_path / "x.png")
     cache = open_or_build([Example(tmp_path / "x.png", ("x",))], None, Text(), 8, folder=tmp_path / "c", progress=False)

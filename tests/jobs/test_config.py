@@ -1,7 +1,8 @@
 import pytest
 
+from tinyldm.data.transforms import parse_size
 from tinyldm.errors import InputError
-from tinyldm.jobs.config import TrainSettings, defaults_for, parse_size
+from tinyldm.jobs.config import TrainSettings, defaults_for
 from tinyldm.jobs.options import GROUPS, train_parser
 
 

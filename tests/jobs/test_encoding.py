@@ -34,7 +34,7 @@ def data(tmp_path, monkeypatch):
     lines = (json.dumps({"file_name": f"{k}.png", "text": f"red {k}"}) for k in range(4))
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
     vae = Vae()
-    monkeypatch.setattr(encoding, "load_frozen", lambda settings, device: (vae, TEXT))
+    monkeypatch.setattr(encoding, "load_frozen", lambda config, device: (vae, TEXT))
     return SimpleNamespace(folder=tmp_path, vae=vae)
 
 

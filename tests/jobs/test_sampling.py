@@ -250,7 +250,7 @@ def test_frozen_models_of_other_weights_are_refused(run, monkeypatch):
 
     monkeypatch.undo()
     vae = nn.Identity()
-    vae.fingerprint = "another"
+    vae.fingerprint, vae.factor = "another", 2
     monkeypatch.setattr(AutoencoderKL, "load", lambda name: vae)
     monkeypatch.setattr(TextEncoder, "load", lambda name, device: Words())
     with pytest.raises(InputError, match="pixels: is not the vae"):

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from tinyldm.signals import StopRequest
 
 from tinyldm.condition import Condition
 from tinyldm.errors import InputError
 from tinyldm.jobs import start as job
 from tinyldm.jobs.checkpoint import checkpoints, find_checkpoint, read_config, read_tensors
-from tinyldm.jobs.signals import StopRequest
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
 

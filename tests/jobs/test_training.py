@@ -16,10 +16,10 @@ from tinyldm.jobs import training
 from tinyldm.jobs.checkpoint import checkpoints, find_checkpoint, load_checkpoint
 from tinyldm.jobs.config import TrainSettings
 from tinyldm.jobs.distributed import workers
-from tinyldm.jobs.signals import StopRequest
 from tinyldm.jobs.training import Trainer
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
+from tinyldm.signals import StopRequest
 
 TINY = UNetConfig(channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4, token_dim=6)
 SETTINGS = TrainSettings(preset="tiny-test", max_steps=10, batch_size=4, lr=1e-2, warmup=2, save_every=5, precision="float32",

@@ -137,10 +137,11 @@ def _moments(record: Tensor) -> Tensor:
 def write_captions(folder: Path, captions: list[str], text_encoder, progress: bool) -> dict:
     """Write tokens.f16, (n, width), the real tokens of all captions in a row, and offsets.i64, where each begins."""
     offsets, width = [0], text_encoder.width
+    encode = getattr(text_encoder, "stored", None) or text_encoder.encode
     bar = tqdm(total=len(captions), desc="encoding captions", unit="caption", disable=not progress)
     with bar, writing(folder / "tokens.f16") as file:
         for batch in _chunks(captions, CAPTIONS_AT_ONCE):
-            encoded = text_encoder.encode(list(batch)).to("cpu")
+            encoded = encode(list(batch)).to("cpu")
             tokens = encoded.tokens.half()
             mask = torch.ones(tokens.shape[:2], dtype=torch.bool) if encoded.mask is None else encoded.mask
             for caption, rows, real in zip(batch, tokens, mask):

@@ -44,15 +44,15 @@ class Format:
 
 
 class Examples(list):
-    """A list of Example; problems tells, a line each, what skip_bad left out."""
+    """A list of Example; problems tells, a line each, what skip_bad left out; format names the layout."""
 
-    def __init__(self, examples, problems=()):
+    def __init__(self, examples, problems=(), format: str = ""):
         super().__init__(examples)
-        self.problems = tuple(problems)
+        self.problems, self.format = tuple(problems), format
 
 
-def read_examples(folder: str | Path, split: str = "train", skip_bad: bool = False) -> Examples:
-    """The captioned images of a folder, its format told by its files, ordered by file name or as listed.
+def read_examples(folder: str | Path, split: str = "train", skip_bad: bool = False, formats=None) -> Examples:
+    """The captioned images of a folder, its format (one of FORMATS) told by its files, ordered by file name or as listed.
 
     Image files are not opened here: a missing or broken one is found when the latent cache is built.
     InputError: no such folder, an unknown layout, a caption file that can't be read or misses something, no images;
@@ -62,28 +62,30 @@ def read_examples(folder: str | Path, split: str = "train", skip_bad: bool = Fal
     if not folder.is_dir():
         problem = "not a folder" if folder.exists() else "no such folder"
         raise InputError(f"{folder}: {problem}, expected one with images")
-    known = next((f for f in FORMATS.values() if f.detect(folder)), None)
-    if known is None:
-        layouts = "; or ".join(f.layout for f in FORMATS.values())
+    formats = FORMATS if formats is None else formats
+    name = next((name for name, f in formats.items() if f.detect(folder)), None)
+    if name is None:
+        layouts = "; or ".join(f.layout for f in formats.values())
         raise InputError(f"{folder}: not a known layout, expected {layouts}")
-    problems: list[str] = []
+    known, problems = formats[name], []
     examples = known.read(folder, split, problems)
     if problems and not skip_bad:
         raise InputError(problems[0] + (f" (and {len(problems) - 1} more such)" if problems[1:] else ""))
     if not examples:
         raise InputError(f"{folder}: no images, expected {known.layout}")
-    return Examples(examples, problems)
+    return Examples(examples, problems, name)
 
 
-def read_prompts(file: str | Path) -> list[Prompt]:
+def read_prompts(file: str | Path, kinds=None) -> list[Prompt]:
     """The prompts of a file in its order: .txt (one a line, drawn as 0000.png, ...), test.json or generate.csv.
 
+    kinds: suffix -> function, instead of PROMPT_FILES.
     InputError: no such file, an unknown kind, missing keys, no prompts, or names that check_prompts refuses.
     """
-    file = Path(file)
-    if file.suffix not in PROMPT_FILES:
-        raise InputError(f"{file}: expected a file of prompts that ends in {', '.join(PROMPT_FILES)}")
-    prompts = PROMPT_FILES[file.suffix](file)
+    file, kinds = Path(file), PROMPT_FILES if kinds is None else kinds
+    if file.suffix not in kinds:
+        raise InputError(f"{file}: expected a file of prompts that ends in {', '.join(kinds)}")
+    prompts = kinds[file.suffix](file)
     if not prompts:
         raise InputError(f"{file}: no prompts")
     check_prompts(prompts, file)
@@ -214,8 +216,8 @@ PROMPT_FILES = {".txt": _prompts_txt, ".json": _prompts_json, ".csv": _prompts_c
 # ---- reading, with one-line errors
 
 
-def read_json(file: Path, kind: type):
-    """The content of a JSON file whose outermost value is of the kind (dict or list)."""
+def read_json(file: Path, kind: type | tuple[type, ...]):
+    """The content of a JSON file whose outermost value is of the kind: dict, list or either."""
     return _parse(_read(file), str(file), kind)
 
 
@@ -247,7 +249,7 @@ def _read(file: Path) -> str:
         raise InputError(f"{file}: not UTF-8 text (byte {error.start})") from None
 
 
-def _parse(text: str, where: str, kind: type):
+def _parse(text: str, where: str, kind):
     try:
         value = json.loads(text, object_pairs_hook=_distinct)
         json.dumps(value, ensure_ascii=False).encode()  # \ud800 alone would pass JSON, but is no text
@@ -256,7 +258,8 @@ def _parse(text: str, where: str, kind: type):
     if not isinstance(value, kind):
         names = {dict: "an object", list: "a list"}
         got = names.get(type(value), type(value).__name__)
-        raise InputError(f"{where}: expected JSON with {names[kind]}, got {got}")
+        wanted = " or ".join(names[k] for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise InputError(f"{where}: expected JSON with {wanted}, got {got}")
     return value
 
 

@@ -6,7 +6,7 @@ their preprocessing and the VAE; captions/ by the captions and the text encoder.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ def open_or_build(
 
     vae: encode(images (b, 3, h, w) in [-1, 1]) gives mean and std; factor and fingerprint; None for pixels as they are.
     text_encoder: encode(list of captions) gives a Condition; width and fingerprint. Both already are on the device.
+        It may have stored(captions), the tokens to keep instead, and finish, which makes the condition of them.
     folder: instead of cache_folder(). workers: threads that read images.
     InputError: an image that is missing or broken, unless skip_bad leaves it out; a size that the VAE can't take.
     """
@@ -64,20 +65,23 @@ def open_or_build(
     build_once(captions, lambda new: write_captions(new, texts, text_encoder, progress))
     left_out = [*getattr(examples, "problems", ()), *header["left_out"].values()]
     number = {text: k for k, text in enumerate(texts)}
-    return LatentCache(latents, captions, [[number[text] for text in texts] for texts in choices], left_out)
+    finish = getattr(text_encoder, "finish", None)
+    return LatentCache(latents, captions, [[number[text] for text in texts] for texts in choices], left_out, finish)
 
 
 class LatentCache:
     """Latents and encoded captions on disk, handed out as normalised batches.
 
-    mean, std: (c, 1, 1), of each channel of the sampled latents; x0 = (latent - mean) / std
+    mean, std: (c, 1, 1), of each channel of the sampled latents; x0 = (latent - mean) / std; after centre(), mean is
+        (c, h, w)
     null: Condition with one row, the encoded empty caption, for training and sampling alike
     shape: (c, h, w) of one latent
     left_out: a line for each image that skip_bad left out; skipped is their number
     key: a hash of all that a batch depends on: images, captions, preprocessing and the frozen models
+    finish: (stored condition, rows (b,) of the latents or None, generator) -> the condition that the network gets
     """
 
-    def __init__(self, latents: Path, captions: Path, choices: list[list[int]], left_out: list[str]):
+    def __init__(self, latents: Path, captions: Path, choices: list[list[int]], left_out: list[str], finish=None):
         header, width = read_header(latents), read_header(captions)["width"]
         self._latents = np.asarray(np.memmap(latents / "latents.f16", np.float16, "r", shape=tuple(header["shape"])))
         self._tokens = np.asarray(np.memmap(captions / "tokens.f16", np.float16, "r").reshape(-1, width))
@@ -88,7 +92,11 @@ class LatentCache:
         self.views, self.shape = header["views"], tuple(header["shape"][2:])
         self.mean, self.std = (torch.tensor(header[name])[:, None, None] for name in ("mean", "std"))
         self.folder, self.left_out, self.key = latents, left_out, key_of(latents.name, captions.name, choices)
-        self.null = self._captions(torch.tensor([0]))
+        self.finish = finish or (lambda condition, rows, generator: condition)
+
+    @cached_property
+    def null(self) -> Condition:
+        return self.finish(self._captions(torch.tensor([0])), None, None)
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -96,6 +104,13 @@ class LatentCache:
     @property
     def skipped(self) -> int:
         return len(self.left_out)
+
+    def centre(self) -> None:
+        """Let the mean (c, h, w) be that of each position, and the std what then is left of each channel."""
+        power = self.mean**2 + self.std**2  # E x^2
+        self.mean = torch.tensor(self._latents[:, 0].mean(0, dtype=np.float64)).float()
+        left = (power - self.mean.square().mean((1, 2), keepdim=True)).clamp(min=0).sqrt()
+        self.std = left.where(left > 1e-4, 1)
 
     def batch(self, indices: Tensor, generator: torch.Generator, device="cpu") -> tuple[Tensor, Condition]:
         """x0 float32 (b, c, h, w), normalised, and its captions, for images (b,).
@@ -110,7 +125,8 @@ class LatentCache:
         if std:
             mean = mean + std[0] * torch.randn(b, *self.shape, generator=generator).to(device)
         x0 = (mean - self.mean.to(device)) / self.std.to(device)
-        return x0, self._captions(self._choices[self._firsts[indices] + which], device)
+        condition = self._captions(self._choices[self._firsts[indices] + which], device)
+        return x0, self.finish(condition, rows, generator)
 
     def _captions(self, numbers: Tensor, device="cpu") -> Condition:
         """The encoded captions of these numbers (b,), padded with zeros to the longest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,10 +54,20 @@ def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def resize(image: Image.Image, size: int | tuple[int, int], fit: str = "squash", box=None) -> Image.Image:
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) from "64" or from WIDTHxHEIGHT, such as "512x384"."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise InputError(f"--size {text}: expected a number of pixels such as 64, or WIDTHxHEIGHT such as 512x384")
+    width = int(match[1])
+    return int(match[2] or width), width
+
+
+def resize(image: Image.Image, size: int | tuple[int, int], fit: str = "squash", box=None, nearest=False) -> Image.Image:
     """The image at a size, s or (h, w): squashed to it, or cut to its shape around the centre first.
 
-    box (left, top, right, bottom) takes a part of the image instead of the whole.
+    box (left, top, right, bottom) takes a part of the image instead of the whole. nearest: no value that wasn't there,
+    for maps of class numbers.
     """
     height, width = pair(size)
     left, top, right, bottom = box or (0, 0, *image.size)
@@ -65,7 +76,7 @@ def resize(image: Image.Image, size: int | tuple[int, int], fit: str = "squash",
         margin_x, margin_y = (right - left - scale * width) / 2, (bottom - top - scale * height) / 2
         left, top, right, bottom = left + margin_x, top + margin_y, right - margin_x, bottom - margin_y
     box = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))
-    return image.resize((width, height), Image.Resampling.BICUBIC, box)
+    return image.resize((width, height), Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC, box)
 
 
 @dataclass(frozen=True)
@@ -100,13 +111,17 @@ class Augmentation:
         """What the views depend on: without copies nothing is drawn at random and the seed is left out."""
         return {name: value for name, value in asdict(self).items() if self.copies or name != "seed"}
 
-    def apply(self, image: Image.Image, size: int | tuple[int, int], key: int) -> list[Image.Image]:
-        """All views of an image at a size; which crops and colours depends on (seed, key) alone."""
+    def apply(self, image: Image.Image, size: int | tuple[int, int], key: int, nearest: bool = False) -> list[Image.Image]:
+        """All views of an image at a size; which crops and colours depends on (seed, key) alone.
+
+        nearest: of a map of class numbers, whose views show what those of its image show; numbers are no colours.
+        """
         rng = np.random.default_rng([self.seed, key])
-        views = [resize(image, size, self.fit)]
+        views = [resize(image, size, self.fit, nearest=nearest)]
         for _ in range(self.copies):
-            part = resize(image, size, self.fit, _random_box(image.size, self.crop, rng))
-            views.append(_jittered(part, self.jitter, rng))
+            part = resize(image, size, self.fit, _random_box(image.size, self.crop, rng), nearest)
+            factors = rng.uniform(1 - self.jitter, 1 + self.jitter, 3)
+            views.append(part if nearest else _jittered(part, factors))
         if self.flip:
             views = [v for view in views for v in (view, ImageOps.mirror(view))]
         return views
@@ -122,9 +137,9 @@ def _random_box(size: tuple[int, int], crop: float, rng: np.random.Generator) ->
     return left, top, left + width, top + height
 
 
-def _jittered(image: Image.Image, jitter: float, rng: np.random.Generator) -> Image.Image:
-    for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        image = change(image).enhance(rng.uniform(1 - jitter, 1 + jitter))
+def _jittered(image: Image.Image, factors: np.ndarray) -> Image.Image:
+    for change, factor in zip((ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), factors):
+        image = change(image).enhance(factor)
     return image
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, fields, replace
 
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
+from tinyldm.tasks.labels import FORMS
+from tinyldm.tasks.table import TASKS, task_defaults
 
-TASKS = ("text",)
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
 RESUMABLE = {"data", "max_steps", "sample_every", "save_every", "workers", "device", "compile", "accumulate", "skip_bad"}
 """Settings that may change when a run is resumed; of data only the place, its contents are compared."""
@@ -24,7 +24,11 @@ class TrainSettings:
     size: tuple[int, int] = (64, 64)
     text_encoder: str = "tiny"
     vae: str = "tiny"
+    label_form: str = "tokens"
+    image_encoder: str = "tiny"
+    centre: bool = False
     cfg_drop: float = 0.1
+    style_drop: float = 0.1
     max_steps: int = 2000
     batch_size: int = 32  # images an optimiser step, over all processes and accumulations
     accumulate: int = 1
@@ -67,12 +71,13 @@ class TrainSettings:
             need(getattr(self, name) >= 0, name, "0 or more")
         for name in ("lr", "clip", "shift"):
             need(getattr(self, name) > 0, name, "a number above 0")
-        need(0 <= self.cfg_drop <= 1, "cfg_drop", "a probability from 0 to 1")
+        for name in ("cfg_drop", "style_drop"):
+            need(0 <= getattr(self, name) <= 1, name, "a probability from 0 to 1")
         need(0 < self.lr_decay <= 1, "lr_decay", "a factor above 0, at most 1")
         need(0 <= self.ema < 1, "ema", "a decay of at least 0 and below 1 (0 is none)")
         need(min(self.size) >= 8, "size", "at least 8 pixels")
         choices = {"task": TASKS, "lr_schedule": LR_SCHEDULES, "precision": PRECISIONS}
-        choices |= {"prediction": ("eps", "x0", "v"), "schedule": ("linear", "scaled_linear", "cosine")}
+        choices |= {"label_form": FORMS, "prediction": ("eps", "x0", "v"), "schedule": ("linear", "scaled_linear", "cosine")}
         for name, allowed in choices.items():
             need(getattr(self, name) in allowed, name, f"one of {', '.join(allowed)}")
         if self.zero_snr and self.prediction == "eps":
@@ -106,25 +111,16 @@ REAL_DATA = dict(preset="base", size=(256, 256), text_encoder="openai/clip-vit-b
 
 SMALL_LATENTS = dict(preset="toy", lr=1e-3, lr_schedule="cosine", max_steps=6000, batch_size=32, shift=0.5, warmup=100, sample_every=500,
                      save_every=500)
-"""Defaults for data of one's own under the tiny VAE at 64 pixels: the toy network, an hour on two cores."""
+"""Defaults for data of one's own at 64 pixels, under the tiny VAE or for labels: the toy network, an hour on two cores."""
 
 
-def defaults_for(given: dict, native: tuple[int, int]) -> TrainSettings:
+def defaults_for(given: dict, native: tuple[int, int], task: str = "text") -> TrainSettings:
     """The settings for what was given: the toy's defaults, or those for real data; native: (h, w) of its images."""
     if given.get("data") is None:
         return TrainSettings.from_dict(given)
     small = native[0] == native[1] < REAL_DATA["size"][0]
-    values = REAL_DATA | ({"size": native} if small else {})
+    values = REAL_DATA | ({"size": native} if small else {}) | task_defaults(task, given, native)
     size = given.get("size", values["size"])
-    if given.get("vae") == "tiny" and max(size) <= 96:
+    if max(size) <= 96 and (task != "text" or given.get("vae") == "tiny"):
         values |= SMALL_LATENTS
-    return TrainSettings.from_dict(values | given)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) from "64" or from WIDTHxHEIGHT, such as "512x384"."""
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if match is None:
-        raise InputError(f"--size {text}: expected a number of pixels such as 64, or WIDTHxHEIGHT such as 512x384")
-    width = int(match[1])
-    return int(match[2] or width), width
+    return TrainSettings.from_dict(values | given | {"task": task})

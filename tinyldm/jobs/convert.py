@@ -11,10 +11,10 @@ from torch import Tensor
 
 from tinyldm.compat.schedulers import KINDS, PREDICTIONS, DDPMScheduler, DPMSolverMultistepScheduler, TableSchedule
 from tinyldm.compat.unet import UNet2DConditionModel, UNet2DModel, from_native
+from tinyldm.data.transforms import parse_size
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.jobs.checkpoint import load_checkpoint, load_weights, read_config, read_tensors, save_checkpoint
-from tinyldm.jobs.config import parse_size
 from tinyldm.nn.unet import UNet, UNetConfig
 
 OWN = "tinyldm"  # the folder, beside unet/ and scheduler/, of what diffusers has no place for

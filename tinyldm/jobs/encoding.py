@@ -6,17 +6,20 @@ import argparse
 from pathlib import Path
 
 from tinyldm.data.cache import naming
-from tinyldm.data.formats import Example, Examples, read_examples
+from tinyldm.data.formats import Example, Examples
 from tinyldm.data.latents import LatentCache, open_or_build
 from tinyldm.data.transforms import Augmentation, load_image
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 from tinyldm.jobs.config import TrainSettings, defaults_for
 from tinyldm.jobs.options import GROUPS, add_group
+from tinyldm.tasks import landscape
+from tinyldm.tasks.pixels import load_vae
+from tinyldm.tasks.table import condition_facts, load_encoder, read_examples
 from tinyldm.toy.monsters import ensure_toy
 
 TOY_FOLDER = Path("data/toy")
-OPTIONS = ("vae", "text-encoder", "seed", "device")
+OPTIONS = ("vae", "text-encoder", "label-form", "image-encoder", "seed", "device")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,19 +34,20 @@ def run(options: argparse.Namespace) -> None:
     """Encode what the options name, and tell how much it is and where."""
     given = {name: value for name, value in vars(options).items() if name != "command"}
     device = pick_device(given.get("device", "auto"))
-    _, examples = read_data(given.get("data"), given.get("skip_bad", False))
-    settings = defaults_for(given, native_size(examples))
-    cache = open_cache(settings, examples, *load_frozen(settings.to_dict(), device), device)
+    _, examples = read_data(given.get("data"), given.get("skip_bad", False), given.pop("task", None))
+    settings = defaults_for(given, native_size(examples), examples.task)
+    config = settings.to_dict() | {"condition": condition_facts(settings, examples)}
+    cache = open_cache(settings, examples, *load_frozen(config, device), device)
     channels, height, width = cache.shape
     left_out = f"; {cache.skipped} left out, first {cache.left_out[0]}" if cache.skipped else ""
     print(f"{len(cache)} images of {cache.views} views, latents {channels}x{height}x{width}, in {cache.folder}{left_out}")
 
 
-def read_data(data: str | None, skip_bad: bool) -> tuple[Path, Examples]:
-    """A data folder and its examples; no data is the toy set, drawn first if it isn't there."""
+def read_data(data: str | None, skip_bad: bool, task: str | None = None) -> tuple[Path, Examples]:
+    """A data folder and its examples, of any task or the one given; no data is the toy set, drawn first if need be."""
     with naming(TOY_FOLDER):
         folder = ensure_toy(TOY_FOLDER) if data is None else Path(data)
-    return folder, read_examples(folder, skip_bad=skip_bad)
+    return folder, read_examples(folder, skip_bad=skip_bad, task=task)
 
 
 def native_size(examples: list[Example]) -> tuple[int, int]:
@@ -59,15 +63,13 @@ def native_size(examples: list[Example]) -> tuple[int, int]:
 
 
 def load_frozen(config: dict, device, place: str | Path = ""):
-    """The AutoencoderKL and the TextEncoder that a config names, on the device.
+    """The autoencoder and the encoder of conditions that a config names, on the device.
 
     InputError: others of the same name than those that place, with this config, was trained with.
     """
-    from tinyldm.frozen.text import TextEncoder
-    from tinyldm.frozen.vae import AutoencoderKL
-
-    vae = AutoencoderKL.load(config["vae"]).to(device).requires_grad_(False)
-    text_encoder = TextEncoder.load(config["text_encoder"], device)
+    vae = load_vae(config["vae"], device)
+    how = config.get("condition", {"task": "text", "name": config["text_encoder"]})
+    text_encoder = load_encoder(how, tuple(side // vae.factor for side in config["size"]), device)
     for kind, model in {"vae": vae, "text_encoder": text_encoder}.items():
         if config.get(f"{kind}_fingerprint") not in (None, model.fingerprint):
             raise InputError(f"{config[kind]}: is not the {kind.replace('_', ' ')} that {place} was trained with")
@@ -81,5 +83,9 @@ def open_cache(settings: TrainSettings, examples, vae, text_encoder, device, pro
         augmentation = Augmentation(flip=s.flip, copies=s.copies, crop=s.crop, jitter=s.jitter, seed=s.seed)
     except ValueError as error:
         raise InputError(f"--copies, --crop, --jitter: {error}") from None
-    return open_or_build(examples, vae, text_encoder, s.size, augmentation, device=device, workers=s.workers,
-                         progress=progress, skip_bad=s.skip_bad)  # fmt: skip
+    build = landscape.open_cache if s.task == "landscape" else open_or_build
+    cache = build(examples, vae if vae.factor > 1 else None, text_encoder, s.size, augmentation, device=device,
+                  workers=s.workers, progress=progress, skip_bad=s.skip_bad)  # fmt: skip
+    if s.centre:
+        cache.centre()
+    return cache

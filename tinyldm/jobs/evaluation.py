@@ -14,7 +14,7 @@ from torch import Tensor
 
 import tinyldm
 from tinyldm.data.cache import replacing
-from tinyldm.data.formats import Prompt, read_json, read_prompts
+from tinyldm.data.formats import Prompt, read_json
 from tinyldm.data.transforms import load_image, to_tensor
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
@@ -22,6 +22,9 @@ from tinyldm.jobs.outputs import RECORD
 from tinyldm.scores.comparison import CLIP, Comparison
 from tinyldm.scores.distances import MOMENTS
 from tinyldm.scores.files import check_sizes, image_files, some
+from tinyldm.tasks.evaluator import Evaluator, judged, style_scores
+from tinyldm.tasks.landscape import parts
+from tinyldm.tasks.table import read_prompts
 from tinyldm.toy import attributes
 
 EXAMPLES = """examples:
@@ -44,6 +47,11 @@ class Job(Comparison):
     prompts: tuple[Prompt, ...] = ()
     vae: str | None = None
     size: int | None = None
+    evaluator: Evaluator | None = None
+
+    def with_references(self) -> bool:
+        """Whether every prompt names a map and the image whose style it is to have."""
+        return bool(self.prompts) and all(file and file.is_file() for p in self.prompts for file in parts(p.text))
 
     @property
     def of_toys(self) -> bool:
@@ -67,11 +75,14 @@ class Metric:
 def evaluate(images: str | Path, prompts: str | Path | None = None, vae: str | None = None, size: int | None = None,
              device: str = "auto", *, reference: str | Path | None = None, moments: str | Path | None = None,
              metrics: list[str] | None = None, clip: str | None = None, inception: str | None = None,
-             pytorch_fid: str | None = None, batch_size: int = 64, shared: dict | None = None) -> dict:
+             pytorch_fid: str | None = None, evaluator: str | Path | None = None, batch_size: int = 64,
+             shared: dict | None = None) -> dict:
     """The scores of a folder of images, metric -> values, by the metrics named, or by every one that applies."""
     images, reference = Path(images), Path(reference) if reference is not None else None
     if size is not None and (vae is None or prompts is not None):
         raise InputError(f"--size {size}: belongs to --vae without --prompts, the test of an autoencoder")
+    if evaluator is not None and prompts is None:
+        raise InputError(f"--evaluator {evaluator}: needs --prompts FILE, which says what the images were to show")
     for name, value in {"size": size, "batch-size": batch_size}.items():
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: expected 1 or more")
@@ -89,7 +100,8 @@ def evaluate(images: str | Path, prompts: str | Path | None = None, vae: str | N
     job = Job(files, tuple(prompt.text for prompt in wanted), reference, references, Path(moments) if moments else None,
               clip or CLIP, {"torchvision": inception, "pytorch-fid": pytorch_fid}, batch_size, pick_device(device),
               {} if shared is None else shared, images, Path(prompts) if prompts is not None else None, tuple(wanted),
-              record.get("vae") if vae is None and prompts is not None else vae, size)
+              record.get("vae") if vae is None and prompts is not None else vae, size,
+              Evaluator.load(evaluator, pick_device(device)) if evaluator is not None else None)
     job = replace(job, clip="tiny") if clip is None and job.of_toys else job
     chosen = choose(job, metrics)
     if chosen != ["reconstruction"]:  # which says itself what it can't read
@@ -105,7 +117,8 @@ def choose(job: Job, asked: list[str] | None) -> list[str]:
         if not METRICS[name].applies(job):
             raise InputError(f"--metrics {name}: needs {METRICS[name].needs}")
     applying = [name for name, metric in METRICS.items() if metric.applies(job)]
-    chosen = asked or [name for name in applying if not (job.of_toys and "fid" in name)]
+    texts = not (job.evaluator or job.with_references())  # others than captions are nothing to CLIP
+    chosen = asked or [name for name in applying if not (job.of_toys and "fid" in name) and (texts or name != "clip-t")]
     if not chosen:
         raise InputError("nothing to score by: " + "; ".join(f"{name} needs {m.needs}" for name, m in METRICS.items()))
     if not asked or "clip-i" in asked:
@@ -197,6 +210,11 @@ METRICS = {  # where a way to score is added
     "cmmd": Metric("--reference FOLDER of images", lambda job: job.references, Job.cmmd, best="lowest"),
     "toy attributes": Metric("--prompts of the toy set (with attributes.json beside them)",
                              lambda job: job.of_toys, attribute_scores),
+    "evaluator": Metric("--evaluator FOLDER (of python -m tinyldm evaluator train) and --prompts FILE",
+                        lambda job: job.evaluator and job.prompts,
+                        lambda job: judged(job.evaluator, job.files, [prompt.text for prompt in job.prompts])),
+    "style": Metric("--prompts label_to_img.json, of landscapes with references", Job.with_references,
+                    lambda job: style_scores(job.files, [prompt.text for prompt in job.prompts])),
     "reconstruction": Metric("--vae without --prompts and --reference",
                              lambda job: job.vae and not job.prompts_file and not job.reference, reconstruction_scores),
 }  # fmt: skip
@@ -227,6 +245,8 @@ def add_arguments(parser):
     given.add_argument("--vae", metavar="NAME", help="score this autoencoder's reconstructions of the images; with "
                        "--prompts: of real drawings, as a ceiling (default there: the one that drew the images)")
     given.add_argument("--size", type=int, help="with --vae: squash the images to this many pixels first")
+    given.add_argument("--evaluator", metavar="FOLDER", help="a network of python -m tinyldm evaluator train, which reads "
+                       "labels or maps off the images")
     how = parser.add_argument_group("how")
     how.add_argument("--metrics", nargs="+", metavar="NAME", help="some of " + ", ".join(
         f"{name!r}" if " " in name else name for name in METRICS) + " (default: all that what is given allows; for toy "

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from tinyldm.data.transforms import parse_size
 from tinyldm.device import PRECISIONS
 from tinyldm.jobs.cli import Parser
-from tinyldm.jobs.config import LR_SCHEDULES, REAL_DATA, TASKS, TrainSettings, parse_size
+from tinyldm.jobs.config import LR_SCHEDULES, REAL_DATA, TrainSettings
+from tinyldm.tasks.labels import FORMS
+from tinyldm.tasks.table import TASKS
 
 EPILOG = """examples:
   python train.py --cfg-drop 0.1                       toy monsters, everything shipped, about ten minutes on two cores
@@ -32,7 +35,7 @@ def add_group(parser: argparse.ArgumentParser, title: str, options: dict[str, tu
     group = parser.add_argument_group(title)
     for flag, (kind, text) in options.items():
         name = flag.replace("-", "_")
-        if name in ("compile", "skip_bad", "zero_snr", "resume", "overwrite"):
+        if name in ("compile", "skip_bad", "zero_snr", "centre", "resume", "overwrite"):
             group.add_argument(f"--{flag}", action="store_true", help=text)
         elif name == "flip":
             group.add_argument("--flip", action=argparse.BooleanOptionalAction, help=text)
@@ -55,7 +58,7 @@ METAVARS = {str: "NAME", int: "N", float: "X", parse_size: "SIZE"}
 GROUPS: dict[str, dict[str, tuple]] = {
     "data": {
         "data": (str, "folder of the assignment or an image folder with metadata.jsonl; none: the toy monsters"),
-        "task": (TASKS, "what the pictures are conditioned on"),
+        "task": (TASKS, "what the pictures are conditioned on; told by the files of --data"),
         "size": (parse_size, "pixels: 64, or WIDTHxHEIGHT; smaller square images keep theirs"),
         "flip": (bool, "also learn from mirrored pictures (default: yes)"),
         "copies": (int, "augmented copies of each picture in the latent cache, made by --crop and --jitter"),
@@ -67,7 +70,10 @@ GROUPS: dict[str, dict[str, tuple]] = {
     "model": {
         "preset": (str, "network: toy, small, base (128-256-512-512) or large (256-384-512-768)"),
         "text-encoder": (str, "tiny, or a transformers text encoder: a hub name or a folder"),
-        "vae": (str, "tiny, or an AutoencoderKL: a hub name or a folder"),
+        "label-form": (FORMS, "what the network is told of labels: tokens to attend to, a vector, or maps beside x_t"),
+        "vae": (str, "tiny, none (the pixels themselves), or an AutoencoderKL: a hub name or a folder"),
+        "image-encoder": (str, "for landscapes: tiny, or a CLIP, whose image tower sees the style in the reference"),
+        "centre": (bool, "take off the mean latent, position by position, instead of each channel's mean"),
         "prediction": (("eps", "x0", "v"), "what the network predicts"),
         "schedule": (("linear", "scaled_linear", "cosine"), "noise schedule"),
         "shift": (float, "factor of the schedule's alpha / sigma: below 1 is more noise, for latents of many channels"),
@@ -75,6 +81,7 @@ GROUPS: dict[str, dict[str, tuple]] = {
     },
     "training": {
         "cfg-drop": (float, "probability of training a sample without its condition, for classifier-free guidance"),
+        "style-drop": (float, "for landscapes: probability of training a sample without its style, but with its map"),
         "max-steps": (int, "length of the training"),
         "epochs": (int, "the same as passes over the data, instead of --max-steps"),
         "batch-size": (int, "images an optimiser step, over all processes and accumulations together"),

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tinyldm.condition import Condition
-from tinyldm.data.formats import Prompt, check_prompts, read_prompts
+from tinyldm.data.formats import Prompt, check_prompts
 from tinyldm.data.transforms import grid, load_image, to_pil
 from tinyldm.device import autocast, pick_device
 from tinyldm.diffusion.ddim import DDIM
@@ -33,6 +33,8 @@ from tinyldm.jobs.outputs import (
     run_name,
     save,
 )  # fmt: skip
+from tinyldm.tasks.landscape import MapStyleGuidance
+from tinyldm.tasks.table import read_prompts
 
 SOLVERS = {  # name -> the solver, from order and eta; each refuses the one that it would ignore
     "dpm++": lambda order, eta: DPMSolver(order),
@@ -48,12 +50,14 @@ class Drawing:
     """How pictures are drawn; with the checkpoint, the prompts and the seed it decides them.
 
     guidance: the scale of classifier-free guidance, 1 for none
+    style: for landscapes, the scale of the style where it isn't that of the map, which guidance then is
     interval: (low, high) in units of sigma/alpha, the noise levels at which guidance applies (2404.07724)
     """
 
     steps: int = 50
     solver: DDPM | DDIM | DPMSolver = field(default_factory=DPMSolver)
     guidance: float = 3.0
+    style: float | None = None
     interval: tuple[float, float] | None = None
     rescale: float = 0.0
     spacing: str = "trailing"
@@ -62,6 +66,8 @@ class Drawing:
     def __post_init__(self):
         if self.guidance == 1 and (self.interval or self.rescale):
             raise ValueError("guidance 1 is no guidance: an interval or a rescale would change nothing")
+        if self.style is not None and (self.interval or self.rescale):
+            raise ValueError("guidance-style takes neither an interval nor a rescale")
         if self.interval and not 0 <= self.interval[0] < self.interval[1]:
             raise ValueError(f"guidance interval {self.interval}: expected 0 <= low < high, in sigma/alpha")
         if not 0 <= self.rescale <= 1:
@@ -92,12 +98,14 @@ def draw(network, condition: Condition | None, seeds: list[int], *, latent_shape
     """Pictures of the b rows of condition; picture k depends on seeds[k] alone.
 
     network: a denoiser, in eval mode, on the device where everything is computed; latent_shape: (c, h, w)
-    mean, std: (c, 1, 1), latents = x0 * std + mean; null: one row, unused where how.guidance is 1
+    mean, std: (c, 1, 1), mean maybe (c, h, w); latents = x0 * std + mean; null: one row, unused where how.guidance is 1
     callback(step, x, x0) after every step, in units of x0
     """
     device = next(network.parameters()).device
     guidance = None
-    if how.guidance != 1:
+    if how.style is not None:
+        guidance = MapStyleGuidance(how.guidance, how.style, null.to(device))
+    elif how.guidance != 1:
         levels = schedule if how.interval else None
         guidance = Guidance(how.guidance, null.to(device), how.rescale, how.interval, levels)
     with autocast(device, how.precision):
@@ -162,6 +170,10 @@ def sample_images(checkpoint_folder: str | Path, prompts: list[Prompt], out: str
     except ValueError as error:
         raise InputError(f"--steps {how.steps} --spacing {how.spacing}: {error}") from None
     vae, text_encoder = load_frozen(checkpoint.config, device, checkpoint.path)
+    if strip is not None and not strip.strip(" ,"):
+        raise InputError(f"--strip {strip!r}: names nothing to draw")
+    if hasattr(text_encoder, "check"):
+        text_encoder.check([prompt.text for prompt in prompts] + ([strip] if strip else []))
     record = make_record(checkpoint, prompts, how, seed, strip)
     out = default_folder(run_name(checkpoint.path), record, overwrite) if out is None else Path(out)
     open_folder(out, record, overwrite)
@@ -182,21 +194,28 @@ def sample_images(checkpoint_folder: str | Path, prompts: list[Prompt], out: str
             for k, image in zip(batch, paint(condition[start : start + batch_size], seeds, callback=advance)):
                 save(image, out / prompts[k].name)
     if prompts and not (out / GRID).exists():
-        save(grid([load_image(out / prompt.name) for prompt in prompts[:64]]), out / GRID)
+        shown = [load_image(out / prompt.name) for prompt in prompts[:64]]
+        save(grid(shown, columns=8 if len(shown) > 16 else None), out / GRID)
     if strip is not None and not (out / STRIP).exists():
-        save(draw_strip(checkpoint, vae, text_encoder.encode([strip]), noise_seed(seed, 0), how), out / STRIP)
+        save(draw_strip(checkpoint, vae, encode_prompts(text_encoder, [strip]), noise_seed(seed, 0), how), out / STRIP)
     return out
 
 
-def drawing_of(options, cfg_drop: float) -> Drawing:
-    """How to draw, from the options of sample.py, with a network that was trained with cfg_drop."""
+def drawing_of(options, settings: dict) -> Drawing:
+    """How to draw, from the options of sample.py, with a network that was trained with these settings."""
+    cfg_drop, style = settings["cfg_drop"], None
     scale = options.guidance if options.guidance is not None else Drawing().guidance if cfg_drop else 1.0
-    if scale != 1 and not cfg_drop:
+    if (options.guidance_map, options.guidance_style) != (None, None):
+        if settings.get("task") != "landscape" or options.guidance is not None or not settings["style_drop"]:
+            raise InputError("--guidance-map, --guidance-style: for landscapes trained with --style-drop above 0, and "
+                             "without --guidance, which is both")
+        scale, style = (scale if given is None else given for given in (options.guidance_map, options.guidance_style))
+    if (scale != 1 or style is not None) and not cfg_drop:
         raise InputError(f"--guidance {scale:g}: the run was trained with --cfg-drop 0 and knows no null condition")
     solver = make_solver(options.solver, options.order, options.eta)
     interval = tuple(options.guidance_interval) if options.guidance_interval else None
     try:
-        return Drawing(options.steps, solver, scale, interval, options.guidance_rescale, options.spacing,
+        return Drawing(options.steps, solver, scale, style, interval, options.guidance_rescale, options.spacing,
                        options.precision)
     except ValueError as error:
         raise InputError(f"--{error}") from None
@@ -214,7 +233,7 @@ def run(options):
     else:
         previews = [] if options.strip is not None else config["preview_prompts"]
         prompts = command_line_prompts(options.prompt or previews)
-    out = sample_images(folder, prompts, options.out, how=drawing_of(options, config["settings"]["cfg_drop"]),
+    out = sample_images(folder, prompts, options.out, how=drawing_of(options, config["settings"]),
                         seed=options.seed, batch_size=options.batch_size, strip=options.strip,
                         overwrite=options.overwrite, device=options.device)
     made = [f"{len(prompts)} image{'s' * (len(prompts) != 1)} of {run_name(folder)} in {out}"] if prompts else []

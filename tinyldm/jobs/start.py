@@ -10,7 +10,6 @@ from math import ceil
 from pathlib import Path
 
 from tinyldm.data.cache import locked, naming
-from tinyldm.data.formats import read_prompts
 from tinyldm.data.transforms import grid
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
@@ -19,9 +18,10 @@ from tinyldm.jobs.config import TrainSettings, defaults_for
 from tinyldm.jobs.distributed import Workers, workers
 from tinyldm.jobs.encoding import load_frozen, native_size, open_cache, read_data
 from tinyldm.jobs.sampling import Drawing, draw, encode_prompts, noise_seed
-from tinyldm.jobs.signals import stop_on_signal
 from tinyldm.jobs.training import Trainer
 from tinyldm.nn.presets import PRESETS
+from tinyldm.signals import stop_on_signal
+from tinyldm.tasks.table import condition_facts, read_prompts
 
 PREVIEWS = 16
 
@@ -41,9 +41,9 @@ def start(given: dict) -> None:
         settings = TrainSettings.from_dict(saved["settings"]).resumed(given) if saved else None
         data, skip_bad = (settings.data, settings.skip_bad) if saved else (given.get("data"), given.get("skip_bad", False))
         with w.main_first():
-            folder, examples = read_data(data, skip_bad)
+            folder, examples = read_data(data, skip_bad, settings.task if saved else given.pop("task", None))
         if settings is None:
-            settings = defaults_for(given, native_size(examples))
+            settings = defaults_for(given, native_size(examples), examples.task)
         if epochs is not None:
             settings = replace(settings, max_steps=ceil(epochs * len(examples) / settings.batch_size))
         if saved and settings.max_steps < saved["step"]:
@@ -90,14 +90,15 @@ def _prepare(settings: TrainSettings, examples, folder: Path, w: Workers, saved:
     s = settings
     if s.preset not in PRESETS:
         raise InputError(f"--preset {s.preset}: expected one of {', '.join(PRESETS)}")
-    prompts = preview_prompts(folder, examples)
-    vae, text_encoder = load_frozen(saved or s.to_dict(), w.device, "the run")
+    prompts, condition = preview_prompts(folder, examples), condition_facts(s, examples)
+    vae, text_encoder = load_frozen(saved or s.to_dict() | {"condition": condition}, w.device, "the run")
     with w.main_first():
         cache = open_cache(s, examples, vae, text_encoder, w.device, progress=w.is_main)
     if saved and saved.get("data", cache.key) != cache.key:
         raise InputError(f"{folder}: images or captions are not those that the run was trained on; start another with --out")
     facts = {"data": cache.key, "vae": s.vae, "vae_fingerprint": vae.fingerprint, "text_encoder": s.text_encoder,
              "text_encoder_fingerprint": text_encoder.fingerprint, "size": list(s.size),
+             "condition": condition,
              "latent_shape": [cache.mean.shape[0], *(side // vae.factor for side in s.size)],
              "preview_prompts": prompts}
     condition = encode_prompts(text_encoder, prompts)
@@ -117,7 +118,7 @@ def _prepare(settings: TrainSettings, examples, folder: Path, w: Workers, saved:
 
 def preview_prompts(folder: Path, examples) -> list[str]:
     """Prompts to watch the training by: of the data's test.json if it has one, else captions spread over the data."""
-    for name in ("test.json", "generate.csv"):
+    for name in ("test.json", "generate.csv", "label_to_img.json"):
         if (folder / name).is_file():
             texts = [prompt.text for prompt in read_prompts(folder / name)]
             break

@@ -15,16 +15,16 @@ from tinyldm.data.latents import LatentCache, data_order
 from tinyldm.device import autocast
 from tinyldm.diffusion.objective import training_loss
 from tinyldm.diffusion.schedule import NoiseSchedule
+from tinyldm.ema import EMA
 from tinyldm.errors import InputError
 from tinyldm.jobs.checkpoint import drop_training_state, load_weights, read_config, read_tensors, save_checkpoint
 from tinyldm.jobs.config import TrainSettings
 from tinyldm.jobs.distributed import Workers
-from tinyldm.jobs.ema import EMA
 from tinyldm.jobs.learning_rate import Plateau, learning_rate
 from tinyldm.jobs.runlog import RunLog
-from tinyldm.jobs.signals import StopRequest
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet
+from tinyldm.signals import StopRequest
 
 MAX_SKIPPED = 20
 """So many infinite gradients in a row end the run."""
@@ -167,6 +167,11 @@ class Trainer:
 
 
 def network_config(preset: str, cache: LatentCache):
-    """The preset's network, its input fitted to the data."""
-    channels, tokens = cache.mean.shape[0], cache.null.tokens
-    return replace(PRESETS[preset], in_channels=channels, out_channels=channels, token_dim=tokens.shape[-1])
+    """The preset's network, its input fitted to the data and to the parts of their conditions."""
+    channels, null, config = cache.mean.shape[0], cache.null, PRESETS[preset]
+    widths = {name: part.shape[-3 if name == "maps" else -1] for name, part in null.parts().items()}
+    kinds = (*config.attention, config.middle)
+    if null.tokens is None:  # nothing to cross to
+        kinds = ["self" if kind == "cross" else kind for kind in kinds]
+    return replace(config, in_channels=channels, out_channels=channels, attention=tuple(kinds[:-1]), middle=kinds[-1],
+                   token_dim=widths.get("tokens"), vector_dim=widths.get("vector"), map_channels=widths.get("maps", 0))

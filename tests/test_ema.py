@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tinyldm.jobs.ema import EMA
+from tinyldm.ema import EMA
 
 
 def module(value, dtype=torch.float32):

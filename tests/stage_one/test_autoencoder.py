@@ -9,9 +9,10 @@ from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
-from tinyldm.jobs.autoencoder import augmented, monster_pictures, train_autoencoder
+from tinyldm.jobs.autoencoder import monster_pictures
 from tinyldm.jobs.cli import dispatch
 from tinyldm.scores.reconstruction import picture_scores, reconstruct, to_batch
+from tinyldm.stage_one.training import augmented, train_autoencoder
 
 CONFIG = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 1, "mid_block_add_attention": False}
 

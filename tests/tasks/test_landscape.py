@@ -1,0 +1,235 @@
+"""Task landscape: maps and images stay together, files that are wrong are named, map and style are guided apart."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPModel
+
+import sample as sample_script
+from tinyldm.condition import Condition
+from tinyldm.data.transforms import Augmentation, load_image
+from tinyldm.diffusion.guidance import Guidance
+from tinyldm.errors import InputError
+from tinyldm.frozen.text import TINY
+from tinyldm.jobs.cli import guarded
+from tinyldm.jobs.sampling import run as run_sample
+from tinyldm.jobs.start import start
+from tinyldm.nn.presets import PRESETS
+from tinyldm.nn.unet import UNetConfig
+from tinyldm.tasks.classes import CLASSES
+from tinyldm.tasks.landscape import (
+    LandscapeEncoder,
+    MapStyleGuidance,
+    class_shares,
+    load_map,
+    open_cache,
+)
+from tinyldm.tasks.style import StyleEncoder
+from tinyldm.tasks.table import read_examples, read_prompts
+
+
+class MeanColour:
+    """A style encoder whose one token is the mean colour."""
+
+    width, fingerprint = 3, "mean"
+
+    def encode(self, images):
+        return torch.stack([torch.from_numpy(np.array(image)).float().mean((0, 1)) for image in images])[:, None]
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Six landscapes of 32x24 in the assignment's layout; the colour of a pixel tells its class."""
+    monkeypatch.setenv("TINYLDM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    folder, rng = tmp_path / "land", np.random.default_rng(0)
+    for name in ("train_resized/imgs", "train_resized/labels", "val_B_labels_resized"):
+        (folder / name).mkdir(parents=True)
+    for k in range(6):
+        scene = rng.integers(0, len(CLASSES), (3, 4)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+        Image.fromarray(scene).save(folder / "train_resized/labels" / f"{k}.png")
+        Image.fromarray(np.stack([scene * 8] * 3, 2)).save(folder / "train_resized/imgs" / f"{k}.jpg", quality=100)
+        if k < 2:
+            Image.fromarray(scene).save(folder / "val_B_labels_resized" / f"v{k}.png")
+    (folder / "label_to_img.json").write_text(json.dumps({"v0.png": "3.jpg", "v1.png": "5.jpg"}))
+    return folder
+
+
+def opened(data, augmentation=Augmentation(flip=True), style_drop=0.0, size=(24, 32)):
+    encoder = LandscapeEncoder(MeanColour(), size, style_drop)
+    return open_cache(read_examples(data), None, encoder, size, augmentation, progress=False)
+
+
+def test_the_layout_is_told_from_the_files(data):
+    examples = read_examples(data)
+    assert examples.task == "landscape" and examples.names == CLASSES and len(CLASSES) == 29 and len(examples) == 6
+    first, second = read_prompts(data / "label_to_img.json")
+    assert first.name == "v0.jpg"
+    assert first.text == f"{data}/val_B_labels_resized/v0.png | {data}/train_resized/imgs/3.jpg"
+
+
+def test_shares_count_the_pixels_of_a_cell():
+    maps = torch.randint(29, (2, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    shares = class_shares(maps, (2, 3))
+    assert shares.shape == (2, 29, 2, 3)
+    cell = maps[1, 4:8, 4:8].flatten().tolist()
+    torch.testing.assert_close(shares[1, :, 1, 1], torch.tensor([cell.count(c) / 16 for c in range(29)]))
+    flat = class_shares(torch.full((1, 8, 8), 7, dtype=torch.uint8), (2, 2))
+    assert torch.equal(flat.argmax(1), torch.full((1, 2, 2), 7)) and set(flat.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(copies=3, crop=0.5, jitter=0.01)])
+def test_map_and_image_are_augmented_together(data, augmentation):
+    """In the middle of a block the colour tells the class, whatever the view; another view agrees in few pixels."""
+    cache = opened(data, augmentation)
+    generator, right, wrong, views = torch.Generator().manual_seed(0), [], [], set()
+    for _ in range(20):
+        x0, condition = cache.batch(torch.arange(6), generator)
+        grey = ((x0 * cache.std + cache.mean)[:, 0] + 1) * 127.5
+        flat = (grey[:, 1:-1, 1:-1] - grey[:, 2:, 2:]).abs() + (grey[:, 1:-1, 1:-1] - grey[:, :-2, :-2]).abs() < 2
+        classes, read = condition.maps.argmax(1)[:, 1:-1, 1:-1], (grey / 8).round()[:, 1:-1, 1:-1]
+        right.append(((classes - read).abs() <= 1)[flat].float().mean())
+        wrong.append(((classes.flip(-1) - read).abs() <= 1)[flat].float().mean())
+        views |= {tuple(x.flatten().tolist()) for x in x0}
+    assert min(right) > 0.97 and max(wrong) < 0.7 and len(views) > 6
+
+
+def test_the_style_of_a_sample_is_its_own_image_and_is_dropped_alone(data):
+    examples, generator = read_examples(data), torch.Generator().manual_seed(0)
+    x0, condition = opened(data).batch(torch.tensor([4]), generator)
+    expected = torch.from_numpy(np.array(load_image(examples[4].image))).float().mean((0, 1))
+    torch.testing.assert_close(condition.tokens[0, 0], expected, rtol=1e-3, atol=0)
+    _, dropped = opened(data, style_drop=1.0).batch(torch.tensor([4]), generator)
+    assert not dropped.mask.any() and not dropped.tokens.any()
+    assert torch.equal(dropped.maps.sum(1), torch.ones(1, 24, 32))
+    half = opened(data, style_drop=0.5).batch(torch.arange(6).repeat(50), generator)[1].mask.float().mean()
+    assert 0.4 < half < 0.6
+    null = opened(data).null
+    assert not null.mask.any() and null.maps.shape == (1, 29, 24, 32) and not null.maps.any()
+
+
+def test_prompts_give_what_training_gave(data):
+    encoder = LandscapeEncoder(MeanColour(), (6, 8))
+    cache = open_cache(read_examples(data), None, encoder, (24, 32), Augmentation(flip=False), progress=False)
+    _, trained = cache.batch(torch.tensor([2]), torch.Generator())
+    asked = encoder.encode([read_examples(data)[2].captions[0], f"{data}/train_resized/labels/2.png", ""])
+    torch.testing.assert_close(asked.maps[0], trained.maps[0])
+    torch.testing.assert_close(asked.tokens[:1], trained.tokens, rtol=1e-3, atol=0)
+    assert asked.mask.tolist() == [[True], [False], [False]]
+    assert torch.equal(asked.maps[1], asked.maps[0]) and not asked.maps[2].any()
+
+
+def test_a_changed_image_is_a_changed_style(data):
+    before = opened(data).batch(torch.tensor([0]), torch.Generator())[1].tokens
+    Image.new("RGB", (32, 24), "red").save(data / "train_resized/imgs/0.jpg")
+    after = opened(data).batch(torch.tensor([0]), torch.Generator())[1].tokens
+    assert (after - before).abs().max() > 10
+
+
+def spoil_values(data):
+    Image.fromarray(np.full((24, 32), 29, np.uint8)).save(data / "train_resized/labels/1.png")
+
+
+def spoil_channels(data):
+    Image.new("RGB", (32, 24)).save(data / "train_resized/labels/1.png")
+
+
+def spoil_size(data):
+    Image.new("L", (32, 20)).save(data / "train_resized/labels/1.png")
+
+
+def spoil_bytes(data):
+    (data / "train_resized/labels/1.png").write_bytes(b"no")
+
+
+def lose_map(data):
+    (data / "train_resized/labels/1.png").unlink()
+
+
+@pytest.mark.parametrize("spoil, told", [
+    (spoil_values, "1.png: a value of 29, expected classes from 0 to 28"), (spoil_channels, "1.png: .* one channel"),
+    (spoil_size, "1.png: is 32x20, but its image 1.jpg is 32x24"), (spoil_bytes, "1.png: not an image"),
+    (lose_map, "1.png: no such segmentation map"),
+])  # fmt: skip
+def test_a_wrong_map_is_named(data, spoil, told):
+    spoil(data)
+    with pytest.raises(InputError, match=told):
+        opened(data)
+    assert not list(Path("cache").glob("maps/*/maps.u8"))
+
+
+def test_missing_files_of_the_test_set_are_named(data):
+    file = data / "label_to_img.json"
+    for scene, reference, told in (("v0.png", "9.jpg", "no such reference image: 9.jpg"),
+                                   ("v9.png", "3.jpg", "no such map: v9.png")):  # fmt: skip
+        file.write_text(json.dumps({scene: reference}))
+        with pytest.raises(InputError, match=told):
+            read_prompts(file)
+    encoder = LandscapeEncoder(MeanColour(), (6, 8))
+    for text, told in ((f"{data}/nowhere.png", "nowhere.png: no such"), ("", "expected a segmentation map"),
+                       (f"{data}/val_B_labels_resized/v0.png | gone.jpg", "gone.jpg: no such reference")):
+        with pytest.raises(InputError, match=told):
+            encoder.check([text])
+
+
+def test_maps_of_a_palette_hold_their_numbers(tmp_path):
+    image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).convert("P")
+    image.putpalette([255 - k // 3 for k in range(768)])
+    image.save(tmp_path / "p.png")
+    assert np.array_equal(np.asarray(load_map(tmp_path / "p.png")), np.arange(12).reshape(3, 4))
+
+
+def test_style_tokens_are_those_of_the_whole_clip():
+    """The first token of an image, after the tower's last norm, is what CLIP itself calls its pooled output."""
+    encoder, rng = StyleEncoder.load("tiny"), np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))
+    tokens = encoder.encode([image, image.transpose(Image.Transpose.ROTATE_180)])
+    assert tokens.shape == (2, 65, 128) and not tokens.requires_grad
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    whole = CLIPModel.from_pretrained(TINY).float()
+    expected = whole.vision_model(pixel_values=(pixels - encoder.mean) / encoder.std).pooler_output
+    torch.testing.assert_close(tokens[:1, 0], expected, rtol=1e-3, atol=1e-3)
+
+
+def linear(x_t, t, condition):
+    """A denoiser that adds 1 for a map and 10 for a style."""
+    of_map = condition.maps.flatten(1).any(1).float()
+    of_style = condition.mask.any(1).float()
+    return x_t + (of_map + 10 * of_style).view(-1, 1, 1, 1)
+
+
+def test_map_and_style_are_guided_apart():
+    b, null = 3, Condition(torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.bool), maps=torch.zeros(1, 29, 4, 4))
+    condition = Condition(torch.ones(b, 5, 2), torch.ones(b, 5, dtype=torch.bool), maps=torch.ones(b, 29, 4, 4))
+    x, t = torch.randn(b, 2, 4, 4), torch.tensor([10.0, 500.0, 900.0])
+    for of_map, of_style in ((1.0, 1.0), (3.0, 0.0), (2.0, 5.0)):
+        guided = MapStyleGuidance(of_map, of_style, null)(linear)(x, t, condition)
+        torch.testing.assert_close(guided, x + of_map + 10 * of_style)
+    same = MapStyleGuidance(4.0, 4.0, null)(linear)(x, t, condition)
+    torch.testing.assert_close(same, Guidance(4.0, null)(linear)(x, t, condition))
+
+
+def sample(*arguments) -> int:
+    return guarded(run_sample, sample_script.parser().parse_args([*map(str, arguments), "--steps", "2"]))
+
+
+def test_both_commands(data, monkeypatch, capsys):
+    small = UNetConfig(channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4)
+    monkeypatch.setitem(PRESETS, "toy", small)
+    options = dict(data=str(data), vae="tiny", image_encoder="tiny", max_steps=2, batch_size=2, precision="float32")
+    start(options | {"out": "run"})
+    how = ["--guidance-map", 2, "--guidance-style", 3]
+    assert sample("--run", "run", "--prompts", data / "label_to_img.json", "--out", "out", *how) == 0
+    for name in ("v0.jpg", "v1.jpg"):
+        with Image.open(Path("out") / name) as image:
+            assert image.size == (32, 24) and image.format == "JPEG"
+    (data / "train_resized/imgs/3.jpg").unlink()
+    for wrong, told in ((["--prompts", data / "label_to_img.json"], "3.jpg"), (["--prompt", "x.png"], "x.png: no such"),
+                        (["--guidance-map", "2", "--guidance", "2"], "--guidance-map")):
+        capsys.readouterr()
+        assert sample("--run", "run", "--out", "never", *wrong) == 2
+        assert told in capsys.readouterr().err and not Path("never").exists()

@@ -1,0 +1,23 @@
+"""No autoencoder: diffusion on the pixels themselves, by the same code as on latents."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class Pixels:
+    """What stands where an AutoencoderKL would: the latents of an image are the image, (b, 3, h, w) in [-1, 1]."""
+
+    factor, latent_channels, fingerprint = 1, 3, "pixels"
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents
+
+
+def load_vae(name: str, device="cpu"):
+    """The frozen autoencoder of that name on the device; "none" stands for the pixels."""
+    if name == "none":
+        return Pixels()
+    from tinyldm.frozen.vae import AutoencoderKL
+
+    return AutoencoderKL.load(name).to(device).requires_grad_(False)
