@@ -17,7 +17,7 @@ COLOURS = {
     "pink": (255, 138, 196),
     "gray": (136, 140, 146),
 }
-INK, WHITE, IVORY, GOLD, SHADOW = (28, 24, 36), (255, 255, 255), (248, 232, 190), (255, 200, 30), (196, 196, 206)
+INK, WHITE, IVORY, GOLD, SHADOW = (28, 24, 36), (255, 255, 255), (236, 206, 140), (255, 200, 30), (206, 206, 214)
 OVERSAMPLING = 3
 
 
@@ -62,7 +62,6 @@ def arc(x, y, rx, ry, start, end, n) -> list[tuple[float, float]]:
 
 
 def mix(colour, other, share: float) -> tuple[int, ...]:
-    """The colour with a share of the other in it."""
     """colour moved towards other by share (0 to 1)."""
     return tuple(round(a + (b - a) * share) for a, b in zip(colour, other))
 
@@ -88,8 +87,8 @@ def rounded(corners, r: float) -> list[tuple[float, float]]:
 
 HEM = [(0.95, 0.95), (0.6, 0.62), (0.32, 1.05), (0, 0.68), (-0.32, 1.05), (-0.6, 0.62), (-0.95, 0.95)]
 BODIES = {  # the outline of each shape
-    "round": arc(0, 0, 1.02, 1.02, 0, 350, 32),
-    "square": rounded([(0.92, -0.92), (0.92, 0.92), (-0.92, 0.92), (-0.92, -0.92)], 0.22),
+    "round": arc(0, 0, 1, 1, 0, 350, 32),
+    "square": rounded([(1.08, -1), (1.08, 1), (-1.08, 1), (-1.08, -1)], 0.12),
     "triangular": rounded([(0, -1.4), (1.3, 0.95), (-1.3, 0.95)], 0.3),
     "star-shaped": rounded(star(5, 1.5, 0.84, y=0.08), 0.22),
     "ghost-like": arc(0, -0.1, 0.95, 1.1, 180, 360, 17) + HEM,
@@ -98,9 +97,9 @@ BODIES = {  # the outline of each shape
 FACE = {"triangular": 0.28, "star-shaped": 0.1, "mushroom-like": -0.3}  # how low the middle of the eyes lies
 FEATURES = ("horns", "wings", "spikes", "tail", "crown")
 EYES = {  # where the eyes are and how large
-    1: ([(0, -0.05)], 0.47),
-    2: ([(-0.4, 0), (0.4, 0)], 0.34),
-    3: ([(-0.36, 0.18), (0.36, 0.18), (0, -0.36)], 0.29),
+    1: ([(0, -0.05)], 0.52),
+    2: ([(-0.43, 0), (0.43, 0)], 0.39),
+    3: ([(-0.4, 0.2), (0.4, 0.2), (0, -0.42)], 0.34),
 }
 
 
@@ -115,32 +114,32 @@ def rim(shape: str, degrees: float) -> tuple[float, float]:
     return best * dx, best * dy
 
 
-RIMS = {(shape, a): rim(shape, a) for shape in BODIES for a in (-132, -48, *range(-190, 11, 25), -90, -8, -172, 32)}
+RIMS = {(shape, a): rim(shape, a) for shape in BODIES for a in (-132, -48, *range(-190, 11, 40), -90, -8, -172, 32)}
 
 
-def draw_feature(pen: Pen, shape: str, feature: str, colour, dark, swing: float, tail_side: int):
+def draw_feature(pen: Pen, shape: str, feature: str, colour, dark, swing: float):
     """Horns, wings, spikes or a tail, behind the body; swing in [-1, 1] moves what can move."""
     if feature == "horns":
         for side, angle in ((1, -48), (-1, -132)):
             x, y = RIMS[shape, angle]
             horn = [(-0.3, 0.1), (0.34, 0.34), (0.72, -0.22), (0.62, -0.85), (0.34, -0.4), (-0.1, -0.3)]
-            pen.polygon([(x + side * (dx - 0.12), y + dy) for dx, dy in horn], IVORY, INK, 0.11)
+            pen.polygon([(x + side * (dx - 0.12), y + dy) for dx, dy in horn], IVORY, mix(IVORY, INK, 0.25), 0.1)
     elif feature == "wings":
         for side, angle in ((1, -8), (-1, -172)):
             x, y = RIMS[shape, angle]
             lift = 0.22 * swing
             wing = [(-0.25, -0.3), (0.35, -0.95 - lift), (1.05, -1.2 - lift), (0.98, -0.4 - lift / 2), (0.7, -0.42),
                     (0.66, 0.12), (0.38, 0.0), (0.2, 0.42), (-0.25, 0.3)]  # fmt: skip
-            pen.polygon([(x + side * dx, y + dy) for dx, dy in wing], mix(colour, WHITE, 0.6), dark, 0.11)
+            pen.polygon([(x + side * dx, y + dy) for dx, dy in wing], mix(colour, WHITE, 0.55), colour, 0.11)
     elif feature == "spikes":
-        for angle in range(-190, 11, 25):
+        for angle in range(-190, 11, 40):
             (x, y), dx, dy = RIMS[shape, angle], cos(angle * pi / 180), sin(angle * pi / 180)
-            base = [(-0.25, -0.24), (-0.25, 0.24), (0.52, 0)]
+            base = [(-0.25, -0.36), (-0.25, 0.36), (0.6, 0)]
             pen.polygon([(x + dx * u - dy * v, y + dy * u + dx * v) for u, v in base], dark, dark, 0.05)
     elif feature == "tail":
         x, y = (1.0, 0.55) if shape == "mushroom-like" else RIMS[shape, 32]
         curve = [(-0.5, -0.3), (0, 0.05), (0.42, 0.1), (0.75, -0.15), (0.82, -0.55 + 0.1 * swing)]
-        tail = [(tail_side * (x + dx), y + dy) for dx, dy in curve]
+        tail = [(x + dx, y + dy) for dx, dy in curve]
         pen.line(tail, dark, 0.46)
         pen.line(tail, colour, 0.25)
         tx, ty = tail[-1]
@@ -152,23 +151,22 @@ def draw_crown(pen: Pen, shape: str):
     x, y = RIMS[shape, -90]
     y += 0.3 if shape in ("triangular", "star-shaped") else 0.12
     points = [(-0.55, 0), (-0.68, -0.72), (-0.28, -0.36), (0, -0.86), (0.28, -0.36), (0.68, -0.72), (0.55, 0)]
-    pen.polygon([(x + dx, y + dy) for dx, dy in points], GOLD, (150, 92, 0), 0.12)
+    pen.polygon([(x + dx, y + dy) for dx, dy in points], GOLD, (224, 160, 10), 0.12)
 
 
 def draw_face(pen: Pen, shape: str, eyes: int, action: str, dark):
     """Eyes (crosses for pupils when dying) and the mouth of the action."""
     places, r = EYES[eyes]
-    look = {"attack1": 0.3, "move": 0.35, "hit1": -0.35}.get(action, 0.0)
+    look = 0.35 if action == "move" else 0.0
     low = FACE.get(shape, -0.12)
     for x, y in ((x, y + low) for x, y in places):
-        pen.ellipse(x, y, r, r, WHITE, INK, 0.1)
+        pen.ellipse(x, y, r, r, WHITE, dark, 0.1)
         if action == "die1":
             d = 0.5 * r
-            pen.line([(x - d, y - d), (x + d, y + d)], INK, 0.13)
-            pen.line([(x - d, y + d), (x + d, y - d)], INK, 0.13)
+            pen.line([(x - d, y - d), (x + d, y + d)], INK, 0.16)
+            pen.line([(x - d, y + d), (x + d, y - d)], INK, 0.16)
         else:
-            pen.ellipse(x + look * r, y, 0.52 * r, 0.56 * r, INK)
-            pen.ellipse(x + (look - 0.2) * r, y - 0.22 * r, 0.17 * r, 0.17 * r, WHITE)
+            pen.ellipse(x + look * r, y, 0.55 * r, 0.55 * r, INK)
     y = low + (0.62 if eyes < 3 else 0.66)
     if action in ("attack1", "skill1", "jump"):  # a wide open mouth; teeth when attacking
         pen.polygon(arc(0, y - 0.08, 0.36, 0.3, 0, 180, 9), (120, 16, 32), INK, 0.06)
@@ -187,18 +185,17 @@ def draw_limbs(pen: Pen, shape: str, action: str, colour, dark, swing: float):
     """Feet and arms, behind the body; a ghost has no feet and a portrait has neither."""
     if action == "main":
         return
-    stride = {"move": 0.32 + 0.2 * swing, "jump": -0.12, "attack1": 0.2}.get(action, 0.0)
+    stride = {"move": 0.32 + 0.2 * swing, "jump": -0.12}.get(action, 0.0)
     if shape != "ghost-like":
         width = 0.3 if shape == "mushroom-like" else 0.5
         for side in (-1, 1):
             x, y = side * (width + stride), 1.08 - (0.18 if action == "move" and side > 0 else 0)
             pen.ellipse(x + 0.08, y, 0.36, 0.23, dark)
-    arms = {"attack1": [(1.15, -0.1), (1.75, -0.35)], "jump": [(0.9, -0.2), (1.45, -0.85)],
+    arms = {"attack1": [(0.85, 0.1), (1.45, -0.2)], "jump": [(0.9, -0.2), (1.45, -0.85)],
             "skill1": [(0.9, -0.2), (1.45, -0.85)], "move": [(0.8, 0.3), (1.3, 0.3)]}  # fmt: skip
     arm = arms.get(action, [(0.75, 0.25), (1.2, 0.72)])
     for side in (-1, 1):
-        if action != "attack1" or side > 0:
-            pen.line([(side * x, y) for x, y in arm], dark, 0.3)
+        pen.line([(side * x, y) for x, y in arm], dark, 0.3)
 
 
 def draw_body(pen: Pen, shape: str, colour, dark):
@@ -208,7 +205,7 @@ def draw_body(pen: Pen, shape: str, colour, dark):
         stem = [(0.55, 0.2), (0.55, 1), (-0.55, 1), (-0.55, 0.2)]
         pen.polygon(rounded(stem, 0.15), mix(colour, WHITE, 0.72), dark, 0.12)
         pen.polygon(arc(0, 0.12, 1.45, 1.2, 180, 360, 17), colour, dark, 0.13)
-        for x, y, r in ((-0.95, -0.25, 0.17), (0.95, -0.25, 0.17), (0.45, -0.82, 0.13), (-0.45, -0.82, 0.13)):
+        for x, y, r in ((-0.98, -0.25, 0.2), (0.98, -0.25, 0.2)):
             pen.ellipse(x, y, r, r, mix(colour, WHITE, 0.8))
 
 
@@ -221,15 +218,15 @@ def draw_cue(pen: Pen, action: str, behind: bool, r: Random):
         for angle in (-140, -40, 40, 140):
             a = (angle + r.uniform(-12, 12)) * pi / 180
             pen.polygon(star(4, 0.5, 0.14, 1.75 * cos(a), 1.75 * sin(a)), (40, 170, 235))
-    elif action == "attack1" and not behind:  # three claw marks
-        for k in range(3):
-            x = 1.25 + 0.42 * k
-            mark = [(x - 0.35, -1.25), (x + 0.16, -0.1), (x - 0.45, 1.2), (x - 0.16, -0.1)]
-            pen.polygon(mark, (235, 30, 30), INK, 0.05)
-    elif action == "hit1" and not behind:  # the star of the impact
-        x, y, turn = -1.3, 0.5 + r.uniform(-0.1, 0.1), r.uniform(-110, -70)
-        pen.polygon(star(8, 0.98, 0.48, x, y, turn), (255, 120, 0), INK, 0.05)
-        pen.polygon(star(8, 0.62, 0.32, x, y, turn), (255, 240, 80))
+    elif action == "attack1" and not behind:  # claw marks
+        for x in (1.4, 1.95):
+            for side in (-1, 1):
+                mark = [(x - 0.35, -1.25), (x + 0.2, -0.1), (x - 0.45, 1.2), (x - 0.2, -0.1)]
+                pen.polygon([(side * dx, y) for dx, y in mark], (235, 30, 30))
+    elif action == "hit1" and not behind:  # the stars of the impact
+        for side in (-1, 1):
+            pen.polygon(star(8, 0.78, 0.4, 1.35 * side, 0.5), (255, 120, 0))
+            pen.polygon(star(8, 0.48, 0.26, 1.35 * side, 0.5), (255, 240, 80))
     elif action == "move" and behind:  # speed lines and dust
         for y, length in ((-0.6, 0.7), (0.05, 1.0), (0.7, 0.6)):
             pen.line([(-1.45 - length, y), (-1.45, y)], (110, 120, 140), 0.13)
@@ -239,7 +236,7 @@ def draw_cue(pen: Pen, action: str, behind: bool, r: Random):
         for x in (-0.6, 0, 0.6):
             pen.line([(x, 1.45), (x, 2.05 - abs(x) / 2)], (110, 120, 140), 0.13)
     elif action == "die1" and not behind:  # a halo, risen to the sky
-        pen.ellipse(0, -2.45, 0.8, 0.27, WHITE, GOLD, 0.2)
+        pen.ellipse(0, -2.3, 0.8, 0.27, WHITE, GOLD, 0.2)
 
 
 # Where the middle of the body stands on the 64x64 page, its size in pixels, and its tilt in degrees
@@ -248,9 +245,9 @@ POSES = {
     "stand": (32, 37, 13, 0),
     "move": (36, 37, 13, 14),
     "jump": (32, 25.5, 13, 0),
-    "attack1": (28.5, 37, 13, 12),
-    "hit1": (36, 37, 13, -20),
-    "die1": (32, 42, 12.5, -92),
+    "attack1": (32, 37, 13, 0),
+    "hit1": (32, 37, 13, 0),
+    "die1": (32, 34, 12.5, 180),
     "skill1": (32, 34, 12.5, 0),
 }
 
@@ -259,21 +256,21 @@ def draw(monster, action: str, random: Random | int = 0, size: int = 64) -> Imag
     """A monster in an action, RGB on white; random (a Random, or its seed) moves and shades it a little."""
     r = random if isinstance(random, Random) else Random(random)
     k, (x, y, scale, tilt) = size * OVERSAMPLING / 64, POSES[action]
-    x -= {"main": 3.5, "attack1": -1.5}.get(action, 1.5) if monster.feature == "tail" else 0
-    x, y, scale = x + r.uniform(-1.5, 1.5), y + r.uniform(-1, 1), scale * r.uniform(0.95, 1.04)
-    tilt, swing = (tilt + r.uniform(-4, 4)) * pi / 180, r.uniform(-1, 1)
+    x -= {"main": 3.5}.get(action, 1.5) if monster.feature == "tail" else 0
+    x, y, scale = x + r.uniform(-0.8, 0.8), y + r.uniform(-0.6, 0.6), scale * r.uniform(0.97, 1.03)
+    tilt, swing = (tilt + r.uniform(-3, 3)) * pi / 180, r.uniform(-1, 1)
     colour = mix(COLOURS[monster.colour], r.choice((WHITE, INK)), r.uniform(0, 0.07))
-    dark = mix(colour, INK, 0.62)
+    dark = mix(colour, INK, 0.4)
     page = Image.new("RGB", (size * OVERSAMPLING,) * 2, WHITE)
     canvas = ImageDraw.Draw(page)
     if action != "main":
         ground = Pen(canvas, (x * k, 55.5 * k), k)
-        width = {"jump": 9, "die1": 19}.get(action, 14)
+        width = {"jump": 9, "die1": 12}.get(action, 14)
         ground.ellipse(0, 0, width, 3.2, SHADOW)
     upright, pen = Pen(canvas, (x * k, y * k), scale * k), Pen(canvas, (x * k, y * k), scale * k, tilt)
     draw_cue(upright, action, True, r)
     draw_limbs(pen, monster.shape, action, colour, dark, swing)
-    draw_feature(pen, monster.shape, monster.feature, colour, dark, swing, -1 if action == "attack1" else 1)
+    draw_feature(pen, monster.shape, monster.feature, colour, dark, swing)
     draw_body(pen, monster.shape, colour, dark)
     if monster.feature == "crown":
         draw_crown(pen, monster.shape)

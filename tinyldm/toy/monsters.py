@@ -50,7 +50,7 @@ WORDS = {  # other ways to say an attribute
     "tail": ("a tail", "a long tail", "a pointed tail"),
     "crown": ("a crown", "a golden crown"),
     1: ("one eye", "a single eye", "one large eye"),
-    2: ("two eyes", "a pair of eyes", "two round eyes"),
+    2: ("two eyes", "a pair of eyes", "two big eyes"),
     3: ("three eyes", "three small eyes"),
 }
 TEMPLATES = (  # c colour, s shape, f feature, e eyes
