@@ -1,5 +1,9 @@
-"""Draws docs/vae.png: pictures and what the tiny VAE keeps of them. Run from the repository: python docs/draw_vae.py"""
+"""Draws docs/vae.png, pictures and what the tiny VAE keeps of them, and prints the rows of the table in docs/vae.md.
 
+Run from the repository: python docs/draw_vae.py [FOLDER], with a folder of more pictures, such as those of i-CLEVR.
+"""
+
+import sys
 from pathlib import Path
 
 import torch
@@ -8,7 +12,7 @@ from PIL import Image
 
 from tinyldm.frozen.vae import AutoencoderKL
 from tinyldm.jobs.autoencoder import monster_pictures
-from tinyldm.scores.reconstruction import reconstruct
+from tinyldm.scores.reconstruction import folder_scores, picture_scores, reconstruct
 from tinyldm.toy import pictures as procedural
 
 vae = AutoencoderKL.load("tiny").requires_grad_(False)
@@ -16,3 +20,11 @@ sets = (monster_pictures(10, "page", known=False), procedural.pictures(10, seed=
 rows = [row for pictures in sets for row in (torch.as_tensor(pictures), reconstruct(vae, pictures))]
 page = rearrange(torch.stack(rows), "r n h w c -> (r h) (n w) c")
 Image.fromarray(page.numpy()).save(Path(__file__).parent / "vae.png", optimize=True)
+
+monsters = monster_pictures(1000, "measured", known=False)
+scores = {"monsters of the held-out captions": picture_scores(vae, monsters)}
+scores |= {f"the same, latents off by {noise}": picture_scores(vae, monsters[:200], noise) for noise in (0.1, 0.3)}
+scores["procedural pictures"] = picture_scores(vae, procedural.pictures(192, seed=10**6))
+scores |= {folder: folder_scores(vae, folder, size=64) for folder in sys.argv[1:]}
+for name, score in scores.items():
+    print(f"{name:40} {score.images:5} pictures, mean {score.mean:.1f} dB, pooled {score.pooled:.1f} dB")
