@@ -223,3 +223,59 @@ def test_pitfall_27_two_processes_differ_in_noise_and_data_and_agree_in_weights(
     assert weights_0 == weights_1
     assert [c.name for c in checkpoints(tmp_path)] == ["step-0000005"]
     assert [row["step"] for row in rows(tmp_path)] == ["1", "2", "3", "4", "5"]
+
+
+class Decoder(torch.nn.Module):
+    """A frozen autoencoder with a small decoder, which counts the values that it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.post_quant_conv, self.decoder, self.shown = torch.nn.Identity(), torch.nn.Module(), 0
+        self.decoder.conv_in, self.decoder.mid_block = torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.SiLU()
+        self.decoder.up_blocks = torch.nn.ModuleList([torch.nn.Conv2d(4, 4, 3, padding=1), None])
+        self.requires_grad_(False)
+        self.post_quant_conv.register_forward_hook(lambda *a: setattr(self, "shown", self.shown + len(a[2])))
+
+
+def test_the_perceptual_term_reaches_the_network_from_its_step_on(tmp_path):
+    """The gradient of the term alone, through the frozen decoder and the estimate of x0, moves the network."""
+    t = trainer(tmp_path / "run", perceptual=1.0, perceptual_from=2, batch_size=8)
+    t.vae = Decoder()
+    x0, condition, _ = t.batch(0)
+    eps, level = torch.randn_like(x0), t.schedule.level(torch.full((8,), 200.0)).like(x0)
+    x_t = level.alpha * x0 + level.sigma * eps
+    seen = {}
+    t.recorded(seen, x_t, torch.full((8,), 200.0), condition)
+    t.perceptual(x0, **seen).backward()
+    assert t.network.conv_out.weight.grad.abs().max() > 0 and t.vae.decoder.conv_in.weight.grad is None
+    perfect = level.alpha * eps - level.sigma * x0  # v
+    assert t.perceptual(x0, x_t, seen["t"], perfect).item() == pytest.approx(0, abs=1e-9)
+    noisy = torch.full((8,), 950.0)  # more noise than signal: nothing counts
+    assert t.perceptual(x0, x_t, noisy, perfect) == 0
+    for step, before in ((0, t.vae.shown), (1, t.vae.shown)):
+        t.progress.step = step
+        t.gradient()
+        assert t.vae.shown == before
+    t.progress.step = 2
+    t.gradient()
+    assert t.vae.shown > before
+
+
+def test_the_perceptual_term_lowers_what_it_measures(tmp_path):
+    """Trained on one picture, equally long, the decoder's features are nearer to the truth with the term."""
+    ends = {}
+    for weight in (0.0, 10.0):
+        cache = MemoryCache()
+        cache.latents, cache.tokens = cache.latents[:1], cache.tokens[:1]
+        t = trainer(tmp_path / f"run{weight}", cache, max_steps=60, batch_size=16, save_every=1000, perceptual=weight)
+        t.vae = Decoder()
+        t.fit()
+        x0, condition, _ = t.batch(0)
+        seen, times = {}, torch.full((16,), 100.0)
+        level = t.schedule.level(times).like(x0)
+        x_t = level.alpha * x0 + level.sigma * torch.randn(x0.shape, generator=torch.Generator().manual_seed(5))
+        with torch.no_grad():
+            t.recorded(seen, x_t, times, condition)
+            ends[weight] = t.perceptual(x0, **seen).item()
+    assert ends[10.0] < 0.9 * ends[0.0]

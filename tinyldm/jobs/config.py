@@ -46,6 +46,8 @@ class TrainSettings:
     zero_snr: bool = False
     shift: float = 0.5  # of the schedule, for the twelve channels of the tiny VAE
     snr_gamma: float = 0.0  # 0: every t weighs the same
+    perceptual: float = 0.0
+    perceptual_from: int = 0
     flip: bool = True
     crop: float = 1.0  # least share of the area
     jitter: float = 0.0
@@ -67,7 +69,8 @@ class TrainSettings:
 
         for name in ("max_steps", "batch_size", "accumulate", "lr_every", "sample_every", "save_every", "workers"):
             need(getattr(self, name) >= 1, name, "1 or more")
-        for name in ("warmup", "weight_decay", "snr_gamma", "copies", "preview_guidance", "seed"):
+        for name in ("warmup", "weight_decay", "snr_gamma", "copies", "preview_guidance", "seed",
+                     "perceptual", "perceptual_from"):
             need(getattr(self, name) >= 0, name, "0 or more")
         for name in ("lr", "clip", "shift"):
             need(getattr(self, name) > 0, name, "a number above 0")
@@ -80,6 +83,8 @@ class TrainSettings:
         choices |= {"label_form": FORMS, "prediction": ("eps", "x0", "v"), "schedule": ("linear", "scaled_linear", "cosine")}
         for name, allowed in choices.items():
             need(getattr(self, name) in allowed, name, f"one of {', '.join(allowed)}")
+        need(not self.perceptual or self.vae != "none", "perceptual", "0 with --vae none: there is no decoder")
+        need(self.perceptual > 0 or not self.perceptual_from, "perceptual_from", "0 without --perceptual")
         if self.zero_snr and self.prediction == "eps":
             raise InputError("--zero-snr with --prediction eps: at zero SNR eps tells nothing of x0; expected v or x0")
 

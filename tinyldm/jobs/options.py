@@ -95,6 +95,8 @@ GROUPS: dict[str, dict[str, tuple]] = {
         "clip": (float, "highest norm of the gradient"),
         "ema": (float, "decay of the averaged weights, which warms up; 0: none"),
         "snr-gamma": (float, "min-SNR weighting (2303.09556), usually 5; 0: none"),
+        "perceptual": (float, "weight of the distance in features of the VAE's decoder (2411.04873); 0: none"),
+        "perceptual-from": (int, "step from which that counts"),
         "precision": (PRECISIONS, "of the network; auto: bfloat16 where the device is good at it"),
         "seed": (int, "of weights, data order and noise"),
         "device": (str, "auto, cpu, cuda, mps"),

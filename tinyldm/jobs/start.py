@@ -113,7 +113,7 @@ def _prepare(settings: TrainSettings, examples, folder: Path, w: Workers, saved:
             file.parent.mkdir(exist_ok=True)
             grid(images).save(file)
 
-    return Trainer(s, cache, Path(), w, facts, preview)
+    return Trainer(s, cache, Path(), w, facts, preview, vae)
 
 
 def preview_prompts(folder: Path, examples) -> list[str]:

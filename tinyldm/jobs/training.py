@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from tinyldm.condition import Condition
 from tinyldm.data.latents import LatentCache, data_order
 from tinyldm.device import autocast
 from tinyldm.diffusion.objective import training_loss
+from tinyldm.diffusion.prediction import to_x0_eps
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.ema import EMA
 from tinyldm.errors import InputError
@@ -25,6 +27,7 @@ from tinyldm.jobs.runlog import RunLog
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet
 from tinyldm.signals import StopRequest
+from tinyldm.stage_one.losses import decoder_features, feature_distance
 
 MAX_SKIPPED = 20
 """So many infinite gradients in a row end the run."""
@@ -45,11 +48,12 @@ class Trainer:
     cache:   the normalised latents and their conditions (data/latents.py)
     facts:   what the checkpoint says of data and frozen models, besides what the trainer knows itself
     preview: called with (trainer, step) every sample_every steps in the main process, or None
+    vae:     the frozen autoencoder of the latents, of use to --perceptual alone
     """
 
     def __init__(self, settings: TrainSettings, cache: LatentCache, run: Path, workers: Workers = Workers(),
-                 facts: dict | None = None, preview=None):
-        s = settings
+                 facts: dict | None = None, preview=None, vae=None):
+        s, self.vae = settings, vae
         self.settings, self.cache, self.run, self.workers = s, cache, run, workers
         self.facts, self.preview, self.progress = facts or {}, preview, Progress()
         parts = s.accumulate * workers.world
@@ -115,12 +119,35 @@ class Trainer:
             last = part == s.accumulate - 1
             with nullcontext() if last or self.workers.world == 1 else self.parallel.no_sync():
                 with autocast(self.workers.device, s.precision):
-                    loss = training_loss(self.parallel, x0, condition, self.schedule, s.prediction,
+                    seen = {}
+                    loss = training_loss(partial(self.recorded, seen), x0, condition, self.schedule, s.prediction,
                                          snr_gamma=s.snr_gamma or None, null=self.cache.null, cfg_drop=s.cfg_drop,
                                          generator=generator).mean()
+                    if s.perceptual and self.progress.step >= s.perceptual_from:
+                        loss = loss + s.perceptual * self.perceptual(x0, **seen)
                 (loss / s.accumulate).backward()
             total += loss.detach() / s.accumulate
         return float(self.workers.mean(total))
+
+    def recorded(self, seen: dict, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The network's prediction; what it was made of is entered in seen."""
+        seen |= {"x_t": x_t, "t": t, "predicted": self.parallel(x_t, t, condition)}
+        return seen["predicted"]
+
+    def perceptual(self, x0: Tensor, x_t: Tensor, t: Tensor, predicted: Tensor) -> Tensor:
+        """How far what the frozen decoder sees of the estimates of x0 is from what it sees of x0 (2411.04873).
+
+        Only samples with more signal than noise count: of others the estimate is a blur, and rightly so.
+        """
+        level = self.schedule.level(t).like(x0)
+        guess, _ = to_x0_eps(predicted.float(), x_t, level, self.settings.prediction)
+        clear = (level.alpha > level.sigma).flatten()
+        if not clear.any():
+            return predicted.sum() * 0
+        std, mean = self.cache.std.to(x0.device), self.cache.mean.to(x0.device)
+        with torch.no_grad():
+            wanted = decoder_features(self.vae, x0[clear] * std + mean)
+        return feature_distance(decoder_features(self.vae, guess[clear] * std + mean), wanted) * clear.float().mean()
 
     def batch(self, position: int) -> tuple[Tensor, Condition, torch.Generator]:
         """Part `position` of this process's data, and the generator of its noise: functions of (seed, rank, position)."""

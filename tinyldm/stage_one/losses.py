@@ -45,6 +45,16 @@ def feature_distance(seen: list[Tensor], wanted: list[Tensor]) -> Tensor:
     return sum((a - b).square().mean() / (b.square().mean() + 1e-6) for a, b in pairs) / len(pairs)
 
 
+def decoder_features(vae, latents: Tensor) -> list[Tensor]:
+    """What the decoder of an AutoencoderKL sees of latents (b, c, h, w) on the way to the image, but for the last."""
+    x = vae.decoder.mid_block(vae.decoder.conv_in(vae.post_quant_conv(latents)))
+    seen = [x]
+    for level in vae.decoder.up_blocks[:-1]:
+        x = level(x)
+        seen.append(x)
+    return seen
+
+
 def adaptive_weight(error: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
     """The weight at which two losses pull equally on the decoder's last layer (2012.09841, eq. 7), at most 10^4."""
     pulls = [torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (error, adversarial)]
