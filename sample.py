@@ -31,7 +31,7 @@ def parser() -> Parser:
     what.add_argument("--seed", type=int, default=0, help="picture k depends on the seed and k, not on the batch size")
     out = p.add_argument_group("where to")
     out.add_argument("--out", metavar="FOLDER", help="default: samples/RUN")
-    out.add_argument("--overwrite", action="store_true", help="replace pictures that are there")
+    out.add_argument("--overwrite", action="store_true", help="replace the pictures that are there")
     method = p.add_argument_group("how")
     method.add_argument("--steps", type=int, default=how.steps, help="calls of the network")
     method.add_argument("--solver", choices=SOLVERS, default="dpm++", help="dpm++ needs the fewest steps")
@@ -51,7 +51,11 @@ def parser() -> Parser:
     return p
 
 
-if __name__ == "__main__":
-    from tinyldm.jobs.sampling import run
+def main():
+    from tinyldm.jobs.sampling import run  # here, where Ctrl-C is caught: torch takes seconds to import
 
-    sys.exit(guarded(run, parser().parse_args()))
+    run(parser().parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -3,12 +3,13 @@
 import sys
 
 from tinyldm.jobs.cli import guarded
-from tinyldm.jobs.options import train_parser
 
 
 def main():
+    from tinyldm.jobs.options import train_parser  # here, where Ctrl-C is caught: torch takes seconds to import
+
     given = vars(train_parser().parse_args())
-    from tinyldm.jobs.start import start  # here, so that --help need not wait for torch
+    from tinyldm.jobs.start import start
 
     start(given)
 

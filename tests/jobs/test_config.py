@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from tinyldm.data.transforms import parse_size
@@ -33,6 +35,10 @@ def test_settings_survive_json():
     ({"lr": 0.0}, "--lr is 0.0"),
     ({"ema": 1.0}, "--ema is 1.0"),
     ({"seed": -1}, "--seed is -1"),
+    ({"seed": 2**64}, "--seed is 18446744073709551616, expected 0 or more, and below"),
+    ({"lr": math.inf}, "--lr is inf, expected a finite number"),
+    ({"preview_guidance": math.nan}, "--preview-guidance is nan, expected a finite number"),
+    ({"shift": 1e300}, "--shift is 1e.300, expected a factor"),
     ({"prediction": "y"}, "--prediction is y, expected one of eps, x0, v"),
     ({"zero_snr": True, "prediction": "eps"}, "--zero-snr with --prediction eps"),
 ])  # fmt: skip
@@ -50,6 +56,13 @@ def test_defaults_follow_the_data():
     small = defaults_for({"data": "iclevr", "vae": "tiny", "text_encoder": "tiny"}, (64, 64))
     assert small.size == (64, 64) and small.preset == "toy" and small.lr == 1e-3
     assert defaults_for({"data": "iclevr", "vae": "tiny", "lr": 5e-4}, (64, 64)).lr == 5e-4
+
+
+def test_options_that_would_be_ignored_are_refused():
+    for given in ({"lr_decay": 0.5}, {"lr_every": 10, "data": "x"}, {"preview_guidance": 2.0, "cfg_drop": 0.0}):
+        with pytest.raises(InputError, match="--(lr-decay 0.5|lr-every 10|preview-guidance 2.0): "):
+            defaults_for(given, (64, 64))
+    assert defaults_for({"lr_decay": 0.1, "lr_schedule": "step"}, (64, 64)).lr_decay == 0.1
 
 
 def test_only_some_settings_may_change_on_resume():

@@ -185,6 +185,18 @@ def test_other_weights_are_another_job_but_another_place_is_not(run):
         sample_images(run, PROMPTS[:1], "out", how=QUICK)
 
 
+def test_overwrite_leaves_no_picture_of_the_job_before(run):
+    """A folder is handed in as it is; other files in it stay, and so does what a record names elsewhere."""
+    out = sample_images(run, PROMPTS, "out", how=QUICK)
+    Path("out/mine.txt").write_text("mine")
+    record = json.loads((out / outputs.RECORD).read_text())
+    record["images"] |= {"../victim": "x", "about": "x", "..": "x"}
+    (out / outputs.RECORD).write_text(json.dumps(record))
+    Path("victim").write_text("mine")
+    sample_images(run, [Prompt("new.png", "a dog")], "out", how=QUICK, overwrite=True)
+    assert {p.name for p in out.iterdir()} == {"new.png", "about", "mine.txt"} and Path("victim").exists()
+
+
 def test_a_file_of_somebody_else_is_kept(run):
     Path("out").mkdir()
     Path("out/1.png").write_text("mine")
@@ -287,8 +299,10 @@ def test_prompts_of_a_file(run, tmp_path, capsys):
     (["--batch-size", "0"], "--batch-size 0: expected 1 or more"),
     (["--seed", "-1"], "--seed -1: expected 0 or more"),
     (["--guidance", "1", "--guidance-rescale", "0.5"], "would change nothing"),
-    (["--guidance-interval", "2", "1"], "expected 0 <= low < high"),
-    (["--guidance-rescale", "2"], "expected 0 to 1"),
+    (["--guidance", "nan"], "--guidance nan: expected a finite number"),
+    (["--guidance-interval", "2", "1"], "--guidance-interval (2.0, 1.0): expected 0 <= low < high"),
+    (["--guidance-rescale", "2"], "--guidance-rescale 2: expected 0 to 1"),
+    (["--device", "meta"], "--device meta"),
     (["--solver", "ddim", "--order", "2"], "--order 2: ddim has no order"),
     (["--eta", "1"], "--eta 1: belongs to ddim"),
     (["--prompts", "nowhere.txt"], "nowhere.txt: no such file"),

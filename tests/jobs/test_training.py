@@ -155,6 +155,8 @@ def test_checkpoint_holds_all_that_sampling_needs(tmp_path):
     assert torch.equal(checkpoint.std, t.cache.std)
     assert checkpoint.config["vae"] == "tiny" and checkpoint.config["latent_shape"] == [2, 8, 8]
     assert not checkpoint.network.training
+    text = (checkpoint.path / "config.json").read_text()
+    json.loads(text, parse_constant=pytest.fail)  # no Infinity, which other readers of JSON refuse
     older, newest = checkpoints(tmp_path / "run")
     assert not (older / "training.safetensors").exists() and (newest / "training.safetensors").exists()
     assert load_checkpoint(older).config["step"] == 5

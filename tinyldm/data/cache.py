@@ -70,27 +70,13 @@ def build_once(folder: Path, build: Callable[[Path], dict]) -> dict:
     return header
 
 
-class writing:
-    """An open binary file to write, flushed to the disk at the end; every OSError names the file."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.file = open(path, "wb")
-
-    def __enter__(self) -> writing:
-        return self
-
-    def write(self, content) -> None:
-        with naming(self.path):
-            self.file.write(content)
-
-    def __exit__(self, kind, error, trace) -> None:
-        with naming(self.path):
-            try:
-                self.file.flush()
-                os.fsync(self.file.fileno())
-            finally:
-                self.file.close()
+@contextmanager
+def writing(path: Path):
+    """An open binary file to write, flushed to the disk at the end; every OSError in the block names a file."""
+    with naming(path), open(path, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def write_latents(
                     raise InputError(f"the VAE's latents are not finite in float16, between {first} and {last}")
                 if shape is None:
                     shape = list(record.shape[1:])
-                    require_space(file.path, len(files) * augmentation.views * math.prod(shape) * 2)
+                    require_space(folder / "latents.f16", len(files) * augmentation.views * math.prod(shape) * 2)
                 file.write(record.numpy())
                 sums = sums + _moments(record)
             bar.update(len(batch))

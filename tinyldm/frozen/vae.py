@@ -24,22 +24,10 @@ class AutoencoderConfig(PretrainedConfig):
     model_type = "autoencoder_kl"
 
     def __init__(
-        self,
-        in_channels=3,
-        out_channels=3,
-        down_block_types=None,
-        up_block_types=None,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        act_fn="silu",
-        latent_channels=4,
-        norm_num_groups=32,
-        scaling_factor=0.18215,
-        use_quant_conv=True,
-        use_post_quant_conv=True,
-        mid_block_add_attention=True,
-        **options,
-    ):
+        self, in_channels=3, out_channels=3, down_block_types=None, up_block_types=None, layers_per_block=2,
+        block_out_channels=(128, 256, 512, 512), act_fn="silu", latent_channels=4, norm_num_groups=32,
+        scaling_factor=0.18215, use_quant_conv=True, use_post_quant_conv=True, mid_block_add_attention=True, **options,
+    ):  # fmt: skip
         self.in_channels, self.out_channels = in_channels, out_channels
         self.block_out_channels = list(block_out_channels)
         levels = len(self.block_out_channels)

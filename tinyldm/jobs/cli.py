@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from importlib import import_module
 
@@ -29,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def guarded(job, *arguments) -> int:
-    """Run job(*arguments) and return the exit status: 0, 2 for bad input or a failing disk, 130 for Ctrl-C."""
+    """Run job(*arguments) and return the exit status: 0, 2 for bad input, a full disk or memory, 130 for Ctrl-C."""
     try:
         job(*arguments)
     except InputError as error:
@@ -38,6 +39,12 @@ def guarded(job, *arguments) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", str(error)):
+            raise
+        print("error: out of memory: give a smaller --batch-size, --size or --preset, or train with --accumulate",
+              file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -50,16 +57,15 @@ def dispatch(commands: dict[str, tuple[str, str]], arguments: list[str] | None =
 
     Only the module of the command asked for is imported; it gives add_arguments(parser) and run(options).
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    return guarded(_dispatch, commands, sys.argv[1:] if arguments is None else arguments, prog)
+
+
+def _dispatch(commands: dict[str, tuple[str, str]], arguments: list[str], prog: str | None) -> None:
     parser = Parser(prog=prog, description="The commands of tinyldm; COMMAND --help tells more about each.")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, (module, text) in commands.items():
         subparser = subparsers.add_parser(name, help=text, description=text)
         if name in arguments[:1]:
             import_module(module).add_arguments(subparser)
-
-    def job():
-        options = parser.parse_args(arguments)
-        import_module(commands[options.command][0]).run(options)
-
-    return guarded(job)  # the parsing too: the type of an option may raise InputError
+    options = parser.parse_args(arguments)
+    import_module(commands[options.command][0]).run(options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 
 from tinyldm.device import PRECISIONS
@@ -67,15 +68,19 @@ class TrainSettings:
                 option = f"--{name.replace('_', '-')}"
                 raise InputError(f"{option} is {getattr(self, name)}, expected {expected}")
 
+        for f in fields(self):
+            value = getattr(self, f.name)
+            need(not isinstance(value, float) or math.isfinite(value), f.name, "a finite number")
         for name in ("max_steps", "batch_size", "accumulate", "lr_every", "sample_every", "save_every", "workers"):
             need(getattr(self, name) >= 1, name, "1 or more")
-        for name in ("warmup", "weight_decay", "snr_gamma", "copies", "preview_guidance", "seed",
-                     "perceptual", "perceptual_from"):
+        for name in ("warmup", "weight_decay", "snr_gamma", "copies", "preview_guidance", "perceptual", "perceptual_from"):
             need(getattr(self, name) >= 0, name, "0 or more")
-        for name in ("lr", "clip", "shift"):
+        for name in ("lr", "clip"):
             need(getattr(self, name) > 0, name, "a number above 0")
         for name in ("cfg_drop", "style_drop"):
             need(0 <= getattr(self, name) <= 1, name, "a probability from 0 to 1")
+        need(0.001 <= self.shift <= 1000, "shift", "a factor from 0.001 to 1000")
+        need(0 <= self.seed < 2**63, "seed", "0 or more, and below 2^63")
         need(0 < self.lr_decay <= 1, "lr_decay", "a factor above 0, at most 1")
         need(0 <= self.ema < 1, "ema", "a decay of at least 0 and below 1 (0 is none)")
         need(min(self.size) >= 8, "size", "at least 8 pixels")
@@ -122,10 +127,20 @@ SMALL_LATENTS = dict(preset="toy", lr=1e-3, lr_schedule="cosine", max_steps=6000
 def defaults_for(given: dict, native: tuple[int, int], task: str = "text") -> TrainSettings:
     """The settings for what was given: the toy's defaults, or those for real data; native: (h, w) of its images."""
     if given.get("data") is None:
-        return TrainSettings.from_dict(given)
+        return _used(TrainSettings.from_dict(given), given)
     small = native[0] == native[1] < REAL_DATA["size"][0]
     values = REAL_DATA | ({"size": native} if small else {}) | task_defaults(task, given, native)
     size = given.get("size", values["size"])
     if max(size) <= 96 and (task != "text" or given.get("vae") == "tiny"):
         values |= SMALL_LATENTS
-    return TrainSettings.from_dict(values | given | {"task": task})
+    return _used(TrainSettings.from_dict(values | given | {"task": task}), given)
+
+
+def _used(settings: TrainSettings, given: dict) -> TrainSettings:
+    """The settings, if none of what was given would be ignored."""
+    steps = settings.lr_schedule in ("step", "plateau")
+    for name, used in {"lr_decay": steps, "lr_every": steps, "preview_guidance": settings.cfg_drop}.items():
+        if name in given and not used:
+            where = "--cfg-drop above 0" if name == "preview_guidance" else "--lr-schedule step or plateau"
+            raise InputError(f"--{name.replace('_', '-')} {given[name]}: would be ignored, expected {where}")
+    return settings

@@ -25,7 +25,7 @@ def learning_rate(step: int, settings: TrainSettings, cuts: int = 0) -> float:
 class Plateau:
     """Counts the windows of lr_every steps whose mean loss is not 1 % below the best one before it."""
 
-    best: float = math.inf
+    best: float | None = None
     total: float = 0.0
     count: int = 0
     cuts: int = 0
@@ -35,6 +35,6 @@ class Plateau:
         self.total, self.count = self.total + loss, self.count + 1
         if self.count == window:
             mean = self.total / self.count
-            self.cuts += mean > 0.99 * self.best
-            self.best = min(self.best, mean)
+            self.cuts += self.best is not None and mean > 0.99 * self.best
+            self.best = mean if self.best is None else min(self.best, mean)
             self.total, self.count = 0.0, 0

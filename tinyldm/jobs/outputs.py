@@ -40,7 +40,9 @@ def command_line_prompts(texts: list[str]) -> list[Prompt]:
 def open_folder(out: Path, record: dict, overwrite: bool):
     """Make the output folder ready: what lies there must be the start of this very job, or overwrite be True."""
     there = [out / name for name in (*record["images"], GRID, STRIP) if (out / name).exists()]
-    if overwrite:
+    if overwrite:  # the pictures of the job before go too
+        before = {out / name for name in _read(out / RECORD).get("images", ())}.difference(there)
+        there += [path for path in before if path.parent == out and path.is_file()]
         for path in there:
             path.unlink()
     elif (out / RECORD).exists():
@@ -55,15 +57,20 @@ def open_folder(out: Path, record: dict, overwrite: bool):
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _difference(path: Path, record: dict) -> str | None:
-    """Where the record in a file first differs from this one, in words."""
+def _read(path: Path) -> dict:
+    """The record in a file; empty where there is none."""
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return there if isinstance(there, dict) else {}
+
+
+def _difference(path: Path, record: dict) -> str | None:
+    """Where the record in a file first differs from this one, in words."""
+    there, record = _read(path), json.loads(json.dumps(record))  # tuples become lists, as in the file
+    if not there:
         return f"no {path.name} that can be read"
-    record = json.loads(json.dumps(record))  # tuples become lists, as in the file
-    if not isinstance(there, dict):
-        return f"no record in {path.name}"
     for key in sorted({**record, **there}.keys() - {"checkpoint"}):  # where it lies; what it holds is in "contents"
         if there.get(key) != record.get(key):
             short = key != "contents" and all(isinstance(r.get(key), (int, float, str)) for r in (there, record))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from tinyldm.jobs.outputs import (
     open_folder,
     run_name,
     save,
-)  # fmt: skip
+)
 from tinyldm.tasks.landscape import MapStyleGuidance
 from tinyldm.tasks.table import read_prompts
 
@@ -64,14 +65,16 @@ class Drawing:
     precision: str = "auto"
 
     def __post_init__(self):
+        if not math.isfinite(self.guidance):
+            raise ValueError(f"guidance {self.guidance}: expected a finite number")
         if self.guidance == 1 and (self.interval or self.rescale):
             raise ValueError("guidance 1 is no guidance: an interval or a rescale would change nothing")
         if self.style is not None and (self.interval or self.rescale):
             raise ValueError("guidance-style takes neither an interval nor a rescale")
         if self.interval and not 0 <= self.interval[0] < self.interval[1]:
-            raise ValueError(f"guidance interval {self.interval}: expected 0 <= low < high, in sigma/alpha")
+            raise ValueError(f"guidance-interval {self.interval}: expected 0 <= low < high, in sigma/alpha")
         if not 0 <= self.rescale <= 1:
-            raise ValueError(f"guidance rescale {self.rescale:g}: expected 0 to 1")
+            raise ValueError(f"guidance-rescale {self.rescale:g}: expected 0 to 1")
 
 
 def make_solver(name: str, order: int | None = None, eta: float | None = None):

@@ -91,7 +91,7 @@ class Trainer:
                 now.skipped, in_a_row = now.skipped + 1, in_a_row + 1
                 if in_a_row == MAX_SKIPPED:
                     raise InputError(f"{self.run}: {MAX_SKIPPED} infinite gradients in a row at step {now.step}; "
-                                     "the last checkpoint is whole; try a lower --lr or --precision float32")
+                                     "earlier checkpoints are whole; try a lower --lr or --precision float32")
                 continue
             in_a_row = 0
             self.optimizer.step()
