@@ -32,6 +32,13 @@ def test_every_action_and_attribute_changes_the_drawing():
     assert len({image.tobytes() for image in variants}) == len(variants)
 
 
+@pytest.mark.parametrize("action", list(toy.ACTIONS))
+def test_all_actions_but_moving_are_alike_in_a_mirror(action):
+    mean = np.mean([np.asarray(toy.draw(MONSTER, action, seed), float) / 255 for seed in range(24)], axis=0)
+    assert (abs(mean - mean[:, ::-1]).mean() > 0.05) == (action == "move")
+    assert (abs(mean - mean[::-1]).mean() > 0.05)  # a difference that is seen: upside down nothing is alike
+
+
 @pytest.mark.parametrize("size", [32, 64, 256])
 def test_drawing_is_a_picture_on_white(size):
     image = np.asarray(toy.draw(MONSTER, "main", 0, size))
