@@ -91,51 +91,56 @@ class Configured:
         return made
 
     @classmethod
-    def load_config(cls, path: str | Path, subfolder: str | None = None, **hub) -> dict:
+    def load_config(cls, pretrained_model_name_or_path: str | Path, subfolder: str | None = None, **hub) -> dict:
         """The settings in a folder, or under a name of the hub."""
-        file = _find(path, subfolder, cls.FILE, hub)
+        file = _find(pretrained_model_name_or_path, subfolder, cls.FILE, hub)
         try:
             return json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{file}: not JSON ({error})") from None
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, subfolder: str | None = None, **options):
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, subfolder: str | None = None, **options):
         """The object saved in a folder or under a name of the hub; options are the hub's, or change settings."""
         hub = {name: options.pop(name) for name in HUB if name in options}
-        return cls.from_config(cls.load_config(path, subfolder, **hub), **options)
+        return cls.from_config(cls.load_config(pretrained_model_name_or_path, subfolder, **hub), **options)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the settings, and a model's weights, where from_pretrained and diffusers find them."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
+    def save_config(self, save_directory: str | Path) -> None:
+        """Write the settings where from_pretrained and diffusers find them."""
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
         entries = {**self.config, "_class_name": type(self).__name__}
         text = json.dumps(entries, indent=2, sort_keys=True, default=lambda array: array.tolist())
-        Path(folder, self.FILE).write_text(text + "\n", encoding="utf-8")
+        Path(save_directory, self.FILE).write_text(text + "\n", encoding="utf-8")
 
-    save_config = save_pretrained
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write what from_pretrained reads."""
+        self.save_config(save_directory)
 
 
 class ConfiguredModel(Configured):
     """A network with such settings; its weights lie beside them."""
 
     @classmethod
-    def from_pretrained(cls, path, subfolder=None, torch_dtype=None, variant=None, use_safetensors=True, **options):
+    def from_pretrained(cls, pretrained_model_name_or_path, subfolder=None, torch_dtype=None, variant=None,
+                        use_safetensors=True, **options):  # fmt: skip
         """The network in eval mode, float32 unless told; every weight must be there, in its shape, and no other."""
         if use_safetensors is False:
             raise ValueError(f"{cls.__name__}: not supported: use_safetensors=False")
         hub = {name: options.pop(name) for name in HUB if name in options}
         with torch.device("meta"):
-            model = cls.from_config(cls.load_config(path, subfolder, **hub), **options)
-        file = _find(path, subfolder, WEIGHTS.replace(".", f".{variant}.") if variant else WEIGHTS, hub)
+            model = cls.from_config(cls.load_config(pretrained_model_name_or_path, subfolder, **hub), **options)
+        file = _find(pretrained_model_name_or_path, subfolder, _weights(variant), hub)
         weights = read_weights(file, {name: tuple(w.shape) for name, w in model.state_dict().items()})
         model.load_state_dict(weights, assign=True)
         return model.to(torch_dtype or torch.float32).eval()
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """config.json and diffusion_pytorch_model.safetensors."""
-        super().save_pretrained(folder)
+    def save_pretrained(self, save_directory: str | Path, safe_serialization=True, variant=None) -> None:
+        """Write config.json and diffusion_pytorch_model.safetensors."""
+        if not safe_serialization:
+            raise ValueError(f"{type(self).__name__}: not supported: safe_serialization={safe_serialization}")
+        super().save_pretrained(save_directory)
         weights = {name: w.detach().cpu().contiguous() for name, w in self.state_dict().items()}
-        save_file(weights, Path(folder, WEIGHTS), metadata={"format": "pt"})
+        save_file(weights, Path(save_directory, _weights(variant)), metadata={"format": "pt"})
 
     device = property(lambda self: next(self.parameters()).device, doc="Where the weights are.")
     dtype = property(lambda self: next(self.parameters()).dtype, doc="What the weights are.")
@@ -143,6 +148,10 @@ class ConfiguredModel(Configured):
     def num_parameters(self, only_trainable: bool = False) -> int:
         """How many numbers the weights are."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+
+
+def _weights(variant: str | None) -> str:
+    return WEIGHTS.replace(".", f".{variant}.") if variant else WEIGHTS
 
 
 def _find(path, subfolder: str | None, name: str, hub: dict) -> Path:

@@ -83,7 +83,11 @@ class Scheduler(Configured):
     def __len__(self) -> int:
         return self.schedule.timesteps
 
-    def scale_model_input(self, sample: Tensor, *_, **__) -> Tensor:
+    def register_to_config(self, **changes) -> None:
+        """Change settings in place; a run begins anew."""
+        vars(self).update(vars(self.from_config(self.config, **changes)))
+
+    def scale_model_input(self, sample: Tensor, timestep=None) -> Tensor:
         """The sample: all noise levels here keep the variance."""
         return sample
 
