@@ -99,21 +99,42 @@ def test_random_networks_both_ways(seed, tmp_path):
     assert {n: w.shape for n, w in again.state_dict().items()} == {n: w.shape for n, w in made.state_dict().items()}
 
 
+@pytest.mark.parametrize("seed", [seed for seed in range(20) if drawn(seed)[1]["dropout"]])
+def test_dropout_is_in_the_same_places(seed, monkeypatch):
+    """Of a training network, with a dropout that takes away the same of every number."""
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, p, training, inplace: x * (1 - 4 * p * training))
+    kind, settings = drawn(seed)
+    theirs = scrambled(getattr(diffusers, kind)(**settings), seed)
+    ours = getattr(compat, kind)(**settings)
+    ours.load_state_dict({name: w for name, w in theirs.state_dict().items() if name in ours.state_dict()})
+    assert_same(ours.train(), theirs.train(), seed)
+    with pytest.raises(AssertionError):
+        assert_same(ours.train(), theirs.eval(), seed)
+
+
 PUBLISHED = {
     "CompVis/stable-diffusion-v1-4": (859_520_964, dict(cross_attention_dim=768, sample_size=64)),
     "stabilityai/stable-diffusion-2-1": (865_910_724, dict(
         cross_attention_dim=1024, attention_head_dim=[5, 10, 20, 20], use_linear_projection=True,
         upcast_attention=True)),
+    "the monster assignment's base network": (None, dict(
+        block_out_channels=(128, 256, 512, 512), cross_attention_dim=512, attention_head_dim=8)),
     "the monster assignment's large network": (None, dict(
         block_out_channels=(256, 384, 512, 768), cross_attention_dim=512, attention_head_dim=8)),
+    "diffusers' tutorial of unconditional training": (113_673_219, dict(
+        sample_size=128, block_out_channels=(128, 128, 256, 256, 512, 512),
+        down_block_types=("DownBlock2D",) * 4 + ("AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D") + ("UpBlock2D",) * 4)),
+    "every default of UNet2DModel": (None, dict(add_attention=True)),
 }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_of_published_settings(name):
     count, settings = PUBLISHED[name]
+    kind = "UNet2DConditionModel" if "cross_attention_dim" in settings else "UNet2DModel"
     with torch.device("meta"):
-        ours, theirs = compat.UNet2DConditionModel(**settings), diffusers.UNet2DConditionModel(**settings)
+        ours, theirs = (getattr(lib, kind)(**settings) for lib in (compat, diffusers))
     assert ours.num_parameters() == ours.num_parameters(only_trainable=True) == theirs.num_parameters()
     assert count is None or ours.num_parameters() == count
     assert {n: p.shape for n, p in ours.named_parameters()} == {n: p.shape for n, p in theirs.named_parameters()}

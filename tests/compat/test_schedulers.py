@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import random
 
 import numpy as np
 import pytest
@@ -175,6 +176,83 @@ def test_dpm_solver(schedule, prediction, algorithm, double):
             close(x, y, (more, n, k))
 
 
+def drawn(seed):
+    """A class, its settings, the arguments of its steps and their number: any combination that diffusers has."""
+    r = random.Random(seed)
+    name = r.choice(["DDPMScheduler", "DDIMScheduler", *["DPMSolverMultistepScheduler"] * 2])
+    schedule, prediction = r.choice(CASES)
+    settings = SCHEDULES[schedule] | dict(
+        prediction_type=prediction, timestep_spacing=r.choice(SPACINGS), steps_offset=r.choice([0, 1]),
+        rescale_betas_zero_snr=schedule == "zero_snr" or prediction != "epsilon" and r.random() < 0.3)
+    how = {}
+    if name != "DPMSolverMultistepScheduler":
+        settings |= dict(clip_sample=r.choice([True, False]), clip_sample_range=r.choice([0.5, 1.0, 3.0]))
+    if name == "DDPMScheduler":
+        settings |= dict(variance_type=r.choice(["fixed_small", "fixed_small_log", "fixed_large"]))
+    elif name == "DDIMScheduler":
+        settings |= dict(set_alpha_to_one=r.choice([True, False]))
+        how = dict(eta=r.choice([0.0, 0.0, 0.3, 1.0]), use_clipped_model_output=r.choice([True, False]))
+    else:
+        algorithm = r.choice(["dpmsolver++", "sde-dpmsolver++", "dpmsolver"])
+        settings |= dict(
+            algorithm_type=algorithm, solver_order=r.randint(1, 2 if algorithm[0] == "s" else 3),
+            solver_type=r.choice(["midpoint", "heun"]), lower_order_final=r.choice([True, True, False]),
+            euler_at_final=r.choice([True, False]),
+            use_karras_sigmas=schedule != "cosine" and r.random() < 0.4,
+            final_sigmas_type="sigma_min" if algorithm == "dpmsolver" else r.choice(["zero", "sigma_min"]))
+    return name, settings, how, r.choice([1, 2, 3, 5, 10, 15, 20, 25, 50, 50, 100, 150])
+
+
+def comparable(name, ours, theirs):
+    """Whether diffusers takes the steps that it lists; each reason is a row of docs/compat.md."""
+    t = theirs.timesteps.tolist()
+    if not torch.equal(ours.timesteps, theirs.timesteps):  # it lists others than were asked for (pitfall 2)
+        assert len(set(t)) != ours.num_inference_steps or min(t) < 0 or max(t) >= len(ours) or t == [0]
+        return False
+    if name == "DDIMScheduler":  # it goes to t - T // n (pitfall 1)
+        return all(a - b == len(ours) // len(t) for a, b in itertools.pairwise(t)) and t[-1] - len(ours) // len(t) < 0
+    return not (name == "DPMSolverMultistepScheduler" and len(set(t)) < len(t))  # it guesses its place
+
+
+def assert_same_run(seed, dtype, worst):
+    """The runs of a draw, step by step; worst: the largest error, relative to x."""
+    name, settings, how, n = drawn(seed)
+    ours, theirs = both(name, **settings)
+    for scheduler in (ours, theirs):
+        scheduler.set_timesteps(n)
+    if not comparable(name, ours, theirs):
+        return
+    x = y = start().to(dtype)
+    g, h = (torch.Generator().manual_seed(1) for _ in "gh")
+    for k, t in enumerate(ours.timesteps):
+        if settings.get("variance_type") == "fixed_large" and k == n - 1:
+            break  # there diffusers adds noise (pitfall 16)
+        x = ours.step(network(x, t), t, x, generator=g, **how).prev_sample
+        y = theirs.step(network(y, t), t, y, generator=h, **how).prev_sample
+        if not y.isfinite().all():  # a step of no length, or the root of a variance rounded to below 0
+            assert x.isfinite().all() and (settings["rescale_betas_zero_snr"] or ours.sigmas[k] == ours.sigmas[k + 1])
+            break
+        assert (x - y).abs().max() <= worst * y.abs().max().clamp(min=1), (name, settings, how, n, k)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_drawn_settings(seed, double):
+    assert_same_run(seed, torch.float64, 1e-6)
+
+
+def float32_will_do(seed):
+    """Not where diffusers divides by an alpha that is nearly nothing, or rescales betas in float32."""
+    _, settings, _, _ = drawn(seed)
+    noise = settings.get("algorithm_type") == "dpmsolver" and settings.get("beta_schedule") == "squaredcos_cap_v2"
+    return not settings["rescale_betas_zero_snr"] and not noise
+
+
+@pytest.mark.parametrize("seed", [seed for seed in range(400) if float32_will_do(seed)])
+def test_drawn_settings_as_diffusers_runs_them(seed):
+    """Its code as it is, in float32."""
+    assert_same_run(seed, torch.float32, 1e-4)
+
+
 def test_third_order_of_the_sde(double):
     """diffusers' last coefficient does not vanish with the step: a sign is wrong in it. Ours is nearer to the truth."""
 
@@ -337,6 +415,19 @@ def test_what_is_not_supported_is_named(name, settings):
 def test_pitfall_15_zero_snr_with_eps_is_refused(name):
     with pytest.raises(ValueError, match="eps prediction"):
         getattr(compat, name)(rescale_betas_zero_snr=True)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("name", ["DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"])
+def test_pitfall_15_zero_snr_of_v_is_finite(name, schedule):
+    for spacing, n in itertools.product(SPACINGS, (1, 2, 20, 300)):
+        scheduler = getattr(compat, name)(beta_schedule=schedule, rescale_betas_zero_snr=True, timestep_spacing=spacing,
+                                          prediction_type="v_prediction")  # fmt: skip
+        scheduler.set_timesteps(n)
+        x = start()
+        for t in scheduler.timesteps:
+            x = scheduler.step(network(x, t), t, x, generator=torch.Generator().manual_seed(0)).prev_sample
+        assert x.isfinite().all() and x.abs().max() < 10
 
 
 def test_lambda_min_clipped():

@@ -46,6 +46,7 @@ def make_run(folder, config, schedule=NoiseSchedule(zero_snr=True), **facts):
 
 
 @pytest.mark.parametrize("schedule", [NoiseSchedule(zero_snr=True), NoiseSchedule("linear", 500, beta_end=0.04),
+                                      NoiseSchedule("linear", zero_snr=True),
                                       NoiseSchedule(shift=0.5), NoiseSchedule(zero_snr=True, shift=0.5)])  # fmt: skip
 def test_a_run_and_back(tmp_path, capsys, schedule):
     shape = dict(channels=(16, 32), attention=("none", "cross"), blocks=1, heads=4, token_dim=12, groups=8)

@@ -222,8 +222,8 @@ class DPMSolverMultistepScheduler(Scheduler):
 
     def _set_tables(self) -> None:
         if self.schedule.zero_snr:  # as published: all but pure noise, so that the second step has a difference
-            alpha_bar = self.schedule.alpha_bar.clone()
-            alpha_bar[-1] = 2**-24
+            least = 1 + 1e-3 * torch.arange(len(self) - 1, -1, -1)  # the last of them is the least
+            alpha_bar = self.schedule.alpha_bar.maximum(2**-24 * least)
             betas = 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
             self.schedule = TableSchedule(timesteps=len(betas), table=tuple(betas.tolist()))
         super()._set_tables()
