@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinyldm.condition import Condition
 
@@ -69,3 +71,59 @@ def test_drop_replaces_whole_rows():
     assert same(c.drop(null, torch.zeros(4, dtype=torch.bool)), c)
     with pytest.raises(ValueError, match="one row"):
         c.drop(make(2), dropped)
+
+
+@st.composite
+def conditions(draw, rows=st.integers(1, 4), parts=st.sets(st.sampled_from(["tokens", "vector", "maps"]), min_size=1)):
+    """A condition with some parts, of some rows and some tokens, some of them masked."""
+    b, n, g = draw(rows), draw(st.integers(1, 5)), torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    shapes = {"tokens": (b, n, 3), "vector": (b, 2), "maps": (b, 1, 2, 2)}
+    made = {name: torch.randn(shapes[name], generator=g) for name in sorted(draw(parts))}
+    if "tokens" in made and draw(st.booleans()):
+        made["mask"] = torch.rand(b, n, generator=g) < 0.7
+    return Condition(**made)
+
+
+def told(c):
+    """What each row says, whatever it is padded with: its real tokens, its vector and its maps, as lists."""
+    rows = []
+    for k in range(len(c)):
+        parts = {name: part[k] for name, part in c.parts().items()}
+        mask = parts.pop("mask", None)
+        if mask is not None:
+            parts["tokens"] = parts["tokens"][mask]
+        rows.append({name: part.tolist() for name, part in parts.items()})
+    return rows
+
+
+alike = st.shared(st.sets(st.sampled_from(["tokens", "vector", "maps"]), min_size=1))
+
+
+@given(conditions(), st.integers(0, 3))
+def test_pitfall_12_padding_says_nothing(c, extra):
+    longer = c.padded((0 if c.tokens is None else c.tokens.shape[1]) + extra)
+    assert told(longer) == told(c) and longer.padded(0 if c.tokens is None else longer.tokens.shape[1]) is longer
+    assert c.tokens is None or longer.tokens.shape[1] == c.tokens.shape[1] + extra
+
+
+@given(st.lists(conditions(parts=alike), min_size=1, max_size=4))
+def test_cat_says_what_its_parts_say(several):
+    both = Condition.cat(several)
+    assert told(both) == [row for c in several for row in told(c)]
+    assert len(both) == sum(map(len, several)) and (both.tokens is None or both.tokens.shape[1] == max(
+        c.tokens.shape[1] for c in several))  # fmt: skip
+
+
+@given(conditions(parts=alike), conditions(parts=alike, rows=st.just(1)), st.data())
+def test_drop_says_null_in_the_rows_that_are_dropped(c, null, data):
+    dropped = data.draw(st.lists(st.booleans(), min_size=len(c), max_size=len(c)))
+    mixed = c.drop(null, torch.tensor(dropped))
+    assert told(mixed) == [a if keep else told(null)[0] for a, keep in zip(told(c), (not d for d in dropped))]
+    assert told(null.expand(len(c))) == told(null) * len(c)
+
+
+@given(conditions(), st.data())
+def test_rows_say_what_they_said(c, data):
+    rows = data.draw(st.lists(st.integers(0, len(c) - 1), min_size=1, max_size=5))
+    assert told(c[rows]) == told(c[torch.tensor(rows)]) == [told(c)[k] for k in rows]
+    assert told(c.to(dtype=torch.float64)) == told(c)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinyldm.condition import Condition
 from tinyldm.diffusion.guidance import Guidance
@@ -37,6 +39,24 @@ def test_pitfall_13_scale_one_is_conditional_and_zero_is_null():
     assert torch.equal(Guidance(1.0, NULL)(net)(x, t, c), net(x, t, c))
     assert torch.equal(Guidance(0.0, NULL)(net)(x, t, c), net(x, t, NULL.expand(3)))
     assert net.rows == [3, 3, 3, 3]  # neither pays for the other half
+
+
+@given(b=st.integers(1, 5), rescale=st.floats(0, 1), low=st.floats(0, 5), width=st.floats(0.01, 50), first=st.integers(0, 999))
+def test_pitfall_13_scale_one_and_zero_whatever_else_is_set(b, rescale, low, width, first):
+    x, _, c = inputs(b)
+    t = (torch.arange(b) * 333.0 + first) % 1000  # some of the samples within the interval, or none, or all
+    net = Network()
+    conditional, null = net(x, t, c), net(x, t, NULL.expand(b))
+    more = dict(rescale=rescale, interval=(low, low + width), schedule=COSINE)
+    assert torch.equal(Guidance(1.0, NULL, **more)(net)(x, t, c), conditional)
+    noise_level = ((1 - COSINE.alpha_bar) / COSINE.alpha_bar).sqrt()[t.long()]
+    inside = (low < noise_level) & (noise_level <= low + width)
+    zero = Guidance(0.0, NULL, interval=(low, low + width), schedule=COSINE)(net)(x, t, c)
+    torch.testing.assert_close(zero, torch.where(inside[:, None, None, None], null, conditional))
+    assert torch.equal(Guidance(0.0, NULL, rescale=rescale)(net)(x, t, c), null)
+    # the two halves in one call say the same: nearly 1 is nearly the conditional, nearly 0 nearly the null
+    for scale, expected in ((1 + 1e-6, conditional), (1e-6, null)):
+        torch.testing.assert_close(Guidance(scale, NULL)(net)(x, t, c), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [-1.0, 0.5, 3.0, 7.5])

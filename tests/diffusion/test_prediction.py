@@ -28,6 +28,17 @@ def test_pitfall_17_conversions_invert_each_other(kind, angle):
     assert torch.allclose(eps_of(x0, x_t, level), eps, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", PREDICTIONS)
+@given(angle=angles)
+def test_pitfall_17_any_answer_means_one_pair(kind, angle):
+    """Whatever a network says, the x0 and eps that it means make up x_t, and would have been answered so."""
+    said, x_t = pair()
+    level = Level(0, math.cos(angle), math.sin(angle))
+    x0, eps = to_x0_eps(said, x_t, level, kind)
+    assert torch.allclose(level.alpha * x0 + level.sigma * eps, x_t, atol=1e-12)
+    assert torch.allclose(target(x0, eps, level, kind), said, atol=1e-12)
+
+
 @given(angle=angles)
 def test_v_is_the_velocity_of_the_rotation(angle):
     x0, eps = pair()

@@ -144,18 +144,52 @@ def test_pitfall_18_a_schedule_that_leaves_signal_warns():
         NoiseSchedule("linear", 250, zero_snr=True)
 
 
-@given(st.sampled_from(["linear", "scaled_linear"]), st.integers(2, 60), st.floats(1e-6, 0.9), st.floats(1e-6, 0.9),
-       st.booleans())
-def test_any_betas_make_an_invertible_schedule(kind, timesteps, start, end, zero):
+@st.composite
+def schedules(draw):
+    """A schedule with any settings; many leave signal, which is warned of."""
+    kind = draw(st.sampled_from(["linear", "scaled_linear", "cosine"]))
+    ends = {} if kind == "cosine" else {end: draw(st.floats(1e-6, 0.9)) for end in ("beta_start", "beta_end")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        s = NoiseSchedule(kind, timesteps, start, end, zero)
-    if not zero:
-        root = (lambda v: v) if kind == "linear" else np.sqrt
-        betas = np.interp(np.arange(timesteps), [0, timesteps - 1], root([start, end]))
-        assert np.allclose(s.alpha_bar, np.cumprod(1 - (betas if kind == "linear" else betas**2)))
-    t = torch.linspace(0, timesteps - 1, 50)
-    assert torch.allclose(s.t_of_lambda(s.lambda_(t)), t.double(), atol=1e-5)
+        return NoiseSchedule(kind, draw(st.integers(2, 60)), **ends, zero_snr=draw(st.booleans()),
+                             shift=draw(st.floats(0.1, 2)))  # fmt: skip
+
+
+@given(schedules(), st.data())
+def test_any_schedule_is_monotone_and_invertible(s, data):
+    t = torch.linspace(0, s.timesteps - 1, 7 * s.timesteps, dtype=torch.float64)
+    lam, level = s.lambda_(t), s.level(t)
+    assert (s.alpha_bar.diff() < 0).all() and 0 <= s.alpha_bar[-1] and s.alpha_bar[0] < 1
+    assert (lam.diff() < 0).all() and lam[:-1].isfinite().all()
+    assert torch.allclose(s.t_of_lambda(lam), t, atol=1e-5)
+    assert (level.alpha.diff() < 0).all() and (level.sigma.diff() >= 0).all()  # sigma rounds to 1
+    assert torch.allclose(level.alpha**2 + level.sigma**2, torch.ones_like(t), atol=1e-14)
+    n, spacing = data.draw(st.integers(1, s.timesteps)), data.draw(st.sampled_from(SPACINGS))
+    if not (spacing == "karras" and s.zero_snr):
+        grid = s.grid(n, spacing)
+        assert len(grid) == n + 1 == len({level.t for level in grid}) and grid[-1] == CLEAN
+        assert all(a.t > b.t and a.lambda_ < b.lambda_ for a, b in zip(grid, grid[1:]))
+
+
+@given(st.sampled_from(["linear", "scaled_linear"]), st.integers(3, 60), st.floats(1e-6, 0.9), st.floats(1e-6, 0.9))
+@pytest.mark.filterwarnings("ignore:the last of the")
+def test_any_betas_lie_on_a_line_between_their_ends(kind, timesteps, start, end):
+    ab = NoiseSchedule(kind, timesteps, start, end).alpha_bar.numpy()
+    betas = 1 - ab / np.concatenate([[1], ab[:-1]])  # what each level adds to the one before
+    assert betas[[0, -1]] == pytest.approx([start, end], rel=1e-6)
+    line = betas if kind == "linear" else np.sqrt(betas)
+    assert np.allclose(np.diff(line, n=2), 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind, zero_snr", [("linear", False), ("scaled_linear", False), ("cosine", False),
+                                            ("linear", True), ("cosine", True)])  # fmt: skip
+def test_tables_of_diffusers(kind, zero_snr):
+    diffusers = pytest.importorskip("diffusers")
+    s = NoiseSchedule(kind, zero_snr=zero_snr)
+    theirs = diffusers.DDIMScheduler(
+        beta_schedule={"cosine": "squaredcos_cap_v2"}.get(kind, kind), rescale_betas_zero_snr=zero_snr,
+        **{} if kind == "cosine" else {"beta_start": s.beta_start, "beta_end": s.beta_end}).alphas_cumprod  # fmt: skip
+    assert torch.allclose(s.alpha_bar, theirs.double(), rtol=1e-3, atol=1e-6)  # theirs are float32 products
 
 
 def test_schedule_is_a_value():
