@@ -112,7 +112,8 @@ for kind, options in ((DDPMScheduler, {}), (DDIMScheduler, {}), (DDIMScheduler, 
     image = scheduler.add_noise(clean[:2], torch.ones(2, 3, 8, 8) / 3, later[:1])
     for t in later:
         with torch.no_grad():
-            image = scheduler.step(model(image, t, torch.tensor([0, 2]))[0], t, image, generator=generator, **options)[0]
+            residual = model(image, t, torch.tensor([0, 2]))[0]
+        image = scheduler.step(residual, t, image, generator=generator, **options)[0]
     results.append(image)
 '''
 PIXELS = dict(

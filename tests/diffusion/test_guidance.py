@@ -41,7 +41,8 @@ def test_pitfall_13_scale_one_is_conditional_and_zero_is_null():
     assert net.rows == [3, 3, 3, 3]  # neither pays for the other half
 
 
-@given(b=st.integers(1, 5), rescale=st.floats(0, 1), low=st.floats(0, 5), width=st.floats(0.01, 50), first=st.integers(0, 999))
+@given(b=st.integers(1, 5), rescale=st.floats(0, 1), low=st.floats(0, 5), width=st.floats(0.01, 50),
+       first=st.integers(0, 999))
 def test_pitfall_13_scale_one_and_zero_whatever_else_is_set(b, rescale, low, width, first):
     x, _, c = inputs(b)
     t = (torch.arange(b) * 333.0 + first) % 1000  # some of the samples within the interval, or none, or all
