@@ -5,6 +5,8 @@ import json
 import diffusers
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from tinyldm.errors import InputError
@@ -225,6 +227,21 @@ def test_hub_files_are_found_in_vae_too(monkeypatch, saved, cached):
     monkeypatch.setattr("tinyldm.frozen.vae_files.hf_hub_download", serve)
     assert AutoencoderKL.load("somebody/model").fingerprint == AutoencoderKL.load(folder).fingerprint
     assert all(name == "somebody/model" for name, *_ in asked)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 13), st.integers(1, 13))
+def test_any_size_that_divides_and_no_other(h, w):
+    torch.manual_seed(0)
+    vae, images = AutoencoderKL(AutoencoderConfig(**SMALL | {"block_out_channels": [8, 8]})), torch.rand(2, 3, h, w)
+    if h % 2 or w % 2:
+        with pytest.raises(ValueError, match=rf"divisible by 2, got \(2, 3, {h}, {w}\)"):
+            vae(images)
+        return
+    with torch.no_grad():
+        latents, pictures = vae.encode(images).mean, vae(images)
+        torch.testing.assert_close(vae(images[1:]), pictures[1:], rtol=1e-4, atol=1e-4)
+    assert latents.shape == (2, 4, h // 2, w // 2) and pictures.shape == images.shape
 
 
 def test_sizes_and_training_are_checked(saved):

@@ -3,8 +3,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tinyldm import Condition, UNet, UNetConfig
+from tinyldm import Condition, Guidance, NoiseSchedule, UNet, UNetConfig, sample, training_loss
 from tinyldm.nn.presets import PRESETS
 
 TINY = UNetConfig(channels=(32, 64), attention=("none", "cross"), blocks=1, heads=4, token_dim=8, groups=8)
@@ -45,6 +47,9 @@ def inputs(config, b=3, hw=(8, 8), n=5):
     return torch.randn(b, config.in_channels, *hw), torch.rand(b) * 999, Condition(**parts) if parts else None
 
 
+AWAKE = build(TINY)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("hw", [(8, 8), (7, 5), (1, 1), (2, 9)])
 def test_shapes(kind, hw):
@@ -52,6 +57,26 @@ def test_shapes(kind, hw):
     x, t, condition = inputs(config, hw=hw)
     out = build(config)(x, t, condition)
     assert out.shape == (3, config.out_channels, *hw) and out.dtype == x.dtype and out.isfinite().all()
+
+
+looks = st.sampled_from(["none", "self", "cross"])
+
+
+@settings(max_examples=40)
+@given(levels=st.lists(st.tuples(st.sampled_from([8, 16]), looks, st.integers(1, 2)), min_size=1, max_size=4),
+       middle=looks, scale_shift=st.booleans(),
+       hw=st.tuples(st.integers(1, 13), st.integers(1, 13)), b=st.integers(1, 3), n=st.integers(2, 4))
+def test_any_network_takes_any_size_and_each_sample_by_itself(levels, middle, scale_shift, hw, b, n):
+    """A sample's answer has its size, and does not depend on the rest of the batch."""
+    channels, attention, blocks = zip(*levels)
+    config = UNetConfig(channels=channels, attention=attention, blocks=blocks, middle=middle, heads=2, groups=4,
+                        token_dim=6, scale_shift=scale_shift)  # fmt: skip
+    network, (x, t, condition) = build(config), inputs(config, b, hw, n)
+    with torch.no_grad():
+        out = network(x, t, condition)
+        alone = network(x[-1:], t[-1:], condition[[b - 1]] if condition else None)
+    assert out.shape == x.shape and out.isfinite().all() and out.std() > 0
+    torch.testing.assert_close(alone, out[-1:], rtol=1e-4, atol=1e-4 * out.std().item())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,6 +117,37 @@ def test_pitfall_12_masked_tokens_change_nothing():
             assert torch.equal(network(x, t, condition), network(x, t, spoilt))
             cut = Condition(condition.tokens[:, :4], condition.mask[:, :4])  # the last is masked in every row
             torch.testing.assert_close(network(x, t, cut), network(x, t, condition), rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.lists(st.booleans(), min_size=5, max_size=5).filter(any), min_size=3, max_size=3), st.integers(1, 4))
+def test_pitfall_12_only_the_tokens_that_the_mask_keeps_count(mask, extra):
+    """Junk, a cut, another order or more padding: where the kept tokens are the same, so is the answer."""
+    torch.manual_seed(0)
+    network, (x, t, condition), mask = AWAKE, inputs(TINY), torch.tensor(mask)
+    with torch.no_grad():
+        expected = network(x, t, Condition(condition.tokens, mask))
+        junk = condition.tokens.masked_fill(~mask[:, :, None], 1e4)
+        assert torch.equal(network(x, t, Condition(junk, mask)), expected)
+        longer = network(x, t, Condition(junk, mask).padded(5 + extra))
+        for k in range(3):
+            kept = Condition(condition.tokens[k : k + 1, mask[k]].flip(1))
+            for other in (network(x[k : k + 1], t[k : k + 1], kept), longer[k : k + 1]):
+                torch.testing.assert_close(other, expected[k : k + 1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_of_captions_is_its_captions():
+    """With the network, guidance and a sampler: each picture is what its caption gives alone, unpadded."""
+    captions = [Condition(torch.randn(1, n, 8, generator=torch.Generator().manual_seed(n))) for n in (2, 5, 1)]
+    guidance = Guidance(3.0, Condition(torch.zeros(1, 2, 8)))
+
+    def run(chosen):
+        return sample(AWAKE, (len(chosen), 4, 7, 6), NoiseSchedule(), steps=4, seeds=chosen, guidance=guidance,
+                      condition=Condition.cat([captions[k] for k in chosen]))  # fmt: skip
+
+    together = run([0, 1, 2])
+    for chosen in ([0], [1], [2], [2, 0]):
+        torch.testing.assert_close(run(chosen), together[chosen], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -138,21 +194,30 @@ def small(name):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_zero_by_design(name):
-    network = build(small(name), awake=False)
+def test_first_training_step_of_a_preset(name):
+    """What starts at zero is named, the answer is zero, and so the first gradient reaches the output alone."""
+    network = build(small(name), awake=False).train()
     zeros = {k for k, p in network.named_parameters() if not p.any() and not re.search(r"norm.*bias", k)}
     assert zeros == {k for k, _ in network.named_parameters() if ZERO.search(k)}
     x, t, condition = inputs(small(name))
     assert not network(x, t, condition).any()  # so the first loss is the mean square of the target
+    training_loss(network, x, condition, NoiseSchedule(), null=condition[[0]], cfg_drop=0.3).mean().backward()
+    assert {k for k, p in network.named_parameters() if p.grad.any()} == {"conv_out.weight", "conv_out.bias"}
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_gradients_reach_every_parameter(name):
-    network = build(small(name))
-    x, t, condition = inputs(small(name))
-    (network(x, t, condition) - torch.randn_like(x)).square().mean().backward()
-    dead = [k for k, p in network.named_parameters() if p.grad is None or not p.grad.any() or not p.grad.isfinite().all()]
-    assert not dead
+def test_gradients_reach_every_parameter_of_a_preset(name):
+    """At full size, once nothing is zero any more."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        network = UNet(PRESETS[name]).to_empty(device="cpu")
+    with torch.no_grad():
+        for p in network.parameters():
+            p.normal_(std=0.02)
+    x, t, condition = inputs(PRESETS[name], b=1)
+    training_loss(network, x, condition, NoiseSchedule()).mean().backward()
+    assert not [k for k, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert all(p.grad.isfinite().all() for p in network.parameters())
 
 
 def test_all_parameters_learn_from_the_third_step():
