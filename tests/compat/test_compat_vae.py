@@ -58,7 +58,7 @@ def test_random_autoencoders_both_ways(seed, tmp_path):
     assert_same(made, back.eval())
 
 
-def test_half_precision_encodes_in_float32():
+def test_pitfall_26_half_precision_encodes_in_float32():
     vae = scrambled(compat.AutoencoderKL(block_out_channels=(32,)), 0)
     x = torch.rand(1, 3, 8, 8)
     expected = vae.encode(x).latent_dist.mean

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -91,12 +92,17 @@ def test_clip_b32_text_tower_of_full_size(tmp_path):
     torch.testing.assert_close(condition.tokens[:1][condition.mask[:1]], expected[0], rtol=1e-3, atol=1e-4)
 
 
+CLIP = os.environ.get("TINYLDM_CLIP")  # a folder; see docs/text.md
+
+
 def real_tokenizer():
-    """OpenAI's tokenizer, if TINYLDM_CLIP_VOCABULARY names its bpe_simple_vocab_16e6.txt.gz; otherwise None."""
-    path = os.environ.get("TINYLDM_CLIP_VOCABULARY")
-    if not path:
+    """CLIP's tokenizer, from the files of openai/clip-vit-base-patch32 or OpenAI's own; None if none are given."""
+    if not CLIP:
         return None
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
+    file = Path(CLIP, "bpe_simple_vocab_16e6.txt.gz")
+    if not file.is_file():
+        return transformers.CLIPTokenizer.from_pretrained(CLIP)
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
         merges = [tuple(line.split()) for line in lines.read().split("\n")[1 : 49152 - 256 - 2 + 1]]
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     signs = [chr(b) for b in printable] + [chr(256 + k) for k in range(256 - len(printable))]
@@ -105,14 +111,36 @@ def real_tokenizer():
     return transformers.CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
 
 
-@pytest.mark.skipif(not os.environ.get("TINYLDM_CLIP_VOCABULARY"), reason="TINYLDM_CLIP_VOCABULARY is not set")
+@pytest.mark.skipif(not CLIP, reason="TINYLDM_CLIP is not set")
 def test_real_clip_vocabulary_survives_the_folder(tmp_path):
-    tokenizer = real_tokenizer()
+    tokenizer, model = real_tokenizer(), clip_model(vocabulary=49408, eos=2).eval()
     # the numbers that OpenAI's tokenizer gives, as its documentation shows them
     assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
-    encoder = TextEncoder.load(publish(clip_model(vocabulary=49408, eos=2), tmp_path, tokenizer))
-    assert encoder.tokenizer("a photo of a cat").input_ids == tokenizer("a photo of a cat").input_ids
+    encoder = TextEncoder.load(publish(model, tmp_path, tokenizer))
     assert encoder.encode(["a photo of a cat", ""]).mask.sum(1).tolist() == [7, 2]
+    assert_states(encoder, model, tokenizer)
+
+
+@pytest.mark.skipif(not CLIP or not Path(CLIP, "config.json").is_file(), reason="TINYLDM_CLIP holds no model")
+def test_published_clip_gives_the_states_that_transformers_gives():
+    whole, encoder = transformers.CLIPModel.from_pretrained(CLIP).eval(), TextEncoder.load(CLIP)
+    assert encoder.width == whole.config.text_config.hidden_size
+    assert_states(encoder, whole, transformers.CLIPTokenizer.from_pretrained(CLIP))
+
+
+@torch.no_grad()
+def assert_states(encoder, whole, tokenizer):
+    """Each caption's states are those of the whole model, given the caption alone or padded to the full length."""
+    texts = [*TEXTS, "word " * 200, "Photo, of  a CAT!? 3 km² naïve", "don't it's 1234567"]
+    condition = encoder.encode(texts)
+    for k, text in enumerate(texts):
+        alone = tokenizer(text, return_tensors="pt", truncation=True, max_length=77).input_ids
+        full = tokenizer(text, return_tensors="pt", truncation=True, max_length=77, padding="max_length").input_ids
+        n = alone.shape[1]
+        assert condition.mask[k].sum() == n and full.shape[1] == 77
+        for ids in (alone, full):
+            expected = whole.text_model(input_ids=ids).last_hidden_state[0, :n]
+            torch.testing.assert_close(condition.tokens[k][condition.mask[k]], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_text_only_folder_gives_the_same(folder, tmp_path):

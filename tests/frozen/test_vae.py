@@ -126,7 +126,7 @@ def test_saved_by_transformers_and_read_back(tmp_path, saved):
     assert again.fingerprint != vae.fingerprint
 
 
-def test_half_precision_files_are_used_in_float32(saved):
+def test_pitfall_26_half_precision_files_are_used_in_float32(saved):
     folder, config, weights = saved
     write(folder, config, {key: w.half() for key, w in weights.items()})
     vae, images = AutoencoderKL.load(folder), torch.rand(1, 3, 16, 16)

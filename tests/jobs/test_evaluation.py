@@ -57,7 +57,7 @@ def test_toy_attributes_are_shares_of_the_images(toy):
     assert scores["n"] == 4 and "AttributeNet" in scores["extractor"] and "64x64" in scores["preprocessing"]
 
 
-def test_the_report_names_what_made_it(toy, capsys):
+def test_pitfall_22_the_report_names_what_made_it(toy, capsys):
     parser = Parser()
     evaluation.add_arguments(parser)
     options = parser.parse_args([str(toy / "samples"), "--prompts", str(toy / "test.json"), "--device", "cpu", "--out",
@@ -66,6 +66,7 @@ def test_the_report_names_what_made_it(toy, capsys):
     assert "generated" in capsys.readouterr().out
     report = json.loads((toy / "new" / "scores.json").read_text())
     assert report["prompts"] == str(toy / "test.json") and report["scores"]["toy attributes"]["n"] == 4
+    assert report["scores"]["toy attributes"]["extractor"].startswith("AttributeNet")
     assert report["versions"]["torch"] == torch.__version__
     assert guarded(evaluation.run, options) == 2
     assert "exists already" in capsys.readouterr().err

@@ -91,7 +91,7 @@ def run(tmp_path, monkeypatch):
     return folder
 
 
-def test_draw_ends_in_the_picture_that_the_network_knows():
+def test_pitfall_21_decoding_undoes_the_scaling():
     x0 = torch.rand(1, 3, 8, 8) * 2 - 1
     mean, std = torch.tensor([0.1, 0.0, -0.1])[:, None, None], torch.tensor([0.5, 0.7, 0.9])[:, None, None]
     for solver in (DPMSolver(order=3), DDIM(), DDPM()):

@@ -16,6 +16,8 @@ from tinyldm.jobs import training
 from tinyldm.jobs.checkpoint import checkpoints, find_checkpoint, load_checkpoint
 from tinyldm.jobs.config import TrainSettings
 from tinyldm.jobs.distributed import workers
+from tinyldm.jobs.learning_rate import learning_rate
+from tinyldm.jobs.sampling import Drawing, draw
 from tinyldm.jobs.training import Trainer
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
@@ -142,7 +144,7 @@ def test_loss_falls_on_one_picture(tmp_path):
     assert sum(losses[-10:]) / 10 < 0.5
 
 
-def test_checkpoint_holds_all_that_sampling_needs(tmp_path):
+def test_pitfall_23_checkpoint_holds_all_that_sampling_needs(tmp_path):
     t = trainer(tmp_path / "run", cfg_drop=0.5)
     t.facts = {"vae": "tiny", "latent_shape": [2, 8, 8]}
     t.fit()
@@ -160,6 +162,47 @@ def test_checkpoint_holds_all_that_sampling_needs(tmp_path):
     older, newest = checkpoints(tmp_path / "run")
     assert not (older / "training.safetensors").exists() and (newest / "training.safetensors").exists()
     assert load_checkpoint(older).config["step"] == 5
+
+
+def heard(network):
+    """A list that fills with the condition of each call of the network."""
+    conditions = []
+    network.register_forward_pre_hook(lambda module, args: conditions.append(args[2]))
+    return conditions
+
+
+def test_pitfall_24_training_checkpoint_and_sampling_have_one_null_condition(tmp_path):
+    t = trainer(tmp_path / "run", cfg_drop=1.0, max_steps=2)
+    trained = heard(t.network)
+    t.fit()
+    checkpoint = load_checkpoint(tmp_path / "run")
+    sampled = heard(checkpoint.network)
+    draw(checkpoint.network, Condition(torch.randn(3, 2, 6)), [1, 2, 3], latent_shape=(2, 8, 8), vae=Grey(),
+         schedule=checkpoint.schedule, prediction=checkpoint.prediction, mean=checkpoint.mean, std=checkpoint.std,
+         null=checkpoint.null, how=Drawing(steps=2, guidance=3.0, precision="float32"))  # fmt: skip
+    assert len(trained) == len(sampled) == 2
+    nulls = [c[[k]] for c in trained for k in range(4)] + [c[[k]] for c in sampled for k in (3, 4, 5)]
+    for null in nulls:
+        assert torch.equal(null.tokens, t.cache.null.tokens) and torch.equal(null.mask, t.cache.null.mask)
+
+
+class Grey:
+    """An autoencoder all of whose pictures are grey."""
+
+    def decode(self, latents):
+        return torch.zeros(len(latents), 3, 4, 4)
+
+
+def test_pitfall_11_parts_of_a_batch_are_no_steps(tmp_path):
+    """With 1, 2 and 4 parts the log shows as many steps and the same rates."""
+    logs = []
+    for parts in (1, 2, 4):
+        trainer(tmp_path / f"{parts}", accumulate=parts, lr_schedule="cosine", max_steps=6).fit()
+        logs.append(rows(tmp_path / f"{parts}"))
+    assert [row["step"] for row in logs[0]] == list("123456")
+    assert len({float(row["lr"]) for row in logs[0]}) > 4
+    for log in logs[1:]:
+        assert [(row["step"], row["lr"]) for row in log] == [(row["step"], row["lr"]) for row in logs[0]]
 
 
 def test_a_checkpoint_of_another_architecture_is_named(tmp_path):
@@ -225,6 +268,8 @@ def test_pitfall_27_two_processes_differ_in_noise_and_data_and_agree_in_weights(
     assert weights_0 == weights_1
     assert [c.name for c in checkpoints(tmp_path)] == ["step-0000005"]
     assert [row["step"] for row in rows(tmp_path)] == ["1", "2", "3", "4", "5"]
+    one_process = [learning_rate(k, replace(SETTINGS, max_steps=5)) for k in range(5)]
+    assert [float(row["lr"]) for row in rows(tmp_path)] == pytest.approx(one_process, rel=1e-3)  # (pitfall 11)
 
 
 class Decoder(torch.nn.Module):

@@ -30,7 +30,7 @@ def test_fourier_waves_lie_on_circles():
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_pitfall_8_bfloat16_tells_936_from_937(autocast):
+def test_pitfall_08_bfloat16_tells_936_from_937(autocast):
     torch.manual_seed(0)
     network = UNet(UNetConfig(**TINY))
     network = network if autocast else network.bfloat16()

@@ -247,8 +247,8 @@ def test_autocast_and_plain_bfloat16():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_value_decides_what_is_computed(kind):
-    """On the meta device there are no values: a step that read one would wait for the device (pitfall 25)."""
+def test_pitfall_25_no_value_decides_what_is_computed(kind):
+    """On the meta device there are no values: a step that read one would wait for the device."""
     config = KINDS[kind]
     x, t, condition = inputs(config, hw=(7, 5))
     out = build(config).to("meta")(x.to("meta"), t, condition.to("meta") if condition else None)  # t stays on the host

@@ -54,7 +54,7 @@ def test_frechet_does_not_turn_with_the_axes():
 
 
 @pytest.mark.parametrize("n, d", [(300, 16), (16, 300)])
-def test_a_set_has_no_distance_from_itself(n, d):
+def test_pitfall_22_a_set_has_no_distance_from_itself(n, d):
     x = normal(n, d, 0, scale=5.0, shift=100.0).float()
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     assert frechet(statistics(x), statistics(x[order])) < 1e-8

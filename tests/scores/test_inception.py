@@ -4,6 +4,7 @@ What needs torchvision (the extra eval), which nothing else does, is skipped whe
 """
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,27 @@ def test_pytorch_fids_network(weights, monkeypatch):
     with torch.inference_mode():
         plain = other.eval()(torch.stack([prepare_as_tensor(image) for image in images]))
     assert (plain - expected).abs().max() > 0.01 * expected.abs().max()
+
+
+class Normalising(torch.nn.Module):
+    """A network that answers otherwise in training: by its batch, and at random."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.fc = torch.nn.BatchNorm2d(3), torch.nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.fc(torch.nn.functional.dropout(self.norm(x).mean((2, 3)), 0.5, self.training))
+
+
+def test_pitfall_22_extractors_are_in_eval_mode(tmp_path, monkeypatch):
+    """What a picture gives does not depend on the rest of its batch."""
+    torch.save(Normalising().state_dict(), tmp_path / "w.pth")
+    for kind in KINDS:
+        monkeypatch.setitem(KINDS, kind, replace(KINDS[kind], build=Normalising))
+        extractor = load_inception(kind, tmp_path / "w.pth")
+        a, b = noise(64, 64), Image.new("RGB", (64, 64), "red")
+        torch.testing.assert_close(features(extractor, [a, b]), torch.cat([features(extractor, [x]) for x in (a, b)]))
 
 
 def test_weights_from_the_cache_of_torch_hub(weights, tmp_path, monkeypatch):
