@@ -27,7 +27,7 @@ def parser() -> Parser:
     prompts = what.add_mutually_exclusive_group()
     prompts.add_argument("--prompt", action="append", metavar="TEXT", help="a prompt; may be given several times")
     prompts.add_argument("--prompts", metavar="FILE", help="test.json, generate.csv, or .txt with a prompt a line")
-    what.add_argument("--strip", metavar="TEXT", help="write about/strip.png: this prompt's x_t and x0, step by step")
+    what.add_argument("--strip", metavar="TEXT", help="write about/strip.png and .gif: its x_t and x0, step by step")
     what.add_argument("--seed", type=int, default=0, help="picture k depends on the seed and k, not on the batch size")
     out = p.add_argument_group("where to")
     out.add_argument("--out", metavar="FOLDER", help="default: samples/RUN")

@@ -10,8 +10,9 @@ def main():
 
     given = vars(train_parser().parse_args())
     from tinyldm.jobs.start import start
+    from tinyldm.pages.report import after_save
 
-    start(given)
+    start(given, report=after_save)
 
 
 if __name__ == "__main__":

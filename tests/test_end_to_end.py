@@ -57,6 +57,8 @@ def test_train_leaves_a_whole_run(place):
     run = place / "runs" / "first"
     assert (run / "previews" / "step-0000003.png").is_file() and (run / "log.csv").is_file()
     config = json.loads((run / "checkpoints" / "step-0000003" / "config.json").read_text())
+    page = (run / "report.html").read_text()
+    assert "3 of 3, finished" in page and config["machine"] in page and "--max-steps 3" in page
     assert config["vae"] == "tiny" and config["size"] == [64, 64] and len(config["preview_prompts"]) == 16
 
 

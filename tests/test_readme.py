@@ -29,7 +29,8 @@ def test_every_install_command_is_constrained():
 
 
 @pytest.mark.parametrize("script", ["train.py", "sample.py", "-m tinyldm", "-m tinyldm toy", "-m tinyldm encode",
-                                    "-m tinyldm evaluate", "-m tinyldm convert"])  # fmt: skip
+                                    "-m tinyldm evaluate", "-m tinyldm convert", "-m tinyldm sweep",
+                                    "-m tinyldm submit", "-m tinyldm picture", "-m tinyldm report"])  # fmt: skip
 def test_help_teaches(script):
     done = subprocess.run([sys.executable, *script.split(), "--help"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,10 @@ COMMANDS = {
     "landscapes": ("tinyldm.tasks.scenery", "draw landscapes with their maps, in the format of the landscape assignment"),
     "vae": ("tinyldm.stage_one.command", "stage one: train an autoencoder of one's own on a folder of images"),
     "convert": ("tinyldm.jobs.convert", "a run as a folder of diffusers, or such a folder as a run"),
+    "sweep": ("tinyldm.pages.sweep", "draw and score a grid of checkpoints, guidance, steps and solvers"),
+    "submit": ("tinyldm.pages.submit", "check a folder against what an assignment asks for, and zip it"),
+    "picture": ("tinyldm.pages.pictures", "previews over the training, the loss, the nearest training images of samples"),
+    "report": ("tinyldm.pages.report", "make report.html of a run anew"),
     "evaluate": ("tinyldm.jobs.evaluation", "score generated images, or an autoencoder's reconstructions"),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from contextlib import nullcontext
 
 import torch
@@ -21,6 +23,12 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:  # NotImplementedError is a RuntimeError
         raise InputError(f"--device {name}: not usable here ({str(error).splitlines()[0].split('. ')[0]})") from None
     return device
+
+
+def describe(device: torch.device, count: int = 1) -> str:
+    """What computes, in words: count devices of a kind, and the version of torch."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores"
+    return f"{f'{count} x ' if count > 1 else ''}{name}, {platform.machine()}, torch {torch.__version__}"
 
 
 def _fast_bfloat16(device: torch.device) -> bool:

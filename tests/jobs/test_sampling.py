@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageStat
 from torch import nn
 
 from tinyldm.condition import Condition
@@ -242,7 +242,13 @@ def test_solver_options_that_would_be_ignored_are_refused(options):
 
 def test_strip_shows_ten_steps_of_both(run):
     out = sample_images(run, [], "out", how=Drawing(steps=20, precision="float32"), strip="a cat")
-    assert load_image(out / "about/strip.png").size == (10 * 18 + 2, 2 * 18 + 2)
+    strip = load_image(out / "about/strip.png")
+    assert strip.size == (10 * 18 + 2, 2 * 18 + 2)
+    with Image.open(out / "about/strip.gif") as film:
+        assert film.n_frames == 10 and film.size == (20, 38)
+        film.seek(9)
+        last = ImageChops.difference(film.convert("RGB"), strip.crop((9 * 18, 0, 10 * 18 + 2, 38)))
+    assert max(ImageStat.Stat(last).mean) < 8  # a GIF has 256 colours
     assert not (out / "about/grid.png").exists()
     few = sample_images(run, [], "few", how=Drawing(steps=4, precision="float32"), strip="a cat")
     assert load_image(few / "about/strip.png").size == (4 * 18 + 2, 2 * 18 + 2)

@@ -169,12 +169,17 @@ def attribute_scores(job: Job) -> dict:
     truth = toy_truth(job)
     images = read_images(job.files)
     net = job.once("attributes", lambda: attributes.load_classifier(job.device))
-    drawings, labels = attributes.drawings(DRAWINGS, seed=2_000_000)  # the classifier was trained on others
     found = attributes.accuracy(net.read(images), truth)
-    scores = {"n": len(images), "extractor": f"AttributeNet {attributes.version()}",
-              "preprocessing": f"{attributes.SIZE}x{attributes.SIZE} (tensor, bilinear, antialiased)",
-              "value": sum(found.values()) / len(found), "generated": found,
-              "real drawings": attributes.accuracy(net.read(attributes.from_bytes(drawings)), labels)}
+    return {"n": len(images), "extractor": f"AttributeNet {attributes.version()}",
+            "preprocessing": f"{attributes.SIZE}x{attributes.SIZE} (tensor, bilinear, antialiased)",
+            "value": sum(found.values()) / len(found), "generated": found,
+            **job.once(("ceilings", job.vae), lambda: attribute_ceilings(net, job))}
+
+
+def attribute_ceilings(net, job: Job) -> dict:
+    """What the classifier reads of real drawings, and of what a VAE makes of them."""
+    drawings, labels = attributes.drawings(DRAWINGS, seed=2_000_000)  # the classifier was trained on others
+    scores = {"real drawings": attributes.accuracy(net.read(attributes.from_bytes(drawings)), labels)}
     if job.vae is not None:
         from tinyldm.frozen.vae import AutoencoderKL
         from tinyldm.scores.reconstruction import reconstruct

@@ -4,7 +4,7 @@ samples/RUN/
     NAME.png ...         one for each prompt, written whole or not at all; nothing else, so that it can be handed in
     about/samples.json   what decides the pictures, and the prompt of each
     about/grid.png       the first 64 side by side
-    about/strip.png      one picture while it is drawn, with --strip
+    about/strip.png      one picture while it is drawn, with --strip; strip.gif: the same, moving
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tinyldm.data.cache import replacing
 from tinyldm.data.formats import Prompt
 from tinyldm.errors import InputError
 
-RECORD, GRID, STRIP = "about/samples.json", "about/grid.png", "about/strip.png"
+RECORD, GRID, STRIP, FILM = "about/samples.json", "about/grid.png", "about/strip.png", "about/strip.gif"
 NAMES = {"contents": "checkpoint", "images": "list of prompts"}  # what messages call parts of the record
 
 
@@ -29,6 +29,13 @@ def save(image: Image.Image, path: Path):
     """Write an image, all of it or nothing; the suffix gives the format."""
     with replacing(path) as temporary:
         image.save(temporary, quality=95)
+
+
+def save_animation(frames: list[Image.Image], path: Path, seconds: float = 0.25):
+    """Write an animated GIF that rests on its last frame and starts again."""
+    pause = [round(1000 * seconds)] * (len(frames) - 1) + [2000]
+    with replacing(path) as temporary:
+        frames[0].save(temporary, save_all=True, append_images=frames[1:], duration=pause, loop=0)
 
 
 def command_line_prompts(texts: list[str]) -> list[Prompt]:
@@ -39,7 +46,7 @@ def command_line_prompts(texts: list[str]) -> list[Prompt]:
 
 def open_folder(out: Path, record: dict, overwrite: bool):
     """Make the output folder ready: what lies there must be the start of this very job, or overwrite be True."""
-    there = [out / name for name in (*record["images"], GRID, STRIP) if (out / name).exists()]
+    there = [out / name for name in (*record["images"], GRID, STRIP, FILM) if (out / name).exists()]
     if overwrite:  # the pictures of the job before go too
         before = {out / name for name in _read(out / RECORD).get("images", ())}.difference(there)
         there += [path for path in before if path.parent == out and path.is_file()]

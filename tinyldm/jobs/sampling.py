@@ -25,6 +25,7 @@ from tinyldm.errors import InputError
 from tinyldm.jobs.checkpoint import Checkpoint, find_checkpoint, latest_run, load_checkpoint, read_config
 from tinyldm.jobs.encoding import load_frozen
 from tinyldm.jobs.outputs import (
+    FILM,
     GRID,
     STRIP,
     command_line_prompts,
@@ -33,6 +34,7 @@ from tinyldm.jobs.outputs import (
     open_folder,
     run_name,
     save,
+    save_animation,
 )
 from tinyldm.tasks.landscape import MapStyleGuidance
 from tinyldm.tasks.table import read_prompts
@@ -141,8 +143,9 @@ def painter(checkpoint: Checkpoint, vae, how: Drawing):
                    std=checkpoint.std, null=checkpoint.null)
 
 
-def draw_strip(checkpoint: Checkpoint, vae, condition: Condition, seed: int, how: Drawing, frames: int = 10):
-    """One picture while it is drawn, from noise to the end: x_t in the upper row, the estimates of x0 in the lower."""
+def draw_strip(checkpoint: Checkpoint, vae, condition: Condition, seed: int, how: Drawing, frames: int = 10,
+               ) -> tuple[Image.Image, list[Image.Image]]:
+    """One picture while it is drawn, from noise to the end, as strip and frames: x_t above, estimates of x0 below."""
     frames = min(frames, how.steps)
     shown = {round(k * (how.steps - 1) / max(frames - 1, 1)) for k in range(frames)}
     kept = []
@@ -155,7 +158,7 @@ def draw_strip(checkpoint: Checkpoint, vae, condition: Condition, seed: int, how
 
         painter(checkpoint, vae, how)(condition, [seed], callback=keep)
     x_t, x0 = (decode(torch.cat(row), checkpoint.mean, checkpoint.std, vae) for row in zip(*kept))
-    return grid(x_t + x0, columns=frames)
+    return grid(x_t + x0, columns=frames), [grid(list(both), columns=1) for both in zip(x_t, x0)]
 
 
 def sample_images(checkpoint_folder: str | Path, prompts: list[Prompt], out: str | Path | None = None, *,
@@ -200,7 +203,9 @@ def sample_images(checkpoint_folder: str | Path, prompts: list[Prompt], out: str
         shown = [load_image(out / prompt.name) for prompt in prompts[:64]]
         save(grid(shown, columns=8 if len(shown) > 16 else None), out / GRID)
     if strip is not None and not (out / STRIP).exists():
-        save(draw_strip(checkpoint, vae, encode_prompts(text_encoder, [strip]), noise_seed(seed, 0), how), out / STRIP)
+        still, frames = draw_strip(checkpoint, vae, encode_prompts(text_encoder, [strip]), noise_seed(seed, 0), how)
+        save_animation(frames, out / FILM)
+        save(still, out / STRIP)
     return out
 
 

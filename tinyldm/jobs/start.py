@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tinyldm.data.cache import locked, naming
 from tinyldm.data.transforms import grid
-from tinyldm.device import pick_device
+from tinyldm.device import describe, pick_device
 from tinyldm.errors import InputError
 from tinyldm.jobs.checkpoint import checkpoints, find_checkpoint, latest_run, read_config
 from tinyldm.jobs.config import TrainSettings, defaults_for
@@ -26,8 +26,11 @@ from tinyldm.tasks.table import condition_facts, read_prompts
 PREVIEWS = 16
 
 
-def start(given: dict) -> None:
-    """Run train.py with the options that were given, by name; others take their defaults."""
+def start(given: dict, report=None) -> None:
+    """Run train.py with the options that were given, by name; others take their defaults.
+
+    report: called with the run folder after each checkpoint, in the main process
+    """
     given = dict(given)
     resume, overwrite = given.pop("resume", False), given.pop("overwrite", False)
     out, epochs = given.pop("out", None), given.pop("epochs", None)
@@ -51,7 +54,7 @@ def start(given: dict) -> None:
         trainer = _prepare(settings, examples, folder, w, saved)
         if w.is_main and run is None:
             run = _free_folder(Path("runs"), "toy" if data is None else folder.resolve().name)
-        trainer.run = run
+        trainer.run, trainer.report = run, report
         with _claimed(run, resume, overwrite) if w.is_main else nullcontext():
             if saved:
                 trainer.restore(find_checkpoint(run))
@@ -64,7 +67,7 @@ def _claimed(run: Path, resume: bool, overwrite: bool):
     _check_run(run, resume, overwrite)  # once more: the latent cache may have taken hours
     run.mkdir(parents=True, exist_ok=True)
     with locked(run / ".lock", busy=f"{run}: another process is training there"):
-        for name in ("checkpoints", "previews", "tensorboard") if overwrite else ():
+        for name in ("checkpoints", "previews", "sweep", "tensorboard") if overwrite else ():
             if (run / name).exists():
                 shutil.rmtree(run / name)
         yield
@@ -100,7 +103,7 @@ def _prepare(settings: TrainSettings, examples, folder: Path, w: Workers, saved:
              "text_encoder_fingerprint": text_encoder.fingerprint, "size": list(s.size),
              "condition": condition,
              "latent_shape": [cache.mean.shape[0], *(side // vae.factor for side in s.size)],
-             "preview_prompts": prompts}
+             "preview_prompts": prompts, "machine": describe(w.device, w.world)}
     condition = encode_prompts(text_encoder, prompts)
 
     def preview(trainer: Trainer, step: int):

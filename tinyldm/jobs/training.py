@@ -49,13 +49,14 @@ class Trainer:
     facts:   what the checkpoint says of data and frozen models, besides what the trainer knows itself
     preview: called with (trainer, step) every sample_every steps in the main process, or None
     vae:     the frozen autoencoder of the latents, of use to --perceptual alone
+    report:  an attribute, called with the run folder after every checkpoint in the main process, or None
     """
 
     def __init__(self, settings: TrainSettings, cache: LatentCache, run: Path, workers: Workers = Workers(),
                  facts: dict | None = None, preview=None, vae=None):
         s, self.vae = settings, vae
         self.settings, self.cache, self.run, self.workers = s, cache, run, workers
-        self.facts, self.preview, self.progress = facts or {}, preview, Progress()
+        self.facts, self.preview, self.report, self.progress = facts or {}, preview, None, Progress()
         parts = s.accumulate * workers.world
         if s.batch_size % parts:
             raise InputError(f"--batch-size {s.batch_size}: expected a multiple of {parts} "
@@ -173,6 +174,8 @@ class Trainer:
         save_checkpoint(folder, config, {"model": self.ema.network.state_dict(), "training": training,
                                          "latents": {"mean": self.cache.mean, "std": self.cache.std, **null}})
         drop_training_state(self.run)
+        if self.report:
+            self.report(self.run)
 
     def restore(self, folder: Path):
         """Go on from a checkpoint: weights, average, optimiser and progress as they were."""

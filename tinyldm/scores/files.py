@@ -30,13 +30,13 @@ def missing_names(names, files) -> list[str]:
     return [name for name in names if name not in there]
 
 
-def read_headers(files) -> list[tuple[tuple[int, int], str]]:
-    """(width, height) and mode of image files, without decoding them."""
+def read_headers(files) -> list[tuple[tuple[int, int], str, str]]:
+    """(width, height), mode and format of image files, without decoding them."""
     headers = []
     for file in tqdm(files, "checking images", unit="image", disable=len(files) < 5000):
         try:
             with Image.open(file) as image:
-                headers.append((image.size, image.mode))
+                headers.append((image.size, image.mode, image.format))
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"{file}: not an image that can be read ({' '.join(str(error).split())})") from None
     return headers
@@ -45,7 +45,7 @@ def read_headers(files) -> list[tuple[tuple[int, int], str]]:
 def check_sizes(files) -> None:
     """InputError unless all image files are of one size."""
     headers = read_headers(files)
-    for file, ((w, h), _) in zip(files, headers):
+    for file, ((w, h), *_) in zip(files, headers):
         width, height = headers[0][0]
         if (w, h) != (width, height):
             raise InputError(f"{file}: is {w}x{h}, expected {width}x{height} as {files[0].name}")

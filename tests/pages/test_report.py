@@ -1,0 +1,144 @@
+"""report.html: whole, self-contained, and its command line makes the same run."""
+
+import base64
+import io
+import json
+import re
+import shlex
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from tinyldm.errors import InputError
+from tinyldm.jobs.config import TrainSettings, defaults_for
+from tinyldm.jobs.options import train_parser
+from tinyldm.pages.html import picture, table
+from tinyldm.pages.report import after_save, spread, train_command, write_report
+
+VOID = {"meta", "img", "br"}
+
+
+class Reader(HTMLParser):
+    """Collects text and attributes, and checks that every tag is closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text, self.tags = [], "", []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data + " "
+
+
+def read(file):
+    reader = Reader()
+    reader.feed(file.read_text(encoding="utf-8"))
+    assert reader.open == []
+    return reader
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run of ten steps with previews, scores and a prompt that looks like HTML."""
+    folder = tmp_path / "first"
+    checkpoint = folder / "checkpoints" / "step-0000010"
+    checkpoint.mkdir(parents=True)
+    config = {"format": 1, "step": 10, "settings": TrainSettings(max_steps=10).to_dict(), "size": [64, 64],
+              "vae": "tiny", "text_encoder": "tiny", "prediction": "v", "progress": {"step": 10, "skipped": 3},
+              "preview_prompts": ["a <script>ghost</script>"], "machine": "one abacus"}  # fmt: skip
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    save_file({"w": torch.zeros(1_000_000)}, checkpoint / "model.safetensors")
+    rows = "".join(f"{k},{1 / k},0.001,0.5,{'inf' if k == 3 else 64}\n" for k in range(1, 11))
+    (folder / "log.csv").write_text("step,loss,lr,grad_norm,images_per_second\n" + rows)
+    (folder / "previews").mkdir()
+    for step in range(1, 11):
+        Image.new("RGB", (266, 266), (25 * step, 0, 0)).save(folder / "previews" / f"step-{step:07d}.png")
+    score = {"n": 7, "extractor": "CLIP x", "value": 0.25}
+    (folder / "scores.json").write_text(json.dumps({"scores": {"clip-t": score}}))
+    return folder
+
+
+def test_a_report_tells_what_a_person_asks_for(run):
+    text = read(write_report(run)).text
+    for words in ("10 of 10, finished", "1.0M parameters", "one abacus", "toy monsters", "step 10", "0.2500", "CLIP x",
+                  "python train.py --max-steps 10", "python sample.py --run", "--lr-schedule", "<script>ghost<"):
+        assert words in text, words
+    assert re.search(r"batches left out\s+3", text)
+
+
+def test_a_report_is_one_file_without_scripts(run):
+    reader = read(write_report(run))
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in reader.tags}
+    sources = [a["src"] for _, a in reader.tags if "src" in a]
+    assert len(sources) == 9 and all(s.startswith("data:image/webp;base64,") for s in sources)
+    assert not any(name.startswith("on") or name == "href" for _, a in reader.tags for name in a)
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in reader.tags
+    newest = Image.open(io.BytesIO(base64.b64decode(sources[0].partition(",")[2])))
+    assert newest.size == (266, 266) and abs(newest.convert("RGB").getpixel((9, 9))[0] - 250) < 8
+
+
+def test_a_run_that_has_just_begun_has_a_report(run):
+    (run / "log.csv").unlink()
+    (run / "scores.json").unlink()
+    for file in (run / "previews").iterdir():
+        file.unlink()
+    text = read(write_report(run)).text
+    assert "Nothing to draw yet" in text and "not yet" in text and "Scores" not in text
+
+
+def test_training_goes_on_without_its_report(run, capsys):
+    (run / "scores.json").write_text("{}")
+    with pytest.raises(InputError, match="scores.json: not scores of python -m tinyldm evaluate"):
+        write_report(run)
+    after_save(run)
+    assert "report.html: not written" in capsys.readouterr().err
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        write_report(run / "previews")
+
+
+@pytest.mark.parametrize("settings", [
+    TrainSettings(),
+    TrainSettings(flip=False, zero_snr=True, size=(48, 96), lr=3e-4, copies=2, crop=0.7, compile=True),
+    replace(defaults_for({"data": "my data", "vae": "tiny"}, (64, 64)), snr_gamma=5.0),
+    replace(defaults_for({"data": "monsters"}, (256, 256)), max_steps=7, size=(384, 512)),
+])  # fmt: skip
+def test_the_command_line_makes_the_same_settings(settings):
+    words = shlex.split(train_command(settings.to_dict()))
+    assert words[:2] == ["python", "train.py"]
+    given = vars(train_parser().parse_args(words[2:]))
+    assert defaults_for(given, (64, 64)) == settings
+
+
+def test_defaults_need_no_options():
+    assert train_command(TrainSettings().to_dict()) == "python train.py"
+
+
+def test_spread_keeps_the_ends():
+    assert spread(list(range(5)), 8) == [0, 1, 2, 3, 4]
+    assert spread(list(range(100)), 4) == [0, 33, 66, 99]
+
+
+def test_wide_pictures_are_made_smaller(tmp_path):
+    Image.new("RGBA", (400, 100), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    assert 'width="200" height="50"' in picture(tmp_path / "a.png", "<a>", 200)
+    assert "&lt;a&gt;" in picture(tmp_path / "a.png", "<a>", 200)
+
+
+def test_cells_are_text():
+    assert table([("<b>", 1)], ("&",), best=0) == (
+        '<div class="wide"><table class=columns><tr><th>&amp;</th></tr><tr class=best><td>&lt;b&gt;</td><td>1</td></tr>'
+        "</table></div>")  # fmt: skip

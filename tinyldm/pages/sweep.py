@@ -1,0 +1,217 @@
+"""python -m tinyldm sweep: which checkpoint, which guidance, how many steps, which solver? Draws and scores a grid.
+
+RUN/sweep/
+    prompts.json                  the prompts drawn for every setting
+    step-0001000_g3_s25_dpm++/    the pictures of one setting
+    sweep.json sweep.html         what was asked, the scores of each setting, and their curves
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import shutil
+from itertools import product
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tinyldm.data.cache import replacing
+from tinyldm.data.formats import Prompt, read_json, read_prompts
+from tinyldm.errors import InputError
+from tinyldm.jobs.checkpoint import checkpoints, latest_run, read_config
+from tinyldm.jobs.encoding import TOY_FOLDER
+from tinyldm.jobs.evaluation import METRICS, evaluate
+from tinyldm.jobs.sampling import SOLVERS, Drawing, make_solver, sample_images
+from tinyldm.pages.curves import Line, chart
+from tinyldm.pages.html import commands, folded, page, table
+
+RESULT, PAGE, PROMPTS = "sweep.json", "sweep.html", "prompts.json"
+FACTS = ("n", "extractor", "preprocessing", "reference", "reference n")
+AXES = ("checkpoint", "guidance", "steps", "solver")
+EXAMPLES = """examples:
+  python -m tinyldm sweep --guidance 1 2 3 5 --steps 10 25 50 --count 64
+  python -m tinyldm sweep --run runs/monsters-1 --checkpoints all --reference monsters/train --metrics fid clip-t
+"""
+
+
+def ranked(rows: list[dict], metrics: list[str]) -> list[dict]:
+    """The rows with their mean "rank" over the metrics, the best first; of equals the one with fewer steps."""
+    places = {metric: sorted({row["scores"][metric] for row in rows}, reverse=METRICS[metric].best == "highest")
+              for metric in metrics}  # fmt: skip
+    rows = [{**row, "rank": sum(places[m].index(row["scores"][m]) + 1 for m in metrics) / len(metrics)} for row in rows]
+    return sorted(rows, key=lambda row: (row["rank"], row["steps"], [str(row[axis]) for axis in AXES]))
+
+
+def charts(rows: list[dict], metrics: list[str]) -> list[str]:
+    """Curves of ranked rows: quality against steps and over the training, CLIP-T against distances over guidance."""
+    def differ(axis):
+        return len({row[axis] for row in rows}) > 1
+
+    out = []
+    for metric in metrics:
+        if differ("steps"):
+            lines = curves(rows, ("checkpoint",), "steps", lambda r: (r["steps"], r["scores"][metric]))
+            out += [f"<h2>{metric} against steps</h2>", chart(lines, "steps", metric)]
+        if differ("step"):
+            lines = curves(rows, ("guidance", "steps", "solver"), "step", lambda r: (r["step"], r["scores"][metric]))
+            out += [f"<h2>{metric} over the training</h2>", chart(lines, "training step", metric)]
+        if differ("guidance") and METRICS[metric].best == "lowest" and "clip-t" in metrics:
+            lines = curves(rows, ("checkpoint",), "guidance", lambda r: (r["scores"][metric], r["scores"]["clip-t"]))
+            out += [f"<h2>clip-t against {metric}, over guidance</h2>", chart(lines, metric, "clip-t")]
+    return out
+
+
+def curves(rows: list[dict], fixed: tuple[str, ...], along: str, point) -> list[Line]:
+    """A line along one axis for each setting of the others, where those in fixed are as in the first row.
+
+    point: row -> (x, y). Along guidance its value stands at each point.
+    """
+    some = [row for row in rows if all(row[axis] == rows[0][axis] for axis in fixed)]
+    others = [axis for axis in AXES[1:] if axis not in fixed and axis != along]
+    lines = []
+    for setting in sorted({tuple(row[axis] for axis in others) for row in some}):
+        mine = [row for row in some if tuple(row[axis] for axis in others) == setting]
+        mine.sort(key=lambda row: row[along])
+        name = ", ".join(value if axis == "solver" else f"{axis} {value:g}" for axis, value in zip(others, setting))
+        labels = tuple(f"{row['guidance']:g}" for row in mine) if along == "guidance" else ()
+        lines.append(Line(name, tuple(map(point, mine)), labels))
+    return lines
+
+
+def shown(rows: list[dict], metrics: list[str]) -> tuple[list[tuple], tuple[str, ...]]:
+    """The cells of a table of ranked rows, and its head."""
+    cells = [(*(f"{row[a]:g}" if a == "guidance" else row[a] for a in AXES),
+              *(f"{row['scores'][m]:.4f}" for m in metrics), f"{row['rank']:.2f}") for row in rows]  # fmt: skip
+    return cells, (*AXES, *metrics, "mean rank")
+
+
+def advice(run: Path, row: dict, prompts: str) -> str:
+    """The command that draws with the setting of a row."""
+    words = {"run": run / "checkpoints" / row["checkpoint"], "prompts": prompts, "steps": row["steps"],
+             "solver": row["solver"], "guidance": f"{row['guidance']:g}", "out": "submission"}  # fmt: skip
+    return "python sample.py " + " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in words.items())
+
+
+def summary(file: Path) -> list[str]:
+    """What a sweep.json found, as parts of a page: the setting to submit with, the table, the curves."""
+    result = read_json(file, dict)
+    asked, rows = result["asked"], ranked(result["rows"], result["asked"]["metrics"])
+    best, metrics = rows[0], asked["metrics"]
+    words = f"{best['checkpoint']}, guidance {best['guidance']:g}, {best['steps']} steps, {best['solver']}"
+    readers = [(name, *(facts.get(key, "") for key in FACTS)) for name, facts in result["readers"].items()]
+    return [f"<p>Best of {len(rows)} settings by the mean rank of {', '.join(metrics)}: <b>{words}</b>.</p>",
+            commands([result["advice"]]), table(*shown(rows, metrics), best=0), *charts(rows, metrics),
+            folded("Read by", table(readers, ("metric", *FACTS)))]  # fmt: skip
+
+
+def prepare(out: Path, source: Path, prompts: list[Prompt]) -> None:
+    """Write the prompts to the sweep's folder, and what explains those of toys."""
+    out.mkdir(parents=True, exist_ok=True)
+    entries = {prompt.name: {"image_name": prompt.name, "text_prompt": prompt.text} for prompt in prompts}
+    (out / PROMPTS).write_text(json.dumps(entries, indent=1, ensure_ascii=False), encoding="utf-8")
+    if source.with_name("attributes.json").is_file():
+        shutil.copyfile(source.with_name("attributes.json"), out / "attributes.json")
+
+
+def sweep(run: Path, out: Path, source: Path, grid: list[tuple], metrics: list[str], *, count: int | None, seed: int,
+          batch_size: int, device: str, reference: str | None, clip: str | None, overwrite: bool) -> dict:
+    """Draw and score every (checkpoint folder, guidance, steps, solver) of grid that has no score yet."""
+    there = read_json(out / RESULT, dict) if (out / RESULT).is_file() and not overwrite else {}
+    prompts = read_prompts(source)
+    prompts = prompts[:: max(1, len(prompts) // count)][:count] if count else prompts
+    asked = {"prompts": {prompt.name: prompt.text for prompt in prompts}, "metrics": metrics, "seed": seed,
+             "reference": reference and str(Path(reference).resolve()), "clip": clip}  # fmt: skip
+    for key in asked if there else ():
+        if there.get("asked", {}).get(key) != asked[key]:
+            raise InputError(f"{out / RESULT}: a sweep with other {key}; give another --out, or --overwrite")
+    prepare(out, source, prompts)
+    rows, shared = there.get("rows", []), {}
+    for checkpoint, guidance, steps, solver in tqdm(grid, "settings", unit="setting"):
+        setting = dict(zip(AXES, (checkpoint.name, guidance, steps, solver)))
+        made = hashlib.sha256((checkpoint / "config.json").read_bytes()).hexdigest()[:16]
+        same = [row for row in rows if all(row[axis] == setting[axis] for axis in AXES)]
+        if same and same[0]["made"] == made:
+            continue
+        folder = out / f"{checkpoint.name}_g{guidance:g}_s{steps}_{solver}"
+        how = Drawing(steps=steps, solver=make_solver(solver), guidance=guidance)
+        sample_images(checkpoint, prompts, folder, how=how, seed=seed, batch_size=batch_size, device=device,
+                      overwrite=overwrite or bool(same))
+        scores = evaluate(folder, out / PROMPTS, device=device, metrics=metrics, reference=reference, clip=clip,
+                          batch_size=batch_size, shared=shared)
+        for key in [k for k in shared if isinstance(k[1], tuple) and k[1][0].parent == folder]:
+            del shared[key]  # the features of these pictures; networks and references stay
+        rows = [row for row in rows if row not in same]
+        rows.append({**setting, "step": read_config(checkpoint)["step"], "made": made,
+                     "scores": {name: score["value"] for name, score in scores.items()}})
+        readers = {name: {k: v for k, v in score.items() if k in FACTS} for name, score in scores.items()}
+        line = advice(run, ranked(rows, metrics)[0], str(source))
+        result = {"asked": asked, "advice": line, "rows": rows, "readers": readers}
+        with replacing(out / RESULT) as temporary:
+            temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+    with replacing(out / PAGE) as temporary:
+        temporary.write_text(page(f"Sweep of {run.resolve().name}", summary(out / RESULT)), encoding="utf-8")
+    return read_json(out / RESULT, dict)
+
+
+def add_arguments(parser):
+    """The options of python -m tinyldm sweep."""
+    parser.epilog = EXAMPLES
+    grid = parser.add_argument_group("the grid")
+    grid.add_argument("--run", metavar="FOLDER", help="default: the newest run in runs/")
+    grid.add_argument("--checkpoints", nargs="+", metavar="STEP", help="steps, or all (default: the newest)")
+    grid.add_argument("--guidance", nargs="+", type=float, default=[1.0, 2.0, 3.0, 5.0], metavar="X", help="scales")
+    grid.add_argument("--steps", nargs="+", type=int, default=[25], metavar="N", help="calls of the network")
+    grid.add_argument("--solver", nargs="+", choices=SOLVERS, default=["dpm++"], help="one or more")
+    judged = parser.add_argument_group("how it is judged")
+    judged.add_argument("--prompts", metavar="FILE", help="of the validation split (default: the test prompts)")
+    judged.add_argument("--count", type=int, metavar="N", help="so many prompts, spread over the file (default: all)")
+    judged.add_argument("--reference", metavar="DIR", help="real images, or test_mu.npy and test_sigma.npy")
+    judged.add_argument("--metrics", nargs="+", metavar="NAME", help="of evaluate (default: clip-t, with --reference "
+                        "clip-fd, for toys toy attributes)")
+    judged.add_argument("--clip", metavar="NAME", help="as in evaluate")
+    machine = parser.add_argument_group("machine and output")
+    machine.add_argument("--out", metavar="FOLDER", help="default: RUN/sweep, where report.html finds it")
+    machine.add_argument("--overwrite", action="store_true", help="forget what the folder holds")
+    machine.add_argument("--seed", type=int, default=0, help="of the noise")
+    machine.add_argument("--batch-size", type=int, default=32, help="images at a time")
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+
+
+def run(options):
+    """Sweep, print the table, say which setting to submit with."""
+    folder = Path(options.run or latest_run())
+    known = {path.name: path for path in checkpoints(folder)}
+    wanted = options.checkpoints or list(known)[-1:]
+    names = list(known) if wanted == ["all"] else [s if s in known else f"step-{s:0>7}" for s in wanted]
+    if not names or any(name not in known for name in names):
+        there = ", ".join(known) or "no checkpoint at all"
+        raise InputError(f"--checkpoints {' '.join(wanted)}: {folder} has {there}")
+    for name, least in {"guidance": 0, "steps": 1, "count": 1, "seed": 0, "batch_size": 1}.items():
+        values = getattr(options, name)
+        for value in values if isinstance(values, list) else [values]:
+            if value is not None and value < least:
+                raise InputError(f"--{name.replace('_', '-')} {value:g}: expected {least} or more")
+    settings = read_config(known[names[-1]])["settings"]
+    if not settings["cfg_drop"] and options.guidance != [1.0]:
+        raise InputError("--guidance: the run was trained with --cfg-drop 0 and knows no null condition; expected 1")
+    data = Path(settings["data"] or TOY_FOLDER)
+    source = options.prompts or next((data / n for n in ("test.json", "generate.csv") if (data / n).is_file()), None)
+    if source is None:
+        raise InputError(f"{data}: no test.json or generate.csv there; give --prompts FILE")
+    source = Path(source)
+    metrics = options.metrics or ["clip-t", *(["clip-fd"] if options.reference else []),
+                                  *(["toy attributes"] if source.with_name("attributes.json").is_file() else [])]
+    out = Path(options.out) if options.out else folder / "sweep"
+    if set(metrics) - METRICS.keys():
+        raise InputError(f"--metrics {' '.join(metrics)}: expected some of {', '.join(METRICS)}")
+    grid = list(product((known[name] for name in names), options.guidance, options.steps, options.solver))
+    result = sweep(folder, out, source, grid, metrics, count=options.count, seed=options.seed, device=options.device,
+                   batch_size=options.batch_size, reference=options.reference, clip=options.clip,
+                   overwrite=options.overwrite)
+    cells, head = shown(ranked(result["rows"], metrics), metrics)
+    wide = [max(len(str(row[k])) for row in [head, *cells]) for k in range(len(head))]
+    for row in [head, *cells]:
+        print("  ".join(f"{cell!s:>{w}}" for cell, w in zip(row, wide)))
+    print(f"submit with: {result['advice']}\ncurves: {out / PAGE}")
