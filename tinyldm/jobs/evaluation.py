@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import platform
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Callable
 
 import torch
 from torch import Tensor
 
-import tinyldm
-from tinyldm.data.cache import replacing
 from tinyldm.data.formats import Prompt, read_json
 from tinyldm.data.transforms import load_image, to_tensor
 from tinyldm.device import pick_device
@@ -21,7 +16,8 @@ from tinyldm.errors import InputError
 from tinyldm.jobs.outputs import RECORD
 from tinyldm.scores.comparison import CLIP, Comparison
 from tinyldm.scores.distances import MOMENTS
-from tinyldm.scores.files import check_sizes, image_files, some
+from tinyldm.scores.files import check_prompted, check_sizes, image_files
+from tinyldm.scores.written import table, write_scores
 from tinyldm.tasks.evaluator import Evaluator, judged, style_scores
 from tinyldm.tasks.landscape import parts
 from tinyldm.tasks.table import read_prompts
@@ -35,7 +31,6 @@ EXAMPLES = """examples:
   python -m tinyldm evaluate photos --vae tiny --size 64                   what does the autoencoder keep of these?
 """
 DRAWINGS = 2000  # fresh real drawings that show what the attribute classifier itself can read
-MEASURED = ("torch", "torchvision", "transformers", "pillow", "numpy")  # packages that a score may depend on
 
 
 @dataclass(frozen=True)
@@ -122,27 +117,8 @@ def choose(job: Job, asked: list[str] | None) -> list[str]:
     if not chosen:
         raise InputError("nothing to score by: " + "; ".join(f"{name} needs {m.needs}" for name, m in METRICS.items()))
     if not asked or "clip-i" in asked:
-        check_pairs(job)
+        job.check_pairs()
     return chosen
-
-
-def check_prompted(folder: Path, prompts: list[Prompt], record: dict):
-    """Every prompt must have its image, drawn from its text as far as that is known."""
-    missing = [prompt.name for prompt in prompts if not (folder / prompt.name).is_file()]
-    if missing:
-        raise InputError(f"{folder}: {len(missing)} of {len(prompts)} images are missing: {some(missing)}")
-    for prompt in prompts:
-        drawn = record.get("images", {}).get(prompt.name, prompt.text)
-        if drawn != prompt.text:
-            raise InputError(f"{folder / prompt.name}: was drawn from {drawn!r}, but the prompt is {prompt.text!r}")
-
-
-def check_pairs(job: Job):
-    """Where some images have a reference of their name, all must: half a set would be compared with half of another."""
-    missing = job.unpaired
-    if job.references and 0 < len(missing) < len(job.files):
-        raise InputError(f"{job.reference}: {len(missing)} of {len(job.files)} images have no reference of their name: "
-                         f"{some(missing)}; complete it, or leave clip-i out with --metrics")
 
 
 def read_images(files: tuple[Path, ...]) -> Tensor:
@@ -225,20 +201,6 @@ METRICS = {  # where a way to score is added
 }  # fmt: skip
 
 
-def table(scores: dict) -> str:
-    """The scores of each metric as text: its number and facts in a line, then a column for each value, a row a set."""
-    lines = []
-    for metric, values in scores.items():
-        rows = {name: value for name, value in values.items() if isinstance(value, dict)}
-        facts = ", ".join(f"{k} {v}" for k, v in values.items() if k not in (*rows, "value", "preprocessing"))
-        lines.append(f"{metric:<14} {values['value']:>9.4f}  ({facts})")
-        if rows:
-            columns, wide = list(next(iter(rows.values()))), max(map(len, rows))
-            lines.append(" " * (wide + 2) + "".join(f"{c:>10}" for c in columns))
-            lines += [f"  {name:<{wide}}" + "".join(f"{row[c]:>10.3f}" for c in columns) for name, row in rows.items()]
-    return "\n".join(lines)
-
-
 def add_arguments(parser):
     """The options of python -m tinyldm evaluate."""
     parser.epilog = EXAMPLES
@@ -250,8 +212,8 @@ def add_arguments(parser):
     given.add_argument("--vae", metavar="NAME", help="score this autoencoder's reconstructions of the images; with "
                        "--prompts: of real drawings, as a ceiling (default there: the one that drew the images)")
     given.add_argument("--size", type=int, help="with --vae: squash the images to this many pixels first")
-    given.add_argument("--evaluator", metavar="FOLDER", help="a network of python -m tinyldm evaluator train, which reads "
-                       "labels or maps off the images")
+    given.add_argument("--evaluator", metavar="FOLDER", help="a network of python -m tinyldm evaluator train, which "
+                       "reads labels or maps off the images")
     how = parser.add_argument_group("how")
     how.add_argument("--metrics", nargs="+", metavar="NAME", help="some of " + ", ".join(
         f"{name!r}" if " " in name else name for name in METRICS) + " (default: all that what is given allows; for toy "
@@ -278,17 +240,3 @@ def run(options):
     print(table(scores))
     if out is not None:
         write_scores(out, scores, **{k: v for k, v in given.items() if k in ("images", "prompts", "reference")})
-
-
-def write_scores(out: Path, scores: dict, **about):
-    """Write scores as JSON with the versions of what made them; about: what they are scores of."""
-    versions = {"tinyldm": tinyldm.__version__, "python": platform.python_version()}
-    for name in MEASURED:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as temporary:
-        report = json.dumps({**about, "scores": scores, "versions": versions}, indent=1, ensure_ascii=False)
-        temporary.write_text(report, encoding="utf-8")

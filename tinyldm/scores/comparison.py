@@ -13,7 +13,7 @@ from torch import Tensor
 from tinyldm.errors import InputError
 from tinyldm.scores.distances import cmmd, frechet, read_moments, statistics
 from tinyldm.scores.features import Extractor, clip_extractor
-from tinyldm.scores.files import missing_names
+from tinyldm.scores.files import missing_names, some
 from tinyldm.scores.inception import load_inception
 
 CLIP = "openai/clip-vit-base-patch32"  # what the assignments score by
@@ -43,6 +43,13 @@ class Comparison:
     def unpaired(self) -> list[str]:
         """The names of images under which there is no reference."""
         return missing_names([file.name for file in self.files], self.references)
+
+    def check_pairs(self):
+        """InputError where some images have a reference of their name and some have none: they are not one set."""
+        missing = self.unpaired
+        if self.references and 0 < len(missing) < len(self.files):
+            raise InputError(f"{self.reference}: {len(missing)} of {len(self.files)} images have no reference of their "
+                             f"name: {some(missing)}; complete it, or leave clip-i out with --metrics")
 
     def once(self, key, make: Callable):
         """make(), or what it returned before for the same key."""

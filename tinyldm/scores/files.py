@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from tinyldm.data.formats import IMAGE_SUFFIXES
+from tinyldm.data.formats import IMAGE_SUFFIXES, Prompt
 from tinyldm.errors import InputError
 
 
@@ -49,3 +49,14 @@ def check_sizes(files) -> None:
         width, height = headers[0][0]
         if (w, h) != (width, height):
             raise InputError(f"{file}: is {w}x{h}, expected {width}x{height} as {files[0].name}")
+
+
+def check_prompted(folder: Path, prompts: list[Prompt], record: dict):
+    """Every prompt must have its image, drawn from its text as far as that is known."""
+    missing = [prompt.name for prompt in prompts if not (folder / prompt.name).is_file()]
+    if missing:
+        raise InputError(f"{folder}: {len(missing)} of {len(prompts)} images are missing: {some(missing)}")
+    for prompt in prompts:
+        drawn = record.get("images", {}).get(prompt.name, prompt.text)
+        if drawn != prompt.text:
+            raise InputError(f"{folder / prompt.name}: was drawn from {drawn!r}, but the prompt is {prompt.text!r}")
