@@ -114,13 +114,21 @@ def test_training_goes_on_without_its_report(run, capsys):
     TrainSettings(),
     TrainSettings(flip=False, zero_snr=True, size=(48, 96), lr=3e-4, copies=2, crop=0.7, compile=True),
     replace(defaults_for({"data": "my data", "vae": "tiny"}, (64, 64)), snr_gamma=5.0),
+    replace(defaults_for({"data": "clevr"}, (240, 320), "labels"), lr=3e-4),
     replace(defaults_for({"data": "monsters"}, (256, 256)), max_steps=7, size=(384, 512)),
 ])  # fmt: skip
 def test_the_command_line_makes_the_same_settings(settings):
     words = shlex.split(train_command(settings.to_dict()))
     assert words[:2] == ["python", "train.py"]
     given = vars(train_parser().parse_args(words[2:]))
-    assert defaults_for(given, (64, 64)) == settings
+    assert defaults_for(given, (64, 64), settings.task) == settings
+
+
+def test_a_run_that_was_converted_has_no_report(run):
+    file = run / "checkpoints" / "step-0000010" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "settings": {"cfg_drop": 0.1}}))
+    with pytest.raises(InputError, match="was not trained here"):
+        write_report(run)
 
 
 def test_defaults_need_no_options():

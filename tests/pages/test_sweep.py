@@ -110,6 +110,7 @@ def test_ranks_are_means_over_the_metrics():
     (["--checkpoints", "30"], "--checkpoints 30: runs/a has step-0000010, step-0000020"),
     (["--guidance", "-1"], "--guidance -1: expected 0 or more"), (["--steps", "0"], "--steps 0: expected 1 or more"),
     (["--count", "0"], "--count 0: expected 1"), (["--metrics", "beauty"], "--metrics beauty: expected some of fid"),
+    (["--evaluator", "judge"], "a sweep with other evaluator"),
     (["--prompts", "nowhere.json"], "nowhere.json: no such file"), (["--count", "3"], "a sweep with other prompts"),
     (["--seed", "1"], "a sweep with other seed"), (["--metrics", "clip-t"], "a sweep with other metrics"),
 ])  # fmt: skip
@@ -120,6 +121,15 @@ def test_bad_input_leaves_the_sweep_alone(world, capsys, arguments, said):
     assert run(*(GRID if "--metrics" not in arguments else GRID[:-3]), *arguments) == 2
     assert said in capsys.readouterr().err
     assert files == {file: file.read_bytes() for file in Path("runs/a/sweep").rglob("*.json")} and len(world) == 6
+
+
+def test_labels_need_a_judge(world, capsys):
+    """CLIP-T is no metric of lists of labels."""
+    file = Path("runs/a/checkpoints/step-0000020/config.json")
+    file.write_text(file.read_text().replace('"data": "data"', '"data": "data", "task": "labels"'))
+    assert run() == 2 and "expected --evaluator FOLDER or --reference DIR" in capsys.readouterr().err
+    assert run("--reference", "real", "--guidance", "1") == 0
+    assert json.loads(Path("runs/a/sweep/sweep.json").read_text())["asked"]["metrics"] == ["clip-fd"]
 
 
 def test_guidance_needs_a_null_condition(world, capsys):

@@ -14,11 +14,10 @@ from tinyldm.data.cache import replacing
 from tinyldm.errors import InputError
 from tinyldm.jobs.checkpoint import find_checkpoint, read_config
 from tinyldm.jobs.config import TrainSettings, defaults_for
-from tinyldm.jobs.encoding import TOY_FOLDER
 from tinyldm.jobs.runlog import COLUMNS, read_log
 from tinyldm.pages.curves import Line, chart, loss_lines, smoothed, thinned
 from tinyldm.pages.html import commands, folded, page, picture, table
-from tinyldm.pages.sweep import RESULT, summary
+from tinyldm.pages.sweep import RESULT, prompts_of, summary
 
 REPORT = "report.html"
 SHOWN = 8  # previews beside the newest
@@ -29,6 +28,8 @@ def write_report(run: Path) -> Path:
     run = Path(run)
     checkpoint = find_checkpoint(run)
     config = read_config(checkpoint)
+    if "preset" not in config["settings"]:
+        raise InputError(f"{checkpoint}: was not trained here; there is nothing to report")
     log = [dict(zip(COLUMNS, map(float, row))) for row in read_log(run / "log.csv")]
     settings = [(f"--{name.replace('_', '-')}", value) for name, value in config["settings"].items()]
     body = [*glance(run, checkpoint, config, log), *previews(run, config), *curves(log), *scores(run),
@@ -54,15 +55,17 @@ def glance(run: Path, checkpoint: Path, config: dict, log: list[dict]) -> list[s
     speed = median(row["images_per_second"] for row in log) if log else 0.0
     spent = sum(s["batch_size"] / row["images_per_second"] for row in log if row["images_per_second"]) / 60
     loss = smoothed([(row["step"], row["loss"]) for row in log])
+    how = config.get("condition", {"name": config["text_encoder"]})
+    reads = " ".join(str(how[key]) for key in ("task", "name") if key in how)
     rows = [("step", f"{last.get('step', config['step']):.0f} of {s['max_steps']}"
                      + (", finished" if last.get("step", 0) >= s["max_steps"] else "")),
             ("checkpoint", checkpoint.name), ("network", f"{s['preset']}, {weights:.1f}M parameters"),
             ("data", s["data"] or "toy monsters"), ("images", f"{config['size'][1]}x{config['size'][0]}"),
-            ("frozen models", f"VAE {config['vae']}, text encoder {config['text_encoder']}"),
+            ("frozen models", f"VAE {config['vae']}, prompts by {reads}"),
             ("learns", f"{config['prediction']}, {s['schedule']} schedule, batches of {s['batch_size']}"),
             ("loss", f"{loss[-1][1]:.4f} (smoothed)" if loss else "not yet"),
             ("speed", f"{speed:.4g} images/s, {spent:.0f} minutes of training steps"),
-            ("batches left out", config["progress"]["skipped"]),
+            ("batches left out", config.get("progress", {}).get("skipped", 0)),
             ("machine", config.get("machine", "not recorded"))]  # fmt: skip
     return [table(rows)]
 
@@ -121,8 +124,7 @@ def scores(run: Path) -> list[str]:
 
 def again(run: Path, config: dict) -> list[str]:
     """The command lines that make this run, and what follows from it."""
-    folder = Path(config["settings"]["data"] or TOY_FOLDER)
-    prompts = next((folder / name for name in ("test.json", "generate.csv") if (folder / name).is_file()), None)
+    prompts = prompts_of(config["settings"])
     asked = f" --prompts {shlex.quote(str(prompts))}" if prompts else ""
     where, samples = shlex.quote(str(run)), shlex.quote(f"samples/{run.resolve().name}")
     lines = [train_command(config["settings"]), f"python sample.py --run {where}{asked} --out {samples}"]
@@ -134,7 +136,7 @@ def train_command(settings: dict) -> str:
     """The command line whose settings are these: what differs from the defaults for such data, VAE and size."""
     s = TrainSettings.from_dict(settings)
     given = {name: getattr(s, name) for name in ("data", "vae", "size")} if s.data is not None else {}
-    default, words = defaults_for(given, s.size), ["python", "train.py"]
+    default, words = defaults_for(given, s.size, s.task), ["python", "train.py"]
     for name in (f.name for f in fields(s)):
         value, option = getattr(s, name), f"--{name.replace('_', '-')}"
         if name not in given and value == getattr(default, name):

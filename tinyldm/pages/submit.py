@@ -8,10 +8,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tinyldm.data.cache import naming, replacing
-from tinyldm.data.formats import read_prompts
 from tinyldm.data.transforms import load_image
 from tinyldm.errors import InputError
 from tinyldm.scores.files import image_files, missing_names, read_headers, some
+from tinyldm.tasks.table import read_prompts
 
 SIZES = {".json": 256, ".csv": 64}  # what the monster and the animal-object assignment ask for
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}

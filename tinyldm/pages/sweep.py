@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tinyldm.data.cache import replacing
-from tinyldm.data.formats import Prompt, read_json, read_prompts
+from tinyldm.data.formats import Prompt, read_json
 from tinyldm.errors import InputError
 from tinyldm.jobs.checkpoint import checkpoints, latest_run, read_config
 from tinyldm.jobs.encoding import TOY_FOLDER
@@ -26,9 +26,11 @@ from tinyldm.jobs.evaluation import METRICS, evaluate
 from tinyldm.jobs.sampling import SOLVERS, Drawing, make_solver, sample_images
 from tinyldm.pages.curves import Line, chart
 from tinyldm.pages.html import commands, folded, page, table
+from tinyldm.tasks.table import read_prompts
 
 RESULT, PAGE, PROMPTS = "sweep.json", "sweep.html", "prompts.json"
 FACTS = ("n", "extractor", "preprocessing", "reference", "reference n")
+PROMPT_NAMES = ("test.json", "generate.csv", "label_to_img.json")
 AXES = ("checkpoint", "guidance", "steps", "solver")
 EXAMPLES = """examples:
   python -m tinyldm sweep --guidance 1 2 3 5 --steps 10 25 50 --count 64
@@ -106,6 +108,12 @@ def summary(file: Path) -> list[str]:
             folded("Read by", table(readers, ("metric", *FACTS)))]  # fmt: skip
 
 
+def prompts_of(settings: dict) -> Path | None:
+    """The file of test prompts in the data folder of a run, if there is one."""
+    data = Path(settings.get("data") or TOY_FOLDER)
+    return next((data / name for name in PROMPT_NAMES if (data / name).is_file()), None)
+
+
 def prepare(out: Path, source: Path, prompts: list[Prompt]) -> None:
     """Write the prompts to the sweep's folder, and what explains those of toys."""
     out.mkdir(parents=True, exist_ok=True)
@@ -116,13 +124,16 @@ def prepare(out: Path, source: Path, prompts: list[Prompt]) -> None:
 
 
 def sweep(run: Path, out: Path, source: Path, grid: list[tuple], metrics: list[str], *, count: int | None, seed: int,
-          batch_size: int, device: str, reference: str | None, clip: str | None, overwrite: bool) -> dict:
-    """Draw and score every (checkpoint folder, guidance, steps, solver) of grid that has no score yet."""
+          batch_size: int, device: str, overwrite: bool, **judges) -> dict:
+    """Draw and score every (checkpoint folder, guidance, steps, solver) of grid that has no score yet.
+
+    judges: reference, evaluator and clip, as evaluate takes them
+    """
     there = read_json(out / RESULT, dict) if (out / RESULT).is_file() and not overwrite else {}
     prompts = read_prompts(source)
     prompts = prompts[:: max(1, len(prompts) // count)][:count] if count else prompts
     asked = {"prompts": {prompt.name: prompt.text for prompt in prompts}, "metrics": metrics, "seed": seed,
-             "reference": reference and str(Path(reference).resolve()), "clip": clip}  # fmt: skip
+             **{name: str(value) if value else None for name, value in judges.items()}}  # fmt: skip
     for key in asked if there else ():
         if there.get("asked", {}).get(key) != asked[key]:
             raise InputError(f"{out / RESULT}: a sweep with other {key}; give another --out, or --overwrite")
@@ -138,8 +149,8 @@ def sweep(run: Path, out: Path, source: Path, grid: list[tuple], metrics: list[s
         how = Drawing(steps=steps, solver=make_solver(solver), guidance=guidance)
         sample_images(checkpoint, prompts, folder, how=how, seed=seed, batch_size=batch_size, device=device,
                       overwrite=overwrite or bool(same))
-        scores = evaluate(folder, out / PROMPTS, device=device, metrics=metrics, reference=reference, clip=clip,
-                          batch_size=batch_size, shared=shared)
+        scores = evaluate(folder, out / PROMPTS, device=device, metrics=metrics, batch_size=batch_size,
+                          shared=shared, **judges)
         for key in [k for k in shared if isinstance(k[1], tuple) and k[1][0].parent == folder]:
             del shared[key]  # the features of these pictures; networks and references stay
         rows = [row for row in rows if row not in same]
@@ -168,8 +179,9 @@ def add_arguments(parser):
     judged.add_argument("--prompts", metavar="FILE", help="of the validation split (default: the test prompts)")
     judged.add_argument("--count", type=int, metavar="N", help="so many prompts, spread over the file (default: all)")
     judged.add_argument("--reference", metavar="DIR", help="real images, or test_mu.npy and test_sigma.npy")
-    judged.add_argument("--metrics", nargs="+", metavar="NAME", help="of evaluate (default: clip-t, with --reference "
-                        "clip-fd, for toys toy attributes)")
+    judged.add_argument("--evaluator", metavar="FOLDER", help="reads labels or maps off the images, as in evaluate")
+    judged.add_argument("--metrics", nargs="+", metavar="NAME", help="of evaluate (default: clip-t for captions, "
+                        "clip-fd with --reference, evaluator with --evaluator, toy attributes for toys)")
     judged.add_argument("--clip", metavar="NAME", help="as in evaluate")
     machine = parser.add_argument_group("machine and output")
     machine.add_argument("--out", metavar="FOLDER", help="default: RUN/sweep, where report.html finds it")
@@ -196,20 +208,21 @@ def run(options):
     settings = read_config(known[names[-1]])["settings"]
     if not settings["cfg_drop"] and options.guidance != [1.0]:
         raise InputError("--guidance: the run was trained with --cfg-drop 0 and knows no null condition; expected 1")
-    data = Path(settings["data"] or TOY_FOLDER)
-    source = options.prompts or next((data / n for n in ("test.json", "generate.csv") if (data / n).is_file()), None)
+    source = Path(options.prompts) if options.prompts else prompts_of(settings)
     if source is None:
-        raise InputError(f"{data}: no test.json or generate.csv there; give --prompts FILE")
-    source = Path(source)
-    metrics = options.metrics or ["clip-t", *(["clip-fd"] if options.reference else []),
-                                  *(["toy attributes"] if source.with_name("attributes.json").is_file() else [])]
+        raise InputError(f"{folder}: its data has none of {', '.join(PROMPT_NAMES)}; give --prompts FILE")
+    fit = {"clip-t": settings.get("task", "text") == "text", "clip-fd": options.reference,
+           "evaluator": options.evaluator, "toy attributes": source.with_name("attributes.json").is_file()}
+    metrics = options.metrics or [name for name, fits in fit.items() if fits]
+    if not metrics:
+        raise InputError("nothing to score by: expected --evaluator FOLDER or --reference DIR")
     out = Path(options.out) if options.out else folder / "sweep"
     if set(metrics) - METRICS.keys():
         raise InputError(f"--metrics {' '.join(metrics)}: expected some of {', '.join(METRICS)}")
     grid = list(product((known[name] for name in names), options.guidance, options.steps, options.solver))
     result = sweep(folder, out, source, grid, metrics, count=options.count, seed=options.seed, device=options.device,
-                   batch_size=options.batch_size, reference=options.reference, clip=options.clip,
-                   overwrite=options.overwrite)
+                   batch_size=options.batch_size, overwrite=options.overwrite, reference=options.reference,
+                   evaluator=options.evaluator, clip=options.clip)
     cells, head = shown(ranked(result["rows"], metrics), metrics)
     wide = [max(len(str(row[k])) for row in [head, *cells]) for k in range(len(head))]
     for row in [head, *cells]:
