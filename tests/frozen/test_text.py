@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,16 @@ def test_a_wrong_weight_is_named(folder, tmp_path, kind):
 
     with pytest.raises(InputError, match=f"{kind} weight .*fc1.weight") as caught:
         TextEncoder.load(changed(folder, tmp_path, change))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_file_whose_download_broke_off_is_one_line(folder, tmp_path, name):
+    shutil.copytree(folder, tmp_path / "cut")
+    file = tmp_path / "cut" / name
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(InputError, match="text encoder .*cut: ") as caught:
+        TextEncoder.load(tmp_path / "cut")
     assert "\n" not in str(caught.value)
 
 

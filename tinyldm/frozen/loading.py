@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,11 +33,10 @@ def load_pretrained(load, source: str, what: str, option: str, files: str = ""):
     """
     from huggingface_hub import HfApi
 
-    wrong = (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError)
     try:
         with quiet():
             return load(source, local_files_only=True)
-    except wrong as error:
+    except Exception as error:  # whatever transformers, tokenizers, safetensors and pickle make of broken files
         if Path(source).exists():
             raise InputError(f"{what} {source}: {' '.join(str(error).split())[:240]}") from error
     try:

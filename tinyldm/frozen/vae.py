@@ -281,10 +281,10 @@ class AutoencoderKL(PreTrainedModel):
         known = set(signature(AutoencoderConfig.__init__).parameters)
         try:
             config = AutoencoderConfig(**vae_files.read_config(config_file, known, AutoencoderConfig.model_type))
-        except (ValueError, TypeError) as error:
+            with torch.device("meta"):
+                model = cls(config)
+        except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             raise InputError(f"{config_file}: {error}") from None
-        with torch.device("meta"):
-            model = cls(config)
         shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
         model.load_state_dict(vae_files.read_weights(weights_file, shapes), assign=True)
         return model.eval()
