@@ -309,6 +309,8 @@ def test_prompts_of_a_file(run, tmp_path, capsys):
     (["--guidance-interval", "2", "1"], "--guidance-interval (2.0, 1.0): expected 0 <= low < high"),
     (["--guidance-rescale", "2"], "--guidance-rescale 2: expected 0 to 1"),
     (["--device", "meta"], "--device meta"),
+    (["--prompt", "caf\udce9"], "not Unicode text"),  # as a shell passes bytes that are not UTF-8
+    (["--strip", "caf\udce9"], "--strip: "),
     (["--solver", "ddim", "--order", "2"], "--order 2: ddim has no order"),
     (["--eta", "1"], "--eta 1: belongs to ddim"),
     (["--prompts", "nowhere.txt"], "nowhere.txt: no such file"),

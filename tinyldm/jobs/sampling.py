@@ -169,6 +169,7 @@ def sample_images(checkpoint_folder: str | Path, prompts: list[Prompt], out: str
     Images that an earlier call with the same arguments has finished are kept: an interrupted job goes on.
     """
     check_prompts(prompts, "prompts")
+    check_prompts([Prompt("strip.png", strip or "")], "--strip")
     device = pick_device(device)
     checkpoint = load_checkpoint(checkpoint_folder, device)
     try:
