@@ -31,14 +31,14 @@ class Critic(nn.Module):
 
 
 def critic_loss(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
-    """The hinge loss of the critic (1705.02894, eq. 3), 0 where it tells real from fake by a margin."""
+    """The hinge loss of the critic (1705.02894), 0 where it tells real from fake by a margin."""
     return F.relu(1 - critic(real)).mean() + F.relu(1 + critic(fake.detach())).mean()
 
 
 def feature_distance(seen: list[Tensor], wanted: list[Tensor]) -> Tensor:
     """How far features are from those wanted: the mean square, each layer in units of what is wanted there.
 
-    With a critic's features it is the learned similarity of 1512.09300 (sec. 3.1), with a decoder's the latent
+    With a critic's features it is the learned similarity of 1512.09300 (sec. 2.3), with a decoder's the latent
     perceptual loss of 2411.04873: no further pretrained network has a part in it.
     """
     pairs = list(zip(seen, wanted, strict=True))
