@@ -226,6 +226,29 @@ def test_a_run_without_a_checkpoint_is_named(tmp_path):
         load_checkpoint(tmp_path / "none")
 
 
+def test_a_compiled_network_meets_one_shape_alone(tmp_path, monkeypatch):
+    """Captions of one batch may all be shorter than those of the next; what is padded changes nothing."""
+    shapes, cache = [], MemoryCache()
+    cache.longest, whole = 5, cache.batch
+
+    def cut(indices, generator, device="cpu"):
+        x0, condition = whole(indices, generator, device)
+        n = 1 + int(indices[0]) % 2
+        return x0, Condition(condition.tokens[:, :n], condition.mask[:, :n])
+
+    def compiled(network, dynamic):
+        assert dynamic is False
+        return lambda x, t, condition: shapes.append(condition.tokens.shape) or network(x, t, condition)
+
+    cache.batch = cut
+    monkeypatch.setattr(torch, "compile", compiled)
+    for name, compile in {"compiled": True, "plain": False}.items():
+        trainer(tmp_path / name, cache, compile=compile).fit()
+    assert len(shapes) == 10 and set(shapes) == {(4, 5, 6)}
+    losses = [[float(row["loss"]) for row in rows(tmp_path / name)] for name in ("compiled", "plain")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_a_batch_that_cannot_be_split_is_refused(tmp_path):
     with pytest.raises(InputError, match="--batch-size 4: expected a multiple of 3"):
         trainer(tmp_path / "run", accumulate=3)

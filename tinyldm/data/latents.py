@@ -77,6 +77,7 @@ class LatentCache:
     null: Condition with one row, the encoded empty caption, for training and sampling alike
     shape: (c, h, w) of one latent
     left_out: a line for each image that skip_bad left out; skipped is their number
+    longest: the number of tokens of the longest caption
     key: a hash of all that a batch depends on: images, captions, preprocessing and the frozen models
     finish: (stored condition, rows (b,) of the latents or None, generator) -> the condition that the network gets
     """
@@ -86,6 +87,7 @@ class LatentCache:
         self._latents = np.asarray(np.memmap(latents / "latents.f16", np.float16, "r", shape=tuple(header["shape"])))
         self._tokens = np.asarray(np.memmap(captions / "tokens.f16", np.float16, "r").reshape(-1, width))
         self._offsets = torch.from_numpy(np.fromfile(captions / "offsets.i64", np.int64))
+        self.longest = int(self._offsets.diff().max())
         self._counts = torch.tensor([len(numbers) for numbers in choices])
         self._firsts = self._counts.cumsum(0) - self._counts
         self._choices = torch.tensor([number for numbers in choices for number in numbers])

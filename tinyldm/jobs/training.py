@@ -66,7 +66,7 @@ class Trainer:
         torch.manual_seed(s.seed)
         network = UNet(network_config(s.preset, cache)).to(workers.device)
         self.network, self.ema = network, EMA(network, s.ema)
-        self.parallel = workers.share(torch.compile(network) if s.compile else network)
+        self.parallel = workers.share(torch.compile(network, dynamic=False) if s.compile else network)
         matrices = [p for p in network.parameters() if p.ndim > 1]
         vectors = [p for p in network.parameters() if p.ndim <= 1]  # norms and biases are not decayed
         self.optimizer = torch.optim.AdamW([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
@@ -156,6 +156,8 @@ class Trainer:
         indices = data_order(len(self.cache), self.micro_batch, s.seed, w.rank, w.world, position)
         generator = torch.Generator().manual_seed(hash((s.seed, w.rank, position)) % 2**63)
         x0, condition = self.cache.batch(indices, generator, w.device)
+        if s.compile and condition.tokens is not None:  # one shape for all batches: each other one would compile anew
+            condition = condition.padded(max(self.cache.longest, condition.tokens.shape[1]), masked=True)
         return x0, condition, generator
 
     def save(self):
