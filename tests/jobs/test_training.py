@@ -219,6 +219,13 @@ def test_a_checkpoint_of_another_architecture_is_named(tmp_path):
         load_checkpoint(tmp_path / "run")
 
 
+def test_a_checkpoint_of_a_trainer_that_knows_no_data_says_what_it_lacks(tmp_path):
+    """Such as one from a script of one's own: sampling asks for the frozen models by name."""
+    trainer(tmp_path / "run").fit()
+    with pytest.raises(InputError, match="config.json: says nothing of 'vae'"):
+        load_checkpoint(tmp_path / "run").config["vae"]
+
+
 def test_a_run_without_a_checkpoint_is_named(tmp_path):
     with pytest.raises(InputError, match="holds no checkpoint"):
         load_checkpoint(tmp_path)

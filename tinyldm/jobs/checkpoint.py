@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tinyldm.condition import Condition
 from tinyldm.data.cache import naming
+from tinyldm.data.formats import read_json
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNet, UNetConfig
@@ -98,15 +99,17 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def read_config(folder: Path) -> dict:
-    """config.json of a checkpoint."""
+    """config.json of a checkpoint; a key that is asked for and missing is an InputError."""
     file = Path(folder) / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not JSON ({error})") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    config = read_json(file, dict)
+    if config.get("format") != FORMAT:
         raise InputError(f"{file}: not a tinyldm checkpoint of format {FORMAT}")
-    return config
+
+    class Config(dict):
+        def __missing__(self, key: str):
+            raise InputError(f"{file}: says nothing of {key!r}; expected a checkpoint that train.py wrote")
+
+    return Config(config)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from tinyldm.data.cache import replacing
-from tinyldm.data.formats import Prompt
+from tinyldm.data.formats import Prompt, read_json
 from tinyldm.errors import InputError
 
 RECORD, GRID, STRIP, FILM = "about/samples.json", "about/grid.png", "about/strip.png", "about/strip.gif"
@@ -67,10 +67,9 @@ def open_folder(out: Path, record: dict, overwrite: bool):
 def _read(path: Path) -> dict:
     """The record in a file; empty where there is none."""
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return read_json(path, dict)
+    except InputError:
         return {}
-    return there if isinstance(there, dict) else {}
 
 
 def _difference(path: Path, record: dict) -> str | None:

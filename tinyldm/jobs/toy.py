@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tinyldm.data.cache import naming
 from tinyldm.errors import InputError
 from tinyldm.jobs.cli import Parser
 from tinyldm.toy.monsters import write_toy
@@ -43,7 +44,8 @@ def run(options):
 
 def draw(options):
     """Write the toy set."""
-    write_toy(options.out, seed=options.seed, overwrite=options.overwrite)
+    with naming(options.out):
+        write_toy(options.out, seed=options.seed, overwrite=options.overwrite)
     print(f"wrote {options.out}")
 
 
