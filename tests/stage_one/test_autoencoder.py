@@ -60,4 +60,4 @@ def test_the_tiny_vae_keeps_monsters_that_it_has_never_seen():
     vae = AutoencoderKL.load("tiny").requires_grad_(False)
     pictures = monster_pictures(64, "fresh", known=False)
     assert picture_scores(vae, pictures).mean >= 27
-    assert picture_scores(vae, pictures, noise=0.1).mean > picture_scores(vae, pictures).mean - 1  # a sampler errs a little
+    assert picture_scores(vae, pictures, noise=0.1).mean >= 27  # also where a sampler errs a little
