@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -62,6 +63,11 @@ def test_train_leaves_a_whole_run(place):
     assert config["vae"] == "tiny" and config["size"] == [64, 64] and len(config["preview_prompts"]) == 16
 
 
+def pixels(file):
+    """A picture as numbers from 0 to 255."""
+    return np.asarray(Image.open(file), float)
+
+
 @pytest.mark.slow
 def test_sample_draws_every_prompt_under_its_name_and_goes_on_where_it_stopped(place):
     arguments = ("sample.py", "--steps", "2", "--prompts", "toy/test.json", "--out", "drawn")
@@ -78,11 +84,13 @@ def test_sample_draws_every_prompt_under_its_name_and_goes_on_where_it_stopped(p
             assert image.size == (64, 64) and image.mode == "RGB"
     assert (place / "drawn" / "about" / "grid.png").is_file()
     first, *others = images.values()
-    before, times = first.read_bytes(), [f.stat().st_mtime_ns for f in others]
+    before, times = pixels(first), [f.stat().st_mtime_ns for f in others]
     first.unlink()
     assert command(place, *arguments).returncode == 0
-    assert first.read_bytes() == before  # drawn again alone, and the same
+    # drawn again alone, and the same up to bfloat16, which rounds a batch of one differently; others are far away
+    assert abs(pixels(first) - before).mean() < 1 < 5 < min(abs(pixels(f) - before).mean() for f in others)
     assert [f.stat().st_mtime_ns for f in others] == times
+    before = first.read_bytes()
     again = command(place, *arguments, "--seed", "1")
     refused(again, "drawn", "--overwrite")
     assert first.read_bytes() == before
