@@ -47,7 +47,8 @@ def parser() -> Parser:
     machine = p.add_argument_group("machine")
     machine.add_argument("--batch-size", type=int, default=32, help="pictures at a time")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    machine.add_argument("--precision", choices=PRECISIONS, default=how.precision, help="of the network")
+    machine.add_argument("--precision", choices=PRECISIONS, default=how.precision,
+                         help="of the network (auto: bfloat16 where that is fast); bfloat16: of the VAE's decoder too")
     return p
 
 

@@ -13,17 +13,20 @@ from torch import nn
 
 from tinyldm.condition import Condition
 from tinyldm.data.formats import Prompt
-from tinyldm.data.transforms import load_image
+from tinyldm.data.transforms import load_image, to_bytes
+from tinyldm.device import PRECISIONS
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.ddpm import DDPM
 from tinyldm.diffusion.dpm_solver import DPMSolver
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
+from tinyldm.frozen.vae import AutoencoderKL
 from tinyldm.jobs import outputs, sampling
 from tinyldm.jobs.checkpoint import save_checkpoint
 from tinyldm.jobs.cli import guarded
 from tinyldm.jobs.sampling import Drawing, draw, encode_prompts, make_solver, noise_seed, sample_images
 from tinyldm.nn.unet import UNet, UNetConfig
+from tinyldm.tasks.pixels import load_vae
 
 PROMPTS = [Prompt(f"{k}.png", text) for k, text in enumerate(["a cat", "a dog", "a cat", "a bird", "a long green eel"])]
 QUICK = Drawing(steps=3, precision="float32")
@@ -102,6 +105,17 @@ def test_pitfall_21_decoding_undoes_the_scaling():
             assert image.size == (16, 16) and image.mode == "RGB"
             small = torch.tensor(image.resize((8, 8), Image.Resampling.NEAREST).get_flattened_data()).view(8, 8, 3)
             assert (small - expected).abs().max() <= 1
+
+
+def test_the_decoder_runs_in_bfloat16_only_when_told_so():
+    vae = load_vae("tiny")
+    z = vae.encode(torch.rand(2, 3, 16, 16) * 2 - 1).mean
+    zero, one = torch.zeros(12, 1, 1), torch.ones(12, 1, 1)
+    by = {p: torch.stack([to_bytes(image) for image in sampling.decode(z, zero, one, vae, p)]).float() for p in PRECISIONS}
+    truth = ((AutoencoderKL.load("tiny").decode(z) + 1) * 127.5).clamp(0, 255)
+    for p in ("auto", "float32"):
+        assert (by[p] - truth).abs().max() <= 1
+    assert 0 < (by["bfloat16"] - by["float32"]).abs().mean() < 2
 
 
 def test_a_picture_does_not_depend_on_the_batch(run):

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from tinyldm.signals import StopRequest
 
 from tinyldm.condition import Condition
 from tinyldm.errors import InputError
@@ -15,6 +14,7 @@ from tinyldm.jobs import start as job
 from tinyldm.jobs.checkpoint import checkpoints, find_checkpoint, read_config, read_tensors
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
+from tinyldm.signals import StopRequest
 
 TINY = UNetConfig(channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4, token_dim=6)
 

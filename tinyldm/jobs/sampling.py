@@ -117,14 +117,15 @@ def draw(network, condition: Condition | None, seeds: list[int], *, latent_shape
         x0 = sample(network, (len(seeds), *latent_shape), schedule, how.solver, how.steps,
                     condition=None if condition is None else condition.to(device), prediction=prediction, seeds=seeds,
                     guidance=guidance, spacing=how.spacing, device=device, callback=callback)
-    return decode(x0, mean, std, vae)
+    return decode(x0, mean, std, vae, how.precision)
 
 
 @torch.inference_mode()
-def decode(x0: Tensor, mean: Tensor, std: Tensor, vae, chunk: int = 8) -> list[Image.Image]:
-    """Pictures of normalised latents x0 (b, c, h, w); the VAE runs in float32, a chunk at a time."""
+def decode(x0: Tensor, mean: Tensor, std: Tensor, vae, precision: str = "float32", chunk: int = 8) -> list[Image.Image]:
+    """Pictures of normalised latents x0 (b, c, h, w), a chunk at a time; the VAE runs in float32 unless told bfloat16."""
     latents = x0.float() * std.to(x0.device) + mean.to(x0.device)
-    return [to_pil(image) for part in latents.split(chunk) for image in vae.decode(part)]
+    with autocast(x0.device, "float32" if precision == "auto" else precision):
+        return [to_pil(image) for part in latents.split(chunk) for image in vae.decode(part)]
 
 
 def encode_prompts(text_encoder, texts: list[str], chunk: int = 64) -> Condition:
@@ -157,7 +158,7 @@ def draw_strip(checkpoint: Checkpoint, vae, condition: Condition, seed: int, how
                 kept.append((x, x0))
 
         painter(checkpoint, vae, how)(condition, [seed], callback=keep)
-    x_t, x0 = (decode(torch.cat(row), checkpoint.mean, checkpoint.std, vae) for row in zip(*kept))
+    x_t, x0 = (decode(torch.cat(row), checkpoint.mean, checkpoint.std, vae, how.precision) for row in zip(*kept))
     return grid(x_t + x0, columns=frames), [grid(list(both), columns=1) for both in zip(x_t, x0)]
 
 

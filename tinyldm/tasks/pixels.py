@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -20,4 +21,5 @@ def load_vae(name: str, device="cpu"):
         return Pixels()
     from tinyldm.frozen.vae import AutoencoderKL
 
-    return AutoencoderKL.load(name).to(device).requires_grad_(False)
+    vae = AutoencoderKL.load(name).requires_grad_(False)
+    return vae.to(device, memory_format=torch.channels_last)  # quicker convolutions, the same numbers
