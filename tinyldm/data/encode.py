@@ -123,7 +123,7 @@ def _posterior(vae, images: Tensor) -> Tensor:
         return images.unsqueeze(1).half().cpu()
     with torch.autocast(images.device.type, enabled=False):  # float32: the encoder overflows float16
         posterior = vae.encode(images)
-    return torch.stack([posterior.mean, posterior.std], 1).half().cpu()
+    return torch.stack([posterior.mean, posterior.std], 1).half().cpu().contiguous()
 
 
 def _moments(record: Tensor) -> Tensor:
