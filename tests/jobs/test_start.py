@@ -91,6 +91,13 @@ def test_data_may_move_but_not_change_before_a_run_is_resumed(place):
     assert steps() == [2, 3]
 
 
+def test_a_perceptual_term_that_would_never_count_is_refused(place):
+    given = dict(data="data", preset="tiny-test", size=(32, 32), max_steps=5, perceptual=1.0, perceptual_from=5, out="run")
+    with pytest.raises(InputError, match="--perceptual-from 5: expected less than 5"):
+        job.start(given)
+    assert not Path("run").exists()
+
+
 def test_a_finished_run_is_left_as_it_is(place):
     train()
     before = find_checkpoint("run").stat().st_mtime_ns

@@ -9,7 +9,10 @@ from PIL import Image
 import sample as sample_script
 from tinyldm.data.formats import Prompt
 from tinyldm.errors import InputError
+from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
+from tinyldm.jobs.checkpoint import load_checkpoint
 from tinyldm.jobs.cli import guarded
+from tinyldm.jobs.config import defaults_for
 from tinyldm.jobs.sampling import run as run_sample
 from tinyldm.jobs.start import start
 from tinyldm.nn.presets import PRESETS
@@ -101,6 +104,14 @@ def test_what_is_wrong_in_the_training_labels_is_named(data, change, told):
     assert all(word in str(caught.value) for word in told) and "\n" not in str(caught.value)
 
 
+def test_an_unknown_label_of_the_test_set_is_named_with_its_place(data):
+    rewrite(data / "test.json", lambda c: [*c, ["red cuba"]])
+    with pytest.raises(InputError, match="test.json: entry 3: no label 'red cuba', expected one of 4, such as red cube"):
+        read_prompts(data / "test.json")
+    (data / "objects.json").unlink()  # what the labels are is for the run to say
+    assert read_prompts(data / "test.json")[3].text == "red cuba"
+
+
 def test_missing_images_may_be_left_out(data):
     (data / "images" / "scene_4.png").unlink()
     examples = read_examples(data, skip_bad=True)
@@ -139,9 +150,20 @@ def test_both_commands(data, form, capsys):
         assert told in capsys.readouterr().err and not (data.parent / "never").exists()
 
 
+def test_an_autoencoder_that_keeps_the_size_is_no_pixels(data):
+    """Its latents have channels of its own, at the image's own resolution."""
+    AutoencoderKL(AutoencoderConfig(block_out_channels=[8], layers_per_block=1, norm_num_groups=1)).save_pretrained("flat")
+    start(dict(data=str(data), vae="flat", size=(16, 16), out="run", max_steps=1, batch_size=2, precision="float32"))
+    assert load_checkpoint("run").config["latent_shape"] == [4, 16, 16]
+    assert sample("--run", "run", "--prompt", "red cube", "--out", "out") == 0
+
+
 def test_options_of_another_task_are_refused(data):
     for name, value, told in (("text_encoder", "tiny", "--text-encoder tiny: belongs to --task text"),
                               ("label_form", "words", "--label-form")):  # fmt: skip
         with pytest.raises(InputError, match=told):
             start({"data": str(data), "out": "run", name: value})
+    for name, value in {"label_form": "vector", "style_drop": 0.3, "image_encoder": "tiny"}.items():  # the toy set
+        with pytest.raises(InputError, match=f"--{name.replace('_', '-')} {value}: belongs to --task"):
+            defaults_for({name: value}, (64, 64))
     assert not (data.parent / "run").exists()

@@ -59,9 +59,9 @@ def data(tmp_path, monkeypatch):
     return folder
 
 
-def opened(data, augmentation=Augmentation(flip=True), style_drop=0.0, size=(24, 32)):
+def opened(data, augmentation=Augmentation(flip=True), style_drop=0.0, size=(24, 32), **options):
     encoder = LandscapeEncoder(MeanColour(), size, style_drop)
-    return open_cache(read_examples(data), None, encoder, size, augmentation, progress=False)
+    return open_cache(read_examples(data), None, encoder, size, augmentation, progress=False, **options)
 
 
 def test_the_layout_is_told_from_the_files(data):
@@ -162,6 +162,28 @@ def test_a_wrong_map_is_named(data, spoil, told):
     assert not list(Path("cache").glob("maps/*/maps.u8"))
 
 
+@pytest.mark.parametrize("spoil", [spoil_values, spoil_size, spoil_bytes])
+def test_a_wrong_map_may_be_left_out(data, spoil):
+    """What remains are the other pairs, each map still with its image; without skip_bad the same cache is refused."""
+    whole = opened(data, Augmentation(flip=False)).batch(torch.arange(6), torch.Generator())[1].maps
+    spoil(data)
+    cache = opened(data, Augmentation(flip=False), skip_bad=True)
+    assert len(cache) == 5 and cache.skipped == 1 and "1.png: " in cache.left_out[0]
+    assert torch.equal(cache.batch(torch.arange(5), torch.Generator())[1].maps, whole[[0, 2, 3, 4, 5]])
+    with pytest.raises(InputError, match="1.png: "):
+        opened(data, Augmentation(flip=False))
+
+
+def test_a_broken_image_is_named_or_left_out_with_its_map(data):
+    whole = opened(data, Augmentation(flip=False)).batch(torch.arange(6), torch.Generator())[1].maps
+    (data / "train_resized/imgs/2.jpg").write_bytes(b"no")
+    with pytest.raises(InputError, match="2.jpg: not an image that can be read"):
+        opened(data, Augmentation(flip=False))
+    cache = opened(data, Augmentation(flip=False), skip_bad=True)
+    assert len(cache) == 5 and "2.jpg: " in cache.left_out[0]
+    assert torch.equal(cache.batch(torch.arange(5), torch.Generator())[1].maps, whole[[0, 1, 3, 4, 5]])
+
+
 def test_missing_files_of_the_test_set_are_named(data):
     file = data / "label_to_img.json"
     for scene, reference, told in (("v0.png", "9.jpg", "no such reference image: 9.jpg"),
@@ -213,15 +235,30 @@ def test_map_and_style_are_guided_apart():
     torch.testing.assert_close(same, Guidance(4.0, null)(linear)(x, t, condition))
 
 
+@pytest.fixture
+def small(monkeypatch):
+    config = UNetConfig(channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4)
+    monkeypatch.setitem(PRESETS, "toy", config)
+    return dict(vae="tiny", image_encoder="tiny", max_steps=2, batch_size=2, precision="float32")
+
+
+def test_data_that_moved_are_those_of_the_run(data, small, monkeypatch):
+    """Named by another path they are the same data; the prompts of the previews are found from another folder."""
+    start(small | {"data": "land", "out": "run"})
+    (data.parent / "else").mkdir()
+    monkeypatch.chdir(data.parent / "else")
+    assert sample("--run", "../run", "--out", "out") == 0
+    data.rename(data.parent / "moved")
+    start({"resume": True, "out": "../run", "data": "../moved", "max_steps": 3})
+    assert (data.parent / "run/checkpoints/step-0000003").is_dir()
+
+
 def sample(*arguments) -> int:
     return guarded(run_sample, sample_script.parser().parse_args([*map(str, arguments), "--steps", "2"]))
 
 
-def test_both_commands(data, monkeypatch, capsys):
-    small = UNetConfig(channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4)
-    monkeypatch.setitem(PRESETS, "toy", small)
-    options = dict(data=str(data), vae="tiny", image_encoder="tiny", max_steps=2, batch_size=2, precision="float32")
-    start(options | {"out": "run"})
+def test_both_commands(data, small, capsys):
+    start(small | {"data": str(data), "out": "run"})
     how = ["--guidance-map", 2, "--guidance-style", 3]
     assert sample("--run", "run", "--prompts", data / "label_to_img.json", "--out", "out", *how) == 0
     for name in ("v0.jpg", "v1.jpg"):
@@ -229,7 +266,8 @@ def test_both_commands(data, monkeypatch, capsys):
             assert image.size == (32, 24) and image.format == "JPEG"
     (data / "train_resized/imgs/3.jpg").unlink()
     for wrong, told in ((["--prompts", data / "label_to_img.json"], "3.jpg"), (["--prompt", "x.png"], "x.png: no such"),
-                        (["--guidance-map", "2", "--guidance", "2"], "--guidance-map")):
+                        (["--guidance-map", "2", "--guidance", "2"], "--guidance-map"),
+                        (["--guidance-style", "inf"], "--guidance-style inf: expected a finite number")):
         capsys.readouterr()
         assert sample("--run", "run", "--out", "never", *wrong) == 2
         assert told in capsys.readouterr().err and not Path("never").exists()

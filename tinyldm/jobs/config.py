@@ -126,10 +126,11 @@ SMALL_LATENTS = dict(preset="toy", lr=1e-3, lr_schedule="cosine", max_steps=6000
 
 def defaults_for(given: dict, native: tuple[int, int], task: str = "text") -> TrainSettings:
     """The settings for what was given: the toy's defaults, or those for real data; native: (h, w) of its images."""
+    of_task = task_defaults(task, given, native)
     if given.get("data") is None:
         return _used(TrainSettings.from_dict(given), given)
     small = native[0] == native[1] < REAL_DATA["size"][0]
-    values = REAL_DATA | ({"size": native} if small else {}) | task_defaults(task, given, native)
+    values = REAL_DATA | ({"size": native} if small else {}) | of_task
     size = given.get("size", values["size"])
     if max(size) <= 96 and (task != "text" or given.get("vae") == "tiny"):
         values |= SMALL_LATENTS

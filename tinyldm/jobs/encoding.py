@@ -84,7 +84,7 @@ def open_cache(settings: TrainSettings, examples, vae, text_encoder, device, pro
     except ValueError as error:
         raise InputError(f"--copies, --crop, --jitter: {error}") from None
     build = landscape.open_cache if s.task == "landscape" else open_or_build
-    cache = build(examples, vae if vae.factor > 1 else None, text_encoder, s.size, augmentation, device=device,
+    cache = build(examples, None if s.vae == "none" else vae, text_encoder, s.size, augmentation, device=device,
                   workers=s.workers, progress=progress, skip_bad=s.skip_bad)  # fmt: skip
     if s.centre:
         cache.centre()

@@ -67,8 +67,9 @@ class Drawing:
     precision: str = "auto"
 
     def __post_init__(self):
-        if not math.isfinite(self.guidance):
-            raise ValueError(f"guidance {self.guidance}: expected a finite number")
+        for name, scale in {"guidance": self.guidance, "guidance-style": self.style or 0.0}.items():
+            if not math.isfinite(scale):
+                raise ValueError(f"{name} {scale}: expected a finite number")
         if self.guidance == 1 and (self.interval or self.rescale):
             raise ValueError("guidance 1 is no guidance: an interval or a rescale would change nothing")
         if self.style is not None and (self.interval or self.rescale):

@@ -51,6 +51,8 @@ def start(given: dict, report=None) -> None:
             settings = replace(settings, max_steps=ceil(epochs * len(examples) / settings.batch_size))
         if saved and settings.max_steps < saved["step"]:
             raise InputError(f"--max-steps {settings.max_steps}: {run} has {saved['step']} steps already")
+        if settings.perceptual_from >= settings.max_steps:
+            raise InputError(f"--perceptual-from {settings.perceptual_from}: expected less than {settings.max_steps}, all steps")
         trainer = _prepare(settings, examples, folder, w, saved)
         if w.is_main and run is None:
             run = _free_folder(Path("runs"), "toy" if data is None else folder.resolve().name)
@@ -123,7 +125,7 @@ def preview_prompts(folder: Path, examples) -> list[str]:
     """Prompts to watch the training by: of the data's test.json if it has one, else captions spread over the data."""
     for name in ("test.json", "generate.csv", "label_to_img.json"):
         if (folder / name).is_file():
-            texts = [prompt.text for prompt in read_prompts(folder / name)]
+            texts = [prompt.text for prompt in read_prompts(folder.resolve() / name)]  # for landscapes, of files
             break
     else:
         texts = [example.captions[0] for example in examples]

@@ -117,9 +117,9 @@ def read_examples(folder: Path, split: str, problems: list[str]) -> list[Example
 
 
 def read_prompts(file: Path) -> list[Prompt]:
-    """A list of lists of labels, drawn as 0.png, 1.png, ..."""
-    entries = read_json(file, list)
-    return [Prompt(f"{k}.png", joined(labels, None, f"{file}: entry {k}")) for k, labels in enumerate(entries)]
+    """A list of lists of labels, drawn as 0.png, 1.png, ...; they are those of the objects.json beside it, if one is."""
+    entries, names = read_json(file, list), read_names(file.parent) if (file.parent / "objects.json").is_file() else None
+    return [Prompt(f"{k}.png", joined(labels, names, f"{file}: entry {k}")) for k, labels in enumerate(entries)]
 
 
 FORMAT = Format("images with train.json and objects.json (labels, as i-CLEVR)",

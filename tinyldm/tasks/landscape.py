@@ -20,7 +20,7 @@ from tqdm import tqdm
 from tinyldm.condition import Condition
 from tinyldm.data.cache import build_once, cache_folder, key_of, read_header, writing
 from tinyldm.data.encode import digests
-from tinyldm.data.formats import Example, Format, Prompt, read_json
+from tinyldm.data.formats import Example, Examples, Format, Prompt, read_json
 from tinyldm.data.latents import LatentCache, open_or_build
 from tinyldm.data.transforms import Augmentation, load_image, resize
 from tinyldm.errors import InputError
@@ -133,16 +133,26 @@ class LandscapeEncoder:
 
 
 def open_cache(examples, vae, encoder: LandscapeEncoder, size, augmentation: Augmentation, *, workers: int = 4,
-               progress: bool = True, folder: str | Path | None = None, **options) -> LatentCache:
-    """The latent cache of landscapes: as open_or_build, and beside it the maps, augmented as the images are."""
+               progress: bool = True, folder: str | Path | None = None, skip_bad: bool = False, **options) -> LatentCache:
+    """The latent cache of landscapes: as open_or_build, and beside it the maps, augmented as the images are.
+
+    A reference counts by what it shows and not by where it lies, so that data that moved is known again.
+    """
     hashes = digests([example.image for example in examples], max(workers, 1), progress)
     maps = [parts(example.captions[0])[0] for example in examples]
     key = key_of("maps", hashes, digests(maps, max(workers, 1), False), encoder.fine, augmentation.to_dict())
     place = (Path(folder) if folder else cache_folder()) / "maps" / key
-    build_once(place, lambda new: _write_maps(new, examples, maps, hashes, encoder.fine, augmentation, progress))
-    keyed = SimpleNamespace(stored=encoder.stored, width=encoder.width, finish=encoder.finish_with(None),
-                            fingerprint=key_of(encoder.fingerprint, hashes))  # fmt: skip
-    options |= {"folder": folder, "workers": workers, "progress": progress}
+    how = (encoder.fine, augmentation, progress, skip_bad)
+    wrong = build_once(place, lambda new: _write_maps(new, examples, maps, hashes, *how)).get("left_out", {})
+    if wrong and not skip_bad:
+        raise InputError(next(iter(wrong.values())))
+    good = [k for k in range(len(examples)) if str(k) not in wrong]
+    texts = {hashes[k] or str(k): f"{BETWEEN}{examples[k].image}" for k in good}
+    problems = [*getattr(examples, "problems", ()), *wrong.values()]
+    examples = Examples([Example(examples[k].image, (hashes[k] or str(k),)) for k in good], problems)
+    keyed = SimpleNamespace(stored=lambda keys: encoder.stored([texts.get(key, "") for key in keys]), width=encoder.width,
+                            finish=encoder.finish_with(None), fingerprint=encoder.fingerprint)  # fmt: skip
+    options |= {"folder": folder, "workers": workers, "progress": progress, "skip_bad": skip_bad}
     cache, views = open_or_build(examples, vae, keyed, size, augmentation, **options), np.arange(augmentation.views)
     left_out = set(map(int, read_header(cache.folder)["left_out"]))
     kept = np.array([k for k in range(len(examples)) if k not in left_out])
@@ -152,25 +162,38 @@ def open_cache(examples, vae, encoder: LandscapeEncoder, size, augmentation: Aug
     return cache
 
 
-def _write_maps(folder: Path, examples, maps: list[Path], hashes, fine, augmentation: Augmentation, progress) -> dict:
-    """Write maps.u8 (rows, *fine): every view of every map, with the nearest value where a view is smaller."""
+def _write_maps(folder: Path, examples, maps, hashes, fine, augmentation: Augmentation, progress, skip_bad) -> dict:
+    """Write maps.u8 (rows, *fine): every view of every map; the header says, {index: why}, which of them are wrong."""
+    wrong, bar = {}, tqdm(maps, "reading maps", unit="map", delay=2, disable=not progress)
     with writing(folder / "maps.u8") as file:
-        pairs = zip(examples, maps, hashes, strict=True)
-        for example, at, key in tqdm(pairs, "reading maps", len(maps), unit="map", delay=2, disable=not progress):
-            scene = load_map(at)
-            if key is not None:  # an image that can't be read is told when it is encoded
-                with Image.open(example.image) as image:
-                    if image.size != scene.size:
-                        (w, h), (width, height) = scene.size, image.size
-                        raise InputError(f"{at}: is {w}x{h}, but its image {example.name} is {width}x{height}")
+        for k, (example, at, key) in enumerate(zip(examples, bar, hashes, strict=True)):
+            try:
+                scene = load_map(at)
+                (w, h), (width, height) = scene.size, _size(example.image) or scene.size
+                if (w, h) != (width, height):
+                    raise InputError(f"{at}: is {w}x{h}, but its image {example.name} is {width}x{height}")
+            except InputError as error:
+                if not skip_bad:
+                    raise
+                wrong[str(k)] = str(error)
+                continue
             for view in augmentation.apply(scene, fine, int(key or "0", 16), nearest=True):
                 file.write(np.asarray(view, np.uint8))
-    return {}
+    return {"left_out": wrong}
+
+
+def _size(file: Path) -> tuple[int, int] | None:
+    """(width, height) of an image file; None for one that can't be read, which is told when it is encoded."""
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except Exception:  # as load_image
+        return None
 
 
 def read_examples(folder: Path, split: str, problems: list[str]) -> list[Example]:
     """{split}_resized/imgs/STEM.jpg with the map {split}_resized/labels/STEM.png; a picture is its own reference."""
-    place = folder / f"{split}_resized"
+    place = folder.resolve() / f"{split}_resized"
     images = {file.stem: file for file in sorted((place / "imgs").iterdir()) if file.suffix.lower() in (".jpg", ".png")}
     maps = {file.stem for file in (place / "labels").glob("*.png")}
     problems += [f"{place / 'labels' / stem}.png: no such segmentation map, for {file}" for stem, file in images.items()
