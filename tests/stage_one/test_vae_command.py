@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.errors import InputError
@@ -14,6 +15,7 @@ from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
 from tinyldm.jobs.cli import dispatch
 from tinyldm.scores.reconstruction import to_batch
 from tinyldm.stage_one.training import Recipe, StageOne, train_autoencoder
+from tinyldm.tasks.judge import claimed
 
 CONFIG = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 1, "mid_block_add_attention": False}
 CRITICISED = {"adversarial": 0.5, "perceptual": 0.2, "critic_from": 2}
@@ -59,6 +61,10 @@ def test_resume_is_bit_for_bit(tmp_path, critic):
     assert scores[0][-1] == scores[1][-1] and len(scores[1]) == 3
     with pytest.raises(InputError, match="was started with lr 0.001, now it is 0.1"):
         train_autoencoder(*parts, resume=True, **{**options, "lr": 0.1})
+    for other, told in (((AutoencoderConfig(**CONFIG, latent_channels=3), *parts[1:]), "was started with shape"),
+                        ((parts[0], pictures(23), *parts[2:]), "was started with images .24, 16")):
+        with pytest.raises(InputError, match=told):
+            train_autoencoder(*other, resume=True, **options)
     with pytest.raises(InputError, match="nowhere holds no training"):
         train_autoencoder(*parts[:3], tmp_path / "nowhere", held_out, resume=True, **options)
 
@@ -77,6 +83,36 @@ def test_the_critics_terms_reach_the_decoder_and_not_the_critic():
     losses = stage.advance()
     assert {"L1", "MSE", "KL", "perceptual", "adversarial", "critic"} == set(losses)
     assert any(not torch.equal(a, b) for a, b in zip(before, stage.critic.parameters()))
+
+
+def test_a_gradient_that_is_not_finite_stops_the_training(tmp_path):
+    """What was saved before stays as it is."""
+    options = {"batch_size": 4, "save_every": 2, "precision": "float32"}
+    parts = (AutoencoderConfig(**CONFIG), pictures(), 9, tmp_path / "own", {"held": pictures(3)})
+    saved = train_autoencoder(*parts, stop=StopAt(2), **options).fingerprint
+    state = load_file(tmp_path / "own/training.safetensors")
+    state["model.decoder.conv_in.weight"] *= float("nan")
+    save_file(state, tmp_path / "own/training.safetensors")
+    with pytest.raises(InputError, match="step 3: the gradient is not finite"):
+        train_autoencoder(*parts, resume=True, **options)
+    assert AutoencoderKL.load(tmp_path / "own").fingerprint == saved
+
+
+def test_broken_images_may_be_left_out(data, capsys):
+    (data / "p_3_0.png").write_bytes(b"no")
+    assert train("--data", data, "--out", "own", "--steps", 1) == 2
+    assert "p_3_0.png: not an image" in capsys.readouterr().err
+    assert train("--data", data, "--out", "own", "--steps", 1, "--skip-bad") == 0
+    assert "left out: 1 images, first " in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_training(data, capsys, monkeypatch):
+    monkeypatch.setattr(StageOne, "advance", lambda stage: pytest.fail("it trained"))
+    assert train("--data", data, "--out", data / "p_0_0.png" / "own") == 2
+    assert "Not a directory" in capsys.readouterr().err
+    with claimed(data.parent / "own"):
+        assert train("--data", data, "--out", "own") == 2
+    assert "own: another process is training there" in capsys.readouterr().err
 
 
 def train(*arguments) -> int:
@@ -107,7 +143,9 @@ def test_what_it_leaves_is_what_vae_loads(data, capsys):
     (["--resume", "--overwrite"], "expected one of them"), (["--size", 18], "--size 18x18: expected sides"),
     (["--resume"], "holds no training"), (["--data", "nowhere"], "nowhere: no such folder"),
     (["--data", "empty"], "--data empty: no images"), (["--out", "photos"], "--out photos: not empty"),
-    (["--start", "nowhere"], "autoencoder nowhere"),
+    (["--start", "nowhere"], "autoencoder nowhere"), (["--lr", "nan"], "--lr nan"), (["--kl", "inf"], "--kl inf"),
+    (["--seed", 2**64], "--seed 18446744073709551616"), (["--seed", -1], "--seed -1"), (["--widths", 0, 8], "--widths 0 8"),
+    (["--critic-from", 9, "--perceptual", 1, "--steps", 9], "--critic-from 9: belongs to"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_status_2(data, capsys, arguments, told):
     (data.parent / "empty").mkdir()

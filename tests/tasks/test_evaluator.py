@@ -101,13 +101,27 @@ def test_the_command_trains_and_saves(data, tmp_path, capsys):
     judge.save(again)
     assert torch.equal(Evaluator.load(again).logits(squares), judge.logits(squares))
     assert Evaluator.load(again).version == judge.version
-    for wrong, told in ((command, "not empty"), ([*command, "--steps", "0", "--overwrite"], "--steps 0")):
+    new = [*command[:5], str(tmp_path / "new")]
+    for wrong, told in ((command, "not empty"), ([*command, "--steps", "0", "--overwrite"], "--steps 0"),
+                        ([*new, "--lr", "nan"], "--lr nan"), ([*new, "--seed", str(2**63)], "--seed 9223372036854775808")):
         assert dispatch(COMMANDS, wrong) == 2
         assert told in capsys.readouterr().err
     (again / "config.json").write_text("{}")
     with pytest.raises(InputError, match="not an evaluator"):
         Evaluator.load(again)
     assert truth_of("labels", ["blue square, red square"], judge.names, (1, 1)).tolist() == [[True, False, True]]
+
+
+def test_broken_images_may_be_left_out_and_folders_are_tried_first(data, tmp_path, capsys):
+    (data / "images" / "s_7_0.png").write_bytes(b"no")
+    command = ["evaluator", "train", "--data", str(data), "--size", "24", "--steps", "1", "--batch-size", "2"]
+    for arguments, told in (([str(tmp_path / "judge")], "s_7_0.png: not an image"),
+                            ([str(data / "train.json" / "judge"), "--skip-bad"], "train.json/judge: Not a directory")):
+        assert dispatch(COMMANDS, [*command, "--out", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert told in error and "step" not in error  # no training had begun
+    assert dispatch(COMMANDS, [*command, "--skip-bad", "--out", str(tmp_path / "judge")]) == 0
+    assert "left out: 1 images, first" in capsys.readouterr().out
 
 
 def test_likeness_is_a_matter_of_colours_alone():

@@ -3,13 +3,14 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.jobs.cli import dispatch
 from tinyldm.tasks import scenery
 from tinyldm.tasks.classes import CLASSES
-from tinyldm.tasks.scenery import GROUND, TIMES, Style, draw, paint, shapes
+from tinyldm.tasks.scenery import GROUND, TIMES, Style, draw, paint, shapes, write_landscapes
 from tinyldm.tasks.table import read_examples, read_prompts
 
 
@@ -62,10 +63,31 @@ def test_the_set_has_the_layout_of_the_assignment(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/kept.txt").write_text("mine")
     for arguments, told in ((command[2:], "not empty"), ([str(tmp_path / "mine"), "--overwrite"], "not empty"),
-                            ([str(tmp_path / "new"), "--size", "8"], "16x16")):
+                            ([str(tmp_path / "new"), "--size", "8"], "16x16"),
+                            ([str(tmp_path / "new"), "--seed", "-1"], "16x16 and 0")):
         assert dispatch(COMMANDS, [*command[:2], *arguments]) == 2
         assert told in capsys.readouterr().err
     assert dispatch(COMMANDS, [*command, "--overwrite"]) == 0
+    (out / "val_B_imgs").rename(tmp_path / "away")  # now it could be the assignment itself
+    assert dispatch(COMMANDS, [*command, "--overwrite"]) == 2 and (out / "label_to_img.json").is_file()
+
+
+def test_an_interrupted_set_leaves_nothing_behind(tmp_path, monkeypatch):
+    """Neither half of a set nor, with --overwrite, the loss of the one before."""
+    write_landscapes(tmp_path / "land", 2, 1, (24, 32))
+    before = (tmp_path / "land/train_resized/imgs/00000.jpg").read_bytes()
+    once = iter([draw(9, 0, (24, 32))])
+
+    def stopped(*arguments):
+        for drawn in once:
+            return drawn
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scenery, "draw", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_landscapes(tmp_path / "land", 2, 1, (24, 32), overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["land"]
+    assert (tmp_path / "land/train_resized/imgs/00000.jpg").read_bytes() == before
 
 
 

@@ -12,7 +12,7 @@ from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
 from tinyldm.signals import stop_on_signal
 from tinyldm.stage_one.training import Recipe, train_autoencoder
 from tinyldm.tasks.evaluator import read_pixels, split
-from tinyldm.tasks.judge import check_empty
+from tinyldm.tasks.judge import broken, check_empty, check_numbers, claimed
 from tinyldm.tasks.table import FORMATS, read_examples
 
 HELD_OUT = 256  # images that it is measured by, at most a tenth of all
@@ -34,7 +34,7 @@ def add_arguments(parser):
     what = train.add_argument_group("data")
     what.add_argument("--data", metavar="FOLDER", required=True, help="an assignment's folder, or any folder of images")
     what.add_argument("--size", type=parse_size, default="64", help="pixels to squash them to: 64, or WIDTHxHEIGHT")
-    what.add_argument("--skip-bad", action="store_true", help="leave out images that an assignment lists but lacks")
+    what.add_argument("--skip-bad", action="store_true", help="count and leave out images that are missing or broken")
     shape = train.add_argument_group("shape")
     shape.add_argument("--start", metavar="NAME", help="an autoencoder to go on from: tiny, a folder, a hub name")
     shape.add_argument("--widths", type=int, nargs="+", metavar="N", help="channels at each size (default: 16 32 96)")
@@ -67,29 +67,28 @@ def run(options):
     pixels = read_pixels(files, options.size).permute(0, 2, 3, 1)  # (n, h, w, 3)
     some = pixels[held][:: max(1, int(held.sum()) // HELD_OUT)][:HELD_OUT]
     recipe = {name: getattr(options, name) for name in OPTIONS}
-    with stop_on_signal() as stop:
+    with claimed(options.out), stop_on_signal() as stop:
         train_autoencoder(model, pixels[~held], recipe.pop("steps"), options.out, {"held_out": some.numpy()}, stop=stop,
                           save_every=options.save_every, device=device, resume=options.resume, **recipe)
     last = (options.out / "scores.csv").read_text().strip().splitlines()[-1].split(",")
     print(f"{options.out}: after {last[0]} steps PSNR {last[1]} dB, SSIM {last[3]} on {len(some)} images held out")
     if int(last[0]) < options.steps:
+        print("stopped; go on with the same command and --resume")
         raise KeyboardInterrupt
-    print(f"use it with: python train.py --vae {options.out}")
+    print(f"use it with: python train.py --data {options.data} --vae {options.out}")
 
 
 def check(options) -> None:
     """InputError: options that go together with no others, or lie beyond what they may be."""
-    for name in ("steps", "batch_size", "lr", "save_every", "latent_channels"):
-        if (value := getattr(options, name)) is not None and value <= 0:
-            raise InputError(f"--{name.replace('_', '-')} {value}: expected more than 0")
-    for name in ("kl", "squared", "adversarial", "perceptual", "critic_from"):
-        if (value := getattr(options, name)) < 0:
-            raise InputError(f"--{name.replace('_', '-')} {value}: expected 0 or more")
+    check_numbers(options, above=("steps", "batch_size", "lr", "save_every", "latent_channels"),
+                  least=("kl", "squared", "adversarial", "perceptual", "critic_from"))  # fmt: skip
+    if min(options.widths or [1]) < 1:
+        raise InputError(f"--widths {' '.join(map(str, options.widths))}: expected 1 or more each")
     for name in ("augment", "flip", "ema"):
         if not 0 <= (value := getattr(options, name)) <= (1 if name != "ema" else 0.99999):
             raise InputError(f"--{name} {value}: expected a share from 0 to 1")
-    if options.critic_from and not (options.adversarial or options.perceptual):
-        raise InputError(f"--critic-from {options.critic_from}: belongs to --adversarial and --perceptual")
+    if options.critic_from and not (options.critic_from < options.steps and (options.adversarial or options.perceptual)):
+        raise InputError(f"--critic-from {options.critic_from}: belongs to --adversarial and --perceptual, below --steps")
     if options.start and (options.widths or options.latent_channels):
         raise InputError(f"--start {options.start}: has a shape of its own; leave --widths and --latent-channels out")
     if options.resume and options.overwrite:
@@ -101,11 +100,14 @@ def check(options) -> None:
 def image_files(folder: Path, skip_bad: bool) -> list[Path]:
     """The training images of an assignment's folder, or all images in any other."""
     if folder.is_dir() and not any(known.detect(folder) for known in FORMATS.values()):
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        files, problems = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES), ()
         if not files:
             raise InputError(f"--data {folder}: no images in it")
-        return files
-    return [example.image for example in read_examples(folder, skip_bad=skip_bad)]
+    else:
+        examples = read_examples(folder, skip_bad=skip_bad)
+        files, problems = [example.image for example in examples], examples.problems
+    left_out = broken(files, problems) if skip_bad else {}
+    return [file for file in files if file not in left_out]
 
 
 def shape_of(options) -> AutoencoderConfig | AutoencoderKL:

@@ -6,11 +6,11 @@ import csv
 import json
 import math
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import torch
-import transformers.utils.logging
 from einops import rearrange
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tinyldm.data.cache import replacing
+from tinyldm.data.formats import read_json
 from tinyldm.device import autocast
 from tinyldm.ema import EMA
 from tinyldm.errors import InputError
+from tinyldm.frozen.loading import quiet
 from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
 from tinyldm.scores.reconstruction import picture_scores, reconstruct, to_batch
 from tinyldm.stage_one.losses import Critic, adaptive_weight, critic_loss, feature_distance
@@ -76,6 +78,8 @@ class StageOne:
 
     def __init__(self, model: AutoencoderKL, images: np.ndarray | Tensor, recipe: Recipe, device="cpu"):
         self.recipe, self.images, self.device, self.step = recipe, torch.as_tensor(images), device, 0
+        content = blake2b(self.images.contiguous().numpy(), digest_size=4).hexdigest()
+        self.facts = {"shape": model.config.architecture(), "images": [*self.images.shape, content]}
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.order = torch.empty(0, dtype=torch.long)  # of the images to come
         self.model = model.to(device).train()
@@ -116,7 +120,8 @@ class StageOne:
             total = total + self.criticism(x, y, error, losses)
         self.optimiser.zero_grad()
         total.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if not torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0).isfinite():
+            raise InputError(f"step {self.step}: the gradient is not finite; what was saved is whole; try a lower --lr")
         self.optimiser.step()
         self.average.update(self.model)
         if criticised:
@@ -155,14 +160,14 @@ class StageOne:
         tensors |= {"generator": self.generator.get_state(), "order": self.order, "step": torch.tensor(self.step)}
         with replacing(out / STATE) as temporary:
             save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
-        (out / RECIPE).write_text(json.dumps(asdict(self.recipe), indent=1), encoding="utf-8")
+        (out / RECIPE).write_text(json.dumps(asdict(self.recipe) | self.facts, indent=1), encoding="utf-8")
 
     def restore(self, out: Path) -> None:
         """Go on from what save wrote; InputError: nothing is there, or it was trained by another recipe."""
         if not (out / STATE).is_file() or not (out / RECIPE).is_file():
             raise InputError(f"--resume: {out} holds no {STATE}; expected the folder of a training that was stopped")
-        before = json.loads((out / RECIPE).read_text(encoding="utf-8"))
-        for name, value in asdict(self.recipe).items():
+        before = read_json(out / RECIPE, dict)
+        for name, value in (asdict(self.recipe) | self.facts).items():
             if before.get(name) != value:
                 raise InputError(f"--resume: {out} was started with {name} {before.get(name)}, now it is {value}")
         tensors = load_file(out / STATE)
@@ -248,11 +253,8 @@ def publish(vae: AutoencoderKL, out: Path, step: int, held_out: dict[str, np.nda
         posteriors = [vae.encode(to_batch(pictures[:64]).to(vae.device)) for pictures in held_out.values()]
     z = torch.cat([q.sample(torch.Generator().manual_seed(0)) for q in posteriors])
     vae.config.scaling_factor = round(1 / z.std().item(), 5)
-    bars = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()  # it would tear the bar of the training
-    vae.save_pretrained(out)
-    if bars:
-        transformers.utils.logging.enable_progress_bar()
+    with quiet():  # a bar of transformers would tear that of the training
+        vae.save_pretrained(out)
     kept = []
     if (out / "scores.csv").is_file():
         with open(out / "scores.csv", newline="", encoding="utf-8") as file:

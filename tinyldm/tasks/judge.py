@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinyldm.data.transforms import parse_size
+from tqdm import tqdm
+
+from tinyldm.data.cache import locked
+from tinyldm.data.transforms import load_image, parse_size
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 from tinyldm.tasks.evaluator import KINDS, train_evaluator
@@ -22,7 +25,7 @@ def add_arguments(parser):
     train.add_argument("--steps", type=int, default=2500, help="optimiser steps")
     train.add_argument("--batch-size", type=int, default=64, help="images a step")
     train.add_argument("--lr", type=float, default=2e-3, help="highest learning rate")
-    train.add_argument("--skip-bad", action="store_true", help="leave out images that are missing")
+    train.add_argument("--skip-bad", action="store_true", help="count and leave out images that are missing or broken")
     train.add_argument("--seed", type=int, default=0, help="of weights and order")
     train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     train.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
@@ -30,21 +33,50 @@ def add_arguments(parser):
 
 def run(options):
     """Train, save, tell the held-out scores."""
-    for name in ("steps", "batch_size", "lr"):
-        if getattr(options, name) <= 0:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected more than 0")
+    check_numbers(options, above=("steps", "batch_size", "lr"))
     check_empty(options.out, options.overwrite)
     examples = read_examples(options.data, skip_bad=options.skip_bad)
     if examples.task not in KINDS:
         raise InputError(f"--data {options.data}: no evaluator for --task {examples.task}, only for {', '.join(KINDS)}")
-    evaluator = train_evaluator(examples, options.size, options.steps, options.batch_size, options.lr, options.seed,
-                                pick_device(options.device))  # fmt: skip
-    evaluator.save(options.out)
+    if options.skip_bad:
+        left_out = broken([example.image for example in examples], examples.problems)
+        examples[:] = [example for example in examples if example.image not in left_out]
+    with claimed(options.out):
+        evaluator = train_evaluator(examples, options.size, options.steps, options.batch_size, options.lr, options.seed,
+                                    pick_device(options.device))  # fmt: skip
+        evaluator.save(options.out)
     held_out = ", ".join(f"{name} {value:.4f}" for name, value in evaluator.held_out.items())
     print(f"{options.out}: on {evaluator.images} images held out: {held_out}")
 
 
 def check_empty(out: Path, overwrite: bool) -> None:
     """InputError where a folder to write holds something, unless it may be overwritten."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
+    if out.exists() and not (out.is_dir() and all(file.name == ".lock" for file in out.iterdir())) and not overwrite:
         raise InputError(f"--out {out}: not empty; choose another folder or give --overwrite")
+
+
+def claimed(out: Path):
+    """Hold a folder to write, against other processes; one that can't be written to is told before the training."""
+    out.mkdir(parents=True, exist_ok=True)
+    return locked(out / ".lock", busy=f"--out {out}: another process is training there")
+
+
+def check_numbers(options, above=(), least=()) -> None:
+    """InputError: an option of above that is not more than 0, one of least below 0, a seed that none can be."""
+    for name in (*above, *least, "seed"):
+        value, lowest = getattr(options, name), "above 0" if name in above else "from 0 on"
+        if value is not None and not (0 < value < 2**63 or value == 0 and name not in above):  # nor is NaN
+            raise InputError(f"--{name.replace('_', '-')} {value}: expected a number {lowest}")
+
+
+def broken(files: list[Path], problems=()) -> dict[Path, str]:
+    """Those of the files that hold no image that can be read, and why; with earlier problems they are counted aloud."""
+    found = {}
+    for file in tqdm(files, "checking images", unit="image", disable=len(files) < 500):
+        try:
+            load_image(file)
+        except InputError as error:
+            found[file] = str(error)
+    if problems := [*problems, *found.values()]:
+        print(f"left out: {len(problems)} images, first {problems[0]}")
+    return found

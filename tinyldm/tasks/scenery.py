@@ -8,7 +8,9 @@ other, as the assignment's two inputs are.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -158,10 +160,17 @@ def write_landscapes(out: Path, train: int = 6000, test: int = 200, size=SIZE, s
     A map of the test set comes with the style of a training picture that shows about the same classes, one of those
     that fit best; val_B_imgs, which the assignment keeps to itself, holds the picture that the map was made with.
     """
-    if out.exists() and any(out.iterdir()):
-        if not overwrite or not (out / "train_resized").is_dir():
-            raise InputError(f"--out {out}: not empty; choose another folder, or --overwrite one of landscapes")
-        shutil.rmtree(out)
+    if out.exists() and any(out.iterdir()) and not (overwrite and (out / "val_B_imgs").is_dir()):
+        raise InputError(f"--out {out}: not empty; choose another folder, or --overwrite one that this command drew")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as draft:  # whole or absent
+        _write(Path(draft) / "draft", train, test, size, seed)
+        if out.exists():
+            shutil.rmtree(out)
+        os.rename(Path(draft) / "draft", out)
+
+
+def _write(out: Path, train: int, test: int, size, seed: int):
     names = ("train_resized/imgs", "train_resized/labels", "val_B_imgs", "val_B_labels_resized")
     folders = [out / name for name in names]
     for folder in folders:
@@ -187,12 +196,12 @@ def add_arguments(parser):
     parser.add_argument("--test", type=int, default=200, help="maps to draw from")
     parser.add_argument("--size", type=parse_size, default="128x96", help="pixels: WIDTHxHEIGHT")
     parser.add_argument("--seed", type=int, default=0, help="of shapes and styles")
-    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it holds landscapes")
+    parser.add_argument("--overwrite", action="store_true", help="replace a folder that this command drew")
 
 
 def run(options):
     """Write a set of landscapes."""
-    if min(options.train, options.test, min(options.size) - 15) < 1:
-        raise InputError("--train, --test, --size: expected at least 1, 1 and 16x16")
+    if min(options.train, options.test, min(options.size) - 15, options.seed + 1) < 1:
+        raise InputError("--train, --test, --size, --seed: expected at least 1, 1, 16x16 and 0")
     write_landscapes(options.out, options.train, options.test, options.size, options.seed, options.overwrite)
     print(f"wrote {options.out}")
