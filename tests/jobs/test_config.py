@@ -58,6 +58,16 @@ def test_defaults_follow_the_data():
     assert defaults_for({"data": "iclevr", "vae": "tiny", "lr": 5e-4}, (64, 64)).lr == 5e-4
 
 
+def test_defaults_follow_the_task_and_help_tells_them():
+    labels = defaults_for({"data": "iclevr"}, (240, 320), "labels")
+    assert (labels.size, labels.vae, labels.flip, labels.preset, labels.max_steps) == ((64, 64), "tiny", False, "toy", 6000)
+    land = defaults_for({"data": "land"}, (384, 512), "landscape")
+    assert (land.size, land.image_encoder) == ((384, 512), "openai/clip-vit-base-patch32")
+    told = " ".join(train_parser().format_help().split()).replace("- ", "-")
+    assert f"sees the style in the reference (default: tiny; with --data: {land.image_encoder})" in told
+    assert "told by the files of --data --size" in told  # no default: it depends
+
+
 def test_options_that_would_be_ignored_are_refused():
     for given in ({"lr_decay": 0.5}, {"lr_every": 10, "data": "x"}, {"preview_guidance": 2.0, "cfg_drop": 0.0}):
         with pytest.raises(InputError, match="--(lr-decay 0.5|lr-every 10|preview-guidance 2.0): "):

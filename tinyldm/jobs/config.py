@@ -10,6 +10,7 @@ from tinyldm.errors import InputError
 from tinyldm.tasks.labels import FORMS
 from tinyldm.tasks.table import TASKS, task_defaults
 
+CLIP = "openai/clip-vit-base-patch32"
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
 RESUMABLE = {"data", "max_steps", "sample_every", "save_every", "workers", "device", "compile", "accumulate", "skip_bad"}
 """Settings that may change when a run is resumed; of data only the place, its contents are compared."""
@@ -114,7 +115,7 @@ class TrainSettings:
         return replace(self, **given)
 
 
-REAL_DATA = dict(preset="base", size=(256, 256), text_encoder="openai/clip-vit-base-patch32",
+REAL_DATA = dict(preset="base", size=(256, 256), text_encoder=CLIP, image_encoder=CLIP,
                  vae="CompVis/stable-diffusion-v1-4", max_steps=100_000, batch_size=64, shift=1.0, lr=1e-4, lr_schedule="constant",
                  warmup=1000, sample_every=2000, save_every=2000)
 """Defaults for data of one's own: the assignment's frozen models, a network and a length for a GPU."""

@@ -52,7 +52,7 @@ def task_defaults(task: str, given: dict, native: tuple[int, int]) -> dict:
     if task == "labels":
         return dict(size=(64, 64), vae="tiny", flip=False)
     if task == "landscape":
-        return dict(size=min(native, (384, 512)), image_encoder="openai/clip-vit-base-patch32")
+        return dict(size=min(native, (384, 512)))
     return {}
 
 
