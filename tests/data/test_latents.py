@@ -20,7 +20,7 @@ from tinyldm.condition import Condition
 from tinyldm.data import encode
 from tinyldm.data.formats import Example
 from tinyldm.data.latents import Augmentation, cache_folder, data_order, open_or_build
-from tinyldm.data.transforms import load_image, to_pil, to_tensor
+from tinyldm.data.transforms import from_bytes, load_image, to_bytes, to_pil
 from tinyldm.errors import InputError
 
 
@@ -98,7 +98,7 @@ def test_pitfall_21_the_mirrored_entry_is_the_encoded_mirror_image(tmp_path):
     examples = pictures(tmp_path / "images", 1)
     cache = opened(tmp_path, examples, augmentation=Augmentation(flip=True))
     image = load_image(examples[0].image)
-    plain, mirrored = (Vae().encode(to_tensor(view)[None]).mean[0] for view in (image, ImageOps.mirror(image)))
+    plain, mirrored = (Vae().encode(from_bytes(to_bytes(view))[None]).mean[0] for view in (image, ImageOps.mirror(image)))
     assert not torch.allclose(mirrored, plain.flip(-1), atol=0.1)
     found = [latents_of(cache, [0], seed)[0] for seed in range(20)]
     near = [[torch.allclose(latent, view, atol=4e-3) for view in (plain, mirrored)] for latent in found]
@@ -231,7 +231,7 @@ def test_skip_bad_counts_and_leaves_out(tmp_path):
     kept = [words(cache.batch(torch.tensor([k]), torch.Generator())[1])[0][-1] for k in range(4)]
     assert kept == ["0", "2", "3", "5"]
     for k, number in enumerate(kept):  # and the latents are those of the same images
-        expected = Vae().encode(to_tensor(load_image(tmp_path / f"images/{number}.png"))[None]).mean
+        expected = Vae().encode(from_bytes(to_bytes(load_image(tmp_path / f"images/{number}.png")))[None]).mean
         assert torch.allclose(latents_of(cache, [k]), expected, atol=4e-3)
     examples[4].image.write_bytes(examples[0].image.read_bytes())
     with pytest.raises(InputError, match="1.png: not an image"):

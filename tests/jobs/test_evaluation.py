@@ -12,7 +12,7 @@ from PIL import Image
 from tinyldm.errors import InputError
 from tinyldm.jobs import evaluation
 from tinyldm.jobs.cli import Parser, guarded
-from tinyldm.jobs.evaluation import METRICS, evaluate, read_images, table
+from tinyldm.jobs.evaluation import METRICS, evaluate, table
 from tinyldm.toy import attributes
 from tinyldm.toy.monsters import ATTRIBUTES, draw, monsters
 
@@ -81,6 +81,30 @@ def test_missing_images_are_listed(toy):
         evaluate(toy / "samples", toy / "test.json")
 
 
+def test_images_that_no_prompt_asks_for_are_listed(toy):
+    Image.new("RGB", (64, 64)).save(toy / "samples" / "more.png")
+    with pytest.raises(InputError, match="1 images that no prompt asks for: more.png"):
+        evaluate(toy / "samples", toy / "test.json")
+
+
+def test_all_that_scoring_needs_is_there_before_images_are(toy, monkeypatch):
+    """Nothing is drawn yet: what is missing is told, and the references are read once for all sets drawn later."""
+    reads, shared = [], {}
+    load = evaluation.Comparison.features
+    monkeypatch.setattr(evaluation.Comparison, "features", lambda job, kind, files: reads.append(files) or load(job, kind, files))
+    (toy / "none").mkdir()
+    given = dict(reference=toy / "samples", device="cpu", shared=shared)
+    assert evaluate(toy / "none", toy / "test.json", drawn=False, metrics=["clip-fd", "toy attributes"], **given) == {}
+    assert reads == [evaluation.image_files(toy / "samples")] and "attributes" in shared
+    kept = set(shared)
+    for _ in range(2):
+        scores = evaluate(toy / "samples", toy / "test.json", metrics=["clip-fd"], **given)
+    assert set(shared) == kept and scores["clip-fd"]["value"] == pytest.approx(0, abs=1e-6)
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    with pytest.raises(InputError, match="FID needs torchvision"):
+        evaluate(toy / "none", toy / "test.json", drawn=False, metrics=["clip-t", "fid"], **given)
+
+
 def test_images_of_other_prompts_are_refused(toy):
     (toy / "samples" / "about").mkdir()
     (toy / "samples" / "about" / "samples.json").write_text(json.dumps({"images": {"2_main.png": "a cat"}}))
@@ -96,8 +120,8 @@ def test_images_of_several_sizes_are_refused(toy):
 
 @pytest.mark.parametrize("content, said", [
     ("{", "not JSON"),
-    ('{"0_main": {}}', "says nothing of 1_main.png"),
-    (json.dumps({f"{k}_main": {"colour": "plaid"} for k in range(4)}), "not the attributes"),
+    ('{"0_main": {}}', "what each toy of test.json is to be .KeyError.'1_main'"),
+    (json.dumps({f"{k}_main": {"colour": "plaid"} for k in range(4)}), "what each toy .*'plaid'|not in tuple"),
 ])  # fmt: skip
 def test_a_broken_side_file_is_named(toy, content, said):
     (toy / "attributes.json").write_text(content)
@@ -135,7 +159,15 @@ def test_reconstructions_are_scored_by_an_autoencoder(toy, monkeypatch):
     (dict(reference="samples", metrics=["reconstruction"], vae="tiny"), "reconstruction: needs --vae without"),
     (dict(reference="samples", batch_size=0), "--batch-size 0: expected 1 or more"),
     (dict(reference="samples"), "FID needs torchvision .*--metrics"),
-    (dict(size=64), "--size 64: belongs to --vae"),
+    (dict(size=64), "--size 64: belongs to reconstruction alone, which needs --vae without --prompts"),
+    (dict(evaluator="judge", prompts=None), "config.json: no such file"),
+    (dict(prompts="test.json", moments="empty"), "--moments empty: belongs to fid alone"),
+    (dict(reference="samples", metrics=["clip-t"], prompts="test.json", inception="w.pth"), "--inception w.pth: belongs to"),
+    (dict(images="empty"), "empty: no images there"),
+    (dict(images="empty", reference="samples", vae="tiny"), "empty: no images there"),
+    (dict(images="one", reference="samples", metrics=["clip-fd"]), "distance of 1 and 4 images: expected 2 or more"),
+    (dict(reference="one", metrics=["clip-fd"]), "distance of 4 and 1 images"),
+    (dict(images="one", moments="empty", metrics=["fid"]), "distance of 1 images: expected 2 or more"),
     (dict(vae="tiny", size=0), "--size 0: expected 1 or more"),
     (dict(prompts="nowhere.json"), "nowhere.json: no such file"),
     (dict(device="tpu", vae="tiny"), "--device tpu"),
@@ -145,7 +177,9 @@ def test_bad_input(toy, monkeypatch, arguments, said):
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
     (toy / "empty").mkdir()
     (toy / "half").mkdir()
+    (toy / "one").mkdir()
     shutil.copy(toy / "samples" / "0_main.png", toy / "half")
+    shutil.copy(toy / "samples" / "0_main.png", toy / "one")
     with pytest.raises(InputError, match=said):
         evaluate(**{"images": "samples", "device": "cpu", **arguments})
 
@@ -193,11 +227,3 @@ def test_a_table_has_a_row_for_each_set():
 
 def test_every_metric_says_what_it_needs():
     assert all(metric.needs for metric in METRICS.values())
-
-
-def test_images_are_read_as_they_are(tmp_path):
-    Image.new("RGB", (4, 2), (255, 0, 0)).save(tmp_path / "a.png")
-    Image.new("RGBA", (4, 2), (0, 0, 0, 0)).save(tmp_path / "b.png")  # transparent: white
-    images = read_images((tmp_path / "a.png", tmp_path / "b.png"))
-    assert images.shape == (2, 3, 2, 4)
-    assert images[0, :, 0, 0].tolist() == [1, -1, -1] and images[1].min() == 1

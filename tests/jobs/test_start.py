@@ -70,6 +70,18 @@ def steps(run="run"):
     return [int(folder.name.removeprefix("step-")) for folder in checkpoints(Path(run))]
 
 
+def test_what_is_held_out_is_not_trained_on(place, capsys):
+    train(hold_out=0.5)
+    assert "2 images (0 left out)" in capsys.readouterr().out
+    assert read_config(find_checkpoint("run"))["settings"]["hold_out"] == 0.5
+    with pytest.raises(InputError, match="--hold-out 0.25: the run was started with 0.5"):
+        train(resume=True, max_steps=3, hold_out=0.25)
+    train(resume=True, max_steps=3)
+    assert "2 images (0 left out)" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--hold-out nan: expected a share"):
+        train(out="other", hold_out=float("nan"))
+
+
 def test_data_may_move_but_not_change_before_a_run_is_resumed(place):
     train(max_steps=3, out="whole", lr_schedule="constant")
     train(lr_schedule="constant")

@@ -4,27 +4,39 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
+from tinyldm.data.transforms import load_image
+from tinyldm.errors import InputError
 from tinyldm.jobs.cli import dispatch
 from tinyldm.pages import sweep
 from tinyldm.pages.sweep import ranked
+from tinyldm.tasks.table import read_examples
 
-KNOWN = {"clip-t": lambda g, n: g + n / 1000, "clip-fd": lambda g, n: (g - 2) ** 2 + 10 / n}
+KNOWN = {"clip-t": lambda g, n: g + n / 1000, "clip-fd": lambda g, n: (g - 2) ** 2 + 10 / n, "toy attributes": lambda g, n: g}
 
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """A run with two checkpoints; drawing notes what it is asked for, and scores are functions of the setting."""
+    """A run with two checkpoints that held out two of ten gray images; drawing notes what it is asked for.
+
+    Scores are functions of the setting.
+    """
     monkeypatch.chdir(tmp_path)
     for step in (10, 20):
         folder = tmp_path / "runs" / "a" / "checkpoints" / f"step-{step:07d}"
         folder.mkdir(parents=True)
-        config = {"format": 1, "step": step, "settings": {"cfg_drop": 0.1, "data": "data"}}
+        config = {"format": 1, "step": step, "settings": {"cfg_drop": 0.1, "data": "data", "hold_out": 0.2}}
         (folder / "config.json").write_text(json.dumps(config))
     (tmp_path / "data").mkdir()
     entries = {str(k): {"image_name": f"{k}.png", "text_prompt": f"prompt {k}"} for k in range(10)}
-    (tmp_path / "data" / "test.json").write_text(json.dumps(entries))
+    for name in ("test", "mine"):
+        (tmp_path / "data" / f"{name}.json").write_text(json.dumps(entries))
+    for k in range(10):
+        Image.new("L", (8, 8), 20 * k).save(tmp_path / "data" / f"{k}.webp", lossless=True)
+    lines = [json.dumps({"file_name": f"{k}.webp", "text": f"gray {k}"}) for k in range(10)]
+    (tmp_path / "data" / "metadata.jsonl").write_text("\n".join(lines))
     drawn = []
 
     def draw(checkpoint, prompts, folder, *, how, **more):
@@ -32,11 +44,13 @@ def world(tmp_path, monkeypatch):
         folder.mkdir(exist_ok=True)
         (folder / "how").write_text(f"{how.guidance} {how.steps}")
 
-    def evaluate(folder, prompts, *, metrics, shared, **more):
+    def evaluate(folder, prompts, *, metrics, shared, drawn=True, **more):
         assert set(json.loads(Path(prompts).read_text()))
+        if not drawn:
+            shared["network"] = 0
+            return {}
+        assert "network" in shared  # got before anything was drawn, and kept
         g, n = map(float, (folder / "how").read_text().split())
-        shared[("clip", (folder / "0.png",))] = shared["network"] = shared[("clip", (Path("real/0.png"),))] = 0
-        assert len(shared) == 3  # the features of earlier settings are gone
         return {name: {"n": 10, "extractor": "x", "preprocessing": "y", "value": KNOWN[name](g, n)} for name in metrics}
 
     monkeypatch.setattr(sweep, "sample_images", draw)
@@ -48,7 +62,7 @@ def run(*arguments):
     return dispatch(COMMANDS, ["sweep", "--run", "runs/a", "--device", "cpu", *arguments])
 
 
-GRID = ["--guidance", "1", "2", "3", "--steps", "5", "10", "--metrics", "clip-t", "clip-fd"]
+GRID = ["--prompts", "data/mine.json", "--guidance", "1", "2", "3", "--steps", "5", "10", "--metrics", "clip-t", "clip-fd"]
 
 
 def test_every_setting_is_drawn_once(world, capsys):
@@ -61,6 +75,56 @@ def test_every_setting_is_drawn_once(world, capsys):
     result = json.loads(Path("runs/a/sweep/sweep.json").read_text())
     assert len(result["rows"]) == 27 and result["readers"]["clip-t"]["extractor"] == "x"
     capsys.readouterr()
+
+
+def test_it_judges_by_what_the_training_left_out(world, capsys):
+    """The captions of every fifth image and these images; what it says to submit is drawn from the test's prompts."""
+    assert run("--guidance", "1", "--steps", "5", "5") == 0
+    assert "--prompts data/test.json" in capsys.readouterr().out and len(world) == 1
+    out, held = Path("runs/a/sweep"), {"00000.png": 0, "00001.png": 5}
+    prompts = json.loads((out / "prompts.json").read_text())
+    assert {name: prompt["text_prompt"] for name, prompt in prompts.items()} == {n: f"gray {k}" for n, k in held.items()}
+    for name, k in held.items():
+        assert load_image(out / "held_out" / name).getpixel((0, 0)) == (20 * k,) * 3
+    asked = json.loads((out / "sweep.json").read_text())["asked"]
+    assert asked["metrics"] == ["clip-t", "clip-fd"] and asked["reference"] == "runs/a/sweep/held_out"
+    assert read_examples("data", hold_out=0.2).held == [e for e in read_examples("data") if e.captions[0] in ("gray 0", "gray 5")]
+
+
+def test_toys_held_out_are_told_by_their_names(world):
+    """Whole monsters are held out, and attributes.json says what their images show."""
+    for file in Path("data").iterdir():
+        file.unlink()
+    Path("data/train").mkdir()
+    Path("data/attributes.json").write_text("{}")
+    info = {}
+    for monster in range(10):
+        for action in ("main", "hit1"):
+            info[f"{monster}_{action}"] = {"original_name": f"red round horns {1 + monster % 3}", "action_description": "",
+                                           "given_description": [f"monster {monster}"], "num_frames": 1}  # fmt: skip
+            Image.new("RGB", (8, 8)).save(f"data/train/{monster}_{action}_3.png")
+    Path("data/train_info.json").write_text(json.dumps(info))
+    assert run("--guidance", "1") == 0
+    toys = json.loads(Path("runs/a/sweep/attributes.json").read_text())
+    assert [(toy["eyes"], toy["action"]) for toy in toys.values()] == [(1, "hit1"), (1, "main"), (3, "hit1"), (3, "main")]
+    assert {(toy["colour"], toy["shape"], toy["feature"]) for toy in toys.values()} == {("red", "round", "horns")}
+    assert json.loads(Path("runs/a/sweep/sweep.json").read_text())["asked"]["metrics"][-1] == "toy attributes"
+
+
+def test_a_run_that_held_nothing_out_needs_prompts(world, capsys):
+    file = Path("runs/a/checkpoints/step-0000020/config.json")
+    file.write_text(file.read_text().replace(', "hold_out": 0.2', ""))
+    assert run() == 2 and "held nothing out to judge by (train.py --hold-out 0.05); give" in capsys.readouterr().err
+    assert not Path("runs/a/sweep").exists() and run(*GRID) == 0
+
+
+def test_what_scoring_needs_is_there_before_anything_is_drawn(world, monkeypatch, capsys):
+    def evaluate(folder, *more, drawn=True, **given):
+        assert not drawn
+        raise InputError("FID needs torchvision")
+
+    monkeypatch.setattr(sweep, "evaluate", evaluate)
+    assert run(*GRID) == 2 and "FID needs torchvision" in capsys.readouterr().err and world == []
 
 
 def test_an_interrupted_sweep_goes_on(world, monkeypatch):
@@ -107,6 +171,7 @@ def test_ranks_are_means_over_the_metrics():
 
 
 @pytest.mark.parametrize("arguments, said", [
+    (["--guidance", "nan"], "--guidance nan: expected 0 or more"), (["--guidance", "inf"], "--guidance inf: expected"),
     (["--checkpoints", "30"], "--checkpoints 30: runs/a has step-0000010, step-0000020"),
     (["--guidance", "-1"], "--guidance -1: expected 0 or more"), (["--steps", "0"], "--steps 0: expected 1 or more"),
     (["--count", "0"], "--count 0: expected 1"), (["--metrics", "beauty"], "--metrics beauty: expected some of fid"),
@@ -127,8 +192,8 @@ def test_labels_need_a_judge(world, capsys):
     """CLIP-T is no metric of lists of labels."""
     file = Path("runs/a/checkpoints/step-0000020/config.json")
     file.write_text(file.read_text().replace('"data": "data"', '"data": "data", "task": "labels"'))
-    assert run() == 2 and "expected --evaluator FOLDER or --reference DIR" in capsys.readouterr().err
-    assert run("--reference", "real", "--guidance", "1") == 0
+    assert run("--prompts", "data/mine.json") == 2 and "expected --evaluator FOLDER or --reference DIR" in capsys.readouterr().err
+    assert run("--prompts", "data/mine.json", "--reference", "real", "--guidance", "1") == 0
     assert json.loads(Path("runs/a/sweep/sweep.json").read_text())["asked"]["metrics"] == ["clip-fd"]
 
 

@@ -1,5 +1,7 @@
 """Distances of sets of features against closed forms, scipy's matrix square root and an independent kernel sum."""
 
+import pickle
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -92,6 +94,9 @@ def test_moments_on_disk_give_the_same_distance(tmp_path, kind):
     (np.zeros(2), np.array([[1.0, 0.5], [0.0, 1.0]]), "test_sigma.npy: not a covariance"),
     (np.array([{"a": 1}]), np.eye(1), "test_mu.npy: not a plain .npy array of numbers"),  # a pickle
     (np.array(["a"]), np.eye(1), "test_mu.npy: not a plain .npy array of numbers"),
+    (np.array([1j]), np.eye(1), "test_mu.npy: not a plain .npy array of numbers .it holds complex128"),
+    (np.array([np.nan]), np.eye(1), "test_mu.npy: some of its numbers are not finite"),
+    (np.zeros(1), np.array([[np.inf]]), "test_sigma.npy: some of its numbers are not finite"),
 ])  # fmt: skip
 def test_bad_moments_are_named(tmp_path, mean, covariance, said):
     save_moments(tmp_path, mean, covariance)
@@ -99,9 +104,33 @@ def test_bad_moments_are_named(tmp_path, mean, covariance, said):
         read_moments(tmp_path)
 
 
+def pickled(file):
+    file.write_bytes(pickle.dumps({"mu": [0.0]}))
+
+
+def archive(file):
+    np.savez(file.with_suffix(".npz"), mu=np.zeros(2), sigma=np.eye(2))
+    file.with_suffix(".npz").rename(file)
+
+
+def cut_archive(file):
+    archive(file)
+    file.write_bytes(file.read_bytes()[:30])
+
+
+@pytest.mark.parametrize("spoil", [pickled, archive, cut_archive, lambda f: f.write_bytes(b""), lambda f: f.write_text("0")])
+def test_other_files_than_arrays_are_refused(tmp_path, spoil):
+    save_moments(tmp_path, np.zeros(2), np.eye(2))
+    spoil(tmp_path / MOMENTS[0])
+    with pytest.raises(InputError, match="test_mu.npy: not a plain .npy array of numbers"):
+        read_moments(tmp_path)
+    with pytest.raises(InputError, match="test_mu.npy: no such file; expected a folder"):
+        read_moments(tmp_path / MOMENTS[1])  # a file, as pytorch-fid's own .npz would be
+
+
 def test_missing_moments_are_named(tmp_path):
     np.save(tmp_path / MOMENTS[0], np.zeros(2))
-    with pytest.raises(InputError, match="test_sigma.npy: no such file; expected test_mu.npy and test_sigma.npy"):
+    with pytest.raises(InputError, match="test_sigma.npy: no such file; expected a folder with test_mu.npy and test_sigma.npy"):
         read_moments(tmp_path)
 
 

@@ -44,11 +44,11 @@ class Format:
 
 
 class Examples(list):
-    """A list of Example; problems tells, a line each, what skip_bad left out; format names the layout."""
+    """A list of Example; problems tells, a line each, what skip_bad left out; format the layout; held is a split apart."""
 
     def __init__(self, examples, problems=(), format: str = ""):
         super().__init__(examples)
-        self.problems, self.format = tuple(problems), format
+        self.problems, self.format, self.held = tuple(problems), format, []
 
 
 def read_examples(folder: str | Path, split: str = "train", skip_bad: bool = False, formats=None) -> Examples:

@@ -149,13 +149,8 @@ def to_bytes(image: Image.Image) -> Tensor:
 
 
 def from_bytes(pixels: Tensor) -> Tensor:
-    """uint8 pixels as float32 in [-1, 1]."""
+    """uint8 pixels as float32 in [-1, 1]; to_pil gives exactly the same image back."""
     return pixels.float() / 127.5 - 1
-
-
-def to_tensor(image: Image.Image) -> Tensor:
-    """An RGB image as float32 (3, h, w) in [-1, 1]; to_pil gives exactly the same image back."""
-    return from_bytes(to_bytes(image))
 
 
 def to_pil(image: Tensor) -> Image.Image:

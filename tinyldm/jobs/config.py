@@ -54,6 +54,7 @@ class TrainSettings:
     crop: float = 1.0  # least share of the area
     jitter: float = 0.0
     copies: int = 0
+    hold_out: float = 0.0  # share of the images kept out of the training, for python -m tinyldm sweep
     sample_every: int = 500
     save_every: int = 500
     preview_guidance: float = 3.0

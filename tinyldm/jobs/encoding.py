@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
     """Encode what the options name, and tell how much it is and where."""
     given = {name: value for name, value in vars(options).items() if name != "command"}
     device = pick_device(given.get("device", "auto"))
-    _, examples = read_data(given.get("data"), given.get("skip_bad", False), given.pop("task", None))
+    _, examples = read_data(given, given.pop("task", None))
     settings = defaults_for(given, native_size(examples), examples.task)
     config = settings.to_dict() | {"condition": condition_facts(settings, examples)}
     cache = open_cache(settings, examples, *load_frozen(config, device), device)
@@ -43,11 +43,11 @@ def run(options: argparse.Namespace) -> None:
     print(f"{len(cache)} images of {cache.views} views, latents {channels}x{height}x{width}, in {cache.folder}{left_out}")
 
 
-def read_data(data: str | None, skip_bad: bool, task: str | None = None) -> tuple[Path, Examples]:
-    """A data folder and its examples, of any task or the one given; no data is the toy set, drawn first if need be."""
+def read_data(settings: dict, task: str | None = None) -> tuple[Path, Examples]:
+    """The folder and the examples that settings (data, skip_bad, hold_out) name; no data is the toy set, drawn if need be."""
     with naming(TOY_FOLDER):
-        folder = ensure_toy(TOY_FOLDER) if data is None else Path(data)
-    return folder, read_examples(folder, skip_bad=skip_bad, task=task)
+        folder = ensure_toy(TOY_FOLDER) if settings.get("data") is None else Path(settings["data"])
+    return folder, read_examples(folder, "train", settings.get("skip_bad", False), task, settings.get("hold_out", 0.0))
 
 
 def native_size(examples: list[Example]) -> tuple[int, int]:

@@ -6,11 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
 
-import torch
-from torch import Tensor
-
 from tinyldm.data.formats import Prompt, read_json
-from tinyldm.data.transforms import load_image, to_tensor
+from tinyldm.data.transforms import load_image
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 from tinyldm.jobs.outputs import RECORD
@@ -18,7 +15,7 @@ from tinyldm.scores.comparison import CLIP, Comparison
 from tinyldm.scores.distances import MOMENTS
 from tinyldm.scores.files import check_prompted, check_sizes, image_files
 from tinyldm.scores.written import table, write_scores
-from tinyldm.tasks.evaluator import Evaluator, judged, style_scores
+from tinyldm.tasks.evaluator import Evaluator, judged, read_pixels, style_scores
 from tinyldm.tasks.landscape import parts
 from tinyldm.tasks.table import read_prompts
 from tinyldm.toy import attributes
@@ -59,11 +56,13 @@ class Metric:
     """A way to score: what it needs, in words; whether a job has that; the scores; which value is the best.
 
     score returns n, extractor, preprocessing, the headline number as "value", and rows (name -> column -> number).
+    load: gets what the images are scored with, before any of them is read
     """
 
     needs: str
     applies: Callable[[Job], object]
     score: Callable[[Job], dict]
+    load: Callable[[Job], object] = lambda job: None
     best: str = "highest"
 
 
@@ -71,13 +70,12 @@ def evaluate(images: str | Path, prompts: str | Path | None = None, vae: str | N
              device: str = "auto", *, reference: str | Path | None = None, moments: str | Path | None = None,
              metrics: list[str] | None = None, clip: str | None = None, inception: str | None = None,
              pytorch_fid: str | None = None, evaluator: str | Path | None = None, batch_size: int = 64,
-             shared: dict | None = None) -> dict:
-    """The scores of a folder of images, metric -> values, by the metrics named, or by every one that applies."""
+             shared: dict | None = None, drawn: bool = True) -> dict:
+    """The scores of a folder of images, metric -> values, by the metrics named, or by every one that applies.
+
+    Not drawn: no scores yet, but an InputError now for all that could be missing once the images are there.
+    """
     images, reference = Path(images), Path(reference) if reference is not None else None
-    if size is not None and (vae is None or prompts is not None):
-        raise InputError(f"--size {size}: belongs to --vae without --prompts, the test of an autoencoder")
-    if evaluator is not None and prompts is None:
-        raise InputError(f"--evaluator {evaluator}: needs --prompts FILE, which says what the images were to show")
     for name, value in {"size": size, "batch-size": batch_size}.items():
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: expected 1 or more")
@@ -85,27 +83,36 @@ def evaluate(images: str | Path, prompts: str | Path | None = None, vae: str | N
     wanted = read_prompts(prompts) if prompts is not None else []
     record = read_json(images / RECORD, dict) if (images / RECORD).is_file() else {}  # sample.py's
     if wanted:
-        check_prompted(images, wanted, record)
+        if drawn:
+            check_prompted(images, wanted, record)
         files = tuple(images / prompt.name for prompt in wanted)
-    if moments is None and reference is not None and any((reference / name).exists() for name in MOMENTS):
-        moments = reference
-    if reference is not None and not references and moments != reference:
+    if not files and (reference or not vae):
+        raise InputError(f"{images}: no images there, expected some to score")
+    beside = moments is None and reference is not None and any((reference / name).exists() for name in MOMENTS)
+    if reference is not None and not references and not beside:
         raise InputError(f"{reference}: no images there, nor {' and '.join(MOMENTS)}")
-    prompts = Path(prompts) if prompts is not None else None
-    job = Job(files, tuple(prompt.text for prompt in wanted), reference, references, Path(moments) if moments else None,
+    job = Job(files, tuple(prompt.text for prompt in wanted), reference, references,
+              reference if beside else Path(moments) if moments else None,
               clip or CLIP, {"torchvision": inception, "pytorch-fid": pytorch_fid}, batch_size, pick_device(device),
-              {} if shared is None else shared, images, Path(prompts) if prompts is not None else None, tuple(wanted),
+              {} if shared is None else shared, {}, images, Path(prompts) if prompts is not None else None, tuple(wanted),
               record.get("vae") if vae is None and prompts is not None else vae, size,
               Evaluator.load(evaluator, pick_device(device)) if evaluator is not None else None)
     job = replace(job, clip="tiny") if clip is None and job.of_toys else job
-    chosen = choose(job, metrics)
-    if chosen != ["reconstruction"]:  # which says itself what it can't read
+    given = {"size": (size, "reconstruction"), "evaluator": (evaluator, "evaluator"), "moments": (moments, "fid"),
+             "inception": (inception, "fid"), "pytorch-fid": (pytorch_fid, "pytorch-fid")}  # fmt: skip
+    chosen = choose(job, metrics, given)
+    if drawn and chosen != ["reconstruction"]:  # which says itself what it can't read
         check_sizes(files)
-    return {name: METRICS[name].score(job) for name in chosen}
+    for name in chosen:
+        METRICS[name].load(job)
+    return {name: METRICS[name].score(job) for name in chosen if drawn}
 
 
-def choose(job: Job, asked: list[str] | None) -> list[str]:
-    """The metrics asked for, which must apply, or else all that do; Inception, which knows photos, scores no toys."""
+def choose(job: Job, asked: list[str] | None, given: dict[str, tuple]) -> list[str]:
+    """The metrics asked for, which must apply, or else all that do; Inception, which knows photos, scores no toys.
+
+    given: option -> (its value, the metric that alone looks at it); one that would be ignored is refused
+    """
     for name in asked or ():
         if name not in METRICS:
             raise InputError(f"--metrics {name}: expected some of {', '.join(METRICS)}")
@@ -114,6 +121,9 @@ def choose(job: Job, asked: list[str] | None) -> list[str]:
     applying = [name for name, metric in METRICS.items() if metric.applies(job)]
     texts = not (job.evaluator or job.with_references())  # others than captions are nothing to CLIP
     chosen = asked or [name for name in applying if not (job.of_toys and "fid" in name) and (texts or name != "clip-t")]
+    for option, (value, metric) in given.items():
+        if value is not None and metric not in chosen:
+            raise InputError(f"--{option} {value}: belongs to {metric} alone, which needs {METRICS[metric].needs}")
     if not chosen:
         raise InputError("nothing to score by: " + "; ".join(f"{name} needs {m.needs}" for name, m in METRICS.items()))
     if not asked or "clip-i" in asked:
@@ -121,30 +131,22 @@ def choose(job: Job, asked: list[str] | None) -> list[str]:
     return chosen
 
 
-def read_images(files: tuple[Path, ...]) -> Tensor:
-    """The images of files of one size, (n, 3, h, w) in [-1, 1]."""
-    return torch.stack([to_tensor(load_image(file)) for file in files])
-
-
-def toy_truth(job: Job) -> dict[str, list[int]]:
-    """What the prompts ask for, from attributes.json beside their file: attribute -> n indices into its values."""
+def load_toys(job: Job):
+    """What attributes.json says the monsters were to be, attribute -> n indices into its values; and their classifier."""
     file = job.prompts_file.with_name("attributes.json")
     known = read_json(file, dict)
-    unknown = [prompt.name for prompt in job.prompts if Path(prompt.name).stem not in known]
-    if unknown:
-        raise InputError(f"{file}: says nothing of {unknown[0]}; expected every key of {job.prompts_file.name}")
-    rows = [known[Path(prompt.name).stem] for prompt in job.prompts]
     try:
-        return {name: [values.index(row[name]) for row in rows] for name, values in attributes.ATTRIBUTES.items()}
+        rows = [known[Path(prompt.name).stem] for prompt in job.prompts]
+        truth = {name: [values.index(row[name]) for row in rows] for name, values in attributes.ATTRIBUTES.items()}
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file}: not the attributes of toy monsters ({error})") from None
+        raise InputError(f"{file}: doesn't say what each toy of {job.prompts_file.name} is to be ({error!r})") from None
+    return truth, job.once("attributes", lambda: attributes.load_classifier(job.device))
 
 
 def attribute_scores(job: Job) -> dict:
     """The share of the images whose attributes are read as asked for; beside it, what the reader can do at its best."""
-    truth = toy_truth(job)
-    images = read_images(job.files)
-    net = job.once("attributes", lambda: attributes.load_classifier(job.device))
+    truth, net = load_toys(job)
+    images = attributes.from_bytes(read_pixels(job.files, load_image(job.files[0]).size[::-1]))
     found = attributes.accuracy(net.read(images), truth)
     return {"n": len(images), "extractor": f"AttributeNet {attributes.version()}",
             "preprocessing": f"{attributes.SIZE}x{attributes.SIZE} (tensor, bilinear, antialiased)",
@@ -180,17 +182,18 @@ def reconstruction_scores(job: Job) -> dict:
 
 METRICS = {  # where a way to score is added
     "fid": Metric("--reference FOLDER of images, or --moments", lambda job: job.references or job.moments,
-                  lambda job: job.frechet_distance("torchvision"), best="lowest"),
-    "pytorch-fid": Metric("--reference FOLDER of images", lambda job: job.references,
-                          lambda job: job.frechet_distance("pytorch-fid"), best="lowest"),
+                  lambda job: job.frechet_distance("torchvision"), lambda job: job.real("torchvision"), "lowest"),
+    "pytorch-fid": Metric(
+        "--reference FOLDER of images", lambda job: job.references,
+        lambda job: job.frechet_distance("pytorch-fid"), lambda job: job.real("pytorch-fid"), "lowest"),
     "clip-i": Metric("--reference FOLDER with an image of each name", lambda job: job.files and not job.unpaired,
-                     Job.clip_i),
-    "clip-t": Metric("--prompts FILE", lambda job: job.prompts, Job.clip_t),
+                     Job.clip_i, Job.clip_scorer),
+    "clip-t": Metric("--prompts FILE", lambda job: job.prompts, Job.clip_t, Job.clip_scorer),
     "clip-fd": Metric("--reference FOLDER of images", lambda job: job.references,
-                      lambda job: job.frechet_distance("clip"), best="lowest"),
-    "cmmd": Metric("--reference FOLDER of images", lambda job: job.references, Job.cmmd, best="lowest"),
+                      lambda job: job.frechet_distance("clip"), lambda job: job.real("clip"), "lowest"),
+    "cmmd": Metric("--reference FOLDER of images", lambda job: job.references, Job.cmmd, Job.clip_scorer, "lowest"),
     "toy attributes": Metric("--prompts of the toy set (with attributes.json beside them)",
-                             lambda job: job.of_toys, attribute_scores),
+                             lambda job: job.of_toys, attribute_scores, load_toys),
     "evaluator": Metric("--evaluator FOLDER (of python -m tinyldm evaluator train) and --prompts FILE",
                         lambda job: job.evaluator and job.prompts,
                         lambda job: judged(job.evaluator, job.files, [prompt.text for prompt in job.prompts])),

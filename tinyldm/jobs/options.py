@@ -66,6 +66,7 @@ GROUPS: dict[str, dict[str, tuple]] = {
         "crop": (float, "least share of the area that a copy shows"),
         "jitter": (float, "how far brightness, contrast and saturation of a copy may change"),
         "skip-bad": (bool, "count and leave out broken or missing images instead of stopping"),
+        "hold-out": (float, "share of the images, whole monsters or scenes, kept out for tinyldm sweep to judge by"),
         "workers": (int, "threads that read images while the latent cache is built"),
     },
     "model": {

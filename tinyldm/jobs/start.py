@@ -42,9 +42,8 @@ def start(given: dict, report=None) -> None:
     saved = _check_run(run, resume, overwrite)
     with workers(pick_device(given.get("device", "auto"))) as w:
         settings = TrainSettings.from_dict(saved["settings"]).resumed(given) if saved else None
-        data, skip_bad = (settings.data, settings.skip_bad) if saved else (given.get("data"), given.get("skip_bad", False))
         with w.main_first():
-            folder, examples = read_data(data, skip_bad, settings.task if saved else given.pop("task", None))
+            folder, examples = read_data(settings.to_dict(), settings.task) if saved else read_data(given, given.pop("task", None))
         if settings is None:
             settings = defaults_for(given, native_size(examples), examples.task)
         if epochs is not None:
@@ -55,7 +54,7 @@ def start(given: dict, report=None) -> None:
             raise InputError(f"--perceptual-from {settings.perceptual_from}: expected less than {settings.max_steps}, all steps")
         trainer = _prepare(settings, examples, folder, w, saved)
         if w.is_main and run is None:
-            run = _free_folder(Path("runs"), "toy" if data is None else folder.resolve().name)
+            run = _free_folder(Path("runs"), "toy" if settings.data is None else folder.resolve().name)
         trainer.run, trainer.report = run, report
         with _claimed(run, resume, overwrite) if w.is_main else nullcontext():
             if saved:

@@ -1,7 +1,7 @@
 """python -m tinyldm sweep: which checkpoint, which guidance, how many steps, which solver? Draws and scores a grid.
 
 RUN/sweep/
-    prompts.json                  the prompts drawn for every setting
+    prompts.json held_out/        the prompts drawn for every setting, and their real images if the training left them out
     step-0001000_g3_s25_dpm++/    the pictures of one setting
     sweep.json sweep.html         what was asked, the scores of each setting, and their curves
 """
@@ -10,31 +10,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shlex
-import shutil
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 from tqdm import tqdm
 
 from tinyldm.data.cache import replacing
-from tinyldm.data.formats import Prompt, read_json
+from tinyldm.data.formats import read_json
 from tinyldm.errors import InputError
 from tinyldm.jobs.checkpoint import checkpoints, latest_run, read_config
-from tinyldm.jobs.encoding import TOY_FOLDER
+from tinyldm.jobs.encoding import TOY_FOLDER, read_data
 from tinyldm.jobs.evaluation import METRICS, evaluate
 from tinyldm.jobs.sampling import SOLVERS, Drawing, make_solver, sample_images
 from tinyldm.pages.curves import Line, chart
 from tinyldm.pages.html import commands, folded, page, table
-from tinyldm.tasks.table import read_prompts
+from tinyldm.tasks.held_out import IMAGES, PROMPTS, Split
 
-RESULT, PAGE, PROMPTS = "sweep.json", "sweep.html", "prompts.json"
+RESULT, PAGE = "sweep.json", "sweep.html"
 FACTS = ("n", "extractor", "preprocessing", "reference", "reference n")
 PROMPT_NAMES = ("test.json", "generate.csv", "label_to_img.json")
 AXES = ("checkpoint", "guidance", "steps", "solver")
 EXAMPLES = """examples:
-  python -m tinyldm sweep --guidance 1 2 3 5 --steps 10 25 50 --count 64
-  python -m tinyldm sweep --run runs/monsters-1 --checkpoints all --reference monsters/train --metrics fid clip-t
+  python -m tinyldm sweep --guidance 1 2 3 5 --steps 10 25 50 --count 64      of a run with train.py --hold-out 0.05
+  python -m tinyldm sweep --run runs/monsters-1 --checkpoints all --metrics fid clip-t
+  python -m tinyldm sweep --run runs/monsters-1 --prompts mine.json --reference photos     held out by yourself
 """
 
 
@@ -114,56 +116,51 @@ def prompts_of(settings: dict) -> Path | None:
     return next((data / name for name in PROMPT_NAMES if (data / name).is_file()), None)
 
 
-def prepare(out: Path, source: Path, prompts: list[Prompt]) -> None:
-    """Write the prompts to the sweep's folder, and what explains those of toys."""
-    out.mkdir(parents=True, exist_ok=True)
-    entries = {prompt.name: {"image_name": prompt.name, "text_prompt": prompt.text} for prompt in prompts}
-    (out / PROMPTS).write_text(json.dumps(entries, indent=1, ensure_ascii=False), encoding="utf-8")
-    if source.with_name("attributes.json").is_file():
-        shutil.copyfile(source.with_name("attributes.json"), out / "attributes.json")
-
-
-def sweep(run: Path, out: Path, source: Path, grid: list[tuple], metrics: list[str], *, count: int | None, seed: int,
+def sweep(run: Path, out: Path, split: Split, grid: list[tuple], metrics: list[str], *, submission: str, seed: int,
           batch_size: int, device: str, overwrite: bool, **judges) -> dict:
     """Draw and score every (checkpoint folder, guidance, steps, solver) of grid that has no score yet.
 
-    judges: reference, evaluator and clip, as evaluate takes them
+    submission: the file of prompts to submit; judges: reference, evaluator and clip, as evaluate takes them
+    What scoring needs is loaded, and the references are read, before anything is drawn.
     """
     there = read_json(out / RESULT, dict) if (out / RESULT).is_file() and not overwrite else {}
-    prompts = read_prompts(source)
-    prompts = prompts[:: max(1, len(prompts) // count)][:count] if count else prompts
-    asked = {"prompts": {prompt.name: prompt.text for prompt in prompts}, "metrics": metrics, "seed": seed,
+    asked = {"prompts": {prompt.name: prompt.text for prompt in split.prompts}, "metrics": metrics, "seed": seed,
              **{name: str(value) if value else None for name, value in judges.items()}}  # fmt: skip
     for key in asked if there else ():
         if there.get("asked", {}).get(key) != asked[key]:
             raise InputError(f"{out / RESULT}: a sweep with other {key}; give another --out, or --overwrite")
-    prepare(out, source, prompts)
-    rows, shared = there.get("rows", []), {}
-    for checkpoint, guidance, steps, solver in tqdm(grid, "settings", unit="setting"):
+    rows, made = there.get("rows", []), {checkpoint: version(checkpoint) for checkpoint, *_ in grid}
+    scored = {(*(row[axis] for axis in AXES), row["made"]) for row in rows}
+    todo = [setting for setting in grid if (setting[0].name, *setting[1:], made[setting[0]]) not in scored]
+    if todo:
+        split.write(out)
+        judge = partial(evaluate, prompts=out / PROMPTS, device=device, metrics=metrics, batch_size=batch_size,
+                        shared={}, **judges)
+        judge(out, drawn=False)
+    for checkpoint, guidance, steps, solver in tqdm(todo, "settings", unit="setting"):
         setting = dict(zip(AXES, (checkpoint.name, guidance, steps, solver)))
-        made = hashlib.sha256((checkpoint / "config.json").read_bytes()).hexdigest()[:16]
         same = [row for row in rows if all(row[axis] == setting[axis] for axis in AXES)]
-        if same and same[0]["made"] == made:
-            continue
         folder = out / f"{checkpoint.name}_g{guidance:g}_s{steps}_{solver}"
         how = Drawing(steps=steps, solver=make_solver(solver), guidance=guidance)
-        sample_images(checkpoint, prompts, folder, how=how, seed=seed, batch_size=batch_size, device=device,
+        sample_images(checkpoint, split.prompts, folder, how=how, seed=seed, batch_size=batch_size, device=device,
                       overwrite=overwrite or bool(same))
-        scores = evaluate(folder, out / PROMPTS, device=device, metrics=metrics, batch_size=batch_size,
-                          shared=shared, **judges)
-        for key in [k for k in shared if isinstance(k[1], tuple) and k[1][0].parent == folder]:
-            del shared[key]  # the features of these pictures; networks and references stay
+        scores = judge(folder)
         rows = [row for row in rows if row not in same]
-        rows.append({**setting, "step": read_config(checkpoint)["step"], "made": made,
+        rows.append({**setting, "step": read_config(checkpoint)["step"], "made": made[checkpoint],
                      "scores": {name: score["value"] for name, score in scores.items()}})
         readers = {name: {k: v for k, v in score.items() if k in FACTS} for name, score in scores.items()}
-        line = advice(run, ranked(rows, metrics)[0], str(source))
+        line = advice(run, ranked(rows, metrics)[0], submission)
         result = {"asked": asked, "advice": line, "rows": rows, "readers": readers}
         with replacing(out / RESULT) as temporary:
             temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
     with replacing(out / PAGE) as temporary:
         temporary.write_text(page(f"Sweep of {run.resolve().name}", summary(out / RESULT)), encoding="utf-8")
     return read_json(out / RESULT, dict)
+
+
+def version(checkpoint: Path) -> str:
+    """A hash of a checkpoint's config.json: of the settings and the progress of its training."""
+    return hashlib.sha256((checkpoint / "config.json").read_bytes()).hexdigest()[:16]
 
 
 def add_arguments(parser):
@@ -176,12 +173,14 @@ def add_arguments(parser):
     grid.add_argument("--steps", nargs="+", type=int, default=[25], metavar="N", help="calls of the network")
     grid.add_argument("--solver", nargs="+", choices=SOLVERS, default=["dpm++"], help="one or more")
     judged = parser.add_argument_group("how it is judged")
-    judged.add_argument("--prompts", metavar="FILE", help="of the validation split (default: the test prompts)")
-    judged.add_argument("--count", type=int, metavar="N", help="so many prompts, spread over the file (default: all)")
-    judged.add_argument("--reference", metavar="DIR", help="real images, or test_mu.npy and test_sigma.npy")
+    judged.add_argument("--prompts", metavar="FILE", help="to judge by, other than those of the test (default: "
+                        "the captions that the run held out, with their images, if it was trained with --hold-out)")
+    judged.add_argument("--count", type=int, metavar="N", help="so many prompts, spread over them (default: all)")
+    judged.add_argument("--reference", metavar="DIR", help="real images, or test_mu.npy and test_sigma.npy "
+                        "(default: the images held out)")
     judged.add_argument("--evaluator", metavar="FOLDER", help="reads labels or maps off the images, as in evaluate")
     judged.add_argument("--metrics", nargs="+", metavar="NAME", help="of evaluate (default: clip-t for captions, "
-                        "clip-fd with --reference, evaluator with --evaluator, toy attributes for toys)")
+                        "clip-fd with images held out or --reference, evaluator with --evaluator, toy attributes for toys)")
     judged.add_argument("--clip", metavar="NAME", help="as in evaluate")
     machine = parser.add_argument_group("machine and output")
     machine.add_argument("--out", metavar="FOLDER", help="default: RUN/sweep, where report.html finds it")
@@ -203,26 +202,31 @@ def run(options):
     for name, least in {"guidance": 0, "steps": 1, "count": 1, "seed": 0, "batch_size": 1}.items():
         values = getattr(options, name)
         for value in values if isinstance(values, list) else [values]:
-            if value is not None and value < least:
+            if value is not None and not least <= value < math.inf:
                 raise InputError(f"--{name.replace('_', '-')} {value:g}: expected {least} or more")
     settings = read_config(known[names[-1]])["settings"]
     if not settings["cfg_drop"] and options.guidance != [1.0]:
         raise InputError("--guidance: the run was trained with --cfg-drop 0 and knows no null condition; expected 1")
-    source = Path(options.prompts) if options.prompts else prompts_of(settings)
-    if source is None:
-        raise InputError(f"{folder}: its data has none of {', '.join(PROMPT_NAMES)}; give --prompts FILE")
-    fit = {"clip-t": settings.get("task", "text") == "text", "clip-fd": options.reference,
-           "evaluator": options.evaluator, "toy attributes": source.with_name("attributes.json").is_file()}
+    if options.prompts:
+        split = Split.of_file(Path(options.prompts), options.count)
+    elif settings.get("hold_out"):
+        split = Split.of_held(*read_data(settings)[::-1], options.count)
+    else:
+        raise InputError(f"{folder}: its training held nothing out to judge by (train.py --hold-out 0.05); give --prompts "
+                         "FILE, of other prompts than the test's")
+    out = Path(options.out) if options.out else folder / "sweep"
+    reference = options.reference or (out / IMAGES if split.images else None)
+    fit = {"clip-t": settings.get("task", "text") == "text", "clip-fd": reference, "evaluator": options.evaluator,
+           "toy attributes": split.toys}
     metrics = options.metrics or [name for name, fits in fit.items() if fits]
     if not metrics:
         raise InputError("nothing to score by: expected --evaluator FOLDER or --reference DIR")
-    out = Path(options.out) if options.out else folder / "sweep"
     if set(metrics) - METRICS.keys():
         raise InputError(f"--metrics {' '.join(metrics)}: expected some of {', '.join(METRICS)}")
-    grid = list(product((known[name] for name in names), options.guidance, options.steps, options.solver))
-    result = sweep(folder, out, source, grid, metrics, count=options.count, seed=options.seed, device=options.device,
-                   batch_size=options.batch_size, overwrite=options.overwrite, reference=options.reference,
-                   evaluator=options.evaluator, clip=options.clip)
+    grid = list(dict.fromkeys(product((known[n] for n in names), options.guidance, options.steps, options.solver)))
+    result = sweep(folder, out, split, grid, metrics, submission=str(prompts_of(settings) or options.prompts or "FILE"),
+                   seed=options.seed, device=options.device, batch_size=options.batch_size, overwrite=options.overwrite,
+                   reference=reference, evaluator=options.evaluator, clip=options.clip)
     cells, head = shown(ranked(result["rows"], metrics), metrics)
     wide = [max(len(str(row[k])) for row in [head, *cells]) for k in range(len(head))]
     for row in [head, *cells]:

@@ -9,9 +9,10 @@ from typing import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from tinyldm.errors import InputError
-from tinyldm.scores.distances import cmmd, frechet, read_moments, statistics
+from tinyldm.scores.distances import Statistics, cmmd, frechet, read_moments, statistics
 from tinyldm.scores.features import Extractor, clip_extractor
 from tinyldm.scores.files import missing_names, some
 from tinyldm.scores.inception import load_inception
@@ -25,7 +26,8 @@ class Comparison:
 
     files: the images to score; texts: what each was to show; references: the files of the folder `reference`
     moments: the folder with test_mu.npy and test_sigma.npy; weights: files for the kinds of Inception
-    shared: networks and features; comparisons with the same networks and references may share them
+    shared: networks and what they read off the references; comparisons with the same of both may share them
+    own: what they read off the images to score
     """
 
     files: tuple[Path, ...] = ()
@@ -38,6 +40,7 @@ class Comparison:
     batch_size: int = 64
     device: torch.device = torch.device("cpu")
     shared: dict = field(default_factory=dict)
+    own: dict = field(default_factory=dict)
 
     @property
     def unpaired(self) -> list[str]:
@@ -51,11 +54,12 @@ class Comparison:
             raise InputError(f"{self.reference}: {len(missing)} of {len(self.files)} images have no reference of their "
                              f"name: {some(missing)}; complete it, or leave clip-i out with --metrics")
 
-    def once(self, key, make: Callable):
-        """make(), or what it returned before for the same key."""
-        if key not in self.shared:
-            self.shared[key] = make()
-        return self.shared[key]
+    def once(self, key, make: Callable, kept: dict | None = None):
+        """make(), or what it returned before for the same key; kept: where, if not in shared."""
+        kept = self.shared if kept is None else kept
+        if key not in kept:
+            kept[key] = make()
+        return kept[key]
 
     def clip_scorer(self):
         """The CLIP with both towers."""
@@ -71,24 +75,33 @@ class Comparison:
 
     def features(self, kind: str, files: tuple[Path, ...]) -> Tensor:
         """The features (n, d) of image files."""
-        extractor = self.extractor(kind)
-        return self.once((kind, files), lambda: extractor.features(files, self.batch_size))
+        extractor, kept = self.extractor(kind), self.shared if files == self.references else self.own
+        return self.once((kind, files), lambda: extractor.features(files, self.batch_size), kept)
 
     def score(self, kind: str, value: float, **facts) -> dict:
         """A value with what made it."""
         by = self.extractor(kind)
         return {"n": len(self.files), "extractor": by.name, "preprocessing": by.preprocessing, **facts, "value": value}
 
-    def frechet_distance(self, kind: str) -> dict:
-        """From the references; or, for the assignments' FID, from the moments where they are given."""
+    def real(self, kind: str) -> Statistics:
+        """Of the references, or for the assignments' FID the moments given; InputError: too few images, other moments."""
         given = kind == "torchvision" and self.moments is not None
-        real = read_moments(self.moments) if given else self.once(
-            ("statistics", kind), lambda: statistics(self.features(kind, self.references)))
-        features = self.features(kind, self.files)
-        if real.mean.shape != features.shape[1:]:
-            raise InputError(f"{self.moments}: moments of {len(real.mean)} features, expected {features.shape[1]}")
-        facts = {"reference": str(self.moments)} if given else {"reference": str(self.reference), "reference n": real.n}
-        return self.score(kind, frechet(statistics(features), real), **facts)
+        counts = [len(self.files)] if given else [len(self.files), len(self.references)]
+        if min(counts) < 2:
+            raise InputError(f"a Frechet distance of {' and '.join(map(str, counts))} images: expected 2 or more, which "
+                             "have a covariance; leave it out with --metrics")
+        if not given:
+            return self.once(("statistics", kind), lambda: statistics(self.features(kind, self.references)))
+        real = self.once("moments", lambda: read_moments(self.moments))
+        if len(real.mean) != self.extractor(kind).width:
+            raise InputError(f"{self.moments}: moments of {len(real.mean)} features, expected {self.extractor(kind).width}")
+        return real
+
+    def frechet_distance(self, kind: str) -> dict:
+        """Of the images from what is real."""
+        real = self.real(kind)
+        given = {"reference": str(self.reference), "reference n": real.n} if real.n else {"reference": str(self.moments)}
+        return self.score(kind, frechet(statistics(self.features(kind, self.files)), real), **given)
 
     def cmmd(self) -> dict:
         """CMMD from the references."""
@@ -104,7 +117,8 @@ class Comparison:
     def clip_t(self) -> dict:
         """The mean cosine of each image and its text, not multiplied by 100."""
         encode, b = self.clip_scorer().texts, self.batch_size
-        texts = [encode(list(self.texts[k : k + b])).cpu() for k in range(0, len(self.texts), b)]
+        starts = tqdm(range(0, len(self.texts), b), "CLIP texts", unit="batch", delay=2)
+        texts = [encode(list(self.texts[k : k + b])).cpu() for k in starts]
         return self.score("clip", self._cosine(torch.cat(texts)))
 
     def _cosine(self, others: Tensor) -> float:

@@ -60,11 +60,17 @@ def read_moments(folder: Path) -> Statistics:
 
 def _read_array(file: Path) -> Tensor:
     try:
-        return torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float64))
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file; expected {' and '.join(MOMENTS)} together") from None
+        with open(file, "rb") as stream:  # np.load would also open archives and, asked to, pickles
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"it holds {array.dtype}")
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{file}: no such file; expected a folder with {' and '.join(MOMENTS)}") from None
     except (ValueError, EOFError, TypeError) as error:
         raise InputError(f"{file}: not a plain .npy array of numbers ({str(error).splitlines()[0]})") from None
+    if not np.isfinite(array).all():
+        raise InputError(f"{file}: some of its numbers are not finite")
+    return torch.from_numpy(array.astype(np.float64))
 
 
 def cmmd(x: Tensor, y: Tensor, sigma: float = 10.0, scale: float = 1000.0, chunk: int = 2048) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Callable, Sequence
 
@@ -35,10 +36,17 @@ class Extractor:
         """Features (n, d) of image files, float32 on the CPU; transparency lies on white."""
         parts, starts = [], range(0, len(files), batch_size)
         with ThreadPoolExecutor(4) as pool:
-            for start in tqdm(starts, f"{self.name.split()[0]} features", unit="batch", disable=len(starts) < 4):
+            for start in tqdm(starts, f"{self.name.split()[0]} features", unit="batch", delay=2):
                 batch = pool.map(lambda file: self.prepare(load_image(file)), files[start : start + batch_size])
                 parts.append(self.embed(torch.stack(list(batch))).float().cpu())
         return torch.cat(parts)
+
+
+    @cached_property
+    @torch.inference_mode()
+    def width(self) -> int:
+        """How many features an image has."""
+        return self.embed(self.prepare(Image.new("RGB", (64, 64)))[None]).shape[1]
 
 
 def fingerprint(network: nn.Module) -> str:

@@ -44,18 +44,20 @@ def read_headers(files) -> list[tuple[tuple[int, int], str, str]]:
 
 def check_sizes(files) -> None:
     """InputError unless all image files are of one size."""
-    headers = read_headers(files)
-    for file, ((w, h), *_) in zip(files, headers):
-        width, height = headers[0][0]
-        if (w, h) != (width, height):
-            raise InputError(f"{file}: is {w}x{h}, expected {width}x{height} as {files[0].name}")
+    sizes = ["x".join(map(str, size)) for size, *_ in read_headers(files)]
+    for file, size in zip(files, sizes):
+        if size != sizes[0]:
+            raise InputError(f"{file}: is {size}, expected {sizes[0]} as {files[0].name}")
 
 
 def check_prompted(folder: Path, prompts: list[Prompt], record: dict):
-    """Every prompt must have its image, drawn from its text as far as that is known."""
+    """Every prompt must have its image, every image its prompt, from which it was drawn as far as that is known."""
     missing = [prompt.name for prompt in prompts if not (folder / prompt.name).is_file()]
     if missing:
         raise InputError(f"{folder}: {len(missing)} of {len(prompts)} images are missing: {some(missing)}")
+    more = sorted({file.name for file in image_files(folder)} - {prompt.name for prompt in prompts})
+    if more:
+        raise InputError(f"{folder}: {len(more)} images that no prompt asks for: {some(more)}; move them elsewhere")
     for prompt in prompts:
         drawn = record.get("images", {}).get(prompt.name, prompt.text)
         if drawn != prompt.text:

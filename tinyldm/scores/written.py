@@ -28,7 +28,7 @@ def table(scores: dict) -> str:
 
 
 def write_scores(out: Path, scores: dict, **about):
-    """Write scores as JSON with the versions of what made them; about: what they are scores of."""
+    """Write scores as JSON, null for what is not finite, with the versions of what made them; about: what is scored."""
     versions = {"tinyldm": tinyldm.__version__, "python": platform.python_version()}
     for name in MEASURED:
         try:
@@ -37,5 +37,6 @@ def write_scores(out: Path, scores: dict, **about):
             continue
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
-        report = json.dumps({**about, "scores": scores, "versions": versions}, indent=1, ensure_ascii=False)
-        temporary.write_text(report, encoding="utf-8")
+        report = json.dumps({**about, "scores": scores, "versions": versions})
+        finite = json.loads(report, parse_constant=lambda number: None)  # JSON has no infinity, the PSNR of equal pictures
+        temporary.write_text(json.dumps(finite, indent=1, ensure_ascii=False), encoding="utf-8")

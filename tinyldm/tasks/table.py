@@ -9,6 +9,7 @@ from tinyldm.data.formats import Examples, Format, Prompt, read_json
 from tinyldm.errors import InputError
 from tinyldm.tasks import labels, landscape
 from tinyldm.tasks.classes import CLASSES
+from tinyldm.tasks.evaluator import split as held_out
 from tinyldm.tasks.style import StyleEncoder
 
 TASKS = ("text", "labels", "landscape")
@@ -16,9 +17,11 @@ OWNERS = {"text_encoder": "text", "label_form": "labels", "image_encoder": "land
 FORMATS: dict[str, Format] = {**formats.FORMATS, "labels": labels.FORMAT, "landscape": landscape.FORMAT}
 
 
-def read_examples(folder: str | Path, split="train", skip_bad: bool = False, task: str | None = None) -> Examples:
+def read_examples(folder: str | Path, split="train", skip_bad: bool = False, task: str | None = None,
+                  hold_out: float = 0.0) -> Examples:
     """As formats.read_examples, for the layouts of all tasks; the examples say which task theirs is, and its names.
 
+    hold_out: the share of them that lies in .held instead, evenly spread; a monster's, or a scene's, stay together.
     InputError too if that is another task than the one asked for.
     """
     examples = formats.read_examples(folder, split, skip_bad, FORMATS)
@@ -28,6 +31,14 @@ def read_examples(folder: str | Path, split="train", skip_bad: bool = False, tas
     examples.names = CLASSES if examples.task == "landscape" else ()
     if examples.task == "labels":
         examples.names = labels.read_names(Path(folder).expanduser())
+    if not 0 <= hold_out <= 0.5:
+        raise InputError(f"--hold-out {hold_out:g}: expected a share from 0 to 0.5")
+    if hold_out:
+        wholes = {"monsters": lambda name: name.partition("_")[0], "labels": str}.get(examples.format)
+        out = held_out([wholes(e.name) if wholes else f"{k:08d}" for k, e in enumerate(examples)], hold_out)
+        examples.held, examples[:] = ([e for e, left in zip(examples, out.tolist()) if left == side] for side in (True, False))
+        if not examples:
+            raise InputError(f"--hold-out {hold_out:g}: {folder} has {len(out)} images, too few to leave some out")
     return examples
 
 
