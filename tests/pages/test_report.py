@@ -68,13 +68,14 @@ def run(tmp_path):
     for step in range(1, 11):
         Image.new("RGB", (266, 266), (25 * step, 0, 0)).save(folder / "previews" / f"step-{step:07d}.png")
     score = {"n": 7, "extractor": "CLIP x", "value": 0.25}
-    (folder / "scores.json").write_text(json.dumps({"scores": {"clip-t": score}}))
+    scores = {"clip-t": score, "reconstruction": {**score, "value": None}}
+    (folder / "scores.json").write_text(json.dumps({"scores": scores}))
     return folder
 
 
 def test_a_report_tells_what_a_person_asks_for(run):
     text = read(write_report(run)).text
-    for words in ("10 of 10, finished", "1.0M parameters", "one abacus", "toy monsters", "step 10", "0.2500", "CLIP x",
+    for words in ("10 of 10, finished", "1.0M parameters", "one abacus", "toy monsters", "step 10", "0.2500", "infinite", "CLIP x",
                   "python train.py --max-steps 10", "python sample.py --run", "--lr-schedule", "<script>ghost<"):
         assert words in text, words
     assert re.search(r"batches left out\s+3", text)

@@ -14,11 +14,13 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem }
 h1 { font-size: 1.5rem; margin: .5rem 0 } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem } h3 { font-size: 1rem }
 img { max-width: 100% } svg { width: 100%; max-width: 44rem } img, svg { height: auto; display: block }
-svg text { font: 15px system-ui, sans-serif; fill: currentColor }
+svg { overflow: visible } svg text { font: 15px system-ui, sans-serif; fill: currentColor }
+@media (max-width: 34rem) { svg text { font-size: 21px } }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
-td, pre { overflow-wrap: anywhere } .columns td { white-space: nowrap }
+td + td, pre { overflow-wrap: anywhere } .columns th, .columns td { white-space: nowrap }
 pre { background: var(--soft); padding: .7rem; white-space: pre-wrap }
+pre code { display: block; padding-left: 1.5rem; text-indent: -1.5rem }
 .row { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .8rem }
 figure { margin: 0 } figcaption, .legend { font-size: .85rem; opacity: .8 } ol { padding-left: 1.6rem }
 .big img { width: 36rem } .legend span { margin-right: 1rem } .best { font-weight: 700 }
@@ -45,7 +47,7 @@ def table(rows, head: tuple[str, ...] = (), best: int | None = None) -> str:
 
 def commands(lines: list[str]) -> str:
     """Command lines to copy."""
-    return f"<pre>{escape(chr(10).join(lines))}</pre>"
+    return "<pre>" + "".join(f"<code>{escape(line)}\n</code>" for line in lines) + "</pre>"
 
 
 def folded(summary: str, *parts: str) -> str:

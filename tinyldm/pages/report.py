@@ -113,7 +113,7 @@ def scores(run: Path) -> list[str]:
     for file in sorted(run.glob("scores*.json")):
         try:
             report = json.loads(file.read_text(encoding="utf-8"))
-            rows = [(name, f"{s['value']:.4f}", s["n"], s["extractor"]) for name, s in report["scores"].items()]
+            rows = [(name, "infinite" if s["value"] is None else f"{s['value']:.4f}", s["n"], s["extractor"]) for name, s in report["scores"].items()]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file}: not scores of python -m tinyldm evaluate ({error})") from None
         out += [f"<h3>{escape(file.name)}</h3>", table(rows, ("metric", "value", "n", "read by"))]

@@ -105,7 +105,8 @@ def summary(file: Path) -> list[str]:
     best, metrics = rows[0], asked["metrics"]
     words = f"{best['checkpoint']}, guidance {best['guidance']:g}, {best['steps']} steps, {best['solver']}"
     readers = [(name, *(facts.get(key, "") for key in FACTS)) for name, facts in result["readers"].items()]
-    return [f"<p>Best of {len(rows)} settings by the mean rank of {', '.join(metrics)}: <b>{words}</b>.</p>",
+    return [f"<p>Best of {len(rows)} settings on {len(asked['prompts'])} prompts by the mean rank of "
+            f"{', '.join(metrics)}: <b>{words}</b>. What a curve does not vary is as there.</p>",
             commands([result["advice"]]), table(*shown(rows, metrics), best=0), *charts(rows, metrics),
             folded("Read by", table(readers, ("metric", *FACTS)))]  # fmt: skip
 
