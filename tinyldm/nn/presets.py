@@ -6,7 +6,7 @@ from .config import UNetConfig
 
 PRESETS = {
     # 16x16 latents, two CPU cores: about half a second for a training step of 64
-    "toy": UNetConfig(channels=(64, 128, 192), attention=("none", "cross", "cross"), blocks=1, heads=4, groups=16,
+    "toy": UNetConfig(channels=(96, 128, 160), attention=("none", "cross", "cross"), blocks=1, heads=4, groups=16,
                       scale_shift=True, token_dim=128),
     # 32x32 latents, one consumer GPU
     "small": UNetConfig(channels=(128, 256, 384), attention=("none", "cross", "cross"), scale_shift=True),
