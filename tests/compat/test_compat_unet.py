@@ -99,6 +99,22 @@ def test_random_networks_both_ways(seed, tmp_path):
     assert {n: w.shape for n, w in again.state_dict().items()} == {n: w.shape for n, w in made.state_dict().items()}
 
 
+@pytest.mark.parametrize("shift", ["default", "scale_shift"])
+@pytest.mark.parametrize("groups", [None, 2])
+@pytest.mark.parametrize("middle", ["attention", "plain", None])
+def test_every_middle_of_the_network_without_tokens(shift, groups, middle):
+    """The norm before its attention is there or not, and of so many groups, depending on two settings."""
+    settings = dict(
+        block_out_channels=(8, 16), down_block_types=("DownBlock2D", "AttnDownBlock2D"), layers_per_block=1,
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"), norm_num_groups=4, resnet_time_scale_shift=shift,
+        attn_norm_num_groups=groups, add_attention=middle == "attention", sample_size=None,
+        mid_block_type=middle and "UNetMidBlock2D")  # fmt: skip
+    theirs, ours = scrambled(diffusers.UNet2DModel(**settings), 0), compat.UNet2DModel(**settings)
+    ours.load_state_dict(theirs.state_dict())
+    assert_same(ours.eval(), theirs, 0)
+    assert from_native(ours.config.native).state_dict().keys() == ours.state_dict().keys()
+
+
 @pytest.mark.parametrize("seed", [seed for seed in range(20) if drawn(seed)[1]["dropout"]])
 def test_dropout_is_in_the_same_places(seed, monkeypatch):
     """Of a training network, with a dropout that takes away the same of every number."""

@@ -59,6 +59,59 @@ def test_what_saving_does_not_support_is_named(tmp_path):
         assert all(torch.equal(w, unet.state_dict()[name]) for name, w in again.state_dict().items())
 
 
+BETAS = {"num_train_timesteps", "beta_start", "beta_end", "trained_betas", "rescale_betas_zero_snr", "steps_offset"}
+CLIPPING = {"clip_sample", "clip_sample_range"}
+THRESHOLDING = {"dynamic_thresholding_ratio", "sample_max_value"}  # without thresholding they say nothing
+NETWORK = {
+    "sample_size", "in_channels", "out_channels", "flip_sin_to_cos", "freq_shift", "down_block_types", "up_block_types",
+    "block_out_channels", "layers_per_block", "dropout", "norm_num_groups", "norm_eps", "attention_head_dim",
+    "num_class_embeds", "time_embedding_dim"}  # fmt: skip
+FREE = {  # what takes values of any kind, each compared with diffusers elsewhere
+    "DDPMScheduler": BETAS | CLIPPING | THRESHOLDING,
+    "DDIMScheduler": BETAS | CLIPPING | THRESHOLDING | {"set_alpha_to_one"},
+    "DPMSolverMultistepScheduler": BETAS | THRESHOLDING | {
+        "lower_order_final", "euler_at_final", "use_karras_sigmas", "lambda_min_clipped"},
+    "UNet2DConditionModel": NETWORK | {
+        "cross_attention_dim", "transformer_layers_per_block", "use_linear_projection", "upcast_attention",
+        "projection_class_embeddings_input_dim"},
+    "UNet2DModel": NETWORK | {"attn_norm_num_groups", "add_attention", "num_train_timesteps"},
+    "AutoencoderKL": {
+        "in_channels", "out_channels", "block_out_channels", "layers_per_block", "latent_channels", "norm_num_groups",
+        "sample_size", "scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast",
+        "use_quant_conv", "use_post_quant_conv", "mid_block_add_attention"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", compat.__all__)
+def test_any_other_argument_is_refused_by_its_name(kind):
+    """One after the other is given a value that diffusers does not have by itself."""
+    for name, p in inspect.signature(getattr(diffusers, kind).__init__).parameters.items():
+        if name != "self" and name not in FREE[kind]:
+            with pytest.raises(ValueError, match=rf"{kind}.*\b{name}\b"):
+                getattr(compat, kind)(**{name: not p.default if isinstance(p.default, bool) else "nonsense"})
+
+
+@pytest.mark.filterwarnings("ignore:Accessing config attribute", "ignore:__array__")
+def test_older_ways_to_read_outputs_and_settings():
+    """As scripts of 2022 have them: unet(...)["sample"], unet.in_channels."""
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    for lib in (compat, diffusers):
+        unet = lib.UNet2DModel(in_channels=4, out_channels=4, block_out_channels=(8,), norm_num_groups=4,
+                               down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",))  # fmt: skip
+        out = unet(x, 3)
+        assert out["sample"] is out.sample is out[0] is out.to_tuple()[0] and unet.in_channels == 4
+        scheduler = lib.DPMSolverMultistepScheduler(num_train_timesteps=500)
+        scheduler.set_timesteps(4)
+        out = scheduler.step(x, scheduler.timesteps[0], x)
+        assert out["prev_sample"] is out[0] is out.prev_sample and len(out.to_tuple()) == 1
+        assert scheduler.num_train_timesteps == 500 and scheduler.prediction_type == "epsilon"
+        vae = lib.AutoencoderKL(in_channels=4, block_out_channels=(8,), norm_num_groups=4)
+        out = vae.encode(x)
+        assert out["latent_dist"] is out.latent_dist is out[0] and vae.latent_channels == 4
+    with pytest.raises(AttributeError, match="weight"):
+        compat.DDIMScheduler().weight
+
+
 def test_settings_change_in_place():
     """As training scripts do it with --prediction_type; each library goes on with the changed setting."""
     x, noise = torch.full((1, 4), 0.3), torch.full((1, 4), -0.2)

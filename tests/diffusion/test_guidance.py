@@ -115,6 +115,16 @@ def test_the_interval_skips_the_null_half():
     assert torch.allclose(mixed[1], Guidance(3.0, NULL)(net)(x, ts, c)[1])
 
 
+def test_the_interval_is_open_below_and_closed_above():
+    """2404.07724: guided where low < sigma <= high, and the noise levels may be those of the grid itself."""
+    x, _, c = inputs()
+    low, high = ((-COSINE.lambda_(t)).exp().item() for t in (200, 700))
+    for t, rows in ((199, 3), (200, 3), (201, 6), (450, 6), (700, 6), (701, 3)):
+        net = Network()
+        Guidance(3.0, NULL, interval=(low, high), schedule=COSINE)(net)(x, torch.full((3,), float(t)), c)
+        assert net.rows == [rows], t
+
+
 @pytest.mark.parametrize("options", [
     {"null": NULL.expand(2)}, {"rescale": 1.5}, {"interval": (2.0, 1.0), "schedule": COSINE}, {"interval": (1.0, 2.0)},
     {"schedule": COSINE}])

@@ -31,6 +31,15 @@ def test_pitfall_07_noise_of_the_right_size_at_small_t(dtype, t):
     assert added == pytest.approx((1 - COSINE.alpha_bar[t].item()) ** 0.5, rel=0.02)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pitfall_07_noising_rounds_nothing_to_half_precision(dtype):
+    """At any t x_t is the sum as double precision has it, of the latent and the noise as they came."""
+    t, ab = torch.arange(0, 1000, 37), COSINE.alpha_bar[::37, None]
+    x0, eps = (torch.randn(len(t), 64, generator=seeded(k)).to(dtype) for k in range(2))
+    expected = ab.sqrt() * x0.double() + (1 - ab).sqrt() * eps.double()
+    assert (add_noise(x0, eps, t, COSINE) - expected).abs().max() < 1e-6
+
+
 def test_noising_has_the_marginal_variance():
     x0 = torch.randn(1000, 64, generator=seeded())
     t = torch.arange(1000)

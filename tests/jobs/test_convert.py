@@ -42,7 +42,7 @@ def make_run(folder, config, schedule=NoiseSchedule(zero_snr=True), **facts):
               "latent_shape": [4, 8, 8], "vae": "tiny", **facts}  # fmt: skip
     weights = {"model": network.state_dict(), "latents": latents}
     save_checkpoint(folder / "checkpoints" / "step-0000070", config, weights)
-    return network
+    return network, latents
 
 
 @pytest.mark.parametrize("schedule", [NoiseSchedule(zero_snr=True), NoiseSchedule("linear", 500, beta_end=0.04),
@@ -50,7 +50,7 @@ def make_run(folder, config, schedule=NoiseSchedule(zero_snr=True), **facts):
                                       NoiseSchedule(shift=0.5), NoiseSchedule(zero_snr=True, shift=0.5)])  # fmt: skip
 def test_a_run_and_back(tmp_path, capsys, schedule):
     shape = dict(channels=(16, 32), attention=("none", "cross"), blocks=1, heads=4, token_dim=12, groups=8)
-    network = make_run(tmp_path / "run", UNetConfig(**shape), schedule)
+    network, latents = make_run(tmp_path / "run", UNetConfig(**shape), schedule)
     converted(tmp_path / "run", tmp_path / "folder")
     assert "folder" in capsys.readouterr().out
     theirs = diffusers.UNet2DConditionModel.from_pretrained(tmp_path / "folder", subfolder="unet").eval()
@@ -67,8 +67,8 @@ def test_a_run_and_back(tmp_path, capsys, schedule):
     converted(tmp_path / "folder", tmp_path / "back")
     before, after = load_checkpoint(tmp_path / "run"), load_checkpoint(tmp_path / "back")
     assert before.config == after.config and before.schedule == after.schedule and before.path.name == after.path.name
-    assert torch.equal(before.mean, after.mean) and torch.equal(before.std, after.std)
-    assert torch.equal(before.null.tokens, after.null.tokens)
+    assert torch.equal(after.mean, latents["mean"]) and torch.equal(after.std, latents["std"])
+    assert torch.equal(after.null.tokens, latents["null.tokens"])
     assert all(torch.equal(w, after.network.state_dict()[name]) for name, w in before.network.state_dict().items())
 
 
@@ -89,6 +89,12 @@ def test_a_network_trained_with_diffusers(tmp_path):
     checkpoint = load_checkpoint(tmp_path / "run")
     assert checkpoint.prediction == "eps" and checkpoint.schedule == NoiseSchedule("scaled_linear")
     assert checkpoint.config["latent_shape"] == [c, 32 // vae.factor, 48 // vae.factor]
+    image = torch.rand(1, 3, 32, 48) * 2 - 1  # what it was trained on: the latent times scaling_factor
+    latent = vae.encode(image).mean[0]
+    torch.testing.assert_close((latent - checkpoint.mean) / checkpoint.std, latent * vae.config.scaling_factor)
+    assert vae.config.scaling_factor != 1
+    empty = text.encode([""])
+    assert torch.equal(checkpoint.null.tokens, empty.tokens) and torch.equal(checkpoint.null.mask, empty.mask)
     x, condition = torch.randn(1, c, 8, 8), text.encode(["a red bird"])
     with torch.no_grad():
         expected = unet(x, 500, condition.tokens).sample

@@ -31,8 +31,8 @@ SETTINGS = TrainSettings(preset="tiny-test", max_steps=10, batch_size=4, lr=1e-2
 class MemoryCache:
     """Twenty latents of 2x8x8 in memory, each with a token of its own."""
 
-    mean, std = torch.zeros(2, 1, 1), torch.ones(2, 1, 1)
-    null = Condition(tokens=torch.zeros(1, 2, 6), mask=torch.ones(1, 2, dtype=torch.bool))
+    mean, std = torch.tensor([0.3, -2.0])[:, None, None], torch.tensor([0.7, 5.0])[:, None, None]
+    null = Condition(tokens=torch.linspace(-1, 1, 12).view(1, 2, 6), mask=torch.ones(1, 2, dtype=torch.bool))
 
     def __init__(self):
         generator = torch.Generator().manual_seed(1)
@@ -154,7 +154,7 @@ def test_pitfall_23_checkpoint_holds_all_that_sampling_needs(tmp_path):
     assert torch.equal(checkpoint.network(x, time, condition), t.ema.network(x, time, condition))
     assert checkpoint.schedule == t.schedule and checkpoint.prediction == "v"
     assert torch.equal(checkpoint.null.tokens, t.cache.null.tokens) and torch.equal(checkpoint.null.mask, t.cache.null.mask)
-    assert torch.equal(checkpoint.std, t.cache.std)
+    assert torch.equal(checkpoint.mean, t.cache.mean) and torch.equal(checkpoint.std, t.cache.std)
     assert checkpoint.config["vae"] == "tiny" and checkpoint.config["latent_shape"] == [2, 8, 8]
     assert not checkpoint.network.training
     text = (checkpoint.path / "config.json").read_text()

@@ -166,6 +166,21 @@ def test_pitfall_12_no_valid_token(dtype):
     assert torch.equal(out[1], other[1]) and not torch.equal(out[0], other[0])
 
 
+def test_pitfall_12_no_valid_token_where_attention_is_softmax_to_the_letter(monkeypatch):
+    """Some kernels answer zero to a row that may see nothing; by the definition it is 0 / 0."""
+
+    def textbook(q, k, v, attn_mask=None):
+        scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        return (scores if attn_mask is None else scores.masked_fill(~attn_mask, -torch.inf)).softmax(-1) @ v
+
+    network, (x, t, condition) = build(TINY), inputs(TINY)
+    condition.mask[1] = False
+    with torch.no_grad():
+        expected = network(x, t, condition)
+        monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", textbook)
+        torch.testing.assert_close(network(x, t, condition), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_order_of_tokens_does_not_matter():
     network, (x, t, condition) = build(TINY), inputs(TINY)
     flipped = Condition(condition.tokens.flip(1), condition.mask.flip(1))

@@ -49,6 +49,14 @@ class Config(dict):
     __setattr__ = __setitem__ = __delitem__ = update = pop = setdefault = clear = _read_only
 
 
+def by_name(output):
+    """Gives a kind of output diffusers' other ways to read it: out["sample"] and out.to_tuple()."""
+    output.__getitem__ = lambda out, key: getattr(out, key) if isinstance(key, str) else tuple.__getitem__(out, key)
+    output.to_tuple = lambda out: tuple(part for part in out if part is not None)
+    return output
+
+
+@by_name
 class Output(NamedTuple):
     """What a network returns."""
 
@@ -60,6 +68,11 @@ class Configured:
 
     FILE = "config.json"
     foreign: set[str] = set()  # settings that from_config takes without a use for them
+
+    def __init_subclass__(cls, **more):
+        super().__init_subclass__(**more)
+        for name in SETTINGS.get(cls.__name__, ()):  # older scripts say unet.in_channels for unet.config.in_channels
+            setattr(cls, name, property(lambda self, name=name: self.config[name]))
 
     @classmethod
     def settings(cls, args: tuple, given: dict) -> Config:

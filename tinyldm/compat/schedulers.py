@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinyldm.compat.config import FOREIGN, Config, Configured
+from tinyldm.compat.config import FOREIGN, Config, Configured, by_name
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.ddpm import DDPM
 from tinyldm.diffusion.dpm_solver import DPMSolver
@@ -28,6 +28,7 @@ PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 KINDS = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
 
 
+@by_name
 class StepOutput(NamedTuple):
     """What a step returns: x_s, and of DDPM and DDIM the x0 (clipped, if asked for) that it went towards."""
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from tinyldm.compat.config import Config, ConfiguredModel, Output
+from tinyldm.compat.config import Config, ConfiguredModel, Output, by_name
 from tinyldm.frozen import vae
 
 NOTES = ("sample_size", "force_upcast", "shift_factor", "latents_mean", "latents_std")  # for scripts to read
@@ -26,6 +26,7 @@ class LatentDistribution(vae.Posterior):
         return super().kl().sum(dim=[1, 2, 3])
 
 
+@by_name
 class EncoderOutput(NamedTuple):
     """What encode returns."""
 
