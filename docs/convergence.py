@@ -203,9 +203,10 @@ def main():
     curves(right, cloud, ODE | SDE, "How far the drawn cloud is from the monster")
     right.set_yticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"])
     right.axhline(floor, color="0.5", ls=":")
-    right.annotate("as many draws of the monster itself", (57, floor), (0, -12), textcoords="offset points",
-                   ha="right", fontsize=9, color="0.35")
-    right.legend(frameon=False, fontsize=9, handlelength=3.5)
+    right.annotate("as many draws of the monster itself", (5, floor), (0, -12), textcoords="offset points",
+                   fontsize=9, color="0.35")
+    right.set_ylim(top=0.55)  # room for the names
+    right.legend(frameon=False, fontsize=9, handlelength=3.5, loc="upper right")
     for errors in (flow, cloud):
         for name, values in errors.items():
             print(f"{name:22}", *(f"{value:.1e}" for value in values))

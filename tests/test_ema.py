@@ -57,16 +57,14 @@ def test_pitfall_09_survives_save_and_load():
     assert torch.equal(whole.network.weight, first.network.weight)
 
 
-def test_average_of_warm_up_equals_the_closed_product():
-    """d_k = (1+k)/(10+k): from 0 with the target 1, the product of all d_k is what is left of the start."""
-    net = module(0.0)
-    ema = EMA(net, 0.9999)
-    with torch.no_grad():
-        net.weight.fill_(1.0)
-    for _ in range(50):
-        ema.update(net)
-    left = math.factorial(50) * math.factorial(9) / math.factorial(59)  # of (1+k)/(10+k), k < 50
-    assert ema.network.weight.item() == pytest.approx(1 - left, abs=1e-6)
+def test_pitfall_09_average_of_warm_up_equals_the_closed_product():
+    """From 1 with the target 0, what is left is the product of all d_k = min(decay, (1 + k) / (10 + k))."""
+    for decay, left in ((0.9999, [math.factorial(k) * math.factorial(9) / math.factorial(9 + k) for k in range(1, 8)]),
+                        (0.25, [1 / 10, 1 / 55, 1 / 220, 1 / 880, 1 / 3520])):  # 1/10, 2/11, then a quarter each
+        ema = EMA(module(1.0), decay)
+        for expected in left:
+            ema.update(module(0.0))
+            assert ema.network.weight.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_buffers_are_copied_and_training_is_untouched():

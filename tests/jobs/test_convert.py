@@ -72,6 +72,22 @@ def test_a_run_and_back(tmp_path, capsys, schedule):
     assert all(torch.equal(w, after.network.state_dict()[name]) for name, w in before.network.state_dict().items())
 
 
+def test_a_run_that_diffusers_went_on_with(tmp_path):
+    """What came of it in between counts: weights, noise schedule and kind of prediction are those of the folder."""
+    shape = dict(channels=(16,), attention="cross", heads=2, groups=8, token_dim=12)
+    make_run(tmp_path / "run", UNetConfig(**shape))
+    converted(tmp_path / "run", tmp_path / "folder")
+    unet = diffusers.UNet2DConditionModel.from_pretrained(tmp_path / "folder" / "unet")
+    with torch.no_grad():
+        unet.conv_out.bias += 1
+    unet.save_pretrained(tmp_path / "folder" / "unet")
+    diffusers.DDPMScheduler(beta_end=0.03).save_pretrained(tmp_path / "folder" / "scheduler")
+    converted(tmp_path / "folder", tmp_path / "back")
+    before, after = load_checkpoint(tmp_path / "run"), load_checkpoint(tmp_path / "back")
+    assert after.schedule == NoiseSchedule("linear", beta_end=0.03) and after.prediction == "eps"
+    assert torch.equal(after.network.conv_out.bias, before.network.conv_out.bias + 1)
+
+
 def test_a_network_trained_with_diffusers(tmp_path):
     vae, text = AutoencoderKL.load("tiny"), TextEncoder.load("tiny")
     c = vae.latent_channels
