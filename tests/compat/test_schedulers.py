@@ -331,6 +331,36 @@ def test_pitfall_05_no_hidden_state(more):
     assert torch.equal([*steps(one, 3, (1, 3, 6, 6))][-1], [*steps(make(), 3, (1, 3, 6, 6))][-1])
 
 
+def test_pitfall_05_a_run_that_broke_off_leaves_nothing_to_images_of_another_size():
+    """Even where the next one, an image that was noised, starts at the very step that was never made."""
+    ends = []
+    for broken in (True, False):
+        scheduler = compat.DPMSolverMultistepScheduler(solver_order=3)
+        scheduler.set_timesteps(20)
+        x = start()
+        for t in scheduler.timesteps[: 5 if broken else 0]:
+            x = scheduler.step(network(x, t), t, x).prev_sample
+        x = start()[:1, :, :3]
+        for t in scheduler.timesteps[5:]:
+            x = scheduler.step(network(x, t), t, x).prev_sample
+        ends.append(x)
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("n", [13, 14, 15, 16])
+def test_the_order_falls_at_the_end_of_runs_of_less_than_15_steps(n, double):
+    for order, lower in itertools.product((2, 3), (True, False)):
+        ours, theirs = both("DPMSolverMultistepScheduler", solver_order=order, lower_order_final=lower,
+                            final_sigmas_type="sigma_min")  # fmt: skip
+        theirs = Whole.from_config(theirs.config)
+        x = y = start()
+        for scheduler in (ours, theirs):
+            scheduler.set_timesteps(n)
+        for t in ours.timesteps:
+            x, y = ours.step(network(x, t), t, x).prev_sample, theirs.step(network(y, t), t, y).prev_sample
+            close(x, y, (n, order, lower, t))
+
+
 def test_a_script_may_change_the_sample_between_steps(double):
     ours, theirs = both("DPMSolverMultistepScheduler", **SCHEDULES["scaled_linear"])
     theirs = Whole.from_config(theirs.config)

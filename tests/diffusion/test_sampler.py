@@ -137,11 +137,12 @@ def test_pitfall_17_the_kind_of_prediction_makes_no_difference(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=str)
-def test_pitfall_17_clipping_makes_eps_fit(solver):
+@pytest.mark.parametrize("bound", [1.0, 0.7])
+def test_pitfall_17_clipping_makes_eps_fit(solver, bound):
     """A denoiser whose every x0 is cut to the same bounds is a denoiser that says these bounds."""
-    sign = torch.tensor([[1.0, -1.0, 1.0]])
+    sign = torch.tensor([[1.0, -1.0, 1.0]]) * bound
     seen = []
-    wild = sample(lambda x, t, c: 40 * sign, (1, 3), LINEAR, solver, 6, prediction="x0", seeds=[5], clip=1.0,
+    wild = sample(lambda x, t, c: 40 * sign, (1, 3), LINEAR, solver, 6, prediction="x0", seeds=[5], clip=bound,
                   callback=lambda i, x, x0: seen.append((x, x0)))
     tame = []
     sample(lambda x, t, c: sign, (1, 3), LINEAR, solver, 6, prediction="x0", seeds=[5],

@@ -108,6 +108,7 @@ def test_stop_saves_the_step_it_stopped_at(tmp_path):
 
 
 def test_pitfall_20_an_infinite_gradient_changes_nothing_and_repeated_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "MAX_SKIPPED", 3)
     t = trainer(tmp_path / "run", max_steps=8)
     real, calls = training.training_loss, []
 
@@ -117,20 +118,32 @@ def test_pitfall_20_an_infinite_gradient_changes_nothing_and_repeated_ends_the_r
         return value * float("inf") if poisoned(len(calls)) else value
 
     monkeypatch.setattr(training, "training_loss", loss)
-    poisoned = {3}.__contains__
+    poisoned = {3, 5, 6, 8, 9}.__contains__  # many, but no three in a row
     t.fit()
-    assert t.progress.step == 8 and t.progress.skipped == 1 and t.ema.updates == 8
+    assert t.progress.step == 8 and t.progress.skipped == 5 and t.ema.updates == 8
     before, after = calls[2], calls[3]  # as call 3 (poisoned) and call 4 found them
     assert all(torch.equal(before[n], after[n]) for n in before)
     assert not torch.equal(calls[3]["weights.conv_out.bias"], calls[4]["weights.conv_out.bias"])
 
     again = trainer(tmp_path / "run", max_steps=100)
     again.restore(find_checkpoint(tmp_path / "run"))
-    assert again.progress.skipped == 1
+    assert again.progress.skipped == 5
     poisoned = lambda n: True  # noqa: E731
     with pytest.raises(InputError, match="infinite gradients in a row at step 8"):
         again.fit()
     assert load_checkpoint(tmp_path / "run").config["step"] == 8
+
+
+def test_pitfall_09_what_is_saved_is_the_average_of_this_run(tmp_path):
+    """With decay 0 that is the network after its last step, with decay it lies between there and the start."""
+    for decay in (0.0, 0.9):
+        t = trainer(tmp_path / f"{decay}", ema=decay)
+        start = {name: p.detach().clone() for name, p in t.network.named_parameters()}
+        t.fit()
+        saved = load_checkpoint(tmp_path / f"{decay}").network.state_dict()
+        for name, p in t.network.named_parameters():
+            assert torch.equal(saved[name], p) if decay == 0 else not torch.equal(saved[name], start[name])
+            assert (saved[name] - p).norm() <= (start[name] - p).norm()
 
 
 def test_loss_falls_on_one_picture(tmp_path):

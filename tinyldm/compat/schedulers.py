@@ -279,7 +279,7 @@ class DPMSolverMultistepScheduler(Scheduler):
             line = ((l1, m - (now.lambda_ - l1) * slope),)  # the parabola's tangent: the step without its curvature
             straight = replace(solver, order=2, midpoint=False)
             x_s = (x_s + straight.step(x, x0, eps, now, nxt, line, variance_noise)[0]) / 2
-        x_s = x_s.to(sample.dtype, copy=True)
+        x_s = x_s.to(sample.dtype)
         x_s._run = self._last = (self.levels, k + 1, left)
         return StepOutput(x_s) if return_dict else (x_s,)
 
