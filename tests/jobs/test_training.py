@@ -11,6 +11,7 @@ import torch
 import torch.multiprocessing as mp
 
 from tinyldm.condition import Condition
+from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.jobs import training
 from tinyldm.jobs.checkpoint import checkpoints, find_checkpoint, load_checkpoint
@@ -144,6 +145,34 @@ def test_pitfall_09_what_is_saved_is_the_average_of_this_run(tmp_path):
         for name, p in t.network.named_parameters():
             assert torch.equal(saved[name], p) if decay == 0 else not torch.equal(saved[name], start[name])
             assert (saved[name] - p).norm() <= (start[name] - p).norm()
+
+
+def gradients(t):
+    return torch.cat([p.grad.flatten() for p in t.network.parameters()])
+
+
+def test_the_gradient_of_a_batch_is_the_mean_of_its_parts(tmp_path):
+    """Four parts of one image each, and the four images as steps of their own."""
+    whole, single = (trainer(tmp_path / f"{n}", batch_size=n, accumulate=n) for n in (4, 1))
+    loss, parts = whole.gradient(), []
+    for single.progress.step in range(4):
+        parts.append((single.gradient(), gradients(single)))
+    assert loss == pytest.approx(sum(part for part, _ in parts) / 4)
+    torch.testing.assert_close(gradients(whole), torch.stack([g for _, g in parts]).mean(0))
+    assert gradients(whole).norm() > 0
+
+
+def test_what_a_step_minimises_and_where_it_is_clipped(tmp_path):
+    t = trainer(tmp_path / "run", snr_gamma=0.3, cfg_drop=0.5, prediction="x0", schedule="linear", zero_snr=True,
+                shift=0.7, max_steps=1, clip=1e-3)  # fmt: skip
+    x0, condition, generator = t.batch(0)
+    schedule = NoiseSchedule("linear", zero_snr=True, shift=0.7)
+    expected = training.training_loss(t.network, x0, condition, schedule, "x0", snr_gamma=0.3,
+                                      null=t.cache.null, cfg_drop=0.5, generator=generator).mean().item()  # fmt: skip
+    t.fit()
+    row, = rows(tmp_path / "run")
+    assert float(row["loss"]) == pytest.approx(expected, rel=1e-3)
+    assert gradients(t).norm().item() == pytest.approx(1e-3, rel=1e-3) and float(row["grad_norm"]) > 0.01
 
 
 def test_loss_falls_on_one_picture(tmp_path):
