@@ -239,8 +239,11 @@ def test_pitfall_11_parts_of_a_batch_are_no_steps(tmp_path):
     """With 1, 2 and 4 parts the log shows as many steps and the same rates."""
     logs = []
     for parts in (1, 2, 4):
-        trainer(tmp_path / f"{parts}", accumulate=parts, lr_schedule="cosine", max_steps=6).fit()
+        t = trainer(tmp_path / f"{parts}", accumulate=parts, lr_schedule="cosine", max_steps=6)
+        t.fit()
         logs.append(rows(tmp_path / f"{parts}"))
+        for group in t.optimizer.param_groups:  # what is logged is what the optimiser went by
+            assert group["lr"] == pytest.approx(float(logs[-1][-1]["lr"]), rel=1e-5)
     assert [row["step"] for row in logs[0]] == list("123456")
     assert len({float(row["lr"]) for row in logs[0]}) > 4
     for log in logs[1:]:
