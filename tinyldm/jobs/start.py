@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import count
 from math import ceil
 from pathlib import Path
+from shlex import quote
 
 from tinyldm.data.cache import locked, naming
 from tinyldm.data.transforms import grid
@@ -156,9 +157,9 @@ def _fit(trainer: Trainer, w: Workers) -> None:
     with stop_on_signal() as stop:
         complete = trainer.fit(stop)
     if w.is_main and complete:
-        print(f"{trainer.run}: trained; draw with: python sample.py --run {trainer.run}")
+        print(f"{trainer.run}: trained; draw with: python sample.py --run {quote(str(trainer.run))}")
     elif w.is_main:
         print(f"{trainer.run}: stopped at step {trainer.progress.step}; go on with: "
-              f"python train.py --resume --out {trainer.run}")
+              f"python train.py --resume --out {quote(str(trainer.run))}")
     if not complete:
         raise KeyboardInterrupt
