@@ -159,4 +159,4 @@ def test_evaluate_scores_labels(data, tmp_path, capsys):
     assert scores["drawn"]["n"] == 60 and scores["drawn"]["6 real images, held out"]["top-k"] > 0.9
     capsys.readouterr()
     assert dispatch(COMMANDS, ["evaluate", str(drawn), "--evaluator", str(judge)]) == 2
-    assert "needs --prompts" in capsys.readouterr().err
+    assert "and --prompts FILE" in capsys.readouterr().err
