@@ -136,6 +136,10 @@ def test_the_command_writes_once(tmp_path, monkeypatch, capsys):
     assert dispatch(COMMANDS, command) == 0 and (tmp_path / "set" / "test.json").is_file()
     assert dispatch(COMMANDS, command) == 2 and "exists already" in capsys.readouterr().err
     assert dispatch(COMMANDS, [*command, "--overwrite"]) == 0
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "train_info.json").touch()
+    assert dispatch(COMMANDS, ["toy", "draw", "--out", str(tmp_path / "photos"), "--overwrite"]) == 2
+    assert (tmp_path / "photos" / "train_info.json").exists()
 
 
 def test_two_processes_may_ask_at_once(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ def add_arguments(parser):
     draw = parts.add_parser("draw", help=text, description=text)
     draw.add_argument("--out", type=Path, required=True, help="the folder to write")
     draw.add_argument("--seed", type=int, default=0, help="varies drawings and descriptions")
-    draw.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
+    draw.add_argument("--overwrite", action="store_true", help="replace a toy set")
     text = "train the tiny CLIP on captioned pictures that the library makes (about half a second a step on one core)"
     clip = parts.add_parser("clip", help=text, description=text)
     clip.add_argument("--out", type=Path, required=True, help="the folder to write")

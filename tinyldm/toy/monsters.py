@@ -125,11 +125,11 @@ def write_toy(folder: str | Path, seed: int = 0, train_monsters: int | None = No
 
     About 7,100 drawings of 64x64, one or two frames of each monster in each action, a quarter of them with
     transparency; 200 test prompts, two actions of each held-out monster. train_monsters takes fewer monsters.
-    The folder appears when it is complete. An existing folder raises InputError, unless overwrite.
+    The folder appears when it is complete. An existing folder raises InputError; overwrite replaces one that holds a toy set.
     """
     folder = Path(folder)
-    if folder.exists() and not overwrite:
-        raise InputError(f"{folder} exists already; choose another folder or give --overwrite")
+    if folder.exists() and not (overwrite and (folder / "attributes.json").is_file()):
+        raise InputError(f"{folder} exists already; choose another folder, or --overwrite one that was drawn here")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         draft = Path(temporary) / "draft"
