@@ -74,6 +74,19 @@ def test_pitfall_22_the_report_names_what_made_it(toy, capsys):
     assert guarded(evaluation.run, options) == 0
 
 
+def test_it_says_that_no_reference_has_the_name_of_an_image(toy, capsys):
+    (toy / "real").mkdir()
+    for k in range(2):
+        Image.new("RGB", (64, 64), (k, 0, 0)).save(toy / "real" / f"{k}.png")
+    parser = Parser()
+    evaluation.add_arguments(parser)
+    options = parser.parse_args([str(toy / "samples"), "--prompts", str(toy / "test.json"), "--reference",
+                                 str(toy / "real"), "--device", "cpu"])  # fmt: skip
+    assert guarded(evaluation.run, options) == 0
+    out = capsys.readouterr().out
+    assert "without clip-i, which needs --reference FOLDER with an image of each name" in out and "clip-fd" in out
+
+
 def test_missing_images_are_listed(toy):
     for k in (1, 3):
         (toy / "samples" / f"{k}_main.png").unlink()

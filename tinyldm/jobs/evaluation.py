@@ -241,5 +241,7 @@ def run(options):
     given = {name: value for name, value in vars(options).items() if name not in ("command", "out", "overwrite")}
     scores = evaluate(**given)
     print(table(scores))
+    if options.reference and not options.metrics and "clip-i" not in scores:
+        print(f"without clip-i, which needs {METRICS['clip-i'].needs}")
     if out is not None:
         write_scores(out, scores, **{k: v for k, v in given.items() if k in ("images", "prompts", "reference")})
