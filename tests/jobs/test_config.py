@@ -60,7 +60,8 @@ def test_defaults_follow_the_data():
 
 def test_defaults_follow_the_task_and_help_tells_them():
     labels = defaults_for({"data": "iclevr"}, (240, 320), "labels")
-    assert (labels.size, labels.vae, labels.flip, labels.preset, labels.max_steps) == ((64, 64), "tiny", False, "toy", 6000)
+    assert (labels.size, labels.vae, labels.flip, labels.preset, labels.max_steps) == ((64, 64), "tiny", False, "toy", 7800)
+    assert labels.centre and labels.label_form == "tokens+vector" and labels.lr == 1.5e-3
     land = defaults_for({"data": "land"}, (384, 512), "landscape")
     assert (land.size, land.image_encoder) == ((384, 512), "openai/clip-vit-base-patch32")
     told = " ".join(train_parser().format_help().split()).replace("- ", "-")

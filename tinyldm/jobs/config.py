@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
 from tinyldm.tasks.labels import FORMS
-from tinyldm.tasks.table import TASKS, task_defaults
+from tinyldm.tasks.table import SMALL_LABELS, TASKS, task_defaults
 
 CLIP = "openai/clip-vit-base-patch32"
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
@@ -135,7 +135,7 @@ def defaults_for(given: dict, native: tuple[int, int], task: str = "text") -> Tr
     values = REAL_DATA | ({"size": native} if small else {}) | of_task
     size = given.get("size", values["size"])
     if max(size) <= 96 and (task != "text" or given.get("vae") == "tiny"):
-        values |= SMALL_LATENTS
+        values |= SMALL_LATENTS | (SMALL_LABELS if task == "labels" else {})
     return _used(TrainSettings.from_dict(values | given | {"task": task}), given)
 
 

@@ -36,10 +36,10 @@ def add_group(parser: argparse.ArgumentParser, title: str, options: dict[str, tu
     group = parser.add_argument_group(title)
     for flag, (kind, text) in options.items():
         name = flag.replace("-", "_")
-        if name in ("compile", "skip_bad", "zero_snr", "centre", "resume", "overwrite"):
+        if name in ("compile", "skip_bad", "zero_snr", "resume", "overwrite"):
             group.add_argument(f"--{flag}", action="store_true", help=text)
-        elif name == "flip":
-            group.add_argument("--flip", action=argparse.BooleanOptionalAction, help=text)
+        elif name in ("flip", "centre"):
+            group.add_argument(f"--{flag}", action=argparse.BooleanOptionalAction, help=text)
         elif isinstance(kind, tuple):
             group.add_argument(f"--{flag}", choices=kind, help=text + _default(name))
         else:
@@ -75,7 +75,7 @@ GROUPS: dict[str, dict[str, tuple]] = {
         "label-form": (FORMS, "what the network is told of labels: tokens to attend to, a vector, or maps beside x_t"),
         "vae": (str, "tiny, which labels take, none (the pixels), or an AutoencoderKL: a hub name or a folder"),
         "image-encoder": (str, "for landscapes: tiny, or a CLIP, whose image tower sees the style in the reference"),
-        "centre": (bool, "take off the mean latent, position by position, instead of each channel's mean"),
+        "centre": (bool, "take off the mean latent, position by position, instead of each channel's mean (default: labels)"),
         "prediction": (("eps", "x0", "v"), "what the network predicts"),
         "schedule": (("linear", "scaled_linear", "cosine"), "noise schedule"),
         "shift": (float, "factor of the schedule's alpha / sigma: below 1 is more noise, for latents of many channels"),
