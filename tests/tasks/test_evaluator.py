@@ -58,6 +58,11 @@ def test_images_of_a_scene_are_held_out_together():
     assert torch.equal(held.all(1), held.any(1)) and held[:, 0].sum() == 5
 
 
+def test_numbered_photos_are_no_scene():
+    held = split([f"photo_{k}.png" for k in range(20)])
+    assert held.sum() == 2
+
+
 def test_maps_are_moved_with_their_images():
     maps = torch.randint(5, (8, 12, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     images = (maps[:, None].repeat(1, 3, 1, 1) / 2 - 1).float()

@@ -174,9 +174,10 @@ def read_pixels(files: list[Path], size: tuple[int, int]) -> Tensor:
 def split(names: list[str], share: float = 0.1) -> Tensor:
     """Which images are held out, (n,) bool: those of every so many-th scene, for the images of one scene are alike.
 
-    The scene is the name without its last number: CLEVR_train_002066_1.png.
+    The scene is the name without its last number: CLEVR_train_002066_1.png; if that is all they differ in, an image.
     """
     scenes = [re.sub(r"_\d+$", "", Path(name).stem) for name in names]
+    scenes = names if len(set(scenes)) == 1 else scenes
     held = set(sorted(set(scenes))[:: max(2, round(1 / share))])
     return torch.tensor([scene in held for scene in scenes])
 
@@ -213,8 +214,7 @@ def train_evaluator(examples, size: tuple[int, int], steps: int = 2500, batch_si
     generator, kind = torch.Generator().manual_seed(seed), KINDS[examples.task]
     pixels = read_pixels([example.image for example in examples], size)
     truth = truth_of(examples.task, [example.captions[0] for example in examples], examples.names, size)
-    held = split([example.name for example in examples])
-    if held.all() or not held.any():
+    if (held := split([example.name for example in examples])).all() or not held.any():
         raise InputError(f"{len(examples)} images: too few scenes to hold some of them out")
     seen, net = (~held).nonzero()[:, 0], kind.net(len(examples.names)).to(device).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=1e-3)
