@@ -1,4 +1,4 @@
-"""What width and depth of each level buy: trains other shapes of the toy network, a row of a table in docs/unet.md each.
+"""What width and depth of each level buy: trains other shapes of the toy network, a row of a table each.
 
 Run from the repository: python docs/widths.py [--steps 400] [--data FOLDER], without --data on the toy monsters.
 """

@@ -26,7 +26,7 @@ class TrainSettings:
     size: tuple[int, int] = (64, 64)
     text_encoder: str = "tiny"
     vae: str = "tiny"
-    label_form: str = "tokens"
+    label_form: str = "tokens+vector"
     image_encoder: str = "tiny"
     centre: bool = False
     cfg_drop: float = 0.1

@@ -25,6 +25,7 @@ from tinyldm.signals import stop_on_signal
 from tinyldm.tasks.table import condition_facts, read_prompts
 
 PREVIEWS = 16
+PROMPT_NAMES = ("test.json", "generate.csv", "label_to_img.json")  # test prompts in a data folder, by assignment
 
 
 def start(given: dict, report=None) -> None:
@@ -123,12 +124,9 @@ def _prepare(settings: TrainSettings, examples, folder: Path, w: Workers, saved:
 
 def preview_prompts(folder: Path, examples) -> list[str]:
     """Prompts to watch the training by: of the data's test.json if it has one, else captions spread over the data."""
-    for name in ("test.json", "generate.csv", "label_to_img.json"):
-        if (folder / name).is_file():
-            texts = [prompt.text for prompt in read_prompts(folder.resolve() / name)]  # for landscapes, of files
-            break
-    else:
-        texts = [example.captions[0] for example in examples]
+    files = (folder.resolve() / name for name in PROMPT_NAMES)  # whole paths, for landscapes have them in their texts
+    file = next((file for file in files if file.is_file()), None)
+    texts = [prompt.text for prompt in read_prompts(file)] if file else [example.captions[0] for example in examples]
     texts = list(dict.fromkeys(texts))
     return texts[:: max(1, len(texts) // PREVIEWS)][:PREVIEWS]
 

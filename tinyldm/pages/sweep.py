@@ -25,13 +25,13 @@ from tinyldm.jobs.checkpoint import checkpoints, latest_run, read_config
 from tinyldm.jobs.encoding import TOY_FOLDER, read_data
 from tinyldm.jobs.evaluation import METRICS, evaluate
 from tinyldm.jobs.sampling import SOLVERS, Drawing, make_solver, sample_images
+from tinyldm.jobs.start import PROMPT_NAMES
 from tinyldm.pages.curves import Line, chart
 from tinyldm.pages.html import commands, folded, page, table
 from tinyldm.tasks.held_out import IMAGES, PROMPTS, Split
 
 RESULT, PAGE = "sweep.json", "sweep.html"
 FACTS = ("n", "extractor", "preprocessing", "reference", "reference n")
-PROMPT_NAMES = ("test.json", "generate.csv", "label_to_img.json")
 AXES = ("checkpoint", "guidance", "steps", "solver")
 EXAMPLES = """examples:
   python -m tinyldm sweep --guidance 1 2 3 5 --steps 10 25 50 --count 64      of a run with train.py --hold-out 0.05

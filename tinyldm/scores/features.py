@@ -41,7 +41,6 @@ class Extractor:
                 parts.append(self.embed(torch.stack(list(batch))).float().cpu())
         return torch.cat(parts)
 
-
     @cached_property
     @torch.inference_mode()
     def width(self) -> int:

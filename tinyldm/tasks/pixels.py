@@ -22,4 +22,4 @@ def load_vae(name: str, device="cpu"):
     from tinyldm.frozen.vae import AutoencoderKL
 
     vae = AutoencoderKL.load(name).requires_grad_(False)
-    return vae.to(device, memory_format=torch.channels_last)  # quicker convolutions, the same numbers
+    return vae.to(device, memory_format=torch.channels_last)  # quicker convolutions

@@ -65,7 +65,7 @@ def task_defaults(task: str, given: dict, native: tuple[int, int]) -> dict:
         if name in given and owner != task:
             raise InputError(f"--{name.replace('_', '-')} {given[name]}: belongs to --task {owner}, this is {task}")
     if task == "labels":
-        return dict(size=(64, 64), vae="tiny", flip=False, centre=True, label_form="tokens+vector")
+        return dict(size=(64, 64), vae="tiny", flip=False, centre=True)
     if task == "landscape":
         return dict(size=min(native, (384, 512)))
     return {}
