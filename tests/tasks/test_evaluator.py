@@ -54,13 +54,21 @@ def test_pixels_are_counted():
 
 def test_images_of_a_scene_are_held_out_together():
     names = [f"CLEVR_train_{scene:06d}_{k}.png" for scene in range(50) for k in range(3)]
-    held = split(names).view(50, 3)
+    held = split(names, "labels").view(50, 3)
     assert torch.equal(held.all(1), held.any(1)) and held[:, 0].sum() == 5
 
 
-def test_numbered_photos_are_no_scene():
-    held = split([f"photo_{k}.png" for k in range(20)])
-    assert held.sum() == 2
+def test_monsters_are_held_out_with_all_their_actions():
+    names = [f"{monster}_{action}_{k}.png" for monster in range(30) for action in ("idle", "attack") for k in (0, 3)]
+    held = split(names, "monsters").view(30, 4)
+    assert torch.equal(held.all(1), held.any(1)) and held[:, 0].sum() == 3
+
+
+@pytest.mark.parametrize("layout", ["", "labels", "imagefolder"])
+def test_numbered_photos_are_no_scene(layout):
+    """Neither are all cats one thing to be held out, nor all photos."""
+    held = split([f"{name}_{k}.png" for name in ("cat", "dog") for k in range(20)], layout).view(2, 20)
+    assert held.sum(1).tolist() == [2, 2]
 
 
 def test_maps_are_moved_with_their_images():

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
 from tinyldm.tasks.labels import FORMS
-from tinyldm.tasks.table import SMALL_LABELS, TASKS, task_defaults
+from tinyldm.tasks.table import SMALL, TASKS, task_defaults
 
 CLIP = "openai/clip-vit-base-patch32"
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
@@ -123,7 +123,7 @@ REAL_DATA = dict(preset="base", size=(256, 256), text_encoder=CLIP, image_encode
 
 SMALL_LATENTS = dict(preset="toy", lr=1e-3, lr_schedule="cosine", max_steps=6000, batch_size=32, shift=0.5, warmup=100, sample_every=500,
                      save_every=500)
-"""Defaults for data of one's own at 64 pixels, under the tiny VAE or for labels: the toy network, an hour on two cores."""
+"""Defaults for small data of one's own, under the tiny VAE or for labels: the toy network, an hour on two cores."""
 
 
 def defaults_for(given: dict, native: tuple[int, int], task: str = "text") -> TrainSettings:
@@ -134,8 +134,8 @@ def defaults_for(given: dict, native: tuple[int, int], task: str = "text") -> Tr
     small = native[0] == native[1] < REAL_DATA["size"][0]
     values = REAL_DATA | ({"size": native} if small else {}) | of_task
     size = given.get("size", values["size"])
-    if max(size) <= 96 and (task != "text" or given.get("vae") == "tiny"):
-        values |= SMALL_LATENTS | (SMALL_LABELS if task == "labels" else {})
+    if max(size) <= 128 and (task != "text" or given.get("vae") == "tiny"):
+        values |= SMALL_LATENTS | SMALL[task]
     return _used(TrainSettings.from_dict(values | given | {"task": task}), given)
 
 

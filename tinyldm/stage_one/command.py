@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinyldm.data.formats import IMAGE_SUFFIXES
+from tinyldm.data.formats import IMAGE_SUFFIXES, Example, Examples
 from tinyldm.data.transforms import parse_size
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
@@ -12,7 +12,7 @@ from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
 from tinyldm.signals import stop_on_signal
 from tinyldm.stage_one.training import Recipe, train_autoencoder
 from tinyldm.tasks.evaluator import read_pixels, split
-from tinyldm.tasks.judge import broken, check_empty, check_numbers, claimed
+from tinyldm.tasks.judge import check_empty, check_numbers, claimed, leave_out_broken
 from tinyldm.tasks.table import FORMATS, read_examples
 
 HELD_OUT = 256  # images that it is measured by, at most a tenth of all
@@ -55,16 +55,16 @@ def add_arguments(parser):
 def run(options):
     """Train on the images of a folder but for those held out, and tell how well these are kept."""
     check(options)
-    files = image_files(Path(options.data), options.skip_bad)
-    held = split([file.name for file in files])
+    examples = read_images(Path(options.data), options.skip_bad)
+    held = split([example.name for example in examples], examples.format)
     if not held.any() or held.all():
-        raise InputError(f"--data {options.data}: {len(files)} images, too few to hold some out")
+        raise InputError(f"--data {options.data}: {len(examples)} images, too few to hold some out")
     device, model = pick_device(options.device), shape_of(options)
     factor = 2 ** (len((model.config if options.start else model).block_out_channels) - 1)
     if any(side % factor or side // factor < 2 for side in options.size):
         h, w = options.size
         raise InputError(f"--size {w}x{h}: expected sides that are multiples of {factor}, at least twice that")
-    pixels = read_pixels(files, options.size).permute(0, 2, 3, 1)  # (n, h, w, 3)
+    pixels = read_pixels([example.image for example in examples], options.size).permute(0, 2, 3, 1)  # (n, h, w, 3)
     some = pixels[held][:: max(1, int(held.sum()) // HELD_OUT)][:HELD_OUT]
     recipe = {name: getattr(options, name) for name in OPTIONS}
     with claimed(options.out), stop_on_signal() as stop:
@@ -97,17 +97,16 @@ def check(options) -> None:
         check_empty(options.out, options.overwrite)
 
 
-def image_files(folder: Path, skip_bad: bool) -> list[Path]:
+def read_images(folder: Path, skip_bad: bool) -> Examples:
     """The training images of an assignment's folder, or all images in any other."""
-    if folder.is_dir() and not any(known.detect(folder) for known in FORMATS.values()):
-        files, problems = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES), ()
-        if not files:
-            raise InputError(f"--data {folder}: no images in it")
-    else:
+    examples = Examples(Example(file, ()) for file in sorted(folder.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not folder.is_dir() or any(known.detect(folder) for known in FORMATS.values()):
         examples = read_examples(folder, skip_bad=skip_bad)
-        files, problems = [example.image for example in examples], examples.problems
-    left_out = broken(files, problems) if skip_bad else {}
-    return [file for file in files if file not in left_out]
+    if skip_bad:
+        leave_out_broken(examples)
+    if not examples:
+        raise InputError(f"--data {folder}: no images in it")
+    return examples
 
 
 def shape_of(options) -> AutoencoderConfig | AutoencoderKL:

@@ -26,6 +26,7 @@ from tinyldm.tasks.labels import truth as label_truth
 from tinyldm.tasks.landscape import load_map, parts
 
 WEIGHTS = "model.safetensors"
+WHOLES = {"monsters": "[^_]+", "labels": r"CLEVR_\w+?_\d+"}  # layout: what the names of alike images have in common
 
 
 class Block(nn.Module):
@@ -100,12 +101,14 @@ class Kind:
     net: Callable[[int], nn.Module]
     loss: Callable[[Tensor, Tensor], Tensor]
     scores: dict[str, Callable[[Tensor, Tensor], float]]
+    length: tuple[int, int]  # of a training: steps, images a step
 
 
 KINDS = {
     "labels": Kind(LabelNet, lambda logits, wanted: F.binary_cross_entropy_with_logits(logits, wanted.float()),
-                   {"top-k": top_k_accuracy, "all right": exact_accuracy}),
-    "landscape": Kind(MapNet, lambda logits, maps: F.cross_entropy(logits, maps.long()), {"pixels": class_accuracy}),
+                   {"top-k": top_k_accuracy, "all right": exact_accuracy}, (2500, 64)),
+    "landscape": Kind(MapNet, lambda logits, maps: F.cross_entropy(logits, maps.long()),
+                      {"pixels": class_accuracy}, (1000, 32)),
 }  # fmt: skip
 
 
@@ -171,13 +174,10 @@ def read_pixels(files: list[Path], size: tuple[int, int]) -> Tensor:
     return torch.stack([to_bytes(resize(load_image(file), size)) for file in bar])
 
 
-def split(names: list[str], share: float = 0.1) -> Tensor:
-    """Which images are held out, (n,) bool: those of every so many-th scene, for the images of one scene are alike.
-
-    The scene is the name without its last number: CLEVR_train_002066_1.png; if that is all they differ in, an image.
-    """
-    scenes = [re.sub(r"_\d+$", "", Path(name).stem) for name in names]
-    scenes = names if len(set(scenes)) == 1 else scenes
+def split(names: list[str], layout: str = "", share: float = 0.1) -> Tensor:
+    """Which images of a data folder are held out, (n,) bool: every so many-th, those of one scene or monster together."""
+    whole = re.compile(WHOLES.get(layout, "(?!)"))  # that matches nothing: each image for itself
+    scenes = [(whole.match(name) or [f"{k:08d}"])[0] for k, name in enumerate(names)]
     held = set(sorted(set(scenes))[:: max(2, round(1 / share))])
     return torch.tensor([scene in held for scene in scenes])
 
@@ -207,14 +207,15 @@ def truth_of(task: str, texts: list[str], names: tuple[str, ...], size: tuple[in
     return torch.stack([torch.from_numpy(np.array(scene)) for scene in maps])
 
 
-def train_evaluator(examples, size: tuple[int, int], steps: int = 2500, batch_size: int = 64, lr: float = 2e-3,
-                    seed: int = 0, device: torch.device = torch.device("cpu")) -> Evaluator:
+def train_evaluator(examples, size: tuple[int, int], steps: int | None = None, batch_size: int | None = None,
+                    lr: float = 2e-3, seed: int = 0, device: torch.device = torch.device("cpu")) -> Evaluator:
     """Train on the examples of a folder but for the scenes held out, and measure on those."""
     torch.manual_seed(seed)
     generator, kind = torch.Generator().manual_seed(seed), KINDS[examples.task]
+    steps, batch_size = steps or kind.length[0], batch_size or kind.length[1]
     pixels = read_pixels([example.image for example in examples], size)
     truth = truth_of(examples.task, [example.captions[0] for example in examples], examples.names, size)
-    if (held := split([example.name for example in examples])).all() or not held.any():
+    if (held := split([e.name for e in examples], examples.format)).all() or not held.any():
         raise InputError(f"{len(examples)} images: too few scenes to hold some of them out")
     seen, net = (~held).nonzero()[:, 0], kind.net(len(examples.names)).to(device).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=1e-3)

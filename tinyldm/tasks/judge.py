@@ -7,6 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tinyldm.data.cache import locked
+from tinyldm.data.formats import Examples
 from tinyldm.data.transforms import load_image, parse_size
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
@@ -22,8 +23,8 @@ def add_arguments(parser):
     train.add_argument("--data", metavar="FOLDER", required=True, help="the assignment's folder")
     train.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="the folder to write")
     train.add_argument("--size", type=parse_size, default="64", help="pixels to squash them to: 64, or WIDTHxHEIGHT")
-    train.add_argument("--steps", type=int, default=2500, help="optimiser steps")
-    train.add_argument("--batch-size", type=int, default=64, help="images a step")
+    train.add_argument("--steps", type=int, help="optimiser steps (default: 2500; for maps 1000)")
+    train.add_argument("--batch-size", type=int, help="images a step (default: 64; for maps 32)")
     train.add_argument("--lr", type=float, default=2e-3, help="highest learning rate")
     train.add_argument("--skip-bad", action="store_true", help="count and leave out images that are missing or broken")
     train.add_argument("--seed", type=int, default=0, help="of weights and order")
@@ -39,8 +40,7 @@ def run(options):
     if examples.task not in KINDS:
         raise InputError(f"--data {options.data}: no evaluator for --task {examples.task}, only for {', '.join(KINDS)}")
     if options.skip_bad:
-        left_out = broken([example.image for example in examples], examples.problems)
-        examples[:] = [example for example in examples if example.image not in left_out]
+        leave_out_broken(examples)
     with claimed(options.out):
         evaluator = train_evaluator(examples, options.size, options.steps, options.batch_size, options.lr, options.seed,
                                     pick_device(options.device))  # fmt: skip
@@ -69,14 +69,15 @@ def check_numbers(options, above=(), least=()) -> None:
             raise InputError(f"--{name.replace('_', '-')} {value}: expected a number {lowest}")
 
 
-def broken(files: list[Path], problems=()) -> dict[Path, str]:
-    """Those of the files that hold no image that can be read, and why; with earlier problems they are counted aloud."""
-    found = {}
-    for file in tqdm(files, "checking images", unit="image", disable=len(files) < 500):
+def leave_out_broken(examples: Examples) -> None:
+    """Take out those whose image can't be read; with the problems that there were they are counted aloud."""
+    good, problems = [], [*examples.problems]
+    for example in tqdm(examples, "checking images", unit="image", disable=len(examples) < 500):
         try:
-            load_image(file)
+            load_image(example.image)
+            good.append(example)
         except InputError as error:
-            found[file] = str(error)
-    if problems := [*problems, *found.values()]:
+            problems.append(str(error))
+    if problems:
         print(f"left out: {len(problems)} images, first {problems[0]}")
-    return found
+    examples[:] = good

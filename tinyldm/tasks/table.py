@@ -34,8 +34,7 @@ def read_examples(folder: str | Path, split="train", skip_bad: bool = False, tas
     if not 0 <= hold_out <= 0.5:
         raise InputError(f"--hold-out {hold_out:g}: expected a share from 0 to 0.5")
     if hold_out:
-        wholes = {"monsters": lambda name: name.partition("_")[0], "labels": str}.get(examples.format)
-        out = held_out([wholes(e.name) if wholes else f"{k:08d}" for k, e in enumerate(examples)], hold_out)
+        out = held_out([example.name for example in examples], examples.format, hold_out)
         examples.held, examples[:] = ([e for e, left in zip(examples, out.tolist()) if left == side] for side in (True, False))
         if not examples:
             raise InputError(f"--hold-out {hold_out:g}: {folder} has {len(out)} images, too few to leave some out")
@@ -55,8 +54,9 @@ def _prompts_json(file: Path) -> list[Prompt]:
     return landscape.read_prompts(file) if pairs else formats.PROMPT_FILES[".json"](file)
 
 
-SMALL_LABELS = dict(max_steps=7800, batch_size=64, lr=1.5e-3)
-"""How pictures of labels are trained at up to 96 pixels: the hour of docs/iclevr.md."""
+SMALL = {"text": {}, "labels": dict(max_steps=7800, batch_size=64, lr=1.5e-3),
+         "landscape": dict(vae="tiny", image_encoder="tiny", max_steps=3000)}
+"""How pictures of up to 128 pixels are trained: the hour of docs/iclevr.md, the half hour of docs/landscapes.md."""
 
 
 def task_defaults(task: str, given: dict, native: tuple[int, int]) -> dict:
@@ -86,8 +86,7 @@ def load_encoder(how: dict, area: tuple[int, int], device="cpu"):
     It has encode(texts) -> Condition, a fingerprint and, for the latent cache, width and maybe stored and finish; where
     texts can be wrong, check(texts) raises InputError.
     """
-    how = dict(how)
-    task = how.pop("task")
+    task, how = how["task"], {name: value for name, value in how.items() if name != "task"}
     if task == "labels":
         return labels.LabelEncoder(area=area, **how)
     if task == "landscape":
