@@ -20,6 +20,7 @@ from tinyldm.tasks.evaluator import (
     top_k_accuracy,
     truth_of,
 )
+from tinyldm.tasks.scenery import write_landscapes
 
 NAMES = {"red square": 0, "green square": 1, "blue square": 2}
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
@@ -119,9 +120,10 @@ def test_the_command_trains_and_saves(data, tmp_path, capsys):
                         ([*new, "--lr", "nan"], "--lr nan"), ([*new, "--seed", str(2**63)], "--seed 9223372036854775808")):
         assert dispatch(COMMANDS, wrong) == 2
         assert told in capsys.readouterr().err
-    (again / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="not an evaluator"):
-        Evaluator.load(again)
+    for facts in ({}, {"task": "labels"}, {**json.loads((again / "config.json").read_text()), "more": 1}):
+        (again / "config.json").write_text(json.dumps(facts))
+        with pytest.raises(InputError, match="not an evaluator"):
+            Evaluator.load(again)
     assert truth_of("labels", ["blue square, red square"], judge.names, (1, 1)).tolist() == [[True, False, True]]
 
 
@@ -135,6 +137,18 @@ def test_broken_images_may_be_left_out_and_folders_are_tried_first(data, tmp_pat
         assert told in error and "step" not in error  # no training had begun
     assert dispatch(COMMANDS, [*command, "--skip-bad", "--out", str(tmp_path / "judge")]) == 0
     assert "left out: 1 images, first" in capsys.readouterr().out
+
+
+def test_maps_that_do_not_fit_their_images_are_refused_or_left_out(tmp_path, capsys):
+    write_landscapes(tmp_path / "land", 12, 1, (24, 32))
+    labels = tmp_path / "land/train_resized/labels"
+    Image.fromarray(np.zeros((20, 32), np.uint8)).save(labels / "00003.png")
+    command = ["evaluator", "train", "--data", str(tmp_path / "land"), "--size", "16", "--steps", "1", "--batch-size", "2"]
+    assert dispatch(COMMANDS, [*command, "--out", str(tmp_path / "judge")]) == 2
+    assert "00003.png: is 32x20, but its image 00003.jpg is 32x24" in capsys.readouterr().err
+    Image.fromarray(np.full((24, 32), 29, np.uint8)).save(labels / "00005.png")
+    assert dispatch(COMMANDS, [*command, "--skip-bad", "--out", str(tmp_path / "judge")]) == 0
+    assert "left out: 2 images, first" in capsys.readouterr().out
 
 
 def test_likeness_is_a_matter_of_colours_alone():

@@ -150,6 +150,14 @@ def test_both_commands(data, form, capsys):
         assert told in capsys.readouterr().err and not (data.parent / "never").exists()
 
 
+def test_no_labels_at_all_are_an_unconditional_model(data):
+    rewrite(data / "train.json", lambda c: {name: [] for name in c})
+    (data / "test.json").unlink()
+    start(dict(data=str(data), size=(16, 16), out="run", max_steps=2, batch_size=4, precision="float32"))
+    assert sample("--run", "run", "--prompt", "", "--prompt", "red cube", "--out", "out") == 0
+    assert len(list((data.parent / "out").glob("*.png"))) == 2
+
+
 def test_an_autoencoder_that_keeps_the_size_is_no_pixels(data):
     """Its latents have channels of its own, at the image's own resolution."""
     AutoencoderKL(AutoencoderConfig(block_out_channels=[8], layers_per_block=1, norm_num_groups=1)).save_pretrained("flat")

@@ -191,11 +191,19 @@ def test_missing_files_of_the_test_set_are_named(data):
         file.write_text(json.dumps({scene: reference}))
         with pytest.raises(InputError, match=told):
             read_prompts(file)
+    file.write_text(json.dumps({"v0.png": "3.jpg", "v1.png": 5}))
+    with pytest.raises(InputError, match="v1.png: expected the name of an image, got 5"):
+        read_prompts(file)
     encoder = LandscapeEncoder(MeanColour(), (6, 8))
     for text, told in ((f"{data}/nowhere.png", "nowhere.png: no such"), ("", "expected a segmentation map"),
-                       (f"{data}/val_B_labels_resized/v0.png | gone.jpg", "gone.jpg: no such reference")):
+                       (f"{data}/val_B_labels_resized/v0.png | gone.jpg", "gone.jpg: no such image")):
         with pytest.raises(InputError, match=told):
             encoder.check([text])
+
+
+def test_every_image_counts_whatever_its_suffix(data):
+    (data / "train_resized/imgs/4.jpg").rename(data / "train_resized/imgs/4.jpeg")
+    assert [example.name for example in read_examples(data)] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpeg", "5.jpg"]
 
 
 def test_maps_of_a_palette_hold_their_numbers(tmp_path):
@@ -264,6 +272,14 @@ def test_both_commands(data, small, capsys):
     for name in ("v0.jpg", "v1.jpg"):
         with Image.open(Path("out") / name) as image:
             assert image.size == (32, 24) and image.format == "JPEG"
+    again = ["--run", "run", "--prompts", data / "label_to_img.json", "--out", "out", *how]
+    before, file = (Path("out") / "v0.jpg").read_bytes(), data / "train_resized/imgs/3.jpg"
+    assert sample(*again) == 0
+    kept = file.read_bytes()
+    for content, told in ((b"no", "3.jpg: not an image"), (kept + b"0", "another content of maps or references")):
+        file.write_bytes(content)
+        assert sample(*again, *["--overwrite"][: content == b"no"]) == 2  # which takes nothing away
+        assert told in capsys.readouterr().err and (Path("out") / "v0.jpg").read_bytes() == before
     (data / "train_resized/imgs/3.jpg").unlink()
     for wrong, told in ((["--prompts", data / "label_to_img.json"], "3.jpg"), (["--prompt", "x.png"], "x.png: no such"),
                         (["--guidance-map", "2", "--guidance", "2"], "--guidance-map"),

@@ -85,9 +85,10 @@ class LatentCache:
     def __init__(self, latents: Path, captions: Path, choices: list[list[int]], left_out: list[str], finish=None):
         header, width = read_header(latents), read_header(captions)["width"]
         self._latents = np.asarray(np.memmap(latents / "latents.f16", np.float16, "r", shape=tuple(header["shape"])))
-        self._tokens = np.asarray(np.memmap(captions / "tokens.f16", np.float16, "r").reshape(-1, width))
         self._offsets = torch.from_numpy(np.fromfile(captions / "offsets.i64", np.int64))
-        self.longest = int(self._offsets.diff().max())
+        self.longest = int(self._offsets.diff().max())  # 0: no caption says anything, and no empty file can be mapped
+        tokens = np.memmap(captions / "tokens.f16", np.float16, "r") if self.longest else np.zeros(width, np.float16)
+        self._tokens = np.asarray(tokens.reshape(-1, width))
         self._counts = torch.tensor([len(numbers) for numbers in choices])
         self._firsts = self._counts.cumsum(0) - self._counts
         self._choices = torch.tensor([number for numbers in choices for number in numbers])

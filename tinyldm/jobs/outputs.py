@@ -22,7 +22,7 @@ from tinyldm.data.formats import Prompt, read_json
 from tinyldm.errors import InputError
 
 RECORD, GRID, STRIP, FILM = "about/samples.json", "about/grid.png", "about/strip.png", "about/strip.gif"
-NAMES = {"contents": "checkpoint", "images": "list of prompts"}  # what messages call parts of the record
+NAMES = {"contents": "checkpoint", "images": "list of prompts", "files": "content of maps or references"}  # in messages
 
 
 def save(image: Image.Image, path: Path):
@@ -79,7 +79,7 @@ def _difference(path: Path, record: dict) -> str | None:
         return f"no {path.name} that can be read"
     for key in sorted({**record, **there}.keys() - {"checkpoint"}):  # where it lies; what it holds is in "contents"
         if there.get(key) != record.get(key):
-            short = key != "contents" and all(isinstance(r.get(key), (int, float, str)) for r in (there, record))
+            short = key not in NAMES and all(isinstance(r.get(key), (int, float, str)) for r in (there, record))
             return f"{key} {there[key]}, now {record[key]}" if short else f"another {NAMES.get(key, key)}"
     return None
 

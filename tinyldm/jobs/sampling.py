@@ -181,9 +181,9 @@ def sample_images(checkpoint_folder: str | Path, prompts: list[Prompt], out: str
     vae, text_encoder = load_frozen(checkpoint.config, device, checkpoint.path)
     if strip is not None and not strip.strip(" ,"):
         raise InputError(f"--strip {strip!r}: names nothing to draw")
-    if hasattr(text_encoder, "check"):
-        text_encoder.check([prompt.text for prompt in prompts] + ([strip] if strip else []))
     record = make_record(checkpoint, prompts, how, seed, strip)
+    if hasattr(text_encoder, "check"):
+        record["files"] = text_encoder.check([prompt.text for prompt in prompts] + ([strip] if strip else []))
     out = default_folder(run_name(checkpoint.path), record, overwrite) if out is None else Path(out)
     open_folder(out, record, overwrite)
 

@@ -157,15 +157,12 @@ class Evaluator:
         """The inverse of save; InputError where a file is missing or says something else."""
         file = Path(folder) / "config.json"
         facts = read_json(file, dict)
-        if facts.get("task") not in KINDS:
+        if facts.get("task") not in KINDS or facts.keys() | {"net"} != cls.__dataclass_fields__.keys():
             raise InputError(f"{file}: not an evaluator; train one with python -m tinyldm evaluator train")
         net = KINDS[facts["task"]].net(len(facts["names"]))
         shapes = {name: tuple(t.shape) for name, t in net.state_dict().items()}
-        dtypes = {name: t.dtype for name, t in net.state_dict().items()}
-        weights = read_weights(Path(folder) / WEIGHTS, shapes)
-        net.load_state_dict({name: t.to(dtypes[name]) for name, t in weights.items()})
-        facts |= {"names": tuple(facts["names"]), "size": tuple(facts["size"])}
-        return cls(net=net.to(device).eval(), **facts)
+        net.load_state_dict(read_weights(Path(folder) / WEIGHTS, shapes))
+        return cls(net=net.to(device).eval(), **facts | {"names": tuple(facts["names"]), "size": tuple(facts["size"])})
 
 
 def read_pixels(files: list[Path], size: tuple[int, int]) -> Tensor:
@@ -199,11 +196,11 @@ def disturb(images: Tensor, truth: Tensor, generator: torch.Generator) -> tuple[
     return images + 0.03 * noise * torch.randn(images.shape, generator=generator), truth
 
 
-def truth_of(task: str, texts: list[str], names: tuple[str, ...], size: tuple[int, int]) -> Tensor:
-    """What texts ask for, as an evaluator's truth: labels (n, labels) bool, or maps (n, *size) uint8."""
+def truth_of(task: str, texts: list[str], names: tuple[str, ...], size: tuple[int, int], own: bool = False) -> Tensor:
+    """What texts ask for: labels (n, labels) bool, or maps (n, *size) uint8; own: references are the maps' images."""
     if task == "labels":
         return label_truth(texts, names)
-    maps = (resize(load_map(parts(text)[0]), size, nearest=True) for text in texts)
+    maps = (resize(load_map(*parts(text)[: 1 + own]), size, nearest=True) for text in texts)
     return torch.stack([torch.from_numpy(np.array(scene)) for scene in maps])
 
 
@@ -214,7 +211,7 @@ def train_evaluator(examples, size: tuple[int, int], steps: int | None = None, b
     generator, kind = torch.Generator().manual_seed(seed), KINDS[examples.task]
     steps, batch_size = steps or kind.length[0], batch_size or kind.length[1]
     pixels = read_pixels([example.image for example in examples], size)
-    truth = truth_of(examples.task, [example.captions[0] for example in examples], examples.names, size)
+    truth = truth_of(examples.task, [example.captions[0] for example in examples], examples.names, size, own=True)
     if (held := split([e.name for e in examples], examples.format)).all() or not held.any():
         raise InputError(f"{len(examples)} images: too few scenes to hold some of them out")
     seen, net = (~held).nonzero()[:, 0], kind.net(len(examples.names)).to(device).train()

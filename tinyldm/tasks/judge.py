@@ -12,6 +12,7 @@ from tinyldm.data.transforms import load_image, parse_size
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 from tinyldm.tasks.evaluator import KINDS, train_evaluator
+from tinyldm.tasks.landscape import load_map, parts
 from tinyldm.tasks.table import read_examples
 
 
@@ -70,11 +71,13 @@ def check_numbers(options, above=(), least=()) -> None:
 
 
 def leave_out_broken(examples: Examples) -> None:
-    """Take out those whose image can't be read; with the problems that there were they are counted aloud."""
+    """Take out those whose image, or map, is no good; with the problems that there were they are counted aloud."""
     good, problems = [], [*examples.problems]
     for example in tqdm(examples, "checking images", unit="image", disable=len(examples) < 500):
         try:
             load_image(example.image)
+            if examples.format == "landscape":
+                load_map(*parts(example.captions[0]))
             good.append(example)
         except InputError as error:
             problems.append(str(error))

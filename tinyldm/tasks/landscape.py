@@ -20,7 +20,7 @@ from tqdm import tqdm
 from tinyldm.condition import Condition
 from tinyldm.data.cache import build_once, cache_folder, key_of, read_header, writing
 from tinyldm.data.encode import digests
-from tinyldm.data.formats import Example, Examples, Format, Prompt, read_json
+from tinyldm.data.formats import IMAGE_SUFFIXES, Example, Examples, Format, Prompt, read_json
 from tinyldm.data.latents import LatentCache, open_or_build
 from tinyldm.data.transforms import Augmentation, load_image, resize
 from tinyldm.errors import InputError
@@ -39,21 +39,23 @@ def parts(text: str) -> tuple[Path | None, Path | None]:
     return Path(first) if first else None, Path(second) if second else None
 
 
-def load_map(file: Path) -> Image.Image:
-    """A single-channel image of class numbers; InputError names a file that is none."""
+def load_map(file: Path, image: Path | None = None) -> Image.Image:
+    """A single-channel image of class numbers, as large as its image; InputError names a file that isn't."""
     try:
-        with Image.open(file) as image:
-            image.load()
+        with Image.open(file) as scene:
+            scene.load()
     except FileNotFoundError:
         raise InputError(f"{file}: no such segmentation map") from None
     except Exception as error:
         raise InputError(f"{file}: not an image that can be read ({error})") from None
-    if image.mode not in ("L", "P"):
-        raise InputError(f"{file}: a segmentation map has one channel, this image is {image.mode}")
-    highest = int(np.asarray(image).max())
+    if scene.mode not in ("L", "P"):
+        raise InputError(f"{file}: a segmentation map has one channel of 8 bits, this image is {scene.mode}")
+    highest = int(np.asarray(scene).max())
     if highest >= len(CLASSES):
         raise InputError(f"{file}: a value of {highest}, expected classes from 0 to {len(CLASSES) - 1}")
-    return Image.fromarray(np.asarray(image))  # of a palette, the numbers
+    if image is not None and (size := _size(image) or scene.size) != scene.size:
+        raise InputError(f"{file}: is {'%dx%d' % scene.size}, but its image {image.name} is {'%dx%d' % size}")
+    return Image.fromarray(np.asarray(scene))  # of a palette, the numbers
 
 
 def class_shares(maps: Tensor, area: tuple[int, int]) -> Tensor:
@@ -99,15 +101,16 @@ class LandscapeEncoder:
                 maps[k] = class_shares(torch.from_numpy(np.array(scene))[None], self.area)[0]
         return Condition(stored.tokens, stored.mask, maps=maps)
 
-    def check(self, texts: list[str]) -> None:
-        """InputError: a map or a reference that is missing or wrong."""
+    def check(self, texts: list[str]) -> str:
+        """A hash of what the files hold; InputError: a map or a reference that is missing or wrong."""
         for text in texts:
             first, second = parts(text)
             if first is None:
                 raise InputError(f"{text!r}: expected a segmentation map, or MAP{BETWEEN}REFERENCE")
             load_map(first)
-            if second is not None and not second.is_file():
-                raise InputError(f"{second}: no such reference image, for the map {first}")
+            if second is not None:
+                load_image(second)
+        return key_of(digests([file for text in texts for file in parts(text) if file], 4, False))
 
     @property
     def fine(self) -> tuple[int, int]:
@@ -168,10 +171,7 @@ def _write_maps(folder: Path, examples, maps, hashes, fine, augmentation: Augmen
     with writing(folder / "maps.u8") as file:
         for k, (example, at, key) in enumerate(zip(examples, bar, hashes, strict=True)):
             try:
-                scene = load_map(at)
-                (w, h), (width, height) = scene.size, _size(example.image) or scene.size
-                if (w, h) != (width, height):
-                    raise InputError(f"{at}: is {w}x{h}, but its image {example.name} is {width}x{height}")
+                scene = load_map(at, example.image)
             except InputError as error:
                 if not skip_bad:
                     raise
@@ -194,7 +194,7 @@ def _size(file: Path) -> tuple[int, int] | None:
 def read_examples(folder: Path, split: str, problems: list[str]) -> list[Example]:
     """{split}_resized/imgs/STEM.jpg with the map {split}_resized/labels/STEM.png; a picture is its own reference."""
     place = folder.resolve() / f"{split}_resized"
-    images = {file.stem: file for file in sorted((place / "imgs").iterdir()) if file.suffix.lower() in (".jpg", ".png")}
+    images = {file.stem: file for file in sorted((place / "imgs").iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES}
     maps = {file.stem for file in (place / "labels").glob("*.png")}
     problems += [f"{place / 'labels' / stem}.png: no such segmentation map, for {file}" for stem, file in images.items()
                  if stem not in maps]  # fmt: skip

@@ -50,7 +50,7 @@ def _prompts_json(file: Path) -> list[Prompt]:
     content = read_json(file, (dict, list))
     if isinstance(content, list):
         return labels.read_prompts(file)
-    pairs = content and all(isinstance(value, str) for value in content.values())
+    pairs = any(isinstance(value, str) for value in content.values())
     return landscape.read_prompts(file) if pairs else formats.PROMPT_FILES[".json"](file)
 
 
@@ -84,7 +84,7 @@ def load_encoder(how: dict, area: tuple[int, int], device="cpu"):
     """What makes conditions of prompts for latents of an area (h, w); how, a part of a checkpoint's config, says of what.
 
     It has encode(texts) -> Condition, a fingerprint and, for the latent cache, width and maybe stored and finish; where
-    texts can be wrong, check(texts) raises InputError.
+    texts can be wrong, check(texts) raises InputError, and returns a hash of the files that they name, if any.
     """
     task, how = how["task"], {name: value for name, value in how.items() if name != "task"}
     if task == "labels":
