@@ -218,11 +218,24 @@ def test_style_tokens_are_those_of_the_whole_clip():
     encoder, rng = StyleEncoder.load("tiny"), np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))
     tokens = encoder.encode([image, image.transpose(Image.Transpose.ROTATE_180)])
-    assert tokens.shape == (2, 65, 128) and not tokens.requires_grad
+    assert tokens.shape == (2, 65, 128 + 12) and not tokens.requires_grad
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
     whole = CLIPModel.from_pretrained(TINY).float()
     expected = whole.vision_model(pixel_values=(pixels - encoder.mean) / encoder.std).pooler_output
-    torch.testing.assert_close(tokens[:1, 0], expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(tokens[:1, 0, :128], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_style_tokens_tell_the_colours_of_their_patch():
+    """The quarters of each 8x8 patch, as means of pixels in [0, 1], in the tower's units."""
+    encoder, rng = StyleEncoder.load("tiny"), np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    tokens = encoder.encode([Image.fromarray(pixels)])[0, :, 128:].view(65, 3, 2, 2)
+    mean, std = (x.flatten().numpy() for x in (encoder.mean, encoder.std))
+    for patch, y, x in ((0, 0, 0), (13, 1, 5), (63, 7, 7)):
+        for i, j in ((0, 0), (0, 1), (1, 0)):
+            quarter = pixels[8 * y + 4 * i :, 8 * x + 4 * j :][:4, :4].reshape(-1, 3).mean(0)
+            assert np.allclose(tokens[1 + patch, :, i, j], (quarter / 255 - mean) / std, atol=1e-4)
+    assert np.allclose(tokens[0].mean((1, 2)), (pixels.reshape(-1, 3).mean(0) / 255 - mean) / std, atol=1e-4)
 
 
 def linear(x_t, t, condition):

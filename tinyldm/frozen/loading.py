@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,10 +45,9 @@ def load_pretrained(load, source: str, what: str, option: str, files: str = ""):
         HfApi().model_info(source, timeout=10)  # one question, so that a missing network doesn't take many retries
         return load(source, local_files_only=False)
     except Exception as error:
-        raise InputError(
-            f"{what} {source} is not a folder and can't be fetched ({type(error).__name__}): where there is a network, "
-            f"`hf download {source}{files} --local-dir FOLDER`, then give {option} FOLDER; or use {option} tiny"
-        ) from error
+        raise InputError(f"{what} {source} is not a folder and can't be fetched ({type(error).__name__}): where there is "
+                         f"a network, `hf download {source}{files} --local-dir FOLDER`, then give {option} FOLDER; or "
+                         f"use {option} tiny") from error  # fmt: skip
 
 
 def load_weights(model_class, source: str, what: str, option: str, other_parts: tuple[str, ...] = (), spare=()):
@@ -71,3 +72,12 @@ def load_weights(model_class, source: str, what: str, option: str, other_parts: 
             rest = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise InputError(f"{what} {source}: {kind} weight {min(keys)}{rest} for {model_class.__name__}")
     return model.eval().requires_grad_(False)
+
+
+def fingerprint(model, *known) -> str:
+    """A hash of a model's configuration and weights, and of what else decides what it computes."""
+    config = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
+    digest = hashlib.sha256(json.dumps([config, *known], sort_keys=True, default=str).encode())
+    for key, weight in sorted(model.state_dict().items()):
+        digest.update(key.encode() + weight.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

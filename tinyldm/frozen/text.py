@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from tinyldm.condition import Condition
-from tinyldm.frozen.loading import load_pretrained, load_weights
+from tinyldm.frozen.loading import fingerprint, load_pretrained, load_weights
 
 TINY = Path(__file__).parent.parent / "assets" / "clip"
 NAMES = ("text encoder", "--text-encoder")
@@ -71,11 +69,4 @@ class TextEncoder:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of configuration, vocabulary and weights: equal models give equal conditions."""
-        config, notes = self.model.config.to_dict(), ("_name_or_path", "transformers_version")
-        config = {k: v for k, v in config.items() if k not in notes}
-        known = [config, sorted(self.tokenizer.get_vocab().items()), self.max_length]
-        digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
-        for key, weight in sorted(self.model.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(weight.cpu().contiguous().numpy().data)
-        return digest.hexdigest()[:16]
+        return fingerprint(self.model, sorted(self.tokenizer.get_vocab().items()), self.max_length)

@@ -133,8 +133,7 @@ def defaults_for(given: dict, native: tuple[int, int], task: str = "text") -> Tr
         return _used(TrainSettings.from_dict(given), given)
     small = native[0] == native[1] < REAL_DATA["size"][0]
     values = REAL_DATA | ({"size": native} if small else {}) | of_task
-    size = given.get("size", values["size"])
-    if max(size) <= 128 and (task != "text" or given.get("vae") == "tiny"):
+    if max(given.get("size", values["size"])) <= 128 and (task != "text" or given.get("vae") == "tiny"):
         values |= SMALL_LATENTS | SMALL[task]
     return _used(TrainSettings.from_dict(values | given | {"task": task}), given)
 

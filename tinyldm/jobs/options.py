@@ -17,8 +17,8 @@ EPILOG = """examples:
   python train.py --data hw6 --vae tiny --text-encoder tiny --size 64   the same without any download
   python train.py --resume                             go on with the latest run
   torchrun --nproc-per-node 8 train.py --data hw6 --batch-size 512      eight GPUs
-Up to 96 pixels, for landscapes and with --vae tiny, defaults are the toy's, but for 6000 steps; for labels, but for
-7800 steps of 64 pictures at a learning rate of 1.5e-3.
+Up to 128 pixels, with --vae tiny, defaults are the toy's, but for 6000 steps; so they are for landscapes, with 2000
+steps, and for labels, with 7800 steps of 64 pictures at a learning rate of 1.5e-3.
 """
 
 

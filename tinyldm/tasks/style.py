@@ -1,18 +1,17 @@
-"""A reference image -> tokens: what the image tower of a frozen CLIP sees in each of its patches."""
+"""A reference image -> tokens: what the image tower of a frozen CLIP sees in each of its patches, and their colours."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from tinyldm.data.transforms import from_bytes, resize, to_bytes
 from tinyldm.frozen.image import pixel_statistics
-from tinyldm.frozen.loading import load_pretrained, load_weights
+from tinyldm.frozen.loading import fingerprint, load_pretrained, load_weights
 from tinyldm.frozen.text import resolve
 
 NAMES = ("image encoder", "--image-encoder")
@@ -20,10 +19,14 @@ OTHER_PARTS = ("text_model.", "text_projection.", "visual_projection.", "logit_s
 
 
 class StyleEncoder:
-    """The image tower of a CLIP: a token of the whole image and one for each patch, all through its last norm."""
+    """The image tower of a CLIP: a token of the whole image and one for each patch, all through its last norm.
+
+    The tower's norms take away how bright and how strong in colour a patch is, so each token ends with the mean colours
+    of the patch's four quarters, in the tower's units: 12 numbers; the first with those of all patches.
+    """
 
     def __init__(self, model, mean, std):
-        self.model, self.width = model, model.config.hidden_size
+        self.model, self.width = model, model.config.hidden_size + 12
         self.mean, self.std = (torch.tensor(v, device=model.device)[:, None, None] for v in (mean, std))
 
     @classmethod
@@ -39,18 +42,14 @@ class StyleEncoder:
     @torch.no_grad()
     def encode(self, images: list[Image.Image]) -> Tensor:
         """RGB images of any sizes, squashed to the tower's own: (b, 1 + patches, width) float32."""
-        size = self.model.config.image_size
-        pixels = from_bytes(torch.stack([to_bytes(resize(image, size)) for image in images])).to(self.model.device)
-        states = self.model(pixel_values=(pixels / 2 + 0.5 - self.mean) / self.std).last_hidden_state
-        tower = getattr(self.model, "vision_model", self.model)
-        return tower.post_layernorm(states).float()
+        config, tower = self.model.config, getattr(self.model, "vision_model", self.model)
+        pixels = torch.stack([to_bytes(resize(image, config.image_size)) for image in images]).to(self.model.device)
+        pixels = (from_bytes(pixels) / 2 + 0.5 - self.mean) / self.std
+        states = tower.post_layernorm(self.model(pixel_values=pixels).last_hidden_state).float()
+        quarters = F.pixel_unshuffle(F.avg_pool2d(pixels, config.patch_size // 2), 2).flatten(2).mT
+        return torch.cat([states, torch.cat([quarters.mean(1, keepdim=True), quarters], 1)], 2)
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of configuration and weights."""
-        notes = ("_name_or_path", "transformers_version")
-        config = {k: v for k, v in self.model.config.to_dict().items() if k not in notes}
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-        for key, weight in sorted(self.model.state_dict().items()):
-            digest.update(key.encode() + weight.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.model, "colours of quarters")

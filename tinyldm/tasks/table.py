@@ -55,7 +55,7 @@ def _prompts_json(file: Path) -> list[Prompt]:
 
 
 SMALL = {"text": {}, "labels": dict(max_steps=7800, batch_size=64, lr=1.5e-3),
-         "landscape": dict(vae="tiny", image_encoder="tiny", max_steps=3000)}
+         "landscape": dict(vae="tiny", image_encoder="tiny", max_steps=2000)}
 """How pictures of up to 128 pixels are trained: the hour of docs/iclevr.md, the half hour of docs/landscapes.md."""
 
 
