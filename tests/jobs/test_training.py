@@ -384,6 +384,19 @@ def test_the_perceptual_term_reaches_the_network_from_its_step_on(tmp_path):
     assert t.vae.shown > before
 
 
+def test_the_perceptual_term_counts_by_its_weight_and_the_share_of_clear_samples(tmp_path):
+    losses = []
+    for weight in (0.0, 10.0, 20.0):
+        t = trainer(tmp_path / f"run{weight}", perceptual=weight, batch_size=8)
+        t.vae = Decoder()
+        losses.append(t.gradient())
+    assert losses[1] - losses[0] > 0.01 and losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-3)
+    x0, guess = torch.randn(2, 8, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    some, clear = torch.tensor([200.0] * 2 + [950.0] * 6), torch.full((2,), 200.0)
+    whole = t.perceptual(x0[:2], guess[:2], clear, guess[:2] / 2)
+    assert t.perceptual(x0, guess, some, guess / 2).item() == pytest.approx(whole.item() / 4, rel=1e-4)
+
+
 def test_the_perceptual_term_lowers_what_it_measures(tmp_path):
     """Trained on one picture, equally long, the decoder's features are nearer to the truth with the term."""
     ends = {}

@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
+from tinyldm.data.formats import Example, Examples
 from tinyldm.errors import InputError
 from tinyldm.jobs.cli import dispatch
+from tinyldm.tasks import evaluator
 from tinyldm.tasks.evaluator import (
     Evaluator,
     class_accuracy,
@@ -125,6 +127,23 @@ def test_the_command_trains_and_saves(data, tmp_path, capsys):
         with pytest.raises(InputError, match="not an evaluator"):
             Evaluator.load(again)
     assert truth_of("labels", ["blue square, red square"], judge.names, (1, 1)).tolist() == [[True, False, True]]
+
+
+def test_what_it_is_measured_on_is_not_trained_on(tmp_path, monkeypatch):
+    """Forty pictures, each of a grey of its own."""
+    for k in range(40):
+        Image.new("RGB", (8, 8), (5 * k,) * 3).save(tmp_path / f"{k:02d}.png")
+    examples = Examples([Example(file, ("a",)) for file in sorted(tmp_path.glob("*.png"))])
+    examples.task, examples.names, shown, measured = "labels", ("a", "b"), set(), set()
+
+    def watched(images, truth, generator):
+        shown.update((images[:, 0, 0, 0] * 127.5 + 127.5).round().int().tolist())
+        return images, truth
+
+    monkeypatch.setattr(evaluator, "disturb", watched)
+    monkeypatch.setattr(Evaluator, "scores", lambda self, images, truth: measured.update(images[:, 0, 0, 0].tolist()))
+    evaluator.train_evaluator(examples, (8, 8), steps=12, batch_size=32)
+    assert len(measured) == 4 and not shown & measured and len(shown) == 36
 
 
 def test_broken_images_may_be_left_out_and_folders_are_tried_first(data, tmp_path, capsys):

@@ -18,6 +18,7 @@ from tinyldm.jobs.start import start
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet, UNetConfig
 from tinyldm.tasks.labels import FORMS, LabelEncoder, read_names, truth
+from tinyldm.tasks.pixels import load_vae
 from tinyldm.tasks.table import read_examples, read_prompts
 
 NAMES = ("gray cube", "red cube", "gray sphere", "red sphere")
@@ -112,6 +113,14 @@ def test_an_unknown_label_of_the_test_set_is_named_with_its_place(data):
     assert read_prompts(data / "test.json")[3].text == "red cuba"
 
 
+@pytest.mark.parametrize("place", ["image", "iclevr", "train", "."])
+def test_images_may_lie_in_several_places(data, place):
+    (data / place).mkdir(exist_ok=True)
+    for file in (data / "images").iterdir():
+        file.rename(data / place / file.name)
+    assert {example.image.parent for example in read_examples(data)} == {data / place}
+
+
 def test_missing_images_may_be_left_out(data):
     (data / "images" / "scene_4.png").unlink()
     examples = read_examples(data, skip_bad=True)
@@ -161,6 +170,7 @@ def test_no_labels_at_all_are_an_unconditional_model(data):
 def test_an_autoencoder_that_keeps_the_size_is_no_pixels(data):
     """Its latents have channels of its own, at the image's own resolution."""
     AutoencoderKL(AutoencoderConfig(block_out_channels=[8], layers_per_block=1, norm_num_groups=1)).save_pretrained("flat")
+    assert not any(p.requires_grad for p in load_vae("flat").parameters())  # frozen
     start(dict(data=str(data), vae="flat", size=(16, 16), out="run", max_steps=1, batch_size=2, precision="float32"))
     assert load_checkpoint("run").config["latent_shape"] == [4, 16, 16]
     assert sample("--run", "run", "--prompt", "red cube", "--out", "out") == 0

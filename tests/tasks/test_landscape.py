@@ -123,6 +123,22 @@ def test_prompts_give_what_training_gave(data):
     assert torch.equal(asked.maps[1], asked.maps[0]) and not asked.maps[2].any()
 
 
+def test_prompts_maps_are_resized_to_classes_that_are_there(data):
+    """Blocks of 8 pixels on cells of 8 pixels: each cell is of one class, though the map is made smaller on the way."""
+    text = f"{data}/train_resized/labels/2.png"
+    maps = LandscapeEncoder(MeanColour(), (3, 4)).encode([text]).maps
+    with Image.open(text) as scene:
+        assert np.array_equal(maps[0].argmax(0), np.array(scene)[4::8, 4::8])
+    assert set(maps.unique().tolist()) == {0.0, 1.0}
+
+
+def test_another_map_is_other_data(data):
+    before = opened(data).key
+    assert opened(data).key == before
+    Image.fromarray(np.zeros((24, 32), np.uint8)).save(data / "train_resized/labels/1.png")
+    assert opened(data).key != before
+
+
 def test_a_changed_image_is_a_changed_style(data):
     before = opened(data).batch(torch.tensor([0]), torch.Generator())[1].tokens
     Image.new("RGB", (32, 24), "red").save(data / "train_resized/imgs/0.jpg")

@@ -130,7 +130,6 @@ class Evaluator:
     def logits(self, images: Tensor, chunk: int = 64) -> Tensor:
         """uint8 images (n, 3, h, w) of its size -> logits in float32."""
         device = next(self.net.parameters()).device
-        self.net.eval()
         return torch.cat([self.net(from_bytes(part.to(device))).float().cpu() for part in images.split(chunk)])
 
     def scores(self, images: Tensor, truth: Tensor) -> dict[str, float]:
