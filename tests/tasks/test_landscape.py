@@ -102,14 +102,16 @@ def test_the_style_of_a_sample_is_its_own_image_and_is_dropped_alone(data):
     examples, generator = read_examples(data), torch.Generator().manual_seed(0)
     x0, condition = opened(data).batch(torch.tensor([4]), generator)
     expected = torch.from_numpy(np.array(load_image(examples[4].image))).float().mean((0, 1))
-    torch.testing.assert_close(condition.tokens[0, 0], expected, rtol=1e-3, atol=0)
+    for style in (condition.tokens[0, 0], condition.vector[0]):
+        torch.testing.assert_close(style, expected, rtol=1e-3, atol=0)
     _, dropped = opened(data, style_drop=1.0).batch(torch.tensor([4]), generator)
-    assert not dropped.mask.any() and not dropped.tokens.any()
+    assert not dropped.mask.any() and not dropped.tokens.any() and not dropped.vector.any()
     assert torch.equal(dropped.maps.sum(1), torch.ones(1, 24, 32))
     half = opened(data, style_drop=0.5).batch(torch.arange(6).repeat(50), generator)[1].mask.float().mean()
     assert 0.4 < half < 0.6
     null = opened(data).null
     assert not null.mask.any() and null.maps.shape == (1, 29, 24, 32) and not null.maps.any()
+    assert null.vector.shape == (1, 3) and not null.vector.any()
 
 
 def test_prompts_give_what_training_gave(data):
@@ -119,6 +121,7 @@ def test_prompts_give_what_training_gave(data):
     asked = encoder.encode([read_examples(data)[2].captions[0], f"{data}/train_resized/labels/2.png", ""])
     torch.testing.assert_close(asked.maps[0], trained.maps[0])
     torch.testing.assert_close(asked.tokens[:1], trained.tokens, rtol=1e-3, atol=0)
+    torch.testing.assert_close(asked.vector, torch.cat([trained.vector, torch.zeros(2, 3)]), rtol=1e-3, atol=0)
     assert asked.mask.tolist() == [[True], [False], [False]]
     assert torch.equal(asked.maps[1], asked.maps[0]) and not asked.maps[2].any()
 
@@ -257,13 +260,14 @@ def test_style_tokens_tell_the_colours_of_their_patch():
 def linear(x_t, t, condition):
     """A denoiser that adds 1 for a map and 10 for a style."""
     of_map = condition.maps.flatten(1).any(1).float()
-    of_style = condition.mask.any(1).float()
+    of_style = (condition.mask.any(1) & condition.vector.any(1)).float()
     return x_t + (of_map + 10 * of_style).view(-1, 1, 1, 1)
 
 
 def test_map_and_style_are_guided_apart():
-    b, null = 3, Condition(torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.bool), maps=torch.zeros(1, 29, 4, 4))
-    condition = Condition(torch.ones(b, 5, 2), torch.ones(b, 5, dtype=torch.bool), maps=torch.ones(b, 29, 4, 4))
+    b, no = 3, torch.zeros(1, 1, dtype=torch.bool)
+    null = Condition(torch.zeros(1, 1, 2), no, torch.zeros(1, 2), torch.zeros(1, 29, 4, 4))
+    condition = Condition(torch.ones(b, 5, 2), ~no.expand(b, 5), torch.ones(b, 2), torch.ones(b, 29, 4, 4))
     x, t = torch.randn(b, 2, 4, 4), torch.tensor([10.0, 500.0, 900.0])
     for of_map, of_style in ((1.0, 1.0), (3.0, 0.0), (2.0, 5.0)):
         guided = MapStyleGuidance(of_map, of_style, null)(linear)(x, t, condition)

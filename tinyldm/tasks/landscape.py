@@ -6,7 +6,7 @@ In texts the two files stand side by side, "map.png | reference.jpg"; without th
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,7 +66,7 @@ def class_shares(maps: Tensor, area: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class LandscapeEncoder:
-    """Texts -> Condition: maps (b, 29, *area), area being that of the latents; and the style's tokens with a mask."""
+    """Texts -> Condition: maps (b, 29, *area); the style's tokens with a mask, the first of them also as the vector."""
 
     style: StyleEncoder
     area: tuple[int, int]  # (h, w) of the latents
@@ -99,7 +99,7 @@ class LandscapeEncoder:
             if file is not None:
                 scene = resize(load_map(file), self.fine, nearest=True)
                 maps[k] = class_shares(torch.from_numpy(np.array(scene))[None], self.area)[0]
-        return Condition(stored.tokens, stored.mask, maps=maps)
+        return Condition(stored.tokens, stored.mask, stored.tokens[:, 0], maps)
 
     def check(self, texts: list[str]) -> str:
         """A hash of what the files hold; InputError: a map or a reference that is missing or wrong."""
@@ -125,12 +125,12 @@ class LandscapeEncoder:
         """
 
         def finish(stored: Condition, rows, generator) -> Condition:
-            b, device = len(stored), stored.tokens.device
-            if rows is None:  # the null condition
-                return Condition(stored.tokens, stored.mask, maps=torch.zeros(b, len(CLASSES), *self.area))
-            styled = (torch.rand(b, 1, generator=generator) >= self.style_drop).to(device)
-            cells = class_shares(torch.from_numpy(maps[kept[rows]]).to(device), self.area)
-            return Condition(stored.tokens * styled[..., None], stored.mask & styled, maps=cells)
+            cells, device = torch.zeros(len(stored), len(CLASSES), *self.area), stored.tokens.device
+            if rows is not None:  # None is the null condition
+                styled = (torch.rand(len(stored), 1, generator=generator) >= self.style_drop).to(device)
+                stored = Condition(stored.tokens * styled[..., None], stored.mask & styled)
+                cells = class_shares(torch.from_numpy(maps[kept[rows]]).to(device), self.area)
+            return Condition(stored.tokens, stored.mask, stored.tokens[:, 0].clone(), cells)
 
         return finish
 
@@ -240,7 +240,7 @@ class MapStyleGuidance:
 
         def guided(x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
             null = self.null.to(x_t.device).expand(len(x_t))
-            unstyled = Condition(null.tokens, null.mask, maps=condition.maps)
+            unstyled = replace(null, maps=condition.maps)
             rows = denoiser(torch.cat([x_t] * 3), t.repeat(3), Condition.cat([condition, unstyled, null]))
             both, alone, neither = rows.to(x_t.dtype).chunk(3)
             return neither + self.scale_map * (alone - neither) + self.scale_style * (both - alone)

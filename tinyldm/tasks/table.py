@@ -67,7 +67,7 @@ def task_defaults(task: str, given: dict, native: tuple[int, int]) -> dict:
     if task == "labels":
         return dict(size=(64, 64), vae="tiny", flip=False, centre=True)
     if task == "landscape":
-        return dict(size=min(native, (384, 512)))
+        return dict(size=native if max(native) <= 512 else (384, 512))
     return {}
 
 
