@@ -64,6 +64,10 @@ def test_defaults_follow_the_task_and_help_tells_them():
     assert labels.centre and labels.label_form == "tokens+vector" and labels.lr == 1.5e-3
     land = defaults_for({"data": "land"}, (384, 512), "landscape")
     assert (land.size, land.image_encoder) == ((384, 512), "openai/clip-vit-base-patch32")
+    small = defaults_for({"data": "land"}, (96, 128), "landscape")
+    assert (small.size, small.vae, small.image_encoder, small.preset) == ((96, 128), "tiny", "tiny", "toy")
+    assert defaults_for({"data": "land"}, (512, 384), "landscape").size == (512, 384)
+    assert defaults_for({"data": "land"}, (1200, 800), "landscape").size == (384, 512)
     told = " ".join(train_parser().format_help().split()).replace("- ", "-")
     assert f"sees the style in the reference (default: tiny; with --data: {land.image_encoder})" in told
     assert "told by the files of --data --size" in told  # no default: it depends
