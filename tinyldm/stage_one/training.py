@@ -82,7 +82,7 @@ class StageOne:
         self.facts = {"shape": model.config.architecture(), "images": [*self.images.shape, content]}
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.order = torch.empty(0, dtype=torch.long)  # of the images to come
-        self.model = model.to(device).train()
+        self.model = model.to(device, memory_format=torch.channels_last).train()  # quicker convolutions
         self.average = EMA(model, recipe.ema)
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=1e-4)
         self.critic = Critic().to(device) if recipe.critical else nn.Module()
