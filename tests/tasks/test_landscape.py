@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPVisionConfig, CLIPVisionModel
 
 import sample as sample_script
 from tinyldm.condition import Condition
@@ -15,7 +15,9 @@ from tinyldm.data.transforms import Augmentation, load_image
 from tinyldm.diffusion.guidance import Guidance
 from tinyldm.errors import InputError
 from tinyldm.frozen.text import TINY
+from tinyldm.jobs.checkpoint import find_checkpoint, read_config
 from tinyldm.jobs.cli import guarded
+from tinyldm.jobs.encoding import load_frozen
 from tinyldm.jobs.sampling import run as run_sample
 from tinyldm.jobs.start import start
 from tinyldm.nn.presets import PRESETS
@@ -255,6 +257,24 @@ def test_style_tokens_tell_the_colours_of_their_patch():
             quarter = pixels[8 * y + 4 * i :, 8 * x + 4 * j :][:4, :4].reshape(-1, 3).mean(0)
             assert np.allclose(tokens[1 + patch, :, i, j], (quarter / 255 - mean) / std, atol=1e-4)
     assert np.allclose(tokens[0].mean((1, 2)), (pixels.reshape(-1, 3).mean(0) / 255 - mean) / std, atol=1e-4)
+
+
+@pytest.mark.parametrize("side, patch", [(32, 16), (42, 14), (28, 7)])
+def test_style_tokens_tell_the_colours_of_patches_of_any_size(side, patch):
+    """Where each patch is of one colour, so are its quarters; patches are in the order of the tower."""
+    shape = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    tower = CLIPVisionModel(CLIPVisionConfig(**shape, image_size=side, patch_size=patch)).eval()
+    colours = np.random.default_rng(0).integers(0, 256, (side // patch, side // patch, 3), np.uint8)
+    image = Image.fromarray(colours.repeat(patch, 0).repeat(patch, 1))
+    tokens = StyleEncoder(tower, (0.0,) * 3, (1.0,) * 3).encode([image])[0, 1:, 8:].view(-1, 3, 4)
+    assert np.allclose(tokens, colours.reshape(-1, 3, 1) / 255, atol=1e-5)
+
+
+def test_a_run_that_took_another_style_is_refused_by_name(data, small):
+    start(small | {"data": str(data), "out": "run"})
+    config, frozen = read_config(find_checkpoint("run")), {"text_encoder": "a/clip", "text_encoder_fingerprint": "old"}
+    with pytest.raises(InputError, match="^tiny: is not the encoder that run was trained with"):
+        load_frozen(config | frozen, "cpu", "run")
 
 
 def linear(x_t, t, condition):

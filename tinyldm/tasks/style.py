@@ -46,7 +46,8 @@ class StyleEncoder:
         pixels = torch.stack([to_bytes(resize(image, config.image_size)) for image in images]).to(self.model.device)
         pixels = (from_bytes(pixels) / 2 + 0.5 - self.mean) / self.std
         states = tower.post_layernorm(self.model(pixel_values=pixels).last_hidden_state).float()
-        quarters = F.pixel_unshuffle(F.avg_pool2d(pixels, config.patch_size // 2), 2).flatten(2).mT
+        halves = F.adaptive_avg_pool2d(pixels, 2 * (config.image_size // config.patch_size))  # of patches, each way
+        quarters = F.pixel_unshuffle(halves, 2).flatten(2).mT  # (b, patches, 12)
         return torch.cat([states, torch.cat([quarters.mean(1, keepdim=True), quarters], 1)], 2)
 
     @cached_property
