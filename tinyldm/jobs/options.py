@@ -61,7 +61,7 @@ GROUPS: dict[str, dict[str, tuple]] = {
     "data": {
         "data": (str, "folder of the assignment or an image folder with metadata.jsonl; none: the toy monsters"),
         "task": (TASKS, "what the pictures are conditioned on; told by the files of --data"),
-        "size": (parse_size, "pixels: 64, or WIDTHxHEIGHT; smaller square images keep theirs, labels have 64, landscapes up to 512x384"),
+        "size": (parse_size, "pixels: 64, or WIDTHxHEIGHT; smaller square images keep theirs, labels have 64, landscapes theirs up to 512"),
         "flip": (bool, "also learn from mirrored pictures (default: yes; with labels: no)"),
         "copies": (int, "augmented copies of each picture in the latent cache, made by --crop and --jitter"),
         "crop": (float, "least share of the area that a copy shows"),
