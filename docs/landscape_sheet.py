@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from tinyldm.data.transforms import grid, load_image  # noqa: E402
 from tinyldm.tasks.classes import CLASSES  # noqa: E402
 from tinyldm.tasks.landscape import load_map, parts  # noqa: E402
 from tinyldm.tasks.table import read_prompts  # noqa: E402
@@ -27,13 +28,10 @@ options = parser.parse_args()
 hues = [colorsys.hsv_to_rgb(k * 0.382 % 1, 0.35 + 0.3 * (k % 3), 0.95 - 0.2 * (k % 2)) for k in range(len(CLASSES))]
 palette = (255 * np.array(hues)).astype(np.uint8)
 prompts = read_prompts(options.prompts)[: options.columns * options.rows]
-with Image.open(options.submission / prompts[0].name) as first:
-    w, h = first.size
-sheet = Image.new("RGB", (options.columns * (w + 2), options.rows * (3 * h + 6)), "white")
-for k, prompt in enumerate(prompts):
+columns = []
+for prompt in prompts:
     scene, reference = parts(prompt.text)
-    x, y = k % options.columns * (w + 2), k // options.columns * (3 * h + 6)
-    with Image.open(options.submission / prompt.name) as drawn, Image.open(reference) as style:
-        for row, image in enumerate((Image.fromarray(palette[np.asarray(load_map(scene))]), drawn, style)):
-            sheet.paste(image.convert("RGB").resize((w, h), Image.Resampling.NEAREST), (x, y + row * h))
-sheet.save(options.out)
+    drawn = load_image(options.submission / prompt.name)
+    shown = (Image.fromarray(palette[np.asarray(load_map(scene))]), drawn, load_image(reference))
+    columns.append(grid([image.resize(drawn.size, Image.Resampling.NEAREST) for image in shown], 1, gap=0))
+grid(columns, options.columns).save(options.out)

@@ -74,10 +74,15 @@ def load_weights(model_class, source: str, what: str, option: str, other_parts: 
     return model.eval().requires_grad_(False)
 
 
+def weights_hash(weights: dict[str, torch.Tensor], about=None) -> str:
+    """A hash of named weights, and of what else decides what is computed with them: anything that JSON can say."""
+    digest = hashlib.sha256(b"" if about is None else json.dumps(about, sort_keys=True, default=str).encode())
+    for name, weight in sorted(weights.items()):
+        digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def fingerprint(model, *known) -> str:
     """A hash of a model's configuration and weights, and of what else decides what it computes."""
     config = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
-    digest = hashlib.sha256(json.dumps([config, *known], sort_keys=True, default=str).encode())
-    for key, weight in sorted(model.state_dict().items()):
-        digest.update(key.encode() + weight.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return weights_hash(model.state_dict(), [config, *known])[:16]

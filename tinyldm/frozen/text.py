@@ -21,13 +21,6 @@ def resolve(name: str | Path) -> str:
     return str(TINY) if str(name) == "tiny" else str(name)
 
 
-def load_tokenizer(source: str):
-    """The tokenizer that belongs to a text encoder."""
-    from transformers import AutoTokenizer
-
-    return load_pretrained(AutoTokenizer.from_pretrained, source, *NAMES)
-
-
 class TextEncoder:
     """A frozen text encoder and its tokenizer.
 
@@ -47,13 +40,14 @@ class TextEncoder:
 
         Raises InputError if it can't be reached, or if any weight is missing, unexpected or of another shape.
         """
-        from transformers import AutoConfig, AutoModelForTextEncoding, CLIPTextModel
+        from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer, CLIPTextModel
 
         source = resolve(name)
         kind = load_pretrained(AutoConfig.from_pretrained, source, *NAMES).model_type
         model_class = CLIPTextModel if kind.startswith("clip") else AutoModelForTextEncoding
         model = load_weights(model_class, source, *NAMES, OTHER_PARTS, spare=("pooler.",))
-        return cls(model.to(device), load_tokenizer(source), str(name))
+        tokenizer = load_pretrained(AutoTokenizer.from_pretrained, source, *NAMES)
+        return cls(model.to(device), tokenizer, str(name))
 
     @torch.no_grad()
     def encode(self, texts: list[str]) -> Condition:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -16,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from tinyldm.errors import InputError
 from tinyldm.frozen import vae_files
+from tinyldm.frozen.loading import weights_hash
 
 
 class AutoencoderConfig(PretrainedConfig):
@@ -243,10 +242,7 @@ class AutoencoderKL(PreTrainedModel):
     @property
     def fingerprint(self) -> str:
         """A hash of configuration and weights, for whoever keeps what this model computed."""
-        digest = hashlib.sha256(json.dumps(self.config.architecture(), sort_keys=True).encode())
-        for name, weight in sorted(self.state_dict().items()):
-            digest.update(name.encode() + weight.float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return weights_hash({k: weight.float() for k, weight in self.state_dict().items()}, self.config.architecture())
 
     def posterior(self, images: Tensor) -> Posterior:
         """q(z | image) in the precision of the caller, for training; see encode."""

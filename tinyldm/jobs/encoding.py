@@ -70,9 +70,10 @@ def load_frozen(config: dict, device, place: str | Path = ""):
     vae = load_vae(config["vae"], device)
     how = config.get("condition", {"task": "text", "name": config["text_encoder"]})
     text_encoder = load_encoder(how, tuple(side // vae.factor for side in config["size"]), device)
-    for kind, model, name in (("vae", vae, config["vae"]), ("text_encoder", text_encoder, how.get("name", "labels"))):
-        if config.get(f"{kind}_fingerprint") not in (None, model.fingerprint):
-            raise InputError(f"{name}: is not the {kind[-7:]} that {place} was trained with, or was read otherwise")
+    for key, model, name in (("vae", vae, config["vae"]), ("text_encoder", text_encoder, how.get("name", "labels"))):
+        if config.get(f"{key}_fingerprint") not in (None, model.fingerprint):
+            kind = key.removeprefix("text_")  # of maps or labels, too
+            raise InputError(f"{name}: is not the {kind} that {place} was trained with, or was read otherwise")
     return vae, text_encoder
 
 

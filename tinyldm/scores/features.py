@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +10,12 @@ from typing import Callable, Sequence
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from tinyldm.data.transforms import load_image
 from tinyldm.frozen.image import ClipScorer
+from tinyldm.frozen.loading import weights_hash
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,8 @@ class Extractor:
         return self.embed(self.prepare(Image.new("RGB", (64, 64)))[None]).shape[1]
 
 
-def fingerprint(network: nn.Module) -> str:
-    """A hash of the weights of a network."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.cpu().contiguous().numpy().data)
-    return digest.hexdigest()[:16]
-
-
 def clip_extractor(scorer: ClipScorer, name: str) -> Extractor:
     """The image tower of a CLIP, its vectors not normalised."""
     size = scorer.model.config.vision_config.image_size
     words = f"short side to {size} (Pillow, bicubic), centre crop, CLIP's mean and deviation"
-    return Extractor(f"CLIP {name} {fingerprint(scorer.model)}", words, scorer.prepare, scorer.embed)
+    return Extractor(f"CLIP {name} {weights_hash(scorer.model.state_dict())[:16]}", words, scorer.prepare, scorer.embed)

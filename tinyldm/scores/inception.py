@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tinyldm.errors import InputError
-from tinyldm.scores.features import Extractor, fingerprint
+from tinyldm.frozen.loading import weights_hash
+from tinyldm.scores.features import Extractor
 
 
 def prepare_by_pillow(image: Image.Image) -> Tensor:
@@ -103,7 +104,7 @@ def load_inception(kind: str, weights: str | Path | None = None, device: torch.d
         raise InputError(f"{file}: not the weights of {kind}'s Inception ({first})") from None
     net.fc = nn.Identity()
     net = net.to(device).eval().requires_grad_(False)
-    name = f"Inception {kind} {fingerprint(net)}"
+    name = f"Inception {kind} {weights_hash(net.state_dict())[:16]}"
     return Extractor(name, known.preprocessing, known.prepare, lambda pixels: net(pixels.to(device)))
 
 

@@ -99,9 +99,10 @@ def check(options) -> None:
 
 def read_images(folder: Path, skip_bad: bool) -> Examples:
     """The training images of an assignment's folder, or all images in any other."""
-    examples = Examples(Example(file, ()) for file in sorted(folder.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES)
     if not folder.is_dir() or any(known.detect(folder) for known in FORMATS.values()):
         examples = read_examples(folder, skip_bad=skip_bad)
+    else:
+        examples = Examples(Example(f, ()) for f in sorted(folder.rglob("*")) if f.suffix.lower() in IMAGE_SUFFIXES)
     if skip_bad:
         leave_out_broken(examples)
     if not examples:

@@ -130,7 +130,7 @@ class LandscapeEncoder:
                 styled = (torch.rand(len(stored), 1, generator=generator) >= self.style_drop).to(device)
                 stored = Condition(stored.tokens * styled[..., None], stored.mask & styled)
                 cells = class_shares(torch.from_numpy(maps[kept[rows]]).to(device), self.area)
-            return Condition(stored.tokens, stored.mask, stored.tokens[:, 0].clone(), cells)
+            return Condition(stored.tokens, stored.mask, stored.tokens[:, 0].clone(), cells)  # saved apart
 
         return finish
 

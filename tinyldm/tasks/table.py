@@ -86,7 +86,8 @@ def load_encoder(how: dict, area: tuple[int, int], device="cpu"):
     It has encode(texts) -> Condition, a fingerprint and, for the latent cache, width and maybe stored and finish; where
     texts can be wrong, check(texts) raises InputError, and returns a hash of the files that they name, if any.
     """
-    task, how = how["task"], {name: value for name, value in how.items() if name != "task"}
+    how = dict(how)
+    task = how.pop("task")
     if task == "labels":
         return labels.LabelEncoder(area=area, **how)
     if task == "landscape":
