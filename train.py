@@ -2,15 +2,15 @@
 
 import sys
 
-from tinyldm.jobs.cli import guarded
+from tinyldm.cli import guarded
 
 
 def main():
-    from tinyldm.jobs.options import train_parser  # here, where Ctrl-C is caught: torch takes seconds to import
+    from tinyldm.training.options import train_parser
 
     given = vars(train_parser().parse_args())
-    from tinyldm.jobs.start import start
     from tinyldm.pages.report import after_save
+    from tinyldm.training.start import start
 
     start(given, report=after_save)
 

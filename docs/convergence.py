@@ -18,8 +18,10 @@ from tinyldm import DDIM, DDPM, DPMSolver, NoiseSchedule, sample
 from tinyldm.diffusion.schedule import Level
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.ticker import NullFormatter, NullLocator  # noqa: E402
+import itertools
+
+import matplotlib.pyplot as plt
+from matplotlib.ticker import NullFormatter, NullLocator
 
 DOT = 0.035  # the standard deviation of a dot
 SCHEDULE = NoiseSchedule("cosine")
@@ -42,22 +44,28 @@ SDE = {
 
 def monster() -> np.ndarray:
     """The dots (k, 2), evenly spaced along the strokes of a drawing, with mean 0 and variance 1."""
+
     def arc(x, y, rx, ry, start=0.0, end=360.0):
         a = np.radians(np.linspace(start, end, 400))
         return np.stack([x + rx * np.cos(a), y + ry * np.sin(a)], 1)
 
     def line(*corners):
-        return np.concatenate([np.linspace(a, b, 200) for a, b in zip(corners, corners[1:])])
+        return np.concatenate([np.linspace(a, b, 200) for a, b in itertools.pairwise(corners)])
 
     strokes = [
         arc(0, 0, 1.0, 1.05, -62, 242),  # head and body
-        line((-0.62, 0.85), (-0.85, 1.55), (-0.28, 1.02)), line((0.62, 0.85), (0.85, 1.55), (0.28, 1.02)),  # horns
-        arc(-0.38, 0.28, 0.26, 0.30), arc(0.38, 0.28, 0.26, 0.30),  # eyes
-        arc(-0.32, 0.24, 0.07, 0.09), arc(0.44, 0.24, 0.07, 0.09),  # pupils
+        line((-0.62, 0.85), (-0.85, 1.55), (-0.28, 1.02)),
+        line((0.62, 0.85), (0.85, 1.55), (0.28, 1.02)),  # horns
+        arc(-0.38, 0.28, 0.26, 0.30),
+        arc(0.38, 0.28, 0.26, 0.30),  # eyes
+        arc(-0.32, 0.24, 0.07, 0.09),
+        arc(0.44, 0.24, 0.07, 0.09),  # pupils
         arc(0, -0.22, 0.55, 0.36, 190, 350),  # mouth
         line((-0.22, -0.565), (-0.14, -0.40), (-0.06, -0.575)),  # a tooth
-        line((-0.47, -0.93), (-0.47, -1.35), (-0.75, -1.35)), line((0.47, -0.93), (0.47, -1.35), (0.75, -1.35)),  # legs
-        line((-0.97, -0.15), (-1.45, 0.20)), line((0.97, -0.15), (1.45, 0.55)),  # arms, one of them waves
+        line((-0.47, -0.93), (-0.47, -1.35), (-0.75, -1.35)),
+        line((0.47, -0.93), (0.47, -1.35), (0.75, -1.35)),  # legs
+        line((-0.97, -0.15), (-1.45, 0.20)),
+        line((0.97, -0.15), (1.45, 0.55)),  # arms, one of them waves
     ]
     dots = []
     for stroke in strokes:
@@ -75,7 +83,9 @@ def best_x0(x, level):
     """E[x0 | x_t] of the mixture: each dot's own answer, weighted by how well the dot explains x_t."""
     dots = torch.as_tensor(DOTS, dtype=x.dtype)
     variance = level.alpha**2 * DOT**2 + level.sigma**2
-    fit = (level.alpha * x @ dots.T - 0.5 * level.alpha**2 * dots.square().sum(1)) / variance  # (b, k)
+    fit = (
+        level.alpha * x @ dots.T - 0.5 * level.alpha**2 * dots.square().sum(1)
+    ) / variance  # (b, k)
     mean = fit.softmax(1) @ dots
     return mean + level.alpha * DOT**2 / variance * (x - level.alpha * mean)
 
@@ -83,8 +93,17 @@ def best_x0(x, level):
 def run(solver, grid, x, dtype=torch.float32):
     """sample() from x (n, 2) with the optimal denoiser; all points are one sample, with one generator."""
     level_of = {torch.tensor(level.t).item(): level for level in grid}
-    return sample(lambda x, t, condition: best_x0(x[0], level_of[t[0].item()])[None], (1, *x.shape), SCHEDULE, solver,
-                  prediction="x0", spacing=grid, noise=x[None], seeds=[1], dtype=dtype)[0]
+    return sample(
+        lambda x, t, condition: best_x0(x[0], level_of[t[0].item()])[None],
+        (1, *x.shape),
+        SCHEDULE,
+        solver,
+        prediction="x0",
+        spacing=grid,
+        noise=x[None],
+        seeds=[1],
+        dtype=dtype,
+    )[0]
 
 
 def log_snr_grid(n, first=-5.0, last=4.5):
@@ -105,8 +124,14 @@ def exact_flow(start):
         y = torch.from_numpy(y.reshape(-1, 2))
         return (y - best_x0(level.alpha * y, level)).numpy().ravel()
 
-    end = solve_ivp(velocity, (-first.lambda_, -last.lambda_), (start / first.alpha).numpy().ravel(), "DOP853",
-                    rtol=1e-9, atol=1e-9).y[:, -1]
+    end = solve_ivp(
+        velocity,
+        (-first.lambda_, -last.lambda_),
+        (start / first.alpha).numpy().ravel(),
+        "DOP853",
+        rtol=1e-9,
+        atol=1e-9,
+    ).y[:, -1]
     return last.alpha * torch.from_numpy(end.reshape(-1, 2))
 
 
@@ -132,7 +157,9 @@ def pictures(grid_spec):
     """Rows of solvers, columns of network calls: what the same 5,000 points of noise become, on the default grid."""
     calls, start = (5, 7, 10, 14, 20, 40), normal(5000)
     hue = torch.atan2(start[:, 1], start[:, 0])  # a point keeps the colour of where it started
-    rows = {name: (ODE | SDE)[name] for name in ("DDPM", "DDIM", "DPM-Solver++ 2", "SDE-DPM-Solver++ 2")}
+    rows = {
+        name: (ODE | SDE)[name] for name in ("DDPM", "DDIM", "DPM-Solver++ 2", "SDE-DPM-Solver++ 2")
+    }
     axes = grid_spec.subgridspec(len(rows), len(calls), wspace=0, hspace=0).subplots()
     for row, (name, (solver, colour, _)) in zip(axes, rows.items()):
         for axis, n in zip(row, calls):
@@ -140,7 +167,9 @@ def pictures(grid_spec):
             axis.scatter(*x.T, c=hue, cmap="hsv", s=0.8, lw=0, alpha=0.8, rasterized=True)
             axis.set(xlim=(-2.25, 2.25), ylim=(-2.5, 2.5), xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-        row[0].set_ylabel(name.replace("Solver", "\nSolver"), fontsize=10, color=colour, fontweight="bold")
+        row[0].set_ylabel(
+            name.replace("Solver", "\nSolver"), fontsize=10, color=colour, fontweight="bold"
+        )
     for axis, n in zip(axes[0], calls):
         axis.set_title(f"{n} calls", fontsize=11)
 
@@ -149,8 +178,13 @@ def flow_errors():
     """The median distance of a point's end from where the exact flow takes it."""
     start = normal(200).double()
     truth = exact_flow(start)
-    return {name: [(run(solver, log_snr_grid(n), start, torch.float64) - truth).norm(dim=1).median().item()
-                   for n in CALLS] for name, (solver, _, _) in ODE.items()}
+    return {
+        name: [
+            (run(solver, log_snr_grid(n), start, torch.float64) - truth).norm(dim=1).median().item()
+            for n in CALLS
+        ]
+        for name, (solver, _, _) in ODE.items()
+    }
 
 
 def cloud_errors():
@@ -161,8 +195,10 @@ def cloud_errors():
     def distance(points):
         return (from_all_sides(points) - truth).square().mean().sqrt().item()
 
-    found = {name: [distance(run(solver, SCHEDULE.grid(k), start)) for k in few]
-             for name, (solver, _, _) in (ODE | SDE).items()}
+    found = {
+        name: [distance(run(solver, SCHEDULE.grid(k), start)) for k in few]
+        for name, (solver, _, _) in (ODE | SDE).items()
+    }
     return found, distance(draws(CLOUD, 2))
 
 
@@ -170,15 +206,24 @@ def slope(axis, x, y, order):
     """A triangle whose long side falls as 1 / n^order, its corner at (x, y)."""
     far = 2 * x
     axis.plot([x, far, far, x], [y, y, y / 2**order, y], color="0.45", lw=1)
-    axis.annotate(f"slope {order}", (far, y / 2 ** (order / 2)), (4, 0), textcoords="offset points", va="center",
-                  fontsize=9, color="0.35")
+    axis.annotate(
+        f"slope {order}",
+        (far, y / 2 ** (order / 2)),
+        (4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color="0.35",
+    )
 
 
 def curves(axis, errors, styles, title):
     """Error against calls on two logarithmic axes."""
     for name, values in errors.items():
         _, colour, dash = styles[name]
-        axis.loglog(CALLS[: len(values)], values, dash, color=colour, label=name, lw=2, marker="o", ms=3.5)
+        axis.loglog(
+            CALLS[: len(values)], values, dash, color=colour, label=name, lw=2, marker="o", ms=3.5
+        )
     axis.set_title(title, fontsize=11, loc="left")
     axis.set_xlabel("network calls")
     ticks = [n for n in (5, 10, 20, 40, 80, 160, 320) if n <= CALLS[len(values) - 1]]
@@ -203,8 +248,14 @@ def main():
     curves(right, cloud, ODE | SDE, "How far the drawn cloud is from the monster")
     right.set_yticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"])
     right.axhline(floor, color="0.5", ls=":")
-    right.annotate("as many draws of the monster itself", (5, floor), (0, -12), textcoords="offset points",
-                   fontsize=9, color="0.35")
+    right.annotate(
+        "as many draws of the monster itself",
+        (5, floor),
+        (0, -12),
+        textcoords="offset points",
+        fontsize=9,
+        color="0.35",
+    )
     right.set_ylim(top=0.55)  # room for the names
     right.legend(frameon=False, fontsize=9, handlelength=3.5, loc="upper right")
     for errors in (flow, cloud):

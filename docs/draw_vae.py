@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from PIL import Image
 
-from tinyldm.frozen.vae import AutoencoderKL
+from tinyldm.autoencoder.kl import AutoencoderKL
 from tinyldm.jobs.autoencoder import monster_pictures
 from tinyldm.scores.reconstruction import folder_scores, picture_scores, reconstruct
 from tinyldm.toy import pictures as procedural
@@ -23,8 +23,13 @@ Image.fromarray(page.numpy()).save(Path(__file__).parent / "vae.png", optimize=T
 
 monsters = monster_pictures(1000, "measured", known=False)
 scores = {"monsters of the held-out captions": picture_scores(vae, monsters)}
-scores |= {f"the same, latents off by {noise}": picture_scores(vae, monsters[:200], noise) for noise in (0.1, 0.3)}
+scores |= {
+    f"the same, latents off by {noise}": picture_scores(vae, monsters[:200], noise)
+    for noise in (0.1, 0.3)
+}
 scores["procedural pictures"] = picture_scores(vae, procedural.pictures(192, seed=10**6))
 scores |= {folder: folder_scores(vae, folder, size=64) for folder in sys.argv[1:]}
 for name, score in scores.items():
-    print(f"{name:40} {score.images:5} pictures, mean {score.mean:.1f} dB, pooled {score.pooled:.1f} dB")
+    print(
+        f"{name:40} {score.images:5} pictures, mean {score.mean:.1f} dB, pooled {score.pooled:.1f} dB"
+    )

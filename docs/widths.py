@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tinyldm.jobs.start import start  # noqa: E402
-from tinyldm.jobs.training import Trainer  # noqa: E402
-from tinyldm.nn.presets import PRESETS  # noqa: E402
+from tinyldm.nn.presets import PRESETS
+from tinyldm.training.start import start
+from tinyldm.training.trainer import Trainer
 
 SHAPES = {
     "64-128-192": dict(channels=(64, 128, 192)),
@@ -45,11 +45,17 @@ Trainer.gradient = timed
 for name, change in SHAPES.items():
     PRESETS["toy"] = replace(toy, **change)
     with tempfile.TemporaryDirectory() as folder:
-        given = dict(max_steps=options.steps, lr_schedule="constant", sample_every=10**6, out=f"{folder}/run")
+        given = dict(
+            max_steps=options.steps, lr_schedule="constant", sample_every=10**6, out=f"{folder}/run"
+        )
         spent.clear()
         start(given | ({"data": options.data, "preset": "toy"} if options.data else {}))
         with open(f"{folder}/run/log.csv", newline="") as file:
             losses = [float(row["loss"]) for row in csv.DictReader(file)]
     late = losses[-len(losses) // 4 :]
     rows.append(f"| {name} | {sum(late) / len(late):.3f} | {sum(spent) / len(spent):.2f} |")
-print("| network | loss of the last quarter | CPU seconds of a gradient |\n| --- | --- | --- |", *rows, sep="\n")
+print(
+    "| network | loss of the last quarter | CPU seconds of a gradient |\n| --- | --- | --- |",
+    *rows,
+    sep="\n",
+)

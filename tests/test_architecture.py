@@ -27,13 +27,25 @@ ALLOWED = {
     "scores": BASE | {"frozen", "data", "scores"},
     "stage_one": BASE | {"frozen", "data", "scores", "tasks", "ema", "signals", "stage_one"},
     "tasks": BASE | {"frozen", "data", "nn", "tasks"},
-    "jobs": BASE | {"diffusion", "nn", "frozen", "data", "toy", "scores", "tasks", "stage_one", "jobs", "compat"} | {"ema", "signals"},
+    "jobs": BASE
+    | {"diffusion", "nn", "frozen", "data", "toy", "scores", "tasks", "stage_one", "jobs", "compat"}
+    | {"ema", "signals"},
     "pages": BASE | {"frozen", "data", "scores", "tasks", "jobs", "pages"},
     "compat": BASE | {"diffusion", "nn", "frozen", "compat"},
     "__main__": {"jobs"},  # and by name, in a table, pages
     "__init__": set(),  # lazy
 }
-NEEDED = {"torch", "transformers", "einops", "PIL", "numpy", "safetensors", "tokenizers", "huggingface_hub", "tqdm"}
+NEEDED = {
+    "torch",
+    "transformers",
+    "einops",
+    "PIL",
+    "numpy",
+    "safetensors",
+    "tokenizers",
+    "huggingface_hub",
+    "tqdm",
+}
 OPTIONAL = {"scipy", "torchvision", "lpips", "matplotlib"}
 
 
@@ -48,7 +60,9 @@ def imports(path: Path) -> set[str]:
             base = ".".join(home[: -node.level]) if node.level else ""
             module = ".".join(part for part in (base, node.module) if part)
             # "from package import module" names a module
-            found |= {f"{module}.{a.name}" if module in ("tinyldm", base) else module for a in node.names}
+            found |= {
+                f"{module}.{a.name}" if module in ("tinyldm", base) else module for a in node.names
+            }
     return found
 
 
@@ -65,13 +79,17 @@ def test_imports_go_one_way(path):
 
 @pytest.mark.parametrize("path", MODULES + SCRIPTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_only_declared_packages(path):
-    outside = {name.split(".")[0] for name in imports(path)} - {"tinyldm"} - set(sys.stdlib_module_names)
+    outside = (
+        {name.split(".")[0] for name in imports(path)} - {"tinyldm"} - set(sys.stdlib_module_names)
+    )
     assert outside <= NEEDED | OPTIONAL
     assert "diffusers" not in outside
 
 
 def test_needed_packages_are_declared():
-    declared = (ROOT / "setup.cfg").read_text().split("install_requires =")[1].split("[options")[0].lower()
+    declared = (
+        (ROOT / "setup.cfg").read_text().split("install_requires =")[1].split("[options")[0].lower()
+    )
     for name in NEEDED:
         assert {"PIL": "pillow"}.get(name, name.lower()) in declared
 
@@ -85,14 +103,28 @@ def test_modules_and_functions_fit_on_a_screen(path):
 
 
 def test_the_heart_is_read_in_an_afternoon():
-    heart = [p for p in MODULES if p.relative_to(PACKAGE).parts[0] in ("condition.py", "diffusion", "nn")]
+    heart = [
+        p for p in MODULES if p.relative_to(PACKAGE).parts[0] in ("condition.py", "diffusion", "nn")
+    ]
     assert lines(heart) <= 1200
-    pictures = [p for p in MODULES if p.relative_to(PACKAGE).parts[0] == "toy"]  # what the default draws, not machinery
-    faces = [p for p in MODULES if p.relative_to(PACKAGE).parts[0] == "compat"]  # other names, nothing to learn from
-    judges = [p for p in MODULES if p.relative_to(PACKAGE).parts[0] == "scores"]  # rules of others, kept to the letter
-    tasks = [p for p in MODULES if p.relative_to(PACKAGE).parts[0] == "tasks"]  # what single assignments need
-    first = [p for p in MODULES if p.relative_to(PACKAGE).parts[0] == "stage_one"]  # one's own autoencoder
-    sheets = [p for p in MODULES if p.relative_to(PACKAGE).parts[0] == "pages"]  # what a person looks at afterwards
+    pictures = [
+        p for p in MODULES if p.relative_to(PACKAGE).parts[0] == "toy"
+    ]  # what the default draws, not machinery
+    faces = [
+        p for p in MODULES if p.relative_to(PACKAGE).parts[0] == "compat"
+    ]  # other names, nothing to learn from
+    judges = [
+        p for p in MODULES if p.relative_to(PACKAGE).parts[0] == "scores"
+    ]  # rules of others, kept to the letter
+    tasks = [
+        p for p in MODULES if p.relative_to(PACKAGE).parts[0] == "tasks"
+    ]  # what single assignments need
+    first = [
+        p for p in MODULES if p.relative_to(PACKAGE).parts[0] == "stage_one"
+    ]  # one's own autoencoder
+    sheets = [
+        p for p in MODULES if p.relative_to(PACKAGE).parts[0] == "pages"
+    ]  # what a person looks at afterwards
     apart = {*pictures, *faces, *judges, *tasks, *first, *sheets}
     assert lines(set(MODULES) - apart) + lines(SCRIPTS) < 5000
     assert lines(pictures) <= 1300
@@ -116,11 +148,13 @@ def test_every_public_function_says_what_it_does():
 
 def test_import_is_light_and_complete():
     """import tinyldm brings neither torch's companions nor anything slow; each name that it promises is there."""
-    check = ("import sys, tinyldm; heavy = {'transformers', 'PIL', 'torch', 'diffusers'} & set(sys.modules); "
-             "assert not heavy, heavy; "
-             "from tinyldm import UNet, UNetConfig, NoiseSchedule, DDPM, DDIM, DPMSolver, Guidance, Condition, sample, "
-             "training_loss, EMA; heavy = {'transformers', 'PIL', 'diffusers'} & set(sys.modules); "
-             "assert not heavy, heavy; from tinyldm import AutoencoderKL")
+    check = (
+        "import sys, tinyldm; heavy = {'transformers', 'PIL', 'torch', 'diffusers'} & set(sys.modules); "
+        "assert not heavy, heavy; "
+        "from tinyldm import UNet, UNetConfig, NoiseSchedule, DDPM, DDIM, DPMSolver, Guidance, Condition, sample, "
+        "training_loss, EMA; heavy = {'transformers', 'PIL', 'diffusers'} & set(sys.modules); "
+        "assert not heavy, heavy; from tinyldm import AutoencoderKL"
+    )
     subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT)
     import tinyldm
 
@@ -129,4 +163,6 @@ def test_import_is_light_and_complete():
 
 
 def test_shipped_models_are_small():
-    assert sum(p.stat().st_size for p in (PACKAGE / "assets").rglob("*") if p.is_file()) <= 10 * 2**20
+    assert (
+        sum(p.stat().st_size for p in (PACKAGE / "assets").rglob("*") if p.is_file()) <= 10 * 2**20
+    )

@@ -10,8 +10,17 @@ ROWS = re.findall(r"^\| (\d+) \| (.*) \|$", PAGE, re.MULTILINE)
 
 def test_the_table_is_complete_and_its_tests_exist():
     assert [int(point) for point, _ in ROWS] == list(range(1, 28))
-    named = {(int(point), name) for point, row in ROWS for name in re.findall(r"`(test_\w+)`", row.split(" | ")[-1])}
-    written = {(int(point), file.stem) for file in TESTS.rglob("test_*.py")
-               for point in re.findall(r"^def test_pitfall_(\d\d)_", file.read_text(encoding="utf-8"), re.MULTILINE)}
+    named = {
+        (int(point), name)
+        for point, row in ROWS
+        for name in re.findall(r"`(test_\w+)`", row.split(" | ")[-1])
+    }
+    written = {
+        (int(point), file.stem)
+        for file in TESTS.rglob("test_*.py")
+        for point in re.findall(
+            r"^def test_pitfall_(\d\d)_", file.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    }
     assert named == written
     assert {point for point, _ in named} == set(range(1, 28))

@@ -16,8 +16,13 @@ def test_the_example_trains_and_samples(tmp_path):
     """The script of the README, as printed: its pictures end within a tenth of the data's range of 2."""
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
     assert len([line for line in code.splitlines() if line.strip()]) <= 24
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=tmp_path,
-                          env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""})
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""},
+    )
     assert done.returncode == 0, done.stderr
     error = float(re.search(r"[\d.]+", done.stdout)[0])
     assert error < 0.2  # a picture that missed its corner would be off by 1
@@ -25,16 +30,33 @@ def test_the_example_trains_and_samples(tmp_path):
 
 def test_every_install_command_is_constrained():
     installs = re.findall(r"pip install [^\n`]*", README)
-    assert installs and all("-c constraints.txt" in line for line in installs)
+    assert installs
+    assert all("-c constraints.txt" in line for line in installs)
 
 
-@pytest.mark.parametrize("script", ["train.py", "sample.py", "-m tinyldm", "-m tinyldm toy", "-m tinyldm encode",
-                                    "-m tinyldm evaluate", "-m tinyldm convert", "-m tinyldm sweep",
-                                    "-m tinyldm submit", "-m tinyldm picture", "-m tinyldm report"])  # fmt: skip
+@pytest.mark.parametrize(
+    "script",
+    [
+        "train.py",
+        "sample.py",
+        "-m tinyldm",
+        "-m tinyldm toy",
+        "-m tinyldm encode",
+        "-m tinyldm evaluate",
+        "-m tinyldm convert",
+        "-m tinyldm sweep",
+        "-m tinyldm submit",
+        "-m tinyldm picture",
+        "-m tinyldm report",
+    ],
+)
 def test_help_teaches(script):
-    done = subprocess.run([sys.executable, *script.split(), "--help"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, *script.split(), "--help"], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
-    assert "usage:" in done.stdout and done.stderr == ""
+    assert "usage:" in done.stdout
+    assert done.stderr == ""
 
 
 def test_links_lead_somewhere():

@@ -10,11 +10,11 @@ _HOME = {
     "DPMSolver": "diffusion.dpm_solver",
     "Guidance": "diffusion.guidance",
     "sample": "diffusion.sampler",
-    "training_loss": "diffusion.objective",
+    "training_loss": "diffusion.loss",
     "UNet": "nn.unet",
     "UNetConfig": "nn.unet",
-    "AutoencoderKL": "frozen.vae",
-    "EMA": "ema",
+    "AutoencoderKL": "autoencoder.kl",
+    "EMA": "training.ema",
 }
 __all__ = sorted(_HOME)
 __version__ = "0.1.0"

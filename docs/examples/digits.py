@@ -4,10 +4,19 @@ import torch
 from sklearn.datasets import load_digits
 
 from tinyldm import EMA, DPMSolver, NoiseSchedule, UNet, UNetConfig, sample, training_loss
-from tinyldm.data.transforms import grid, to_pil
+from tinyldm.data.images import grid, to_pil
 
-CONFIG = UNetConfig(in_channels=1, out_channels=1, channels=(48, 96), attention=("none", "self"), middle="self",
-                    blocks=1, heads=4, groups=8, scale_shift=True)
+CONFIG = UNetConfig(
+    in_channels=1,
+    out_channels=1,
+    channels=(48, 96),
+    attention=("none", "self"),
+    middle="self",
+    blocks=1,
+    heads=4,
+    groups=8,
+    scale_shift=True,
+)
 SCHEDULE = NoiseSchedule("cosine")
 
 
@@ -33,4 +42,6 @@ def draw(unet: UNet, n: int) -> torch.Tensor:
 if __name__ == "__main__":
     digits = torch.from_numpy(load_digits().images).float()[:, None] / 8 - 1  # 0..16 -> [-1, 1]
     drawn = draw(train(digits, 1500), 64).expand(-1, 3, -1, -1)
-    grid([to_pil(x.repeat_interleave(6, 1).repeat_interleave(6, 2)) for x in drawn]).save("digits.png")
+    grid([to_pil(x.repeat_interleave(6, 1).repeat_interleave(6, 2)) for x in drawn]).save(
+        "digits.png"
+    )

@@ -15,12 +15,19 @@ def drawn(seed):
     r = random.Random(seed)
     levels = r.randint(1, 3)
     return dict(
-        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=tuple(8 * r.randint(1, 3) for _ in range(levels)), layers_per_block=r.randint(1, 2),
-        latent_channels=r.choice([3, 4]), norm_num_groups=r.choice([4, 8]), scaling_factor=r.choice([0.18215, 1.0]),
-        use_quant_conv=r.choice([True, False]), use_post_quant_conv=r.choice([True, False]),
-        mid_block_add_attention=r.choice([True, True, False]), sample_size=r.choice([32, 64]),
-        force_upcast=r.choice([True, False]))
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=tuple(8 * r.randint(1, 3) for _ in range(levels)),
+        layers_per_block=r.randint(1, 2),
+        latent_channels=r.choice([3, 4]),
+        norm_num_groups=r.choice([4, 8]),
+        scaling_factor=r.choice([0.18215, 1.0]),
+        use_quant_conv=r.choice([True, False]),
+        use_post_quant_conv=r.choice([True, False]),
+        mid_block_add_attention=r.choice([True, True, False]),
+        sample_size=r.choice([32, 64]),
+        force_upcast=r.choice([True, False]),
+    )
 
 
 @torch.no_grad()
@@ -37,7 +44,9 @@ def assert_same(ours, theirs):
         torch.testing.assert_close(images, theirs.decode(z).sample, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ours(x).sample, theirs(x).sample, rtol=1e-4, atol=1e-4)
     g, h = (torch.Generator().manual_seed(4) for _ in "gh")
-    torch.testing.assert_close(ours(x, True, False, g)[0], theirs(x, True, False, h)[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        ours(x, True, False, g)[0], theirs(x, True, False, h)[0], rtol=1e-4, atol=1e-4
+    )
     assert torch.equal(ours.encode(x, return_dict=False)[0].mean, a.mean)
 
 
@@ -50,10 +59,16 @@ def test_random_autoencoders_both_ways(seed, tmp_path):
     assert_same(ours, theirs)
     assert ours.num_parameters() == theirs.num_parameters()
     for name, value in settings.items():
-        assert ours.config[name] == getattr(ours.config, name) == (list(value) if isinstance(value, tuple) else value)
+        assert (
+            ours.config[name]
+            == getattr(ours.config, name)
+            == (list(value) if isinstance(value, tuple) else value)
+        )
     made = scrambled(compat.AutoencoderKL(**settings), seed + 1)
     made.save_pretrained(tmp_path / "ours")
-    back, info = diffusers.AutoencoderKL.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    back, info = diffusers.AutoencoderKL.from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
     assert not any(info.values())
     assert_same(made, back.eval())
 
@@ -63,11 +78,16 @@ def test_pitfall_26_half_precision_encodes_in_float32():
     x = torch.rand(1, 3, 8, 8)
     expected = vae.encode(x).latent_dist.mean
     half = vae.half().encode(x.half()).latent_dist.mean
-    assert half.dtype == torch.float16 and vae.dtype == torch.float16
+    assert half.dtype == torch.float16
+    assert vae.dtype == torch.float16
     torch.testing.assert_close(half.float(), expected, rtol=0.01, atol=0.01)
 
 
-CHANGES = [dict(act_fn="gelu"), dict(down_block_types=("AttnDownEncoderBlock2D",)), dict(nonsense=1)]
+CHANGES = [
+    dict(act_fn="gelu"),
+    dict(down_block_types=("AttnDownEncoderBlock2D",)),
+    dict(nonsense=1),
+]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -77,8 +97,12 @@ def test_what_is_not_supported_is_named(change):
 
 
 def test_parameters_of_the_published_one():
-    settings = dict(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-                    block_out_channels=(128, 256, 512, 512), layers_per_block=2)
+    settings = dict(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+    )
     with torch.device("meta"):
         ours, theirs = compat.AutoencoderKL(**settings), diffusers.AutoencoderKL(**settings)
     assert ours.num_parameters() == theirs.num_parameters() == 83_653_863

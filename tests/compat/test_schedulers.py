@@ -12,9 +12,11 @@ import torch
 from tinyldm import compat
 
 diffusers = pytest.importorskip("diffusers")
-from diffusers.schedulers import scheduling_ddim, scheduling_ddpm, scheduling_dpmsolver_multistep  # noqa: E402
+from diffusers.schedulers import scheduling_ddim, scheduling_ddpm, scheduling_dpmsolver_multistep
 
-pytestmark = pytest.mark.filterwarnings("ignore:the last of the", "ignore:.*deprecated", "ignore:__array__")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:the last of the", "ignore:.*deprecated", "ignore:__array__"
+)
 
 SCHEDULES = {
     "linear": dict(beta_schedule="linear"),
@@ -26,8 +28,13 @@ SCHEDULES = {
 }
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 SPACINGS = ("linspace", "leading", "trailing")
-CASES = [*itertools.product(("linear", "scaled_linear", "cosine"), PREDICTIONS), ("short", "epsilon"),
-         ("table", "sample"), ("zero_snr", "sample"), ("zero_snr", "v_prediction")]  # fmt: skip
+CASES = [
+    *itertools.product(("linear", "scaled_linear", "cosine"), PREDICTIONS),
+    ("short", "epsilon"),
+    ("table", "sample"),
+    ("zero_snr", "sample"),
+    ("zero_snr", "v_prediction"),
+]
 
 
 def network(x, t):
@@ -74,14 +81,24 @@ def products(**choices):
     return (dict(zip(choices, values)) for values in itertools.product(*choices.values()))
 
 
-@pytest.mark.parametrize("schedule, prediction", CASES)
+@pytest.mark.parametrize(("schedule", "prediction"), CASES)
 def test_ddpm(schedule, prediction, double):
-    for more in products(timestep_spacing=SPACINGS, variance_type=("fixed_small", "fixed_small_log", "fixed_large"),
-                         clip=((True, 1.0), (True, 2.5), (False, 1.0)), steps=(1, 13)):
+    for more in products(
+        timestep_spacing=SPACINGS,
+        variance_type=("fixed_small", "fixed_small_log", "fixed_large"),
+        clip=((True, 1.0), (True, 2.5), (False, 1.0)),
+        steps=(1, 13),
+    ):
         n, (clip, bound) = more.pop("steps"), more.pop("clip")
-        ours, theirs = both("DDPMScheduler", **SCHEDULES[schedule], prediction_type=prediction, **more,
-                            clip_sample=clip, clip_sample_range=bound,
-                            steps_offset=more["timestep_spacing"] == "leading")
+        ours, theirs = both(
+            "DDPMScheduler",
+            **SCHEDULES[schedule],
+            prediction_type=prediction,
+            **more,
+            clip_sample=clip,
+            clip_sample_range=bound,
+            steps_offset=more["timestep_spacing"] == "leading",
+        )
         if n == 1 and more["timestep_spacing"] == "linspace":
             continue  # diffusers starts from t = 0, where there is no noise; see test_pitfall_02
         ours.set_timesteps(n)
@@ -95,18 +112,35 @@ def test_ddpm(schedule, prediction, double):
             close(a.pred_original_sample, b.pred_original_sample, (more, n, k))
             x, y = a.prev_sample, b.prev_sample
             if k < n - 1 or more["variance_type"] != "fixed_large":
-                close(x, y, (more, n, k))  # diffusers adds noise even on the last step, unless it starts at t = 0
+                close(
+                    x, y, (more, n, k)
+                )  # diffusers adds noise even on the last step, unless it starts at t = 0
         torch.testing.assert_close(x, a.pred_original_sample)
 
 
-@pytest.mark.parametrize("schedule, prediction", CASES)
+@pytest.mark.parametrize(("schedule", "prediction"), CASES)
 def test_ddim(schedule, prediction, double):
     """diffusers steps to t - T // n, wherever the list goes on (pitfall 1); so it is told the place of each step."""
-    for more in products(timestep_spacing=SPACINGS, one=(True, False), eta=(0.0, 0.6, 1.0), steps=(3, 13),
-                         clip=((True, 1.5, False), (True, 1.0, True), (False, 1.0, False))):
-        n, eta, one, (clip, bound, again) = (more.pop(name) for name in ("steps", "eta", "one", "clip"))
-        ours, theirs = both("DDIMScheduler", **SCHEDULES[schedule], prediction_type=prediction, clip_sample=clip,
-                            clip_sample_range=bound, set_alpha_to_one=one, steps_offset=0 if one else 1, **more)
+    for more in products(
+        timestep_spacing=SPACINGS,
+        one=(True, False),
+        eta=(0.0, 0.6, 1.0),
+        steps=(3, 13),
+        clip=((True, 1.5, False), (True, 1.0, True), (False, 1.0, False)),
+    ):
+        n, eta, one, (clip, bound, again) = (
+            more.pop(name) for name in ("steps", "eta", "one", "clip")
+        )
+        ours, theirs = both(
+            "DDIMScheduler",
+            **SCHEDULES[schedule],
+            prediction_type=prediction,
+            clip_sample=clip,
+            clip_sample_range=bound,
+            set_alpha_to_one=one,
+            steps_offset=0 if one else 1,
+            **more,
+        )
         ours.set_timesteps(n)
         theirs.set_timesteps(n)
         assert torch.equal(ours.timesteps, theirs.timesteps)
@@ -119,20 +153,29 @@ def test_ddim(schedule, prediction, double):
             b = theirs.step(network(y, t), t, y, eta, again, h)
             close(a.pred_original_sample, b.pred_original_sample, (more, n, k))
             x, y = a.prev_sample, b.prev_sample
-            if schedule == "zero_snr" and eta == 1 and y.isnan().all():  # the root of a variance rounded to below 0
+            if (
+                schedule == "zero_snr" and eta == 1 and y.isnan().all()
+            ):  # the root of a variance rounded to below 0
                 assert x.isfinite().all()
                 y = x
             close(x, y, (more, n, eta, k))
 
 
-@pytest.mark.parametrize("spacing, n", [("leading", 20), ("trailing", 20), ("leading", 50), ("trailing", 10)])
+@pytest.mark.parametrize(
+    ("spacing", "n"), [("leading", 20), ("trailing", 20), ("leading", 50), ("trailing", 10)]
+)
 def test_ddim_as_it_is_where_its_place_is_right(spacing, n, double):
-    ours, theirs = both("DDIMScheduler", **SCHEDULES["scaled_linear"], timestep_spacing=spacing, clip_sample=False)
+    ours, theirs = both(
+        "DDIMScheduler", **SCHEDULES["scaled_linear"], timestep_spacing=spacing, clip_sample=False
+    )
     x, y = start(), start()
     for scheduler in (ours, theirs):
         scheduler.set_timesteps(n)
     for t in ours.timesteps:
-        x, y = ours.step(network(x, t), t, x).prev_sample, theirs.step(network(y, t), t, y).prev_sample
+        x, y = (
+            ours.step(network(x, t), t, x).prev_sample,
+            theirs.step(network(y, t), t, y).prev_sample,
+        )
         close(x, y, t)
 
 
@@ -145,19 +188,33 @@ class Whole(diffusers.DPMSolverMultistepScheduler):
 
 
 @pytest.mark.parametrize("algorithm", ["dpmsolver++", "dpmsolver", "sde-dpmsolver++"])
-@pytest.mark.parametrize("schedule, prediction", CASES)
+@pytest.mark.parametrize(("schedule", "prediction"), CASES)
 def test_dpm_solver(schedule, prediction, algorithm, double):
     ways = ((1, "midpoint"), (2, "midpoint"), (2, "heun"), (3, "midpoint"))
     ends = (("zero", True, False), ("sigma_min", True, True), ("sigma_min", False, False))
     for more in products(timestep_spacing=(*SPACINGS, "karras"), way=ways, end=ends, steps=(4, 15)):
-        n, (final, lower, euler), (order, kind) = more.pop("steps"), more.pop("end"), more.pop("way")
-        if final == "zero" and algorithm == "dpmsolver" or order == 3 and algorithm == "sde-dpmsolver++":
+        n, (final, lower, euler), (order, kind) = (
+            more.pop("steps"),
+            more.pop("end"),
+            more.pop("way"),
+        )
+        if (final == "zero" and algorithm == "dpmsolver") or (
+            order == 3 and algorithm == "sde-dpmsolver++"
+        ):
             continue  # diffusers refuses the one, and errs in the other: see the next test
         if karras := more["timestep_spacing"] == "karras":
             more["timestep_spacing"] = "trailing"
-        more |= dict(solver_order=order, solver_type=kind, prediction_type=prediction, algorithm_type=algorithm,
-                     lower_order_final=lower, euler_at_final=euler, final_sigmas_type=final, use_karras_sigmas=karras,
-                     **SCHEDULES[schedule])
+        more |= dict(
+            solver_order=order,
+            solver_type=kind,
+            prediction_type=prediction,
+            algorithm_type=algorithm,
+            lower_order_final=lower,
+            euler_at_final=euler,
+            final_sigmas_type=final,
+            use_karras_sigmas=karras,
+            **SCHEDULES[schedule],
+        )
         ours, theirs = both("DPMSolverMultistepScheduler", **more)
         theirs = Whole.from_config(theirs.config)
         ours.set_timesteps(n)
@@ -171,7 +228,8 @@ def test_dpm_solver(schedule, prediction, algorithm, double):
             x = ours.step(network(x, t), t, x, generator=g).prev_sample
             y = theirs.step(network(y, t), other, y, generator=h).prev_sample
             if not y.isfinite().all():  # its formulas divide by the length of a step of no length
-                assert x.isfinite().all() and ours.sigmas[k] == ours.sigmas[k + 1]
+                assert x.isfinite().all()
+                assert ours.sigmas[k] == ours.sigmas[k + 1]
                 break
             close(x, y, (more, n, k))
 
@@ -182,36 +240,58 @@ def drawn(seed):
     name = r.choice(["DDPMScheduler", "DDIMScheduler", *["DPMSolverMultistepScheduler"] * 2])
     schedule, prediction = r.choice(CASES)
     settings = SCHEDULES[schedule] | dict(
-        prediction_type=prediction, timestep_spacing=r.choice(SPACINGS), steps_offset=r.choice([0, 1]),
-        rescale_betas_zero_snr=schedule == "zero_snr" or prediction != "epsilon" and r.random() < 0.3)
+        prediction_type=prediction,
+        timestep_spacing=r.choice(SPACINGS),
+        steps_offset=r.choice([0, 1]),
+        rescale_betas_zero_snr=schedule == "zero_snr"
+        or (prediction != "epsilon" and r.random() < 0.3),
+    )
     how = {}
     if name != "DPMSolverMultistepScheduler":
-        settings |= dict(clip_sample=r.choice([True, False]), clip_sample_range=r.choice([0.5, 1.0, 3.0]))
+        settings |= dict(
+            clip_sample=r.choice([True, False]), clip_sample_range=r.choice([0.5, 1.0, 3.0])
+        )
     if name == "DDPMScheduler":
         settings |= dict(variance_type=r.choice(["fixed_small", "fixed_small_log", "fixed_large"]))
     elif name == "DDIMScheduler":
         settings |= dict(set_alpha_to_one=r.choice([True, False]))
-        how = dict(eta=r.choice([0.0, 0.0, 0.3, 1.0]), use_clipped_model_output=r.choice([True, False]))
+        how = dict(
+            eta=r.choice([0.0, 0.0, 0.3, 1.0]), use_clipped_model_output=r.choice([True, False])
+        )
     else:
         algorithm = r.choice(["dpmsolver++", "sde-dpmsolver++", "dpmsolver"])
         settings |= dict(
-            algorithm_type=algorithm, solver_order=r.randint(1, 2 if algorithm[0] == "s" else 3),
-            solver_type=r.choice(["midpoint", "heun"]), lower_order_final=r.choice([True, True, False]),
+            algorithm_type=algorithm,
+            solver_order=r.randint(1, 2 if algorithm[0] == "s" else 3),
+            solver_type=r.choice(["midpoint", "heun"]),
+            lower_order_final=r.choice([True, True, False]),
             euler_at_final=r.choice([True, False]),
             use_karras_sigmas=schedule != "cosine" and r.random() < 0.4,
-            final_sigmas_type="sigma_min" if algorithm == "dpmsolver" else r.choice(["zero", "sigma_min"]))
+            final_sigmas_type="sigma_min"
+            if algorithm == "dpmsolver"
+            else r.choice(["zero", "sigma_min"]),
+        )
     return name, settings, how, r.choice([1, 2, 3, 5, 10, 15, 20, 25, 50, 50, 100, 150])
 
 
 def comparable(name, ours, theirs):
     """Whether diffusers takes the steps that it lists; each reason is a row of docs/compat.md."""
     t = theirs.timesteps.tolist()
-    if not torch.equal(ours.timesteps, theirs.timesteps):  # it lists others than were asked for (pitfall 2)
-        assert len(set(t)) != ours.num_inference_steps or min(t) < 0 or max(t) >= len(ours) or t == [0]
+    if not torch.equal(
+        ours.timesteps, theirs.timesteps
+    ):  # it lists others than were asked for (pitfall 2)
+        assert (
+            len(set(t)) != ours.num_inference_steps or min(t) < 0 or max(t) >= len(ours) or t == [0]
+        )
         return False
     if name == "DDIMScheduler":  # it goes to t - T // n (pitfall 1)
-        return all(a - b == len(ours) // len(t) for a, b in itertools.pairwise(t)) and t[-1] - len(ours) // len(t) < 0
-    return not (name == "DPMSolverMultistepScheduler" and len(set(t)) < len(t))  # it guesses its place
+        return (
+            all(a - b == len(ours) // len(t) for a, b in itertools.pairwise(t))
+            and t[-1] - len(ours) // len(t) < 0
+        )
+    return not (
+        name == "DPMSolverMultistepScheduler" and len(set(t)) < len(t)
+    )  # it guesses its place
 
 
 def assert_same_run(seed, dtype, worst):
@@ -229,10 +309,19 @@ def assert_same_run(seed, dtype, worst):
             break  # there diffusers adds noise (pitfall 16)
         x = ours.step(network(x, t), t, x, generator=g, **how).prev_sample
         y = theirs.step(network(y, t), t, y, generator=h, **how).prev_sample
-        if not y.isfinite().all():  # a step of no length, or the root of a variance rounded to below 0
-            assert x.isfinite().all() and (settings["rescale_betas_zero_snr"] or ours.sigmas[k] == ours.sigmas[k + 1])
+        if (
+            not y.isfinite().all()
+        ):  # a step of no length, or the root of a variance rounded to below 0
+            assert x.isfinite().all()
+            assert settings["rescale_betas_zero_snr"] or ours.sigmas[k] == ours.sigmas[k + 1]
             break
-        assert (x - y).abs().max() <= worst * y.abs().max().clamp(min=1), (name, settings, how, n, k)
+        assert (x - y).abs().max() <= worst * y.abs().max().clamp(min=1), (
+            name,
+            settings,
+            how,
+            n,
+            k,
+        )
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -243,7 +332,10 @@ def test_drawn_settings(seed, double):
 def float32_will_do(seed):
     """Not where diffusers divides by an alpha that is nearly nothing, or rescales betas in float32."""
     _, settings, _, _ = drawn(seed)
-    noise = settings.get("algorithm_type") == "dpmsolver" and settings.get("beta_schedule") == "squaredcos_cap_v2"
+    noise = (
+        settings.get("algorithm_type") == "dpmsolver"
+        and settings.get("beta_schedule") == "squaredcos_cap_v2"
+    )
     return not settings["rescale_betas_zero_snr"] and not noise
 
 
@@ -257,8 +349,14 @@ def test_third_order_of_the_sde(double):
     """diffusers' last coefficient does not vanish with the step: a sign is wrong in it. Ours is nearer to the truth."""
 
     def end(kind, order, n):
-        scheduler = kind(solver_order=order, algorithm_type="sde-dpmsolver++", prediction_type="sample",
-                         use_karras_sigmas=True, final_sigmas_type="sigma_min", lower_order_final=False)
+        scheduler = kind(
+            solver_order=order,
+            algorithm_type="sde-dpmsolver++",
+            prediction_type="sample",
+            use_karras_sigmas=True,
+            final_sigmas_type="sigma_min",
+            lower_order_final=False,
+        )
         scheduler.set_timesteps(n)
         x = start()
         for t, sigma in zip(scheduler.timesteps[:-1], scheduler.sigmas):
@@ -267,16 +365,22 @@ def test_third_order_of_the_sde(double):
         return x
 
     truth = end(diffusers.DPMSolverMultistepScheduler, 2, 999)
-    ours, theirs = ([(end(lib.DPMSolverMultistepScheduler, 3, n) - truth).abs().max() for n in (100, 200)]
-                    for lib in (compat, diffusers))  # fmt: skip
-    assert ours[1] < 0.2 * theirs[1] and ours[0] > 4 * ours[1] and theirs[0] < 3 * theirs[1]
+    ours, theirs = (
+        [(end(lib.DPMSolverMultistepScheduler, 3, n) - truth).abs().max() for n in (100, 200)]
+        for lib in (compat, diffusers)
+    )
+    assert ours[1] < 0.2 * theirs[1]
+    assert ours[0] > 4 * ours[1]
+    assert theirs[0] < 3 * theirs[1]
 
 
 @pytest.mark.parametrize("n", [5, 10, 13, 50])
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_pitfall_01_marginal_step(spacing, n, double):
     """The truth (x0, eps) leads from each listed timestep to the marginal at the next, by diffusers' own add_noise."""
-    ours, theirs = both("DDIMScheduler", **SCHEDULES["scaled_linear"], timestep_spacing=spacing, clip_sample=False)
+    ours, theirs = both(
+        "DDIMScheduler", **SCHEDULES["scaled_linear"], timestep_spacing=spacing, clip_sample=False
+    )
     ours.set_timesteps(n)
     x0, eps = start(), start().flip(0)
     for t, s in itertools.pairwise(ours.timesteps):
@@ -291,7 +395,7 @@ def test_pitfall_02_grids(name):
         for n in (*range(1, 40), 53, 61, 103, 250, 499, 501, 999, 1000):
             scheduler.set_timesteps(n)
             t = scheduler.timesteps
-            assert len(t) == n and (t.diff() < 0).all() and 0 <= t[-1] and t[0] <= 999, (spacing, n)
+            assert len(t) == n and (t.diff() < 0).all() and t[-1] >= 0 and t[0] <= 999, (spacing, n)
             assert spacing == "leading" or t[0] == 999
         with pytest.raises(ValueError, match="1001"):
             scheduler.set_timesteps(1001)
@@ -299,9 +403,12 @@ def test_pitfall_02_grids(name):
 
 @pytest.mark.parametrize("n", [5, 20, 79, 100])
 def test_pitfall_03_karras_with_the_cosine_schedule(n):
-    scheduler = compat.DPMSolverMultistepScheduler(beta_schedule="squaredcos_cap_v2", use_karras_sigmas=True)
+    scheduler = compat.DPMSolverMultistepScheduler(
+        beta_schedule="squaredcos_cap_v2", use_karras_sigmas=True
+    )
     scheduler.set_timesteps(n)
-    assert len(scheduler.timesteps) == n and (scheduler.timesteps.diff() < 0).all()
+    assert len(scheduler.timesteps) == n
+    assert (scheduler.timesteps.diff() < 0).all()
     assert (scheduler.sigmas.diff() < 0).all()
     x = start()
     for t in scheduler.timesteps:
@@ -309,8 +416,10 @@ def test_pitfall_03_karras_with_the_cosine_schedule(n):
     assert x.isfinite().all()
 
 
-@pytest.mark.parametrize("more", [{}, {"use_karras_sigmas": True},
-                                  {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"use_karras_sigmas": True}, {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}],
+)
 def test_pitfall_05_no_hidden_state(more):
     def steps(scheduler, seed, shape):
         g = torch.Generator().manual_seed(seed)
@@ -327,7 +436,8 @@ def test_pitfall_05_no_hidden_state(more):
     one = make()
     alone = [[*steps(make(), seed, (2, 3, 4, 4))] for seed in (1, 2)]
     for xs in zip(steps(one, 1, (2, 3, 4, 4)), steps(one, 2, (2, 3, 4, 4)), *alone, strict=True):
-        assert torch.equal(xs[0], xs[2]) and torch.equal(xs[1], xs[3])
+        assert torch.equal(xs[0], xs[2])
+        assert torch.equal(xs[1], xs[3])
     assert torch.equal([*steps(one, 3, (1, 3, 6, 6))][-1], [*steps(make(), 3, (1, 3, 6, 6))][-1])
 
 
@@ -350,14 +460,21 @@ def test_pitfall_05_a_run_that_broke_off_leaves_nothing_to_images_of_another_siz
 @pytest.mark.parametrize("n", [13, 14, 15, 16])
 def test_the_order_falls_at_the_end_of_runs_of_less_than_15_steps(n, double):
     for order, lower in itertools.product((2, 3), (True, False)):
-        ours, theirs = both("DPMSolverMultistepScheduler", solver_order=order, lower_order_final=lower,
-                            final_sigmas_type="sigma_min")  # fmt: skip
+        ours, theirs = both(
+            "DPMSolverMultistepScheduler",
+            solver_order=order,
+            lower_order_final=lower,
+            final_sigmas_type="sigma_min",
+        )
         theirs = Whole.from_config(theirs.config)
         x = y = start()
         for scheduler in (ours, theirs):
             scheduler.set_timesteps(n)
         for t in ours.timesteps:
-            x, y = ours.step(network(x, t), t, x).prev_sample, theirs.step(network(y, t), t, y).prev_sample
+            x, y = (
+                ours.step(network(x, t), t, x).prev_sample,
+                theirs.step(network(y, t), t, y).prev_sample,
+            )
             close(x, y, (n, order, lower, t))
 
 
@@ -378,10 +495,13 @@ def test_a_script_may_change_the_sample_between_steps(double):
 def test_tables(name, schedule):
     ours, theirs = both(name, **SCHEDULES[schedule], prediction_type="sample")
     torch.testing.assert_close(ours.alphas_cumprod, theirs.alphas_cumprod, rtol=3e-4, atol=1e-7)
-    if schedule != "zero_snr":  # their rescaling rounds the betas, and forgets to floor the last one
+    if (
+        schedule != "zero_snr"
+    ):  # their rescaling rounds the betas, and forgets to floor the last one
         torch.testing.assert_close(ours.betas, theirs.betas, rtol=1e-5, atol=2e-7)
         torch.testing.assert_close(ours.alphas, theirs.alphas)
-    assert len(ours) == len(theirs) and ours.init_noise_sigma == theirs.init_noise_sigma
+    assert len(ours) == len(theirs)
+    assert ours.init_noise_sigma == theirs.init_noise_sigma
 
 
 @pytest.mark.parametrize("name", ["DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"])
@@ -395,24 +515,40 @@ def test_noising(name, double):
     zeros, ones = torch.zeros(2, 999).bfloat16(), torch.ones(2, 999).bfloat16()
     half = ours.add_noise(zeros, ones, torch.tensor([0, 1]))
     assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half[:, 0].double(), (1 - theirs.alphas_cumprod[:2]).sqrt(), rtol=0.01, atol=0)
+    torch.testing.assert_close(
+        half[:, 0].double(), (1 - theirs.alphas_cumprod[:2]).sqrt(), rtol=0.01, atol=0
+    )
 
 
 def test_attributes_and_outputs():
     scheduler = compat.DDPMScheduler()
-    assert len(scheduler) == scheduler.config.num_train_timesteps == scheduler.config["num_train_timesteps"] == 1000
-    assert scheduler.init_noise_sigma == 1.0 and scheduler.order == 1
+    assert (
+        len(scheduler)
+        == scheduler.config.num_train_timesteps
+        == scheduler.config["num_train_timesteps"]
+        == 1000
+    )
+    assert scheduler.init_noise_sigma == 1.0
+    assert scheduler.order == 1
     assert scheduler.timesteps.tolist() == [*range(999, -1, -1)]
     x = start()
     assert scheduler.scale_model_input(x, 3) is x
     out = scheduler.step(x, 999, x, generator=torch.Generator().manual_seed(0))
-    again = scheduler.step(x, torch.tensor(999), x, torch.Generator().manual_seed(0), return_dict=False)
-    assert torch.equal(out.prev_sample, again[0]) and torch.equal(out.pred_original_sample, again[1])
-    rows = compat.DDPMScheduler().step(x, 999, x, generator=[torch.Generator().manual_seed(k) for k in (0, 1)])
-    alone = compat.DDPMScheduler().step(x[1:], 999, x[1:], generator=torch.Generator().manual_seed(1))
+    again = scheduler.step(
+        x, torch.tensor(999), x, torch.Generator().manual_seed(0), return_dict=False
+    )
+    assert torch.equal(out.prev_sample, again[0])
+    assert torch.equal(out.pred_original_sample, again[1])
+    rows = compat.DDPMScheduler().step(
+        x, 999, x, generator=[torch.Generator().manual_seed(k) for k in (0, 1)]
+    )
+    alone = compat.DDPMScheduler().step(
+        x[1:], 999, x[1:], generator=torch.Generator().manual_seed(1)
+    )
     assert torch.equal(rows.prev_sample[1:], alone.prev_sample)
     scheduler.set_timesteps(timesteps=[900, 500, 3])
-    assert scheduler.timesteps.tolist() == [900, 500, 3] and scheduler.num_inference_steps == 3
+    assert scheduler.timesteps.tolist() == [900, 500, 3]
+    assert scheduler.num_inference_steps == 3
     with pytest.raises(ValueError, match="timestep 4 "):
         scheduler.step(x, 4, x)
     for name in ("DDIMScheduler", "DPMSolverMultistepScheduler"):
@@ -424,18 +560,23 @@ def test_attributes_and_outputs():
 
 
 REFUSED = [
-    ("DDPMScheduler", dict(thresholding=True)), ("DDPMScheduler", dict(variance_type="learned_range")),
-    ("DDPMScheduler", dict(beta_schedule="sigmoid")), ("DDPMScheduler", dict(variance_type="fixed_large_log")),
-    ("DDIMScheduler", dict(prediction_type="flow_prediction")), ("DDIMScheduler", dict(nonsense=3)),
-    ("DDIMScheduler", dict(timestep_spacing="other")), ("DPMSolverMultistepScheduler", dict(use_beta_sigmas=True)),
+    ("DDPMScheduler", dict(thresholding=True)),
+    ("DDPMScheduler", dict(variance_type="learned_range")),
+    ("DDPMScheduler", dict(beta_schedule="sigmoid")),
+    ("DDPMScheduler", dict(variance_type="fixed_large_log")),
+    ("DDIMScheduler", dict(prediction_type="flow_prediction")),
+    ("DDIMScheduler", dict(nonsense=3)),
+    ("DDIMScheduler", dict(timestep_spacing="other")),
+    ("DPMSolverMultistepScheduler", dict(use_beta_sigmas=True)),
     ("DPMSolverMultistepScheduler", dict(algorithm_type="sde-dpmsolver")),
-    ("DPMSolverMultistepScheduler", dict(use_lu_lambdas=True)), ("DPMSolverMultistepScheduler", dict(solver_order=4)),
+    ("DPMSolverMultistepScheduler", dict(use_lu_lambdas=True)),
+    ("DPMSolverMultistepScheduler", dict(solver_order=4)),
     ("DPMSolverMultistepScheduler", dict(lambda_min_clipped=-5.1, timestep_spacing="trailing")),
     ("DPMSolverMultistepScheduler", dict(variance_type="learned")),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize("name, settings", REFUSED, ids=str)
+@pytest.mark.parametrize(("name", "settings"), REFUSED, ids=str)
 def test_what_is_not_supported_is_named(name, settings):
     with pytest.raises((ValueError, TypeError), match=next(iter(settings))):
         getattr(compat, name)(**settings)
@@ -451,18 +592,27 @@ def test_pitfall_15_zero_snr_with_eps_is_refused(name):
 @pytest.mark.parametrize("name", ["DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"])
 def test_pitfall_15_zero_snr_of_v_is_finite(name, schedule):
     for spacing, n in itertools.product(SPACINGS, (1, 2, 20, 300)):
-        scheduler = getattr(compat, name)(beta_schedule=schedule, rescale_betas_zero_snr=True, timestep_spacing=spacing,
-                                          prediction_type="v_prediction")  # fmt: skip
+        scheduler = getattr(compat, name)(
+            beta_schedule=schedule,
+            rescale_betas_zero_snr=True,
+            timestep_spacing=spacing,
+            prediction_type="v_prediction",
+        )
         scheduler.set_timesteps(n)
         x = start()
         for t in scheduler.timesteps:
-            x = scheduler.step(network(x, t), t, x, generator=torch.Generator().manual_seed(0)).prev_sample
-        assert x.isfinite().all() and x.abs().max() < 10
+            x = scheduler.step(
+                network(x, t), t, x, generator=torch.Generator().manual_seed(0)
+            ).prev_sample
+        assert x.isfinite().all()
+        assert x.abs().max() < 10
 
 
 def test_lambda_min_clipped():
     for spacing in ("linspace", "leading"):
-        more = dict(beta_schedule="squaredcos_cap_v2", lambda_min_clipped=-5.1, timestep_spacing=spacing)
+        more = dict(
+            beta_schedule="squaredcos_cap_v2", lambda_min_clipped=-5.1, timestep_spacing=spacing
+        )
         ours, theirs = both("DPMSolverMultistepScheduler", **more)
         for n in (7, 20):
             ours.set_timesteps(n)
@@ -471,9 +621,18 @@ def test_lambda_min_clipped():
 
 
 STABLE_DIFFUSION = {  # scheduler_config.json of CompVis/stable-diffusion-v1-4
-    "_class_name": "PNDMScheduler", "_diffusers_version": "0.7.0.dev0", "beta_end": 0.012,
-    "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000, "set_alpha_to_one": False,
-    "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None, "clip_sample": False}  # fmt: skip
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.7.0.dev0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+    "clip_sample": False,
+}
 
 
 @pytest.mark.parametrize("name", ["DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"])
@@ -484,22 +643,32 @@ def test_folders_both_ways(name, tmp_path):
     theirs = getattr(diffusers, name).from_pretrained(tmp_path, subfolder="scheduler")
     for scheduler in (ours, theirs):
         scheduler.set_timesteps(20)
-    assert torch.equal(ours.timesteps, theirs.timesteps) and ours.config.skip_prk_steps is True
+    assert torch.equal(ours.timesteps, theirs.timesteps)
+    assert ours.config.skip_prk_steps is True
     ours.save_pretrained(tmp_path / "ours")
     theirs.save_pretrained(tmp_path / "theirs")
-    back, forth = (getattr(lib, name).from_pretrained(tmp_path / folder) for lib, folder in
-                   ((diffusers, "ours"), (compat, "theirs")))  # fmt: skip
+    back, forth = (
+        getattr(lib, name).from_pretrained(tmp_path / folder)
+        for lib, folder in ((diffusers, "ours"), (compat, "theirs"))
+    )
     for key in theirs.config:
         if key[0] != "_":
-            assert back.config[key] == ours.config[key] == forth.config[key] == theirs.config[key], key
-    assert json.loads((tmp_path / "ours" / "scheduler_config.json").read_text())["_class_name"] == name
+            assert (
+                back.config[key] == ours.config[key] == forth.config[key] == theirs.config[key]
+            ), key
+    assert (
+        json.loads((tmp_path / "ours" / "scheduler_config.json").read_text())["_class_name"] == name
+    )
 
 
 def test_one_scheduler_from_another():
     """What nobody set takes the default of the new class, as in diffusers; what only the old one knows is kept."""
     for lib in (compat, diffusers):
-        solver = lib.DPMSolverMultistepScheduler.from_config(lib.DDIMScheduler(beta_end=0.01, clip_sample=False).config)
-        assert solver.config.timestep_spacing == "linspace" and solver.config.beta_end == 0.01
+        solver = lib.DPMSolverMultistepScheduler.from_config(
+            lib.DDIMScheduler(beta_end=0.01, clip_sample=False).config
+        )
+        assert solver.config.timestep_spacing == "linspace"
+        assert solver.config.beta_end == 0.01
         assert lib.DDIMScheduler.from_config(solver.config).config.clip_sample is False
         changed = lib.DPMSolverMultistepScheduler.from_config(solver.config, solver_order=3)
         assert changed.config.solver_order == 3

@@ -8,7 +8,7 @@ import torch
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__")
 
-SCRIPT = '''
+SCRIPT = """
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
@@ -61,10 +61,10 @@ for kind in (DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler):
     with torch.no_grad():
         image = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
     results.append((image / 2 + 0.5).clamp(0, 1))
-'''
+"""
 
 # a network on pixels that is told a class: no autoencoder, clipping, images from noised images
-CLASSES = '''
+CLASSES = """
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
@@ -115,17 +115,33 @@ for kind, options in ((DDPMScheduler, {}), (DDIMScheduler, {}), (DDIMScheduler, 
             residual = model(image, t, torch.tensor([0, 2]))[0]
         image = scheduler.step(residual, t, image, generator=generator, **options)[0]
     results.append(image)
-'''
+"""
 PIXELS = dict(
-    sample_size=8, block_out_channels=(16, 32), norm_num_groups=8, num_class_embeds=5, attention_head_dim=8,
-    down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"))
+    sample_size=8,
+    block_out_channels=(16, 32),
+    norm_num_groups=8,
+    num_class_embeds=5,
+    attention_head_dim=8,
+    down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+    up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+)
 CONDITIONAL = dict(
-    sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, cross_attention_dim=12,
+    sample_size=8,
+    block_out_channels=(16, 32),
+    layers_per_block=1,
+    norm_num_groups=8,
+    cross_attention_dim=12,
     down_block_types=("CrossAttnDownBlock2D", "AttnDownBlock2D"),
-    up_block_types=("AttnUpBlock2D", "CrossAttnUpBlock2D"), attention_head_dim=4)
+    up_block_types=("AttnUpBlock2D", "CrossAttnUpBlock2D"),
+    attention_head_dim=4,
+)
 AUTOENCODER = dict(
-    block_out_channels=(16, 16), norm_num_groups=8, down_block_types=("DownEncoderBlock2D",) * 2,
-    up_block_types=("UpDecoderBlock2D",) * 2, sample_size=16)
+    block_out_channels=(16, 16),
+    norm_num_groups=8,
+    down_block_types=("DownEncoderBlock2D",) * 2,
+    up_block_types=("UpDecoderBlock2D",) * 2,
+    sample_size=16,
+)
 
 
 def ran_with_both(script, made, folder):
@@ -135,7 +151,9 @@ def ran_with_both(script, made, folder):
         root = folder / library
         for name, part in made.items():
             part.save_pretrained(root / name)
-        (root / "script.py").write_text(script.replace("from diffusers import", f"from {library} import"))
+        (root / "script.py").write_text(
+            script.replace("from diffusers import", f"from {library} import")
+        )
         ran.append(runpy.run_path(str(root / "script.py"), {"root": str(root)}))
     return ran
 
@@ -143,23 +161,39 @@ def ran_with_both(script, made, folder):
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_training_and_sampling(tmp_path, prediction):
     torch.manual_seed(0)
-    made = {"unet": diffusers.UNet2DConditionModel(**CONDITIONAL), "vae": diffusers.AutoencoderKL(**AUTOENCODER),
-            "scheduler": diffusers.DDPMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1,
-                                                 prediction_type=prediction, timestep_spacing="leading")}
+    made = {
+        "unet": diffusers.UNet2DConditionModel(**CONDITIONAL),
+        "vae": diffusers.AutoencoderKL(**AUTOENCODER),
+        "scheduler": diffusers.DDPMScheduler(
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            steps_offset=1,
+            prediction_type=prediction,
+            timestep_spacing="leading",
+        ),
+    }
     theirs, ours = ran_with_both(SCRIPT, made, tmp_path)
     assert type(ours["unet"]).__module__ == "tinyldm.compat.unet" != type(theirs["unet"]).__module__
-    torch.testing.assert_close(torch.tensor(ours["losses"]), torch.tensor(theirs["losses"]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        torch.tensor(ours["losses"]), torch.tensor(theirs["losses"]), rtol=1e-4, atol=0
+    )
     assert theirs["losses"][-1] != theirs["losses"][0]
     for a, b in zip(ours["results"], theirs["results"], strict=True):
         assert b.std() > 0.02
-        torch.testing.assert_close(a, b, rtol=0, atol=2e-3)  # Adam divides rounding errors by small gradients
+        torch.testing.assert_close(
+            a, b, rtol=0, atol=2e-3
+        )  # Adam divides rounding errors by small gradients
 
 
 def test_classes_and_pixels(tmp_path):
     torch.manual_seed(0)
     theirs, ours = ran_with_both(CLASSES, {"pixels": diffusers.UNet2DModel(**PIXELS)}, tmp_path)
-    assert type(ours["model"]).__module__ == "tinyldm.compat.unet" != type(theirs["model"]).__module__
-    torch.testing.assert_close(torch.tensor(ours["losses"]), torch.tensor(theirs["losses"]), rtol=1e-4, atol=1e-5)
+    assert (
+        type(ours["model"]).__module__ == "tinyldm.compat.unet" != type(theirs["model"]).__module__
+    )
+    torch.testing.assert_close(
+        torch.tensor(ours["losses"]), torch.tensor(theirs["losses"]), rtol=1e-4, atol=1e-5
+    )
     for a, b in zip(ours["results"], theirs["results"], strict=True):
         assert b.std() > 0.1
         torch.testing.assert_close(a, b, rtol=0, atol=1e-4 * b.abs().max().item())

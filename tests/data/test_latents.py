@@ -18,9 +18,9 @@ from PIL import Image, ImageOps
 
 from tinyldm.condition import Condition
 from tinyldm.data import encode
-from tinyldm.data.formats import Example
+from tinyldm.data.examples import Example
+from tinyldm.data.images import from_bytes, load_image, to_bytes, to_pil
 from tinyldm.data.latents import Augmentation, cache_folder, data_order, open_or_build
-from tinyldm.data.transforms import from_bytes, load_image, to_bytes, to_pil
 from tinyldm.errors import InputError
 
 
@@ -30,12 +30,19 @@ class Vae:
     factor, latent_channels = 4, 3
 
     def __init__(self, fingerprint="vae", spoil=None, std=0.0, pause=0.0):
-        self.fingerprint, self.spoil, self.spread, self.pause, self.calls = fingerprint, spoil, std, pause, 0
+        self.fingerprint, self.spoil, self.spread, self.pause, self.calls = (
+            fingerprint,
+            spoil,
+            std,
+            pause,
+            0,
+        )
 
     def encode(self, images):
         self.calls += 1
         time.sleep(self.pause)
-        assert images.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        assert images.dtype == torch.float32
+        assert not torch.is_autocast_enabled("cpu")
         mean = F.avg_pool2d(images, 4)
         mean = mean + torch.arange(mean.shape[-1])
         if self.spoil is not None:
@@ -68,10 +75,21 @@ def pictures(folder, n=6, size=8, captions=("a", "bcd")) -> list[Example]:
     rng = np.random.default_rng(0)
     for k in range(n):
         Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)).save(folder / f"{k}.png")
-    return [Example(folder / f"{k}.png", tuple(f"{caption}{k}" for caption in captions)) for k in range(n)]
+    return [
+        Example(folder / f"{k}.png", tuple(f"{caption}{k}" for caption in captions))
+        for k in range(n)
+    ]
 
 
-def opened(tmp_path, examples=None, vae=None, text=None, size=8, augmentation=Augmentation(flip=False), **options):
+def opened(
+    tmp_path,
+    examples=None,
+    vae=None,
+    text=None,
+    size=8,
+    augmentation=Augmentation(flip=False),
+    **options,
+):
     examples = pictures(tmp_path / "images") if examples is None else examples
     options = {"folder": tmp_path / "cache", "progress": False, "workers": 2, **options}
     return open_or_build(examples, vae or Vae(), text or Text(), size, augmentation, **options)
@@ -98,11 +116,17 @@ def test_pitfall_21_the_mirrored_entry_is_the_encoded_mirror_image(tmp_path):
     examples = pictures(tmp_path / "images", 1)
     cache = opened(tmp_path, examples, augmentation=Augmentation(flip=True))
     image = load_image(examples[0].image)
-    plain, mirrored = (Vae().encode(from_bytes(to_bytes(view))[None]).mean[0] for view in (image, ImageOps.mirror(image)))
+    plain, mirrored = (
+        Vae().encode(from_bytes(to_bytes(view))[None]).mean[0]
+        for view in (image, ImageOps.mirror(image))
+    )
     assert not torch.allclose(mirrored, plain.flip(-1), atol=0.1)
     found = [latents_of(cache, [0], seed)[0] for seed in range(20)]
-    near = [[torch.allclose(latent, view, atol=4e-3) for view in (plain, mirrored)] for latent in found]
-    assert all(sum(row) == 1 for row in near) and 3 < sum(row[1] for row in near) < 17
+    near = [
+        [torch.allclose(latent, view, atol=4e-3) for view in (plain, mirrored)] for latent in found
+    ]
+    assert all(sum(row) == 1 for row in near)
+    assert 3 < sum(row[1] for row in near) < 17
 
 
 @pytest.mark.parametrize("spoil", [float("nan"), float("inf"), 1e6])
@@ -118,12 +142,17 @@ def test_pitfall_21_what_is_not_a_finite_number_is_rejected(tmp_path, spoil):
 
 def test_pitfall_23_latents_are_normalised_by_what_was_measured(tmp_path):
     """Over many draws each channel has mean 0 and variance 1, the spread of the posterior included."""
-    cache = opened(tmp_path, pictures(tmp_path / "images", 20), vae=Vae(std=0.7), augmentation=Augmentation())
-    assert cache.mean.shape == cache.std.shape == (3, 1, 1) and cache.std.min() > 0.7
+    cache = opened(
+        tmp_path, pictures(tmp_path / "images", 20), vae=Vae(std=0.7), augmentation=Augmentation()
+    )
+    assert cache.mean.shape == cache.std.shape == (3, 1, 1)
+    assert cache.std.min() > 0.7
     indices = torch.arange(20).repeat(200)
     x0, _ = cache.batch(indices, torch.Generator().manual_seed(0))
-    assert x0.dtype == torch.float32 and x0.shape == (4000, 3, 2, 2)
-    assert x0.mean((0, 2, 3)).abs().max() < 0.02 and (x0.var((0, 2, 3)) - 1).abs().max() < 0.03
+    assert x0.dtype == torch.float32
+    assert x0.shape == (4000, 3, 2, 2)
+    assert x0.mean((0, 2, 3)).abs().max() < 0.02
+    assert (x0.var((0, 2, 3)) - 1).abs().max() < 0.03
 
 
 def test_pitfall_26_the_vae_encodes_in_float32_under_autocast(tmp_path):
@@ -138,7 +167,8 @@ def test_a_batch_is_drawn_with_its_generator_alone(tmp_path):
     x0, condition = cache.batch(indices, torch.Generator().manual_seed(7))
     torch.manual_seed(2)
     again, condition2 = cache.batch(indices, torch.Generator().manual_seed(7))
-    assert torch.equal(x0, again) and torch.equal(condition.tokens, condition2.tokens)
+    assert torch.equal(x0, again)
+    assert torch.equal(condition.tokens, condition2.tokens)
     assert not torch.equal(x0[2], x0[3])
     assert not torch.equal(x0, cache.batch(indices, torch.Generator().manual_seed(8))[0])
 
@@ -147,7 +177,8 @@ def test_every_caption_of_its_own_image_comes_and_no_other(tmp_path):
     cache = opened(tmp_path)
     generator = torch.Generator().manual_seed(0)
     seen = [words(cache.batch(torch.tensor([4, 1]), generator)[1]) for _ in range(40)]
-    assert {row[0] for row in seen} == {"a4", "bcd4"} and {row[1] for row in seen} == {"a1", "bcd1"}
+    assert {row[0] for row in seen} == {"a4", "bcd4"}
+    assert {row[1] for row in seen} == {"a1", "bcd1"}
     condition = cache.batch(torch.tensor([0, 1, 2, 3, 4, 5] * 4), generator)[1]
     assert (condition.tokens[~condition.mask] == 0).all()  # and not the encoder's padding
     assert condition.tokens.shape[1] == condition.mask.sum(1).max() == 5
@@ -155,7 +186,8 @@ def test_every_caption_of_its_own_image_comes_and_no_other(tmp_path):
 
 def test_pitfall_24_the_null_condition_is_the_encoded_empty_caption(tmp_path):
     cache = opened(tmp_path)
-    assert len(cache.null) == 1 and words(cache.null) == [""]
+    assert len(cache.null) == 1
+    assert words(cache.null) == [""]
     _, condition = cache.batch(torch.tensor([2, 3]), torch.Generator())
     assert words(condition.drop(cache.null, torch.tensor([True, False])))[0] == ""
 
@@ -165,7 +197,8 @@ def test_an_encoder_without_a_mask_and_examples_without_captions(tmp_path):
     text.encode = lambda captions: Condition(torch.ones(len(captions), 3, 2))
     cache = opened(tmp_path, pictures(tmp_path / "images", captions=()), text=text)
     _, condition = cache.batch(torch.tensor([0]), torch.Generator())
-    assert torch.equal(condition.tokens, cache.null.tokens) and condition.mask.all()
+    assert torch.equal(condition.tokens, cache.null.tokens)
+    assert condition.mask.all()
 
 
 def test_each_distinct_caption_is_encoded_once(tmp_path):
@@ -177,35 +210,57 @@ def test_each_distinct_caption_is_encoded_once(tmp_path):
 def test_without_a_vae_the_pixels_come_back_exactly(tmp_path):
     """Statistics are measured the same way."""
     examples = pictures(tmp_path / "images")
-    cache = open_or_build(examples, None, Text(), 8, Augmentation(flip=False), tmp_path / "cache", progress=False)
+    cache = open_or_build(
+        examples, None, Text(), 8, Augmentation(flip=False), tmp_path / "cache", progress=False
+    )
     x0, _ = cache.batch(torch.arange(6), torch.Generator())
-    assert x0.mean((0, 2, 3)).abs().max() < 1e-3 and (x0.var((0, 2, 3), unbiased=False) - 1).abs().max() < 1e-3
+    assert x0.mean((0, 2, 3)).abs().max() < 1e-3
+    assert (x0.var((0, 2, 3), unbiased=False) - 1).abs().max() < 1e-3
     for example, latent in zip(examples, x0):
-        assert to_pil(latent * cache.std + cache.mean).tobytes() == load_image(example.image).tobytes()
+        assert (
+            to_pil(latent * cache.std + cache.mean).tobytes() == load_image(example.image).tobytes()
+        )
 
 
 def test_centred_on_the_mean_image_every_position_has_mean_zero(tmp_path):
     """And what the mean image leaves of each channel has variance one; the pixels come back as before."""
     examples = pictures(tmp_path / "images")
-    cache = open_or_build(examples, None, Text(), 8, Augmentation(flip=False), tmp_path / "cache", progress=False)
+    cache = open_or_build(
+        examples, None, Text(), 8, Augmentation(flip=False), tmp_path / "cache", progress=False
+    )
     cache.centre()
     x0, _ = cache.batch(torch.arange(6), torch.Generator())
-    assert x0.mean(0).abs().max() < 1e-3 and (x0.var((0, 2, 3), unbiased=False) - 1).abs().max() < 1e-3
-    assert to_pil(x0[2] * cache.std + cache.mean).tobytes() == load_image(examples[2].image).tobytes()
+    assert x0.mean(0).abs().max() < 1e-3
+    assert (x0.var((0, 2, 3), unbiased=False) - 1).abs().max() < 1e-3
+    assert (
+        to_pil(x0[2] * cache.std + cache.mean).tobytes() == load_image(examples[2].image).tobytes()
+    )
 
 
 def test_a_channel_that_never_changes_stays_finite(tmp_path):
     Image.new("RGB", (8, 8), "red").save(tmp_path / "x.png")
-    cache = open_or_build([Example(tmp_path / "x.png", ("x",))], None, Text(), 8, folder=tmp_path / "c", progress=False)
+    cache = open_or_build(
+        [Example(tmp_path / "x.png", ("x",))],
+        None,
+        Text(),
+        8,
+        folder=tmp_path / "c",
+        progress=False,
+    )
     assert cache.batch(torch.tensor([0]), torch.Generator())[0].abs().max() < 1e-3
 
 
 def test_augmented_copies_are_encoded_too(tmp_path):
     augmentation = Augmentation(copies=3, crop=0.5, jitter=0.1)
-    cache = opened(tmp_path, pictures(tmp_path / "images", 1, size=32), augmentation=augmentation, size=16)
+    cache = opened(
+        tmp_path, pictures(tmp_path / "images", 1, size=32), augmentation=augmentation, size=16
+    )
     generator = torch.Generator().manual_seed(0)
-    seen = {tuple(cache.batch(torch.tensor([0]), generator)[0].flatten().tolist()) for _ in range(100)}
-    assert len(seen) == augmentation.views == 8 and cache.shape == (3, 4, 4)
+    seen = {
+        tuple(cache.batch(torch.tensor([0]), generator)[0].flatten().tolist()) for _ in range(100)
+    }
+    assert len(seen) == augmentation.views == 8
+    assert cache.shape == (3, 4, 4)
 
 
 def test_rectangular_sizes(tmp_path):
@@ -225,13 +280,20 @@ def test_skip_bad_counts_and_leaves_out(tmp_path):
     with pytest.raises(InputError, match="4.png: no such image"):
         opened(tmp_path, examples)
     cache = opened(tmp_path, examples, skip_bad=True)
-    assert len(cache) == 4 and cache.skipped == 2
-    assert "1.png" in cache.left_out[0] and "4.png" in cache.left_out[1]
-    assert words(cache.batch(torch.arange(4), torch.Generator())[1]) and cache.mean.isfinite().all()
+    assert len(cache) == 4
+    assert cache.skipped == 2
+    assert "1.png" in cache.left_out[0]
+    assert "4.png" in cache.left_out[1]
+    assert words(cache.batch(torch.arange(4), torch.Generator())[1])
+    assert cache.mean.isfinite().all()
     kept = [words(cache.batch(torch.tensor([k]), torch.Generator())[1])[0][-1] for k in range(4)]
     assert kept == ["0", "2", "3", "5"]
     for k, number in enumerate(kept):  # and the latents are those of the same images
-        expected = Vae().encode(from_bytes(to_bytes(load_image(tmp_path / f"images/{number}.png")))[None]).mean
+        expected = (
+            Vae()
+            .encode(from_bytes(to_bytes(load_image(tmp_path / f"images/{number}.png")))[None])
+            .mean
+        )
         assert torch.allclose(latents_of(cache, [k]), expected, atol=4e-3)
     examples[4].image.write_bytes(examples[0].image.read_bytes())
     with pytest.raises(InputError, match="1.png: not an image"):
@@ -273,7 +335,10 @@ def calls(tmp_path, **changes) -> tuple[int, int]:
 def test_a_second_run_encodes_nothing(tmp_path):
     assert min(calls(tmp_path)) > 0
     assert calls(tmp_path) == (0, 0)
-    moved = [Example(e.image.rename(tmp_path / f"moved{e.name}"), e.captions) for e in pictures(tmp_path / "images")]
+    moved = [
+        Example(e.image.rename(tmp_path / f"moved{e.name}"), e.captions)
+        for e in pictures(tmp_path / "images")
+    ]
     assert calls(tmp_path, examples=moved) == (0, 0)  # it is the content that counts
 
 
@@ -284,15 +349,22 @@ def test_a_change_rebuilds_what_depends_on_it(tmp_path):
     assert calls(tmp_path, size=4)[0] > 0
     assert calls(tmp_path, augmentation=Augmentation())[0] > 0
     assert calls(tmp_path, augmentation=Augmentation(flip=False, fit="crop"))[0] > 0
-    assert calls(tmp_path, augmentation=Augmentation(flip=False, seed=5)) == (0, 0)  # nothing is drawn with it
+    assert calls(tmp_path, augmentation=Augmentation(flip=False, seed=5)) == (
+        0,
+        0,
+    )  # nothing is drawn with it
     examples = pictures(tmp_path / "images")
-    assert calls(tmp_path, examples=[*examples[:5], Example(examples[5].image, ("new",))])[0] == 0  # captions alone
+    assert (
+        calls(tmp_path, examples=[*examples[:5], Example(examples[5].image, ("new",))])[0] == 0
+    )  # captions alone
     assert calls(tmp_path, examples=examples[::-1])[0] > 0
     image = Image.open(examples[3].image)
     image.putpixel((2, 2), (1, 2, 3))
     before = os.stat(examples[3].image)
     image.save(examples[3].image)
-    os.utime(examples[3].image, ns=(before.st_atime_ns, before.st_mtime_ns))  # one pixel, and the old date
+    os.utime(
+        examples[3].image, ns=(before.st_atime_ns, before.st_mtime_ns)
+    )  # one pixel, and the old date
     assert calls(tmp_path, examples=examples)[0] > 0
 
 
@@ -323,7 +395,8 @@ def build_aside(tmp_path, pause, done=None, room=None):
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
         opened(tmp_path, examples, vae=vae)
     except OSError as error:
-        assert room is not None and Path(error.filename).name == "latents.f16"
+        assert room is not None
+        assert Path(error.filename).name == "latents.f16"
     else:
         assert room is None
     if done is not None:
@@ -340,7 +413,9 @@ def test_a_build_killed_in_the_middle_leaves_nothing_to_be_taken_as_whole(tmp_pa
     pictures(tmp_path / "images")
     process = spawn(tmp_path, 0.2)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("cache/latents/*.tmp-*/latents.f16")) and time.monotonic() < deadline:
+    while (
+        not list(tmp_path.glob("cache/latents/*.tmp-*/latents.f16")) and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
@@ -348,8 +423,11 @@ def test_a_build_killed_in_the_middle_leaves_nothing_to_be_taken_as_whole(tmp_pa
     assert ".tmp-" in left.name
     examples = [Example(tmp_path / f"images/{k}.png", ("x",)) for k in range(6)]
     cache = opened(tmp_path, examples)
-    assert len(cache) == 6 and latents_of(cache, range(6)).isfinite().all()
-    assert [p.name for p in finished(tmp_path)] == [left.name.partition(".")[0]]  # and the remains are gone
+    assert len(cache) == 6
+    assert latents_of(cache, range(6)).isfinite().all()
+    assert [p.name for p in finished(tmp_path)] == [
+        left.name.partition(".")[0]
+    ]  # and the remains are gone
 
 
 def test_of_two_runs_at_once_one_builds_and_the_other_waits(tmp_path):
@@ -394,15 +472,19 @@ def test_a_damaged_cache_is_built_again(tmp_path):
 
 
 def test_a_disk_without_room_is_named_before_and_while_writing(tmp_path, monkeypatch):
-    monkeypatch.setattr("tinyldm.data.cache.shutil.disk_usage", lambda path: SimpleNamespace(free=10))
+    monkeypatch.setattr(
+        "tinyldm.data.cache.shutil.disk_usage", lambda path: SimpleNamespace(free=10)
+    )
     with pytest.raises(OSError, match="disk has 0.00 GB left") as caught:
         opened(tmp_path)
-    assert "latents.f16" in caught.value.filename and finished(tmp_path) == []
+    assert "latents.f16" in caught.value.filename
+    assert finished(tmp_path) == []
     monkeypatch.undo()
     pictures(tmp_path / "images")
     process = spawn(tmp_path, 0, None, 100)
     process.join(120)
-    assert process.exitcode == 0 and finished(tmp_path) == []
+    assert process.exitcode == 0
+    assert finished(tmp_path) == []
 
 
 def test_a_finished_cache_is_opened_from_a_read_only_disk(tmp_path, monkeypatch):
@@ -411,7 +493,11 @@ def test_a_finished_cache_is_opened_from_a_read_only_disk(tmp_path, monkeypatch)
     def refuse(*arguments, **options):
         raise OSError(30, "Read-only file system")
 
-    for name in ("tinyldm.data.cache.open", "tinyldm.data.cache.tempfile.mkdtemp", "pathlib.Path.mkdir"):
+    for name in (
+        "tinyldm.data.cache.open",
+        "tinyldm.data.cache.tempfile.mkdtemp",
+        "pathlib.Path.mkdir",
+    ):
         monkeypatch.setattr(name, refuse, raising=False)
     examples = [Example(tmp_path / f"images/{k}.png", (f"a{k}", f"bcd{k}")) for k in range(6)]
     assert len(opened(tmp_path, examples)) == 6
@@ -422,22 +508,35 @@ def test_a_finished_cache_is_opened_from_a_read_only_disk(tmp_path, monkeypatch)
 # ---- order
 
 
-@given(n=st.integers(1, 40), batch=st.integers(1, 9), world=st.integers(1, 4), seed=st.integers(0, 2**31))
+@given(
+    n=st.integers(1, 40),
+    batch=st.integers(1, 9),
+    world=st.integers(1, 4),
+    seed=st.integers(0, 2**31),
+)
 def test_the_order_takes_every_image_once_an_epoch(n, batch, world, seed):
     """Laid end to end, the batches of all ranks are permutations of the images, so ranks share none of an epoch's."""
     steps = range(4 * n // (batch * world) + 1)
-    order = torch.cat([data_order(n, batch, seed, rank, world, step) for step in steps for rank in range(world)])
+    order = torch.cat(
+        [data_order(n, batch, seed, rank, world, step) for step in steps for rank in range(world)]
+    )
     epochs = order[: len(order) // n * n].reshape(-1, n)
-    assert len(epochs) >= 4 and (epochs.sort(1).values == torch.arange(n)).all()
+    assert len(epochs) >= 4
+    assert (epochs.sort(1).values == torch.arange(n)).all()
     assert n < 7 or len({tuple(epoch.tolist()) for epoch in epochs[:4]}) == 4
 
 
 def test_the_order_is_a_function_of_the_step():
     forwards = [data_order(50, 4, 1, 0, 2, step).tolist() for step in range(60)]
-    assert [data_order(50, 4, 1, 0, 2, step).tolist() for step in reversed(range(60))] == forwards[::-1]
+    assert [data_order(50, 4, 1, 0, 2, step).tolist() for step in reversed(range(60))] == forwards[
+        ::-1
+    ]
     assert data_order(50, 4, 2, 0, 2, 0).tolist() != forwards[0]
 
 
 def test_pitfall_27_ranks_share_no_image_within_an_epoch():
-    ranks = [{i for step in range(5) for i in data_order(100, 5, 0, rank, 4, step).tolist()} for rank in range(4)]
+    ranks = [
+        {i for step in range(5) for i in data_order(100, 5, 0, rank, 4, step).tolist()}
+        for rank in range(4)
+    ]
     assert sum(map(len, ranks)) == 100 == len(set.union(*ranks))

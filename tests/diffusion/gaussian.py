@@ -15,7 +15,9 @@ def log_snr_grid(n, first, last):
 
 def level_at(lambda_, t=0.0):
     """The level of a half log-SNR."""
-    return Level(t, 1 / math.sqrt(1 + math.exp(-2 * lambda_)), 1 / math.sqrt(1 + math.exp(2 * lambda_)))
+    return Level(
+        t, 1 / math.sqrt(1 + math.exp(-2 * lambda_)), 1 / math.sqrt(1 + math.exp(2 * lambda_))
+    )
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ from textwrap import dedent, indent
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"```python\n# (\S+)\n(.*?)```", (ROOT / "docs/diffusion.md").read_text(), re.DOTALL)
+BLOCKS = re.findall(
+    r"```python\n# (\S+)\n(.*?)```", (ROOT / "docs/diffusion.md").read_text(), re.DOTALL
+)
 
 
-@pytest.mark.parametrize("path, block", BLOCKS, ids=[path for path, _ in BLOCKS])
+@pytest.mark.parametrize(("path", "block"), BLOCKS, ids=[path for path, _ in BLOCKS])
 def test_the_page_shows_the_source(path, block):
     source = (ROOT / path).read_text()
     assert any(indent(dedent(block), " " * n) in source for n in (0, 4, 8, 12)), block

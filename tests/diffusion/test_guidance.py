@@ -24,12 +24,16 @@ class Network:
         self.seen.append(c)
         tokens = c.tokens if c.mask is None else c.tokens * c.mask[..., None]
         told = tokens.sum((1, 2)) + c.vector.sum(1) + t / 1000
-        return torch.tanh(x + told.view(-1, 1, 1, 1)) * torch.arange(1, x.shape[1] + 1).view(-1, 1, 1)
+        return torch.tanh(x + told.view(-1, 1, 1, 1)) * torch.arange(1, x.shape[1] + 1).view(
+            -1, 1, 1
+        )
 
 
 def inputs(b=3):
     g = torch.Generator().manual_seed(0)
-    condition = Condition(tokens=torch.randn(b, 5, 3, generator=g), vector=torch.randn(b, 4, generator=g))
+    condition = Condition(
+        tokens=torch.randn(b, 5, 3, generator=g), vector=torch.randn(b, 4, generator=g)
+    )
     return torch.randn(b, 4, 2, 2, generator=g), torch.full((b,), 500.0), condition
 
 
@@ -41,11 +45,18 @@ def test_pitfall_13_scale_one_is_conditional_and_zero_is_null():
     assert net.rows == [3, 3, 3, 3]  # neither pays for the other half
 
 
-@given(b=st.integers(1, 5), rescale=st.floats(0, 1), low=st.floats(0, 5), width=st.floats(0.01, 50),
-       first=st.integers(0, 999))
+@given(
+    b=st.integers(1, 5),
+    rescale=st.floats(0, 1),
+    low=st.floats(0, 5),
+    width=st.floats(0.01, 50),
+    first=st.integers(0, 999),
+)
 def test_pitfall_13_scale_one_and_zero_whatever_else_is_set(b, rescale, low, width, first):
     x, _, c = inputs(b)
-    t = (torch.arange(b) * 333.0 + first) % 1000  # some of the samples within the interval, or none, or all
+    t = (
+        torch.arange(b) * 333.0 + first
+    ) % 1000  # some of the samples within the interval, or none, or all
     net = Network()
     conditional, null = net(x, t, c), net(x, t, NULL.expand(b))
     more = dict(rescale=rescale, interval=(low, low + width), schedule=COSINE)
@@ -57,7 +68,9 @@ def test_pitfall_13_scale_one_and_zero_whatever_else_is_set(b, rescale, low, wid
     assert torch.equal(Guidance(0.0, NULL, rescale=rescale)(net)(x, t, c), null)
     # the two halves in one call say the same: nearly 1 is nearly the conditional, nearly 0 nearly the null
     for scale, expected in ((1 + 1e-6, conditional), (1e-6, null)):
-        torch.testing.assert_close(Guidance(scale, NULL)(net)(x, t, c), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            Guidance(scale, NULL)(net)(x, t, c), expected, rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("scale", [-1.0, 0.5, 3.0, 7.5])
@@ -67,7 +80,9 @@ def test_pitfall_13_every_channel_is_guided_by_one_call(scale):
     guided = Guidance(scale, NULL)(net)(x, t, c)
     assert net.rows == [6]
     conditional, null = net(x, t, c), net(x, t, NULL.expand(3))
-    assert torch.allclose((guided - null) / (conditional - null), torch.full_like(x, scale), rtol=1e-3)
+    assert torch.allclose(
+        (guided - null) / (conditional - null), torch.full_like(x, scale), rtol=1e-3
+    )
 
 
 def test_pitfall_13_training_drops_to_the_null_that_sampling_uses():
@@ -76,13 +91,17 @@ def test_pitfall_13_training_drops_to_the_null_that_sampling_uses():
     Guidance(3.0, NULL)(net)(x, t, c)
     trained = c.drop(NULL, torch.ones(3, dtype=torch.bool))
     sampled = net.seen[0][3:]
-    assert all(torch.equal(trained.parts()[k], sampled.parts()[k]) for k in ("tokens", "mask", "vector"))
+    assert all(
+        torch.equal(trained.parts()[k], sampled.parts()[k]) for k in ("tokens", "mask", "vector")
+    )
 
 
 def test_guidance_of_a_batch_is_guidance_of_each():
     x, t, c = inputs()
     guided = Guidance(4.0, NULL, rescale=0.7)(Network())
-    assert torch.allclose(guided(x, t, c), torch.cat([guided(x[[k]], t[[k]], c[[k]]) for k in range(3)]), atol=1e-6)
+    assert torch.allclose(
+        guided(x, t, c), torch.cat([guided(x[[k]], t[[k]], c[[k]]) for k in range(3)]), atol=1e-6
+    )
 
 
 def test_rescale_gives_back_the_spread_of_the_conditional():
@@ -94,7 +113,9 @@ def test_rescale_gives_back_the_spread_of_the_conditional():
     assert torch.allclose(full.flatten(1).std(1), spread, rtol=1e-5)
     half = Guidance(8.0, NULL, rescale=0.5)(net)(x, t, c)
     assert torch.allclose(half, (plain + full) / 2, atol=1e-5)
-    assert torch.allclose(full / plain, (full / plain)[:, :1, :1, :1].expand_as(x), rtol=1e-4)  # a factor, no shift
+    assert torch.allclose(
+        full / plain, (full / plain)[:, :1, :1, :1].expand_as(x), rtol=1e-4
+    )  # a factor, no shift
 
 
 def test_the_interval_skips_the_null_half():
@@ -121,13 +142,22 @@ def test_the_interval_is_open_below_and_closed_above():
     low, high = ((-COSINE.lambda_(t)).exp().item() for t in (200, 700))
     for t, rows in ((199, 3), (200, 3), (201, 6), (450, 6), (700, 6), (701, 3)):
         net = Network()
-        Guidance(3.0, NULL, interval=(low, high), schedule=COSINE)(net)(x, torch.full((3,), float(t)), c)
+        Guidance(3.0, NULL, interval=(low, high), schedule=COSINE)(net)(
+            x, torch.full((3,), float(t)), c
+        )
         assert net.rows == [rows], t
 
 
-@pytest.mark.parametrize("options", [
-    {"null": NULL.expand(2)}, {"rescale": 1.5}, {"interval": (2.0, 1.0), "schedule": COSINE}, {"interval": (1.0, 2.0)},
-    {"schedule": COSINE}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"null": NULL.expand(2)},
+        {"rescale": 1.5},
+        {"interval": (2.0, 1.0), "schedule": COSINE},
+        {"interval": (1.0, 2.0)},
+        {"schedule": COSINE},
+    ],
+)
 def test_impossible_guidance_is_refused(options):
     with pytest.raises(ValueError):
         Guidance(**{"scale": 3.0, "null": NULL, **options})

@@ -48,7 +48,9 @@ def denoiser(levels):
     table = {torch.tensor(level.t).item(): level for level in levels}
 
     def denoise(x, t, condition):
-        return torch.from_numpy(best_x0(x.double().numpy().ravel(), table[t[0].item()])).view(x.shape)
+        return torch.from_numpy(best_x0(x.double().numpy().ravel(), table[t[0].item()])).view(
+            x.shape
+        )
 
     return denoise
 
@@ -60,10 +62,16 @@ def test_the_best_denoiser_is_the_mean_of_the_posterior():
     prior = (WEIGHTS * np.exp(-(((x0[:, None] - MEANS) / STDS) ** 2) / 2) / STDS).sum(1)
     for x in (-1.3, 0.0, 0.9):
         posterior = prior * np.exp(-(((x - level.alpha * x0) / level.sigma) ** 2) / 2)
-        assert best_x0(np.array([x]), level)[0] == pytest.approx((posterior * x0).sum() / posterior.sum(), abs=1e-9)
+        assert best_x0(np.array([x]), level)[0] == pytest.approx(
+            (posterior * x0).sum() / posterior.sum(), abs=1e-9
+        )
 
 
-ODE = [DDIM(), *(DPMSolver(k, form=form) for k in (1, 2, 3) for form in ("x0", "eps")), DPMSolver(2, midpoint=False)]
+ODE = [
+    DDIM(),
+    *(DPMSolver(k, form=form) for k in (1, 2, 3) for form in ("x0", "eps")),
+    DPMSolver(2, midpoint=False),
+]
 
 
 @pytest.mark.parametrize("solver", ODE, ids=str)
@@ -71,18 +79,31 @@ def test_pitfall_06_convergence_to_the_flow_of_the_mixture(solver):
     first, last, steps = -4.0, 3.0, np.array([80, 160, 320])
     begin, end = log_snr_grid(1, first, last)
     quantiles = np.array([0.02, 0.2, 0.33, 0.4, 0.7, 0.97])
-    x_T, truth = ([brentq(lambda x: cdf(x, level) - q, -9, 9, xtol=1e-13) for q in quantiles] for level in (begin, end))
+    x_T, truth = (
+        [brentq(lambda x: cdf(x, level) - q, -9, 9, xtol=1e-13) for q in quantiles]
+        for level in (begin, end)
+    )
     errors = []
     for n in steps:
         grid = log_snr_grid(n, first, last)
-        x = sample(denoiser(grid), (6, 1), NoiseSchedule(), solver, prediction="x0", spacing=grid,
-                   noise=torch.tensor(x_T)[:, None], dtype=torch.float64)  # fmt: skip
+        x = sample(
+            denoiser(grid),
+            (6, 1),
+            NoiseSchedule(),
+            solver,
+            prediction="x0",
+            spacing=grid,
+            noise=torch.tensor(x_T)[:, None],
+            dtype=torch.float64,
+        )
         errors.append(np.sqrt(np.mean((x[:, 0].numpy() - truth) ** 2)))
     slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert slope == pytest.approx(getattr(solver, "order", 1), abs=0.2)
 
 
-@pytest.mark.parametrize("solver", [DDPM(), DDPM("large"), DDIM(1.0), DDIM(0.5), DPMSolver(1, sde=True)], ids=str)
+@pytest.mark.parametrize(
+    "solver", [DDPM(), DDPM("large"), DDIM(1.0), DDIM(0.5), DPMSolver(1, sde=True)], ids=str
+)
 def test_pitfall_06_convergence_to_the_marginals_of_the_mixture(solver):
     """The law of x_s from the law of x_t: x_s = a(x_t) + b z, summed over x_t. Its error is of first order."""
     x, dx = np.linspace(-5, 5, 401, retstep=True)
@@ -93,19 +114,32 @@ def test_pitfall_06_convergence_to_the_marginals_of_the_mixture(solver):
         for now, nxt in itertools.pairwise(grid):
             x0 = torch.from_numpy(best_x0(x, now))
             eps = (x_t - now.alpha * x0) / now.sigma
-            a, moved = (solver.step(x_t, x0, eps, now, nxt, (), torch.full_like(x_t, z))[0] for z in (0.0, 1.0))
+            a, moved = (
+                solver.step(x_t, x0, eps, now, nxt, (), torch.full_like(x_t, z))[0]
+                for z in (0.0, 1.0)
+            )
             b = (moved - a).numpy()
-            law = np.exp(-(((x[:, None] - a.numpy()) / b) ** 2) / 2) / (b * math.sqrt(2 * math.pi)) @ law * dx
+            law = (
+                np.exp(-(((x[:, None] - a.numpy()) / b) ** 2) / 2)
+                / (b * math.sqrt(2 * math.pi))
+                @ law
+                * dx
+            )
         errors.append(np.abs(law - parts(x, nxt)[0].sum(1)).sum() * dx)
     slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
-    assert law.sum() * dx == pytest.approx(1, abs=1e-4) and errors[-1] < 0.1
+    assert law.sum() * dx == pytest.approx(1, abs=1e-4)
+    assert errors[-1] < 0.1
     assert slope == pytest.approx(1, abs=0.2)
 
 
-@pytest.mark.parametrize("solver", [DPMSolver(2), DPMSolver(2, sde=True), DPMSolver(3, sde=True)], ids=str)
+@pytest.mark.parametrize(
+    "solver", [DPMSolver(2), DPMSolver(2, sde=True), DPMSolver(3, sde=True)], ids=str
+)
 def test_samples_of_the_default_grid_follow_the_mixture(solver):
     schedule, n = NoiseSchedule(), 4000
     best = denoiser(schedule.levels(range(999, -1, -1)))
     x = sample(best, (4, n // 4), schedule, solver, 60, prediction="x0", seeds=range(4))
     distance = np.abs(cdf(np.sort(x.numpy().ravel()), CLEAN) - (np.arange(n) + 0.5) / n).max()
-    assert distance < 1.63 / math.sqrt(n)  # Kolmogorov and Smirnov's 1 % of draws of the mixture itself
+    assert distance < 1.63 / math.sqrt(
+        n
+    )  # Kolmogorov and Smirnov's 1 % of draws of the mixture itself

@@ -24,7 +24,8 @@ def test_pitfall_17_conversions_invert_each_other(kind, angle):
     level = Level(0, math.cos(angle), math.sin(angle))
     x_t = level.alpha * x0 + level.sigma * eps
     found = to_x0_eps(target(x0, eps, level, kind), x_t, level, kind)
-    assert torch.allclose(found[0], x0, atol=1e-12) and torch.allclose(found[1], eps, atol=1e-12)
+    assert torch.allclose(found[0], x0, atol=1e-12)
+    assert torch.allclose(found[1], eps, atol=1e-12)
     assert torch.allclose(eps_of(x0, x_t, level), eps, atol=1e-12)
 
 
@@ -56,7 +57,9 @@ def test_tensor_levels_convert_each_sample_by_its_own():
     schedule = NoiseSchedule()
     v = target(x0, eps, schedule.level(t).like(x0), "v")
     for k in range(3):
-        assert torch.allclose(v[k], target(x0[k], eps[k], schedule.level(t[k].item()), "v"), atol=1e-6)
+        assert torch.allclose(
+            v[k], target(x0[k], eps[k], schedule.level(t[k].item()), "v"), atol=1e-6
+        )
 
 
 def test_pitfall_15_eps_is_refused_at_zero_terminal_snr():
@@ -64,8 +67,11 @@ def test_pitfall_15_eps_is_refused_at_zero_terminal_snr():
         check("eps", NoiseSchedule(zero_snr=True))
     for kind in ("v", "x0"):
         check(kind, NoiseSchedule(zero_snr=True))
-        found = to_x0_eps(torch.ones(1), torch.full((1,), 2.0), NoiseSchedule(zero_snr=True).level(999), kind)
-        assert all(part.isfinite().all() for part in found) and found[1] == 2  # there x_t is the noise
+        found = to_x0_eps(
+            torch.ones(1), torch.full((1,), 2.0), NoiseSchedule(zero_snr=True).level(999), kind
+        )
+        assert all(part.isfinite().all() for part in found)
+        assert found[1] == 2
     with pytest.raises(ValueError, match="unknown prediction"):
         check("epsilon", NoiseSchedule())
     with pytest.raises(ValueError, match="unknown prediction"):

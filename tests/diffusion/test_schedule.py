@@ -1,5 +1,6 @@
 """Schedules and grids against closed forms, inverses and the definitions of the papers."""
 
+import itertools
 import json
 import math
 import warnings
@@ -12,7 +13,11 @@ from hypothesis import strategies as st
 
 from tinyldm.diffusion.schedule import CLEAN, SPACINGS, Level, NoiseSchedule
 
-SCHEDULES = [NoiseSchedule(kind, zero_snr=z) for kind in ("linear", "scaled_linear", "cosine") for z in (False, True)]
+SCHEDULES = [
+    NoiseSchedule(kind, zero_snr=z)
+    for kind in ("linear", "scaled_linear", "cosine")
+    for z in (False, True)
+]
 COSINE = NoiseSchedule()
 
 
@@ -22,7 +27,9 @@ def test_linear_has_the_published_ends():
     assert 1 - (s.alpha_bar[-1] / s.alpha_bar[-2]).item() == pytest.approx(0.02)
     # the log of a product of 1 - beta, betas in a line: the integral of log(1 - beta), the trapezoid rule made exact
     a, b = 1 - 1e-4, 1 - 0.02
-    integral = (b * math.log(b) - b - a * math.log(a) + a) / (b - a) * 999 + 0.5 * (math.log(a) + math.log(b))
+    integral = (b * math.log(b) - b - a * math.log(a) + a) / (b - a) * 999 + 0.5 * (
+        math.log(a) + math.log(b)
+    )
     assert s.alpha_bar[-1].log().item() == pytest.approx(integral, rel=1e-6)
 
 
@@ -30,7 +37,8 @@ def test_scaled_linear_is_a_line_in_the_root_of_beta():
     ab = NoiseSchedule("scaled_linear").alpha_bar
     root = torch.cat([1 - ab[:1], 1 - ab[1:] / ab[:-1]]).sqrt()
     assert torch.allclose(root.diff(), root.diff().mean().expand(999), rtol=1e-6)
-    assert root[0].item() ** 2 == pytest.approx(0.00085) and root[-1].item() ** 2 == pytest.approx(0.012)
+    assert root[0].item() ** 2 == pytest.approx(0.00085)
+    assert root[-1].item() ** 2 == pytest.approx(0.012)
 
 
 def test_cosine_is_a_cosine_where_betas_are_not_clipped():
@@ -43,7 +51,8 @@ def test_cosine_is_a_cosine_where_betas_are_not_clipped():
 def test_schedule_is_monotone_and_invertible(s):
     t = torch.linspace(0, 999, 5000, dtype=torch.float64)
     lam = s.lambda_(t)
-    assert (lam.diff() < 0).all() and s.alpha_bar.dtype == torch.float64
+    assert (lam.diff() < 0).all()
+    assert s.alpha_bar.dtype == torch.float64
     assert torch.allclose(s.t_of_lambda(lam), t, atol=1e-6)
     level = s.level(t)
     assert torch.allclose(level.alpha**2 + level.sigma**2, torch.ones_like(t), atol=1e-15)
@@ -61,15 +70,19 @@ def test_timesteps_outside_the_table_are_refused():
 def test_levels_of_floats_and_of_tensors_agree():
     t = torch.tensor([0, 500, 999])
     batch = COSINE.level(t).like(torch.zeros(3, 2, 4, 4, dtype=torch.bfloat16))
-    assert batch.alpha.shape == (3, 1, 1, 1) and batch.alpha.dtype == torch.float32
+    assert batch.alpha.shape == (3, 1, 1, 1)
+    assert batch.alpha.dtype == torch.float32
     for k, one in enumerate(map(COSINE.level, t.tolist())):
         assert isinstance(one.alpha, float)
-        assert batch.alpha[k].item() == pytest.approx(one.alpha) and batch.sigma[k].item() == pytest.approx(one.sigma)
+        assert batch.alpha[k].item() == pytest.approx(one.alpha)
+        assert batch.sigma[k].item() == pytest.approx(one.sigma)
         assert one.lambda_ == pytest.approx(COSINE.lambda_(t[k]).item())
         assert one.alpha_bar == pytest.approx(COSINE.alpha_bar[t[k]].item())
     back = Level.of_sigma(3.0, 2.5)
-    assert back.sigma / back.alpha == pytest.approx(2.5) and back.alpha_bar + back.sigma**2 == pytest.approx(1)
-    assert CLEAN.lambda_ == math.inf and NoiseSchedule(zero_snr=True).level(999).lambda_ == -math.inf
+    assert back.sigma / back.alpha == pytest.approx(2.5)
+    assert back.alpha_bar + back.sigma**2 == pytest.approx(1)
+    assert CLEAN.lambda_ == math.inf
+    assert NoiseSchedule(zero_snr=True).level(999).lambda_ == -math.inf
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -80,17 +93,23 @@ def test_pitfall_02_grids(spacing, kind):
     for n in counts:
         grid = s.grid(n, spacing)
         ts = [level.t for level in grid[:-1]]
-        assert len(ts) == n == len(set(ts)) and grid[-1] == CLEAN
-        assert all(a > b for a, b in zip(ts, ts[1:])) and 0 <= ts[-1] and ts[0] <= 999
-        assert all(a.alpha < b.alpha and a.sigma > b.sigma for a, b in zip(grid, grid[1:]))
+        assert len(ts) == n == len(set(ts))
+        assert grid[-1] == CLEAN
+        assert all(a > b for a, b in itertools.pairwise(ts))
+        assert ts[-1] >= 0
+        assert ts[0] <= 999
+        assert all(a.alpha < b.alpha and a.sigma > b.sigma for a, b in itertools.pairwise(grid))
     for n in (0, -3, 1001):
         with pytest.raises(ValueError, match="between 1 and 1000"):
             s.grid(n, spacing)
 
 
 def test_grids_of_2305_08891_table_2():
-    assert [level.t for level in COSINE.grid(4)] == [999, 749, 499, 249, -1] == [
-        *(np.round(np.arange(1000, 0, -250)) - 1), -1]
+    assert (
+        [level.t for level in COSINE.grid(4)]
+        == [999, 749, 499, 249, -1]
+        == [*(np.round(np.arange(1000, 0, -250)) - 1), -1]
+    )
     assert [level.t for level in COSINE.grid(4, "leading")] == [750, 500, 250, 0, -1]
     assert [level.t for level in COSINE.grid(4, "linspace")] == [999, 666, 333, 0, -1]
     assert all(COSINE.grid(n)[0].t == 999 for n in range(1, 1001))
@@ -100,7 +119,8 @@ def test_grids_of_2305_08891_table_2():
 def test_pitfall_03_cosine_with_karras_spacing(n):
     levels = COSINE.grid(n, "karras")[:-1]
     sigmas = np.array([level.sigma / level.alpha for level in levels])
-    assert len(set(sigmas)) == n and np.isfinite(sigmas).all()
+    assert len(set(sigmas)) == n
+    assert np.isfinite(sigmas).all()
     # 2206.00364, eq. 5: a line in sigma^(1/7), from the schedule's largest to its smallest
     assert np.allclose(np.diff(sigmas ** (1 / 7)), np.diff(sigmas ** (1 / 7)).mean())
     ends = (-COSINE.lambda_(torch.tensor([999, 0]))).exp().numpy()
@@ -127,10 +147,13 @@ def test_grid_of_any_timesteps():
 @pytest.mark.parametrize("kind", ["linear", "scaled_linear", "cosine"])
 def test_pitfall_15_zero_terminal_snr(kind):
     plain, zero = NoiseSchedule(kind), NoiseSchedule(kind, zero_snr=True)
-    assert zero.alpha_bar[-1] == 0 and zero.alpha_bar[0].item() == pytest.approx(plain.alpha_bar[0].item())
+    assert zero.alpha_bar[-1] == 0
+    assert zero.alpha_bar[0].item() == pytest.approx(plain.alpha_bar[0].item())
     # algorithm 1 is affine in alpha: ratios of differences survive it
     a, b = plain.alpha_bar.sqrt(), zero.alpha_bar.sqrt()
-    assert torch.allclose((a[100:] - a[-1]) / (a[0] - a[-1]), (b[100:] - b[-1]) / (b[0] - b[-1]), atol=1e-12)
+    assert torch.allclose(
+        (a[100:] - a[-1]) / (a[0] - a[-1]), (b[100:] - b[-1]) / (b[0] - b[-1]), atol=1e-12
+    )
 
 
 def test_pitfall_18_a_schedule_that_leaves_signal_warns():
@@ -148,30 +171,49 @@ def test_pitfall_18_a_schedule_that_leaves_signal_warns():
 def schedules(draw):
     """A schedule with any settings; many leave signal, which is warned of."""
     kind = draw(st.sampled_from(["linear", "scaled_linear", "cosine"]))
-    ends = {} if kind == "cosine" else {end: draw(st.floats(1e-6, 0.9)) for end in ("beta_start", "beta_end")}
+    ends = (
+        {}
+        if kind == "cosine"
+        else {end: draw(st.floats(1e-6, 0.9)) for end in ("beta_start", "beta_end")}
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return NoiseSchedule(kind, draw(st.integers(2, 60)), **ends, zero_snr=draw(st.booleans()),
-                             shift=draw(st.floats(0.1, 2)))  # fmt: skip
+        return NoiseSchedule(
+            kind,
+            draw(st.integers(2, 60)),
+            **ends,
+            zero_snr=draw(st.booleans()),
+            shift=draw(st.floats(0.1, 2)),
+        )
 
 
 @given(schedules(), st.data())
 def test_any_schedule_is_monotone_and_invertible(s, data):
     t = torch.linspace(0, s.timesteps - 1, 7 * s.timesteps, dtype=torch.float64)
     lam, level = s.lambda_(t), s.level(t)
-    assert (s.alpha_bar.diff() < 0).all() and 0 <= s.alpha_bar[-1] and s.alpha_bar[0] < 1
-    assert (lam.diff() < 0).all() and lam[:-1].isfinite().all()
+    assert (s.alpha_bar.diff() < 0).all()
+    assert s.alpha_bar[-1] >= 0
+    assert s.alpha_bar[0] < 1
+    assert (lam.diff() < 0).all()
+    assert lam[:-1].isfinite().all()
     assert torch.allclose(s.t_of_lambda(lam), t, atol=1e-5)
-    assert (level.alpha.diff() < 0).all() and (level.sigma.diff() >= 0).all()  # sigma rounds to 1
+    assert (level.alpha.diff() < 0).all()
+    assert (level.sigma.diff() >= 0).all()
     assert torch.allclose(level.alpha**2 + level.sigma**2, torch.ones_like(t), atol=1e-14)
     n, spacing = data.draw(st.integers(1, s.timesteps)), data.draw(st.sampled_from(SPACINGS))
     if not (spacing == "karras" and s.zero_snr):
         grid = s.grid(n, spacing)
-        assert len(grid) == n + 1 == len({level.t for level in grid}) and grid[-1] == CLEAN
-        assert all(a.t > b.t and a.lambda_ < b.lambda_ for a, b in zip(grid, grid[1:]))
+        assert len(grid) == n + 1 == len({level.t for level in grid})
+        assert grid[-1] == CLEAN
+        assert all(a.t > b.t and a.lambda_ < b.lambda_ for a, b in itertools.pairwise(grid))
 
 
-@given(st.sampled_from(["linear", "scaled_linear"]), st.integers(3, 60), st.floats(1e-6, 0.9), st.floats(1e-6, 0.9))
+@given(
+    st.sampled_from(["linear", "scaled_linear"]),
+    st.integers(3, 60),
+    st.floats(1e-6, 0.9),
+    st.floats(1e-6, 0.9),
+)
 @pytest.mark.filterwarnings("ignore:the last of the")
 def test_any_betas_lie_on_a_line_between_their_ends(kind, timesteps, start, end):
     ab = NoiseSchedule(kind, timesteps, start, end).alpha_bar.numpy()
@@ -181,20 +223,36 @@ def test_any_betas_lie_on_a_line_between_their_ends(kind, timesteps, start, end)
     assert np.allclose(np.diff(line, n=2), 0, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind, zero_snr", [("linear", False), ("scaled_linear", False), ("cosine", False),
-                                            ("linear", True), ("cosine", True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "zero_snr"),
+    [
+        ("linear", False),
+        ("scaled_linear", False),
+        ("cosine", False),
+        ("linear", True),
+        ("cosine", True),
+    ],
+)
 def test_tables_of_diffusers(kind, zero_snr):
     diffusers = pytest.importorskip("diffusers")
     s = NoiseSchedule(kind, zero_snr=zero_snr)
     theirs = diffusers.DDIMScheduler(
-        beta_schedule={"cosine": "squaredcos_cap_v2"}.get(kind, kind), rescale_betas_zero_snr=zero_snr,
-        **{} if kind == "cosine" else {"beta_start": s.beta_start, "beta_end": s.beta_end}).alphas_cumprod  # fmt: skip
-    assert torch.allclose(s.alpha_bar, theirs.double(), rtol=1e-3, atol=1e-6)  # theirs are float32 products
+        beta_schedule={"cosine": "squaredcos_cap_v2"}.get(kind, kind),
+        rescale_betas_zero_snr=zero_snr,
+        **{} if kind == "cosine" else {"beta_start": s.beta_start, "beta_end": s.beta_end},
+    ).alphas_cumprod
+    assert torch.allclose(
+        s.alpha_bar, theirs.double(), rtol=1e-3, atol=1e-6
+    )  # theirs are float32 products
 
 
 def test_schedule_is_a_value():
     assert NoiseSchedule("linear") == NoiseSchedule("linear", beta_start=1e-4, beta_end=0.02)
-    assert NoiseSchedule("linear") != NoiseSchedule("linear", zero_snr=True) != NoiseSchedule("cosine", zero_snr=True)
+    assert (
+        NoiseSchedule("linear")
+        != NoiseSchedule("linear", zero_snr=True)
+        != NoiseSchedule("cosine", zero_snr=True)
+    )
     assert len({COSINE, NoiseSchedule(), NoiseSchedule("linear")}) == 2
     for s in SCHEDULES:
         assert NoiseSchedule.from_dict(json.loads(json.dumps(s.to_dict()))) == s
@@ -204,9 +262,16 @@ def test_schedule_is_a_value():
         COSINE.kind = "linear"
 
 
-@pytest.mark.parametrize("fields", [
-    {"kind": "sigmoid"}, {"kind": "cosine", "beta_end": 0.02}, {"timesteps": 1}, {"kind": "linear", "beta_end": 1.5},
-    {"kind": "linear", "beta_start": 0.0}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "sigmoid"},
+        {"kind": "cosine", "beta_end": 0.02},
+        {"timesteps": 1},
+        {"kind": "linear", "beta_end": 1.5},
+        {"kind": "linear", "beta_start": 0.0},
+    ],
+)
 def test_impossible_schedules_are_refused(fields):
     with pytest.raises(ValueError):
         NoiseSchedule(**fields)

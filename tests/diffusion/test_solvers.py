@@ -17,8 +17,12 @@ from tinyldm.diffusion.dpm_solver import DPMSolver, moments
 from tinyldm.diffusion.sampler import sample
 from tinyldm.diffusion.schedule import CLEAN, SPACINGS, NoiseSchedule
 
-DPM = [DPMSolver(order, sde, form, midpoint) for order in (1, 2, 3) for sde, form in
-       ((False, "x0"), (True, "x0"), (False, "eps")) for midpoint in ((True, False) if order == 2 else (True,))]
+DPM = [
+    DPMSolver(order, sde, form, midpoint)
+    for order in (1, 2, 3)
+    for sde, form in ((False, "x0"), (True, "x0"), (False, "eps"))
+    for midpoint in ((True, False) if order == 2 else (True,))
+]
 SOLVERS = [DDPM(), DDPM("large"), DDIM(), DDIM(0.5), DDIM(1.0), *DPM]
 COSINE = NoiseSchedule()
 
@@ -30,7 +34,10 @@ def normal(*shape, seed=0):
 def exact_history(data, solver, levels):
     """What a solver would remember, had it come along the exact flow; levels, the newest first."""
     z = torch.tensor([1.3, -0.4, 0.0], dtype=torch.float64)
-    return tuple((level.lambda_, data.pair(data.at(z, level), level)[solver.form == "eps"]) for level in levels)
+    return tuple(
+        (level.lambda_, data.pair(data.at(z, level), level)[solver.form == "eps"])
+        for level in levels
+    )
 
 
 def error_of(solver, n, mean, std, first, last):
@@ -47,8 +54,10 @@ def error_of(solver, n, mean, std, first, last):
     return (x - data.at(z, grid[-1])).abs().max().item()
 
 
-@pytest.mark.parametrize("solver, order", [(DDIM(), 1)] + [(s, s.order) for s in DPM if not s.sde], ids=str)
-@pytest.mark.parametrize("mean, std", [(0.0, 0.3), (2.0, 1.0)])
+@pytest.mark.parametrize(
+    ("solver", "order"), [(DDIM(), 1)] + [(s, s.order) for s in DPM if not s.sde], ids=str
+)
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 0.3), (2.0, 1.0)])
 def test_pitfall_06_convergence_order(solver, order, mean, std):
     steps = np.array([40, 80, 160, 320])
     errors = [error_of(solver, n, mean, std, -1.0, 1.0) for n in steps]
@@ -65,8 +74,16 @@ def test_pitfall_06_convergence_of_whole_runs(order, form):
         grid = log_snr_grid(n, -4.0, 3.0)
         data = Gaussian(0.7, 0.5, grid)
         z = normal(8, 3)
-        x = sample(data.denoiser(), z.shape, COSINE, DPMSolver(order, form=form), prediction="x0", spacing=grid,
-                   noise=data.at(z, grid[0]), dtype=torch.float64)
+        x = sample(
+            data.denoiser(),
+            z.shape,
+            COSINE,
+            DPMSolver(order, form=form),
+            prediction="x0",
+            spacing=grid,
+            noise=data.at(z, grid[0]),
+            dtype=torch.float64,
+        )
         errors.append((x - data.at(z, grid[-1])).abs().max().item())
     assert math.log2(errors[0] / errors[-1]) / 2 > order - 0.1
     assert errors[-1] < 0.02**order * 10
@@ -84,11 +101,14 @@ def test_third_order_is_exact_for_parabolas(form):
     """A prediction that is a parabola in lambda has no error (2206.00927, eq. 3.4; 2211.01095, eq. 8)."""
     lambdas = [-0.9, -0.5, 0.2, 0.6]
     levels = [level_at(v) for v in lambdas]
-    m = lambda v: torch.tensor(0.3 - 0.8 * v + 0.7 * v**2, dtype=torch.float64)  # noqa: E731
+    m = lambda v: torch.tensor(0.3 - 0.8 * v + 0.7 * v**2, dtype=torch.float64)
     now, nxt = levels[2:]
     x = torch.tensor(0.4, dtype=torch.float64)
-    x0, eps = (m(0.2), (x - now.alpha * m(0.2)) / now.sigma) if form == "x0" else (
-        (x - now.sigma * m(0.2)) / now.alpha, m(0.2))
+    x0, eps = (
+        (m(0.2), (x - now.alpha * m(0.2)) / now.sigma)
+        if form == "x0"
+        else ((x - now.sigma * m(0.2)) / now.alpha, m(0.2))
+    )
     history = tuple((v, m(v)) for v in (-0.5, -0.9))
     found = DPMSolver(3, form=form).step(x, x0, eps, now, nxt, history)[0].item()
     if form == "x0":
@@ -130,7 +150,11 @@ def test_pitfall_04_the_last_step_returns_x0(solver, zero):
     schedule = NoiseSchedule("linear", zero_snr=zero)
     for n in range(1, 51):
         x = sample(lambda *_: x0, (2, 3), schedule, solver, n, prediction="x0", seeds=[1, 2])
-        assert torch.equal(x, x0) if not isinstance(solver, DDPM) else torch.allclose(x, x0, rtol=0, atol=0)
+        assert (
+            torch.equal(x, x0)
+            if not isinstance(solver, DDPM)
+            else torch.allclose(x, x0, rtol=0, atol=0)
+        )
 
 
 def test_pitfall_16_posterior_variance_of_skipped_steps():
@@ -138,13 +162,25 @@ def test_pitfall_16_posterior_variance_of_skipped_steps():
     for t, s in [(999, 500), (500, 480), (40, 39), (1, 0)]:
         now, nxt = COSINE.level(t), COSINE.level(s)
         scale = now.alpha / nxt.alpha  # x_t = scale x_s + the noise in between
-        joint = np.array([[nxt.sigma**2, scale * nxt.sigma**2], [scale * nxt.sigma**2, now.sigma**2]])
+        joint = np.array(
+            [[nxt.sigma**2, scale * nxt.sigma**2], [scale * nxt.sigma**2, now.sigma**2]]
+        )
         x0, x_t = 0.7, -0.4
         mean = nxt.alpha * x0 + joint[0, 1] / joint[1, 1] * (x_t - now.alpha * x0)
         variance = joint[0, 0] - joint[0, 1] ** 2 / joint[1, 1]
-        args = [torch.tensor(v, dtype=torch.float64) for v in (x_t, x0, (x_t - now.alpha * x0) / now.sigma)]
-        for solver in (DDPM(), DDIM(1.0), DPMSolver(1, sde=True)):  # three ways to say the same step
-            still, moved = (solver.step(*args, now, nxt, (), z)[0].item() for z in torch.tensor([0.0, 1.0]).double())
+        args = [
+            torch.tensor(v, dtype=torch.float64)
+            for v in (x_t, x0, (x_t - now.alpha * x0) / now.sigma)
+        ]
+        for solver in (
+            DDPM(),
+            DDIM(1.0),
+            DPMSolver(1, sde=True),
+        ):  # three ways to say the same step
+            still, moved = (
+                solver.step(*args, now, nxt, (), z)[0].item()
+                for z in torch.tensor([0.0, 1.0]).double()
+            )
             assert still == pytest.approx(mean, abs=1e-9)
             assert (moved - still) ** 2 == pytest.approx(variance, rel=1e-9)
 
@@ -189,7 +225,8 @@ def test_stochastic_solvers_reach_the_data_distribution(solver):
             a, b = linear_step(solver, data, now, nxt)
             variance = a**2 * variance + b**2
         errors.append(abs(variance - data.spread(nxt) ** 2))
-    assert all(b < 0.6 * a for a, b in itertools.pairwise(errors)) and errors[-1] < 0.02
+    assert all(b < 0.6 * a for a, b in itertools.pairwise(errors))
+    assert errors[-1] < 0.02
 
 
 def sde_moments(solver, n, mean, std):
@@ -210,13 +247,17 @@ def sde_moments(solver, n, mean, std):
     first, end = grid[0], grid[-1]
     # the reverse process has the joint law of the forward one: Cov(x_T, x_end) = alpha_T / alpha_end Var(x_end)
     correlated = first.alpha / end.alpha * data.spread(end) ** 2 / data.spread(first)
-    return (x[1] - x[0]).item() - correlated, ((x[1:] - x[0]) ** 2).sum().item() - data.spread(end) ** 2
+    return (x[1] - x[0]).item() - correlated, ((x[1:] - x[0]) ** 2).sum().item() - data.spread(
+        end
+    ) ** 2
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_pitfall_06_sde_mean_and_variance(order):
     """The mean is exact, as E[x0 | x] is a martingale; the variance has order 2 at best, the path being rough."""
-    found = np.abs([sde_moments(DPMSolver(order, sde=True), n, 0.7, 0.5) for n in (40, 80, 160, 320)])
+    found = np.abs(
+        [sde_moments(DPMSolver(order, sde=True), n, 0.7, 0.5) for n in (40, 80, 160, 320)]
+    )
     assert found[:, 0].max() < 1e-12
     slope = np.log2(found[0, 1] / found[-1, 1]) / 3
     assert slope == pytest.approx(min(order, 2), abs=0.2)
@@ -231,15 +272,35 @@ def test_no_extrapolation_over_the_leap_at_the_end_of_a_grid(order, spacing, n):
     data, grid, z = Gaussian.on(schedule, 1.0, 1.0), schedule.grid(n, spacing), normal(50)
 
     def error(solver):
-        x = sample(data.denoiser(), z.shape, schedule, solver, prediction="x0", spacing=grid, dtype=torch.float64,
-                   noise=data.at(z, grid[0]))
+        x = sample(
+            data.denoiser(),
+            z.shape,
+            schedule,
+            solver,
+            prediction="x0",
+            spacing=grid,
+            dtype=torch.float64,
+            noise=data.at(z, grid[0]),
+        )
         return (x - 1 - z).square().mean().sqrt().item()
 
-    assert error(DPMSolver(order)) < 0.5 * error(DDIM()) < 0.5 * error(DPMSolver(order, reach=math.inf))
+    assert (
+        error(DPMSolver(order))
+        < 0.5 * error(DDIM())
+        < 0.5 * error(DPMSolver(order, reach=math.inf))
+    )
 
 
-@pytest.mark.parametrize("bad", [lambda: DDIM(1.5), lambda: DDPM("learned"), lambda: DPMSolver(4),
-                                 lambda: DPMSolver(form="v"), lambda: DPMSolver(sde=True, form="eps")])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda: DDIM(1.5),
+        lambda: DDPM("learned"),
+        lambda: DPMSolver(4),
+        lambda: DPMSolver(form="v"),
+        lambda: DPMSolver(sde=True, form="eps"),
+    ],
+)
 def test_impossible_solvers_are_refused(bad):
     with pytest.raises(ValueError):
         bad()

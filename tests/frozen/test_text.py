@@ -14,7 +14,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from tinyldm.errors import InputError
 from tinyldm.frozen.text import TextEncoder
 
-TEXTS = ["a red cube", "", "a very small purple monster with three eyes. The monster is dying.", "红色的龙 🐉"]
+TEXTS = [
+    "a red cube",
+    "",
+    "a very small purple monster with three eyes. The monster is dying.",
+    "红色的龙 🐉",
+]
 
 
 def byte_tokenizer(length=77):
@@ -24,18 +29,36 @@ def byte_tokenizer(length=77):
     backend.add_special_tokens(words[:3])
     backend.pre_tokenizer = pre_tokenizers.ByteLevel()
     ends = [("<start>", 2), ("<end>", 1)]
-    backend.post_processor = processors.TemplateProcessing(single="<start> $A <end>", special_tokens=ends)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=ends
+    )
     named = dict(pad_token="<pad>", eos_token="<end>", bos_token="<start>", model_max_length=length)
     return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **named)
 
 
 def clip_model(width=32, layers=2, heads=2, vocabulary=259, seed=0, eos=1):
     torch.manual_seed(seed)
-    text = dict(vocab_size=vocabulary, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
-                num_attention_heads=heads, pad_token_id=0, eos_token_id=eos, bos_token_id=2)  # fmt: skip
-    vision = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=32,
-                  patch_size=16)  # fmt: skip
-    return transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
+    text = dict(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        pad_token_id=0,
+        eos_token_id=eos,
+        bos_token_id=2,
+    )
+    vision = dict(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
+    )
+    return transformers.CLIPModel(
+        transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+    )
 
 
 def publish(model, folder, tokenizer=None):
@@ -68,14 +91,17 @@ def test_states_equal_those_of_the_whole_model(folder):
     encoder = TextEncoder.load(folder)
     condition = encoder.encode(TEXTS)
     whole = clip_model().eval()
-    assert condition.tokens.dtype == torch.float32 and condition.mask.dtype == torch.bool
+    assert condition.tokens.dtype == torch.float32
+    assert condition.mask.dtype == torch.bool
     assert condition.tokens.shape == (4, condition.mask.sum(1).max(), encoder.width)
     for k, text in enumerate(TEXTS):
         ids = torch.tensor([[2, *encoder.tokenizer(text, add_special_tokens=False).input_ids, 1]])
         with torch.no_grad():
             expected = whole.text_model(input_ids=ids).last_hidden_state[0]
         assert condition.mask[k].sum() == len(expected)
-        torch.testing.assert_close(condition.tokens[k][condition.mask[k]], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            condition.tokens[k][condition.mask[k]], expected, rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.slow
@@ -84,13 +110,17 @@ def test_clip_b32_text_tower_of_full_size(tmp_path):
     model = clip_model(width=512, layers=12, heads=8, vocabulary=49408, eos=2)
     encoder = TextEncoder.load(publish(model, tmp_path, tokenizer))
     assert (encoder.width, encoder.max_length) == (512, 77)
-    assert sum(p.numel() for p in encoder.model.parameters()) == 63_165_952  # of the published text tower
+    assert (
+        sum(p.numel() for p in encoder.model.parameters()) == 63_165_952
+    )  # of the published text tower
     condition = encoder.encode(["a photo of a cat", "word " * 200])
     inputs = tokenizer(["a photo of a cat"], return_tensors="pt")
     with torch.no_grad():
         expected = model.eval().text_model(input_ids=inputs.input_ids).last_hidden_state
     assert condition.tokens.shape == (2, 77, 512)
-    torch.testing.assert_close(condition.tokens[:1][condition.mask[:1]], expected[0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        condition.tokens[:1][condition.mask[:1]], expected[0], rtol=1e-3, atol=1e-4
+    )
 
 
 CLIP = os.environ.get("TINYLDM_CLIP")  # a folder; see docs/text.md
@@ -107,7 +137,12 @@ def real_tokenizer():
         merges = [tuple(line.split()) for line in lines.read().split("\n")[1 : 49152 - 256 - 2 + 1]]
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     signs = [chr(b) for b in printable] + [chr(256 + k) for k in range(256 - len(printable))]
-    words = signs + [s + "</w>" for s in signs] + ["".join(m) for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
+    words = (
+        signs
+        + [s + "</w>" for s in signs]
+        + ["".join(m) for m in merges]
+        + ["<|startoftext|>", "<|endoftext|>"]
+    )
     vocabulary = {word: k for k, word in enumerate(words)}
     return transformers.CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
 
@@ -122,7 +157,9 @@ def test_real_clip_vocabulary_survives_the_folder(tmp_path):
     assert_states(encoder, model, tokenizer)
 
 
-@pytest.mark.skipif(not CLIP or not Path(CLIP, "config.json").is_file(), reason="TINYLDM_CLIP holds no model")
+@pytest.mark.skipif(
+    not CLIP or not Path(CLIP, "config.json").is_file(), reason="TINYLDM_CLIP holds no model"
+)
 def test_published_clip_gives_the_states_that_transformers_gives():
     whole, encoder = transformers.CLIPModel.from_pretrained(CLIP).eval(), TextEncoder.load(CLIP)
     assert encoder.width == whole.config.text_config.hidden_size
@@ -136,12 +173,17 @@ def assert_states(encoder, whole, tokenizer):
     condition = encoder.encode(texts)
     for k, text in enumerate(texts):
         alone = tokenizer(text, return_tensors="pt", truncation=True, max_length=77).input_ids
-        full = tokenizer(text, return_tensors="pt", truncation=True, max_length=77, padding="max_length").input_ids
+        full = tokenizer(
+            text, return_tensors="pt", truncation=True, max_length=77, padding="max_length"
+        ).input_ids
         n = alone.shape[1]
-        assert condition.mask[k].sum() == n and full.shape[1] == 77
+        assert condition.mask[k].sum() == n
+        assert full.shape[1] == 77
         for ids in (alone, full):
             expected = whole.text_model(input_ids=ids).last_hidden_state[0, :n]
-            torch.testing.assert_close(condition.tokens[k][condition.mask[k]], expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                condition.tokens[k][condition.mask[k]], expected, rtol=1e-4, atol=1e-4
+            )
 
 
 def test_text_only_folder_gives_the_same(folder, tmp_path):
@@ -156,21 +198,35 @@ def test_text_only_folder_gives_the_same(folder, tmp_path):
 
 def test_other_encoders(tmp_path):
     torch.manual_seed(0)
-    t5 = transformers.T5Config(vocab_size=300, d_model=24, d_kv=8, d_ff=32, num_layers=2, num_heads=3)
-    bert = transformers.BertConfig(vocab_size=300, hidden_size=24, num_hidden_layers=2, num_attention_heads=3,
-                                   intermediate_size=32, max_position_embeddings=40)  # fmt: skip
-    whole = {"t5": transformers.T5ForConditionalGeneration(t5), "bert": transformers.BertForMaskedLM(bert)}
+    t5 = transformers.T5Config(
+        vocab_size=300, d_model=24, d_kv=8, d_ff=32, num_layers=2, num_heads=3
+    )
+    bert = transformers.BertConfig(
+        vocab_size=300,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=32,
+        max_position_embeddings=40,
+    )
+    whole = {
+        "t5": transformers.T5ForConditionalGeneration(t5),
+        "bert": transformers.BertForMaskedLM(bert),
+    }
     for name, model in whole.items():
         model.eval().save_pretrained(tmp_path / name)
         byte_tokenizer(512).save_pretrained(tmp_path / name)
         encoder = TextEncoder.load(tmp_path / name)
-        assert encoder.width == 24 and encoder.max_length == {"t5": 512, "bert": 40}[name]
+        assert encoder.width == 24
+        assert encoder.max_length == {"t5": 512, "bert": 40}[name]
         part = model.encoder if name == "t5" else model.bert
         condition = encoder.encode(["a cat", "a bigger cat" * 9])
         ids = encoder.tokenizer("a cat", return_tensors="pt").input_ids
         with torch.no_grad():
             expected = part(input_ids=ids).last_hidden_state[0]
-        torch.testing.assert_close(condition.tokens[0][condition.mask[0]], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            condition.tokens[0][condition.mask[0]], expected, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_long_captions_are_cut_and_padding_changes_nothing(folder):
@@ -178,7 +234,8 @@ def test_long_captions_are_cut_and_padding_changes_nothing(folder):
     assert encoder.encode(["x" * 500]).tokens.shape[1] == 77
     alone, among = encoder.encode(["a cat"]), encoder.encode(["a cat", "x" * 60])
     n = alone.tokens.shape[1]
-    assert alone.mask.all() and among.mask[0].sum() == n
+    assert alone.mask.all()
+    assert among.mask[0].sum() == n
     torch.testing.assert_close(among.tokens[0, :n], alone.tokens[0], rtol=1e-4, atol=1e-5)
 
 
@@ -189,7 +246,10 @@ def test_a_wrong_weight_is_named(folder, tmp_path, kind):
     def change(weights):
         weight = weights.pop(name)
         if kind == "unexpected":
-            weights[name], weights["text_model.encoder.layers.7.mlp.fc1.weight"] = weight, weight.clone()
+            weights[name], weights["text_model.encoder.layers.7.mlp.fc1.weight"] = (
+                weight,
+                weight.clone(),
+            )
         if kind == "mismatched":
             weights[name] = weight[:-1].clone()
 
@@ -237,14 +297,18 @@ def test_no_such_encoder_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
     with pytest.raises(InputError, match="--text-encoder tiny") as caught:
         TextEncoder.load("nobody/no-such-encoder")
-    assert "nobody/no-such-encoder" in str(caught.value) and "\n" not in str(caught.value)
+    assert "nobody/no-such-encoder" in str(caught.value)
+    assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="text encoder") as caught:
         TextEncoder.load(tmp_path)  # an empty folder
-    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_fingerprint_knows_the_weights(folder, tmp_path):
     first = TextEncoder.load(folder).fingerprint
     assert TextEncoder.load(folder).fingerprint == first
-    other = changed(folder, tmp_path, lambda weights: weights["text_model.final_layer_norm.bias"].add_(1e-3))
+    other = changed(
+        folder, tmp_path, lambda weights: weights["text_model.final_layer_norm.bias"].add_(1e-3)
+    )
     assert TextEncoder.load(other).fingerprint != first

@@ -3,15 +3,17 @@ import math
 import pytest
 import torch
 
-from tinyldm.nn.attention import GEGLU, Attention, SelfAttention, Transformer
+from tinyldm.nn.blocks import GEGLU, Attention, SelfAttention, Transformer
 
 
 def naive(module, x, context, mask):
     """Attention as sums over i (query), j (key), h (head), d (channel of a head)."""
     b, n, c = x.shape
     heads = module.heads
-    q, k, v = (f(y).reshape(b, -1, heads, c // heads) for f, y in
-               ((module.to_q, x), (module.to_k, context), (module.to_v, context)))
+    q, k, v = (
+        f(y).reshape(b, -1, heads, c // heads)
+        for f, y in ((module.to_q, x), (module.to_k, context), (module.to_v, context))
+    )
     weight = torch.einsum("bihd,bjhd->bhij", q, k).div(math.sqrt(c // heads)).exp()
     if mask is not None:
         weight = weight * mask.reshape(b, 1, 1, -1)
@@ -26,7 +28,9 @@ def test_against_einsum(heads, masked):
     torch.manual_seed(0)
     module = Attention(32, heads, context_width=12)
     x, context = torch.randn(3, 9, 32), torch.randn(3, 5, 12)
-    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [0, 1, 0, 1, 0]]).bool() if masked else None
+    mask = (
+        torch.tensor([[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [0, 1, 0, 1, 0]]).bool() if masked else None
+    )
     got = module(x, context, mask[:, None, None] if masked else None)
     torch.testing.assert_close(got, naive(module, x, context, mask), rtol=1e-5, atol=1e-5)
 

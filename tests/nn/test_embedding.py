@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tinyldm import UNet, UNetConfig
-from tinyldm.nn.embedding import Fourier, Sinusoidal
+from tinyldm.nn.blocks import Fourier, Sinusoidal
 
 TINY = dict(channels=(32, 64), attention="none", middle="none", blocks=1, groups=8)
 
@@ -38,7 +38,9 @@ def test_pitfall_08_bfloat16_tells_936_from_937(autocast):
         if "conv2" in name or "conv_out" in name:  # zero at the start
             torch.nn.init.normal_(p, std=0.1)
     seen = []
-    network.time_embedding.register_forward_pre_hook(lambda module, args: seen.append(args[0].float()))
+    network.time_embedding.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].float())
+    )
     x = torch.randn(1, 4, 8, 8).expand(2, -1, -1, -1)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         out = network(x, torch.tensor([936.0, 937.0]))

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tinyldm.nn.resblock import Downsample, GroupNorm, ResBlock, Upsample
+from tinyldm.nn.blocks import Downsample, GroupNorm, ResBlock, Upsample
 
 
 @pytest.mark.parametrize("scale_shift", [False, True])
@@ -22,7 +22,9 @@ def test_scale_shift_modulates_each_channel():
     torch.nn.init.dirac_(block.conv2.weight)
     with torch.no_grad():
         block.time_emb_proj.weight.zero_()
-        block.time_emb_proj.bias.copy_(torch.cat([torch.full((8,), -1.0), torch.arange(8.0)]))  # scale away, shift k
+        block.time_emb_proj.bias.copy_(
+            torch.cat([torch.full((8,), -1.0), torch.arange(8.0)])
+        )  # scale away, shift k
     x = torch.randn(2, 8, 3, 3)
     branch = block(x, torch.randn(2, 2)) - x
     expected = F.silu(torch.arange(8.0)).reshape(1, 8, 1, 1).expand_as(x)
@@ -39,7 +41,7 @@ def test_dropout_only_in_training():
     assert torch.equal(block(x, emb), block(x, emb))
 
 
-@pytest.mark.parametrize("h, w", [(8, 8), (7, 4), (1, 5)])
+@pytest.mark.parametrize(("h", "w"), [(8, 8), (7, 4), (1, 5)])
 def test_down_and_up_return_to_the_size(h, w):
     x = torch.randn(2, 8, h, w)
     down = Downsample(8)(x)
@@ -54,4 +56,5 @@ def test_group_norm_keeps_bfloat16_under_autocast():
         y = norm(x.bfloat16())
     assert y.dtype == torch.bfloat16
     groups = y.float().reshape(2, 2, -1)
-    assert groups.mean(-1).abs().max() < 0.02 and (groups.std(-1) - 1).abs().max() < 0.02
+    assert groups.mean(-1).abs().max() < 0.02
+    assert (groups.std(-1) - 1).abs().max() < 0.02

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from tinyldm import Condition, Guidance, NoiseSchedule, UNet, UNetConfig, sample, training_loss
 from tinyldm.nn.presets import PRESETS
 
-TINY = UNetConfig(channels=(32, 64), attention=("none", "cross"), blocks=1, heads=4, token_dim=8, groups=8)
+TINY = UNetConfig(
+    channels=(32, 64), attention=("none", "cross"), blocks=1, heads=4, token_dim=8, groups=8
+)
 KINDS = {
     "cross": TINY,
     "self": replace(TINY, attention="self", middle="self"),
@@ -21,7 +23,9 @@ KINDS = {
     "fourier": replace(TINY, time_embedding="fourier", time_dim=20),
 }
 # the ends of residual branches and the output, zero at the start by design (2006.11239, 2112.10752)
-ZERO = re.compile(r"(\.conv2|^conv_out|attentions\.\d+\.proj_out|attentions\.\d+\.to_out\.0)\.(weight|bias)$")
+ZERO = re.compile(
+    r"(\.conv2|^conv_out|attentions\.\d+\.proj_out|attentions\.\d+\.to_out\.0)\.(weight|bias)$"
+)
 
 
 def build(config, awake=True, seed=0):
@@ -44,7 +48,11 @@ def inputs(config, b=3, hw=(8, 8), n=5):
         parts["vector"] = torch.randn(b, config.vector_width)
     if config.map_channels:
         parts["maps"] = torch.randn(b, config.map_channels, *hw)
-    return torch.randn(b, config.in_channels, *hw), torch.rand(b) * 999, Condition(**parts) if parts else None
+    return (
+        torch.randn(b, config.in_channels, *hw),
+        torch.rand(b) * 999,
+        Condition(**parts) if parts else None,
+    )
 
 
 AWAKE = build(TINY)
@@ -56,26 +64,47 @@ def test_shapes(kind, hw):
     config = KINDS[kind]
     x, t, condition = inputs(config, hw=hw)
     out = build(config)(x, t, condition)
-    assert out.shape == (3, config.out_channels, *hw) and out.dtype == x.dtype and out.isfinite().all()
+    assert out.shape == (3, config.out_channels, *hw)
+    assert out.dtype == x.dtype
+    assert out.isfinite().all()
 
 
 looks = st.sampled_from(["none", "self", "cross"])
 
 
 @settings(max_examples=40)
-@given(levels=st.lists(st.tuples(st.sampled_from([8, 16]), looks, st.integers(1, 2)), min_size=1, max_size=4),
-       middle=looks, scale_shift=st.booleans(),
-       hw=st.tuples(st.integers(1, 13), st.integers(1, 13)), b=st.integers(1, 3), n=st.integers(2, 4))
-def test_any_network_takes_any_size_and_each_sample_by_itself(levels, middle, scale_shift, hw, b, n):
+@given(
+    levels=st.lists(
+        st.tuples(st.sampled_from([8, 16]), looks, st.integers(1, 2)), min_size=1, max_size=4
+    ),
+    middle=looks,
+    scale_shift=st.booleans(),
+    hw=st.tuples(st.integers(1, 13), st.integers(1, 13)),
+    b=st.integers(1, 3),
+    n=st.integers(2, 4),
+)
+def test_any_network_takes_any_size_and_each_sample_by_itself(
+    levels, middle, scale_shift, hw, b, n
+):
     """A sample's answer has its size, and does not depend on the rest of the batch."""
     channels, attention, blocks = zip(*levels)
-    config = UNetConfig(channels=channels, attention=attention, blocks=blocks, middle=middle, heads=2, groups=4,
-                        token_dim=6, scale_shift=scale_shift)  # fmt: skip
+    config = UNetConfig(
+        channels=channels,
+        attention=attention,
+        blocks=blocks,
+        middle=middle,
+        heads=2,
+        groups=4,
+        token_dim=6,
+        scale_shift=scale_shift,
+    )
     network, (x, t, condition) = build(config), inputs(config, b, hw, n)
     with torch.no_grad():
         out = network(x, t, condition)
         alone = network(x[-1:], t[-1:], condition[[b - 1]] if condition else None)
-    assert out.shape == x.shape and out.isfinite().all() and out.std() > 0
+    assert out.shape == x.shape
+    assert out.isfinite().all()
+    assert out.std() > 0
     torch.testing.assert_close(alone, out[-1:], rtol=1e-4, atol=1e-4 * out.std().item())
 
 
@@ -84,10 +113,18 @@ def test_every_input_is_read(kind):
     config = KINDS[kind]
     network, (x, t, condition) = build(config), inputs(config)
     t.requires_grad_(), x.requires_grad_()
-    leaves = {name: p.requires_grad_() for name, p in (condition.parts() if condition else {}).items() if name != "mask"}
+    leaves = {
+        name: p.requires_grad_()
+        for name, p in (condition.parts() if condition else {}).items()
+        if name != "mask"
+    }
     network(x, t, condition).square().sum().backward()
     for name, leaf in {"x": x, "t": t, **leaves}.items():
-        assert (leaf.grad.flatten(1).abs().sum(1) > 0).all() if leaf.ndim > 1 else (leaf.grad != 0).all(), name
+        assert (
+            (leaf.grad.flatten(1).abs().sum(1) > 0).all()
+            if leaf.ndim > 1
+            else (leaf.grad != 0).all()
+        ), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,7 +134,7 @@ def test_batch_invariance(kind):
     with torch.no_grad():
         together = network(x, t, condition)
         for k in range(3):
-            alone = network(x[k:k + 1], t[k:k + 1], condition[[k]] if condition else None)
+            alone = network(x[k : k + 1], t[k : k + 1], condition[[k]] if condition else None)
             torch.testing.assert_close(alone[0], together[k], rtol=1e-4, atol=1e-5)
 
 
@@ -112,15 +149,24 @@ def test_scalar_t():
 def test_pitfall_12_masked_tokens_change_nothing():
     network, (x, t, condition) = build(TINY), inputs(TINY)
     for junk in (1e4, float("inf"), float("nan")):
-        spoilt = replace(condition, tokens=condition.tokens.masked_fill(~condition.mask[:, :, None], junk))
+        spoilt = replace(
+            condition, tokens=condition.tokens.masked_fill(~condition.mask[:, :, None], junk)
+        )
         with torch.no_grad():
             assert torch.equal(network(x, t, condition), network(x, t, spoilt))
-            cut = Condition(condition.tokens[:, :4], condition.mask[:, :4])  # the last is masked in every row
-            torch.testing.assert_close(network(x, t, cut), network(x, t, condition), rtol=1e-4, atol=1e-5)
+            cut = Condition(
+                condition.tokens[:, :4], condition.mask[:, :4]
+            )  # the last is masked in every row
+            torch.testing.assert_close(
+                network(x, t, cut), network(x, t, condition), rtol=1e-4, atol=1e-5
+            )
 
 
 @settings(max_examples=25)
-@given(st.lists(st.lists(st.booleans(), min_size=5, max_size=5).filter(any), min_size=3, max_size=3), st.integers(1, 4))
+@given(
+    st.lists(st.lists(st.booleans(), min_size=5, max_size=5).filter(any), min_size=3, max_size=3),
+    st.integers(1, 4),
+)
 def test_pitfall_12_only_the_tokens_that_the_mask_keeps_count(mask, extra):
     """Junk, a cut, another order or more padding: where the kept tokens are the same, so is the answer."""
     torch.manual_seed(0)
@@ -138,12 +184,22 @@ def test_pitfall_12_only_the_tokens_that_the_mask_keeps_count(mask, extra):
 
 def test_a_batch_of_captions_is_its_captions():
     """With the network, guidance and a sampler: each picture is what its caption gives alone, unpadded."""
-    captions = [Condition(torch.randn(1, n, 8, generator=torch.Generator().manual_seed(n))) for n in (2, 5, 1)]
+    captions = [
+        Condition(torch.randn(1, n, 8, generator=torch.Generator().manual_seed(n)))
+        for n in (2, 5, 1)
+    ]
     guidance = Guidance(3.0, Condition(torch.zeros(1, 2, 8)))
 
     def run(chosen):
-        return sample(AWAKE, (len(chosen), 4, 7, 6), NoiseSchedule(), steps=4, seeds=chosen, guidance=guidance,
-                      condition=Condition.cat([captions[k] for k in chosen]))  # fmt: skip
+        return sample(
+            AWAKE,
+            (len(chosen), 4, 7, 6),
+            NoiseSchedule(),
+            steps=4,
+            seeds=chosen,
+            guidance=guidance,
+            condition=Condition.cat([captions[k] for k in chosen]),
+        )
 
     together = run([0, 1, 2])
     for chosen in ([0], [1], [2], [2, 0]):
@@ -159,11 +215,14 @@ def test_pitfall_12_no_valid_token(dtype):
     tokens = condition.tokens.masked_fill(~mask[:, :, None], 1e4).requires_grad_()
     out = network(x, t, Condition(tokens, mask))
     out.square().sum().backward()
-    assert out.isfinite().all() and tokens.grad.isfinite().all()
+    assert out.isfinite().all()
+    assert tokens.grad.isfinite().all()
     assert all(p.grad.isfinite().all() for p in network.parameters())
-    assert (tokens.grad[1] == 0).all() and (tokens.grad[0][mask[0]] != 0).any()
+    assert (tokens.grad[1] == 0).all()
+    assert (tokens.grad[0][mask[0]] != 0).any()
     other = network(x, t, Condition(torch.randn(3, 5, 8), mask))
-    assert torch.equal(out[1], other[1]) and not torch.equal(out[0], other[0])
+    assert torch.equal(out[1], other[1])
+    assert not torch.equal(out[0], other[0])
 
 
 def test_pitfall_12_no_valid_token_where_attention_is_softmax_to_the_letter(monkeypatch):
@@ -171,7 +230,9 @@ def test_pitfall_12_no_valid_token_where_attention_is_softmax_to_the_letter(monk
 
     def textbook(q, k, v, attn_mask=None):
         scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-        return (scores if attn_mask is None else scores.masked_fill(~attn_mask, -torch.inf)).softmax(-1) @ v
+        return (
+            scores if attn_mask is None else scores.masked_fill(~attn_mask, -torch.inf)
+        ).softmax(-1) @ v
 
     network, (x, t, condition) = build(TINY), inputs(TINY)
     condition.mask[1] = False
@@ -185,7 +246,9 @@ def test_order_of_tokens_does_not_matter():
     network, (x, t, condition) = build(TINY), inputs(TINY)
     flipped = Condition(condition.tokens.flip(1), condition.mask.flip(1))
     with torch.no_grad():
-        torch.testing.assert_close(network(x, t, flipped), network(x, t, condition), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            network(x, t, flipped), network(x, t, condition), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_class_table():
@@ -194,9 +257,14 @@ def test_class_table():
     network, (x, t, condition) = build(config), inputs(config, b=1)
     table = network.class_embedding.weight
     hook = []
-    network.down_blocks[0].resnets[0].time_emb_proj.register_forward_pre_hook(lambda m, args: hook.append(args[0]))
-    for vector, row in ((torch.eye(5)[[2]], table[2]), (torch.zeros(1, 5), 0 * table[0]),
-                        (torch.tensor([[0.5, 0, 0, 0.5, 0]]), (table[0] + table[3]) / 2)):
+    network.down_blocks[0].resnets[0].time_emb_proj.register_forward_pre_hook(
+        lambda m, args: hook.append(args[0])
+    )
+    for vector, row in (
+        (torch.eye(5)[[2]], table[2]),
+        (torch.zeros(1, 5), 0 * table[0]),
+        (torch.tensor([[0.5, 0, 0, 0.5, 0]]), (table[0] + table[3]) / 2),
+    ):
         network(x, t, replace(condition, vector=vector))
         expected = network.time_embedding(network.time_proj(t))[0] + row
         torch.testing.assert_close(hook.pop(), torch.nn.functional.silu(expected)[None])
@@ -205,19 +273,30 @@ def test_class_table():
 def small(name):
     """The preset with a quarter of its channels, so that the test is quick; the toy as it is."""
     config = PRESETS[name]
-    return config if name == "toy" else replace(config, channels=tuple(c // 4 for c in config.channels), groups=8)
+    return (
+        config
+        if name == "toy"
+        else replace(config, channels=tuple(c // 4 for c in config.channels), groups=8)
+    )
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_first_training_step_of_a_preset(name):
     """What starts at zero is named, the answer is zero, and so the first gradient reaches the output alone."""
     network = build(small(name), awake=False).train()
-    zeros = {k for k, p in network.named_parameters() if not p.any() and not re.search(r"norm.*bias", k)}
+    zeros = {
+        k for k, p in network.named_parameters() if not p.any() and not re.search(r"norm.*bias", k)
+    }
     assert zeros == {k for k, _ in network.named_parameters() if ZERO.search(k)}
     x, t, condition = inputs(small(name))
     assert not network(x, t, condition).any()  # so the first loss is the mean square of the target
-    training_loss(network, x, condition, NoiseSchedule(), null=condition[[0]], cfg_drop=0.3).mean().backward()
-    assert {k for k, p in network.named_parameters() if p.grad.any()} == {"conv_out.weight", "conv_out.bias"}
+    training_loss(
+        network, x, condition, NoiseSchedule(), null=condition[[0]], cfg_drop=0.3
+    ).mean().backward()
+    assert {k for k, p in network.named_parameters() if p.grad.any()} == {
+        "conv_out.weight",
+        "conv_out.bias",
+    }
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -229,7 +308,7 @@ def test_gradients_reach_every_parameter_of_a_preset(name):
     with torch.no_grad():
         for p in network.parameters():
             p.normal_(std=0.02)
-    x, t, condition = inputs(PRESETS[name], b=1)
+    x, _t, condition = inputs(PRESETS[name], b=1)
     training_loss(network, x, condition, NoiseSchedule()).mean().backward()
     assert not [k for k, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert all(p.grad.isfinite().all() for p in network.parameters())
@@ -245,7 +324,8 @@ def test_all_parameters_learn_from_the_third_step():
         (network(x, t, condition) - torch.randn_like(x)).square().mean().backward()
         alive = [p.grad.any().item() for p in network.parameters()]
         optimiser.step()
-        assert sum(alive) <= reached * len(alive) and any(alive)
+        assert sum(alive) <= reached * len(alive)
+        assert any(alive)
     assert all(alive)
 
 
@@ -266,8 +346,11 @@ def test_pitfall_25_no_value_decides_what_is_computed(kind):
     """On the meta device there are no values: a step that read one would wait for the device."""
     config = KINDS[kind]
     x, t, condition = inputs(config, hw=(7, 5))
-    out = build(config).to("meta")(x.to("meta"), t, condition.to("meta") if condition else None)  # t stays on the host
-    assert out.shape == (3, config.out_channels, 7, 5) and out.is_meta
+    out = build(config).to("meta")(
+        x.to("meta"), t, condition.to("meta") if condition else None
+    )  # t stays on the host
+    assert out.shape == (3, config.out_channels, 7, 5)
+    assert out.is_meta
 
 
 @pytest.mark.slow
@@ -279,23 +362,43 @@ def test_compiles_as_one_graph():
         torch.testing.assert_close(compiled(x, t, condition), network(x, t, condition))
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(x=torch.zeros(2, 3, 8, 8)), "x has shape (2, 3, 8, 8), expected (b, 4, h, w)"),
-    (dict(x=torch.zeros(4, 8, 8)), "x has shape (4, 8, 8)"),
-    (dict(x=torch.zeros(2, 4, 0, 8)), "not empty"),
-    (dict(t=torch.zeros(3)), "t has shape (3,), expected (2,) or a scalar"),
-    (dict(condition=None), "condition.tokens has shape None, expected (2, n, 8)"),
-    (dict(condition=Condition(torch.zeros(2, 5, 7))), "condition.tokens has shape (2, 5, 7), expected (2, n, 8)"),
-    (dict(condition=Condition(torch.zeros(1, 5, 8))), "condition.tokens has shape (1, 5, 8), expected (2, n, 8)"),
-    (dict(condition=Condition(torch.zeros(2, 5, 8), vector=torch.zeros(2, 3))),
-     "condition.vector has shape (2, 3), expected None"),
-    (dict(condition=Condition(torch.zeros(2, 5, 8), maps=torch.zeros(2, 3, 8, 8))), "condition.maps"),
-    (dict(condition=Condition(torch.zeros(2, 5, 8), torch.ones(2, 5))), "condition.mask is torch.float32"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(x=torch.zeros(2, 3, 8, 8)), "x has shape (2, 3, 8, 8), expected (b, 4, h, w)"),
+        (dict(x=torch.zeros(4, 8, 8)), "x has shape (4, 8, 8)"),
+        (dict(x=torch.zeros(2, 4, 0, 8)), "not empty"),
+        (dict(t=torch.zeros(3)), "t has shape (3,), expected (2,) or a scalar"),
+        (dict(condition=None), "condition.tokens has shape None, expected (2, n, 8)"),
+        (
+            dict(condition=Condition(torch.zeros(2, 5, 7))),
+            "condition.tokens has shape (2, 5, 7), expected (2, n, 8)",
+        ),
+        (
+            dict(condition=Condition(torch.zeros(1, 5, 8))),
+            "condition.tokens has shape (1, 5, 8), expected (2, n, 8)",
+        ),
+        (
+            dict(condition=Condition(torch.zeros(2, 5, 8), vector=torch.zeros(2, 3))),
+            "condition.vector has shape (2, 3), expected None",
+        ),
+        (
+            dict(condition=Condition(torch.zeros(2, 5, 8), maps=torch.zeros(2, 3, 8, 8))),
+            "condition.maps",
+        ),
+        (
+            dict(condition=Condition(torch.zeros(2, 5, 8), torch.ones(2, 5))),
+            "condition.mask is torch.float32",
+        ),
+    ],
+)
 def test_refused_inputs(change, words):
-    good = dict(x=torch.zeros(2, 4, 8, 8), t=torch.zeros(2), condition=Condition(torch.zeros(2, 5, 8)))
+    good = dict(
+        x=torch.zeros(2, 4, 8, 8), t=torch.zeros(2), condition=Condition(torch.zeros(2, 5, 8))
+    )
     network = build(TINY)
     network(**good)
     with pytest.raises(ValueError) as error:
         network(**{**good, **change})
-    assert words in str(error.value) and "\n" not in str(error.value)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)

@@ -7,39 +7,53 @@ from tinyldm import UNetConfig
 from tinyldm.nn.presets import PRESETS
 
 
-@pytest.mark.parametrize("settings, words", [
-    (dict(channels=()), "channels is (), expected at least one level"),
-    (dict(channels=(100, 200), attention="none"), "channels is (100, 200), expected multiples of groups, 32"),
-    (dict(channels=(32, 64), attention=("none",)), "attention is ('none',), expected 2 values, as in channels"),
-    (dict(blocks=(1, 2)), "blocks is (1, 2), expected 4 values"),
-    (dict(heads=(8, 8, 8)), "heads is (8, 8, 8), expected 4 values"),
-    (dict(heads=5), "expected heads that divide the 128 channels of their level"),
-    (dict(heads=0), "heads is (0, 0, 0, 0), expected whole numbers above 0"),
-    (dict(blocks=1.5), "expected whole numbers above 0"),
-    (dict(depth=0), "depth"),
-    (dict(in_channels=-1), "in_channels is -1, expected whole numbers above 0"),
-    (dict(attention="full"), "expected one of none, self, cross at each level"),
-    (dict(middle="full"), "middle is 'full', expected one of none, self, cross"),
-    (dict(middle_blocks=1), "middle is 'cross', expected none, as middle_blocks is 1"),
-    (dict(middle_heads=7), "middle_heads is 7, expected heads that divide 512 channels"),
-    (dict(middle_groups=5), "middle_groups is 5, expected a divisor of 512"),
-    (dict(token_dim=None), "token_dim is None, expected the width of the tokens"),
-    (dict(token_dim=0), "token_dim is 0, expected a whole number above 0, or None"),
-    (dict(classes=3, vector_dim=3), "classes is 3, expected None where vector_dim is given"),
-    (dict(time_embedding="learned"), "expected one of sinusoidal, fourier, log_fourier"),
-    (dict(time_dim=33), "time_dim is 33, expected an even width"),
-    (dict(channels=(33,), attention="none", groups=3, middle="none"), "expected an even first width"),
-    (dict(dropout=1.0), "dropout is 1.0, expected a number in [0, 1)"),
-    (dict(dropout="0.1"), "dropout is '0.1', expected a number"),
-    (dict(scale_shift=1), "scale_shift is 1, expected True or False"),
-    (dict(map_channels=-1), "map_channels is -1, expected a whole number from 0"),
-    (dict(freq_shift=64), "freq_shift is 64, expected a number in [0, 64)"),
-])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (dict(channels=()), "channels is (), expected at least one level"),
+        (
+            dict(channels=(100, 200), attention="none"),
+            "channels is (100, 200), expected multiples of groups, 32",
+        ),
+        (
+            dict(channels=(32, 64), attention=("none",)),
+            "attention is ('none',), expected 2 values, as in channels",
+        ),
+        (dict(blocks=(1, 2)), "blocks is (1, 2), expected 4 values"),
+        (dict(heads=(8, 8, 8)), "heads is (8, 8, 8), expected 4 values"),
+        (dict(heads=5), "expected heads that divide the 128 channels of their level"),
+        (dict(heads=0), "heads is (0, 0, 0, 0), expected whole numbers above 0"),
+        (dict(blocks=1.5), "expected whole numbers above 0"),
+        (dict(depth=0), "depth"),
+        (dict(in_channels=-1), "in_channels is -1, expected whole numbers above 0"),
+        (dict(attention="full"), "expected one of none, self, cross at each level"),
+        (dict(middle="full"), "middle is 'full', expected one of none, self, cross"),
+        (dict(middle_blocks=1), "middle is 'cross', expected none, as middle_blocks is 1"),
+        (dict(middle_heads=7), "middle_heads is 7, expected heads that divide 512 channels"),
+        (dict(middle_groups=5), "middle_groups is 5, expected a divisor of 512"),
+        (dict(token_dim=None), "token_dim is None, expected the width of the tokens"),
+        (dict(token_dim=0), "token_dim is 0, expected a whole number above 0, or None"),
+        (dict(classes=3, vector_dim=3), "classes is 3, expected None where vector_dim is given"),
+        (dict(time_embedding="learned"), "expected one of sinusoidal, fourier, log_fourier"),
+        (dict(time_dim=33), "time_dim is 33, expected an even width"),
+        (
+            dict(channels=(33,), attention="none", groups=3, middle="none"),
+            "expected an even first width",
+        ),
+        (dict(dropout=1.0), "dropout is 1.0, expected a number in [0, 1)"),
+        (dict(dropout="0.1"), "dropout is '0.1', expected a number"),
+        (dict(scale_shift=1), "scale_shift is 1, expected True or False"),
+        (dict(map_channels=-1), "map_channels is -1, expected a whole number from 0"),
+        (dict(freq_shift=64), "freq_shift is 64, expected a number in [0, 64)"),
+    ],
+)
 def test_refusals_say_why(settings, words):
     with pytest.raises(ValueError) as error:
         UNetConfig(**settings)
     message = str(error.value)
-    assert words in message and message.startswith("UNetConfig: ") and "\n" not in message
+    assert words in message
+    assert message.startswith("UNetConfig: ")
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("name", PRESETS)

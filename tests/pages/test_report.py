@@ -14,10 +14,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tinyldm.errors import InputError
-from tinyldm.jobs.config import TrainSettings, defaults_for
-from tinyldm.jobs.options import train_parser
 from tinyldm.pages.html import picture, table
 from tinyldm.pages.report import after_save, spread, train_command, write_report
+from tinyldm.training.options import train_parser
+from tinyldm.training.settings import TrainSettings, defaults_for
 
 VOID = {"meta", "img", "br"}
 
@@ -57,16 +57,27 @@ def run(tmp_path):
     folder = tmp_path / "first"
     checkpoint = folder / "checkpoints" / "step-0000010"
     checkpoint.mkdir(parents=True)
-    config = {"format": 1, "step": 10, "settings": TrainSettings(max_steps=10).to_dict(), "size": [64, 64],
-              "vae": "tiny", "text_encoder": "tiny", "prediction": "v", "progress": {"step": 10, "skipped": 3},
-              "preview_prompts": ["a <script>ghost</script>"], "machine": "one abacus"}  # fmt: skip
+    config = {
+        "format": 1,
+        "step": 10,
+        "settings": TrainSettings(max_steps=10).to_dict(),
+        "size": [64, 64],
+        "vae": "tiny",
+        "text_encoder": "tiny",
+        "prediction": "v",
+        "progress": {"step": 10, "skipped": 3},
+        "preview_prompts": ["a <script>ghost</script>"],
+        "machine": "one abacus",
+    }
     (checkpoint / "config.json").write_text(json.dumps(config))
     save_file({"w": torch.zeros(1_000_000)}, checkpoint / "model.safetensors")
     rows = "".join(f"{k},{1 / k},0.001,0.5,{'inf' if k == 3 else 64}\n" for k in range(1, 11))
     (folder / "log.csv").write_text("step,loss,lr,grad_norm,images_per_second\n" + rows)
     (folder / "previews").mkdir()
     for step in range(1, 11):
-        Image.new("RGB", (266, 266), (25 * step, 0, 0)).save(folder / "previews" / f"step-{step:07d}.png")
+        Image.new("RGB", (266, 266), (25 * step, 0, 0)).save(
+            folder / "previews" / f"step-{step:07d}.png"
+        )
     score = {"n": 7, "extractor": "CLIP x", "value": 0.25}
     scores = {"clip-t": score, "reconstruction": {**score, "value": None}}
     (folder / "scores.json").write_text(json.dumps({"scores": scores}))
@@ -75,8 +86,20 @@ def run(tmp_path):
 
 def test_a_report_tells_what_a_person_asks_for(run):
     text = read(write_report(run)).text
-    for words in ("10 of 10, finished", "1.0M parameters", "one abacus", "toy monsters", "step 10", "0.2500", "infinite", "CLIP x",
-                  "python train.py --max-steps 10", "python sample.py --run", "--lr-schedule", "<script>ghost<"):
+    for words in (
+        "10 of 10, finished",
+        "1.0M parameters",
+        "one abacus",
+        "toy monsters",
+        "step 10",
+        "0.2500",
+        "infinite",
+        "CLIP x",
+        "python train.py --max-steps 10",
+        "python sample.py --run",
+        "--lr-schedule",
+        "<script>ghost<",
+    ):
         assert words in text, words
     assert re.search(r"batches left out\s+3", text)
 
@@ -85,11 +108,16 @@ def test_a_report_is_one_file_without_scripts(run):
     reader = read(write_report(run))
     assert not {"script", "link", "iframe"} & {tag for tag, _ in reader.tags}
     sources = [a["src"] for _, a in reader.tags if "src" in a]
-    assert len(sources) == 9 and all(s.startswith("data:image/webp;base64,") for s in sources)
+    assert len(sources) == 9
+    assert all(s.startswith("data:image/webp;base64,") for s in sources)
     assert not any(name.startswith("on") or name == "href" for _, a in reader.tags for name in a)
-    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in reader.tags
+    assert (
+        "meta",
+        {"name": "viewport", "content": "width=device-width, initial-scale=1"},
+    ) in reader.tags
     newest = Image.open(io.BytesIO(base64.b64decode(sources[0].partition(",")[2])))
-    assert newest.size == (266, 266) and abs(newest.convert("RGB").getpixel((9, 9))[0] - 250) < 8
+    assert newest.size == (266, 266)
+    assert abs(newest.convert("RGB").getpixel((9, 9))[0] - 250) < 8
 
 
 def test_a_run_that_has_just_begun_has_a_report(run):
@@ -98,7 +126,9 @@ def test_a_run_that_has_just_begun_has_a_report(run):
     for file in (run / "previews").iterdir():
         file.unlink()
     text = read(write_report(run)).text
-    assert "Nothing to draw yet" in text and "not yet" in text and "Scores" not in text
+    assert "Nothing to draw yet" in text
+    assert "not yet" in text
+    assert "Scores" not in text
 
 
 def test_training_goes_on_without_its_report(run, capsys):
@@ -111,13 +141,18 @@ def test_training_goes_on_without_its_report(run, capsys):
         write_report(run / "previews")
 
 
-@pytest.mark.parametrize("settings", [
-    TrainSettings(),
-    TrainSettings(flip=False, zero_snr=True, size=(48, 96), lr=3e-4, copies=2, crop=0.7, compile=True),
-    replace(defaults_for({"data": "my data", "vae": "tiny"}, (64, 64)), snr_gamma=5.0),
-    replace(defaults_for({"data": "clevr"}, (240, 320), "labels"), lr=3e-4),
-    replace(defaults_for({"data": "monsters"}, (256, 256)), max_steps=7, size=(384, 512)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        TrainSettings(),
+        TrainSettings(
+            flip=False, zero_snr=True, size=(48, 96), lr=3e-4, copies=2, crop=0.7, compile=True
+        ),
+        replace(defaults_for({"data": "my data", "vae": "tiny"}, (64, 64)), snr_gamma=5.0),
+        replace(defaults_for({"data": "clevr"}, (240, 320), "labels"), lr=3e-4),
+        replace(defaults_for({"data": "monsters"}, (256, 256)), max_steps=7, size=(384, 512)),
+    ],
+)
 def test_the_command_line_makes_the_same_settings(settings):
     words = shlex.split(train_command(settings.to_dict()))
     assert words[:2] == ["python", "train.py"]
@@ -150,4 +185,5 @@ def test_wide_pictures_are_made_smaller(tmp_path):
 def test_cells_are_text():
     assert table([("<b>", 1)], ("&",), best=0) == (
         '<div class="wide"><table class=columns><tr><th>&amp;</th></tr><tr class=best><td>&lt;b&gt;</td><td>1</td></tr>'
-        "</table></div>")  # fmt: skip
+        "</table></div>"
+    )

@@ -7,14 +7,18 @@ import pytest
 from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
-from tinyldm.data.transforms import load_image
+from tinyldm.cli import dispatch
+from tinyldm.data.images import load_image
 from tinyldm.errors import InputError
-from tinyldm.jobs.cli import dispatch
 from tinyldm.pages import sweep
 from tinyldm.pages.sweep import ranked
 from tinyldm.tasks.table import read_examples
 
-KNOWN = {"clip-t": lambda g, n: g + n / 1000, "clip-fd": lambda g, n: (g - 2) ** 2 + 10 / n, "toy attributes": lambda g, n: g}
+KNOWN = {
+    "clip-t": lambda g, n: g + n / 1000,
+    "clip-fd": lambda g, n: (g - 2) ** 2 + 10 / n,
+    "toy attributes": lambda g, n: g,
+}
 
 
 @pytest.fixture
@@ -27,7 +31,11 @@ def world(tmp_path, monkeypatch):
     for step in (10, 20):
         folder = tmp_path / "runs" / "a" / "checkpoints" / f"step-{step:07d}"
         folder.mkdir(parents=True)
-        config = {"format": 1, "step": step, "settings": {"cfg_drop": 0.1, "data": "data", "hold_out": 0.2}}
+        config = {
+            "format": 1,
+            "step": step,
+            "settings": {"cfg_drop": 0.1, "data": "data", "hold_out": 0.2},
+        }
         (folder / "config.json").write_text(json.dumps(config))
     (tmp_path / "data").mkdir()
     entries = {str(k): {"image_name": f"{k}.png", "text_prompt": f"prompt {k}"} for k in range(10)}
@@ -40,7 +48,9 @@ def world(tmp_path, monkeypatch):
     drawn = []
 
     def draw(checkpoint, prompts, folder, *, how, **more):
-        drawn.append((checkpoint.name, how.guidance, how.steps, type(how.solver).__name__, len(prompts)))
+        drawn.append(
+            (checkpoint.name, how.guidance, how.steps, type(how.solver).__name__, len(prompts))
+        )
         folder.mkdir(exist_ok=True)
         (folder / "how").write_text(f"{how.guidance} {how.steps}")
 
@@ -51,7 +61,10 @@ def world(tmp_path, monkeypatch):
             return {}
         assert "network" in shared  # got before anything was drawn, and kept
         g, n = map(float, (folder / "how").read_text().split())
-        return {name: {"n": 10, "extractor": "x", "preprocessing": "y", "value": KNOWN[name](g, n)} for name in metrics}
+        return {
+            name: {"n": 10, "extractor": "x", "preprocessing": "y", "value": KNOWN[name](g, n)}
+            for name in metrics
+        }
 
     monkeypatch.setattr(sweep, "sample_images", draw)
     monkeypatch.setattr(sweep, "evaluate", evaluate)
@@ -62,33 +75,56 @@ def run(*arguments):
     return dispatch(COMMANDS, ["sweep", "--run", "runs/a", "--device", "cpu", *arguments])
 
 
-GRID = ["--prompts", "data/mine.json", "--guidance", "1", "2", "3", "--steps", "5", "10", "--metrics", "clip-t", "clip-fd"]
+GRID = [
+    "--prompts",
+    "data/mine.json",
+    "--guidance",
+    "1",
+    "2",
+    "3",
+    "--steps",
+    "5",
+    "10",
+    "--metrics",
+    "clip-t",
+    "clip-fd",
+]
 
 
 def test_every_setting_is_drawn_once(world, capsys):
     assert run(*GRID, "--checkpoints", "all", "--solver", "dpm++", "ddim", "--count", "5") == 0
-    assert len(world) == len(set(world)) == 2 * 3 * 2 * 2 and {d[-1] for d in world} == {5}
+    assert len(world) == len(set(world)) == 2 * 3 * 2 * 2
+    assert {d[-1] for d in world} == {5}
     assert run(*GRID, "--checkpoints", "10", "20", "--solver", "dpm++", "ddim", "--count", "5") == 0
     assert len(world) == 24  # nothing anew
-    assert run(*GRID, "--steps", "5", "10", "20", "--count", "5") == 0  # a larger grid: the new column of one solver
+    assert (
+        run(*GRID, "--steps", "5", "10", "20", "--count", "5") == 0
+    )  # a larger grid: the new column of one solver
     assert world[24:] == [("step-0000020", g, 20, "DPMSolver", 5) for g in (1, 2, 3)]
     result = json.loads(Path("runs/a/sweep/sweep.json").read_text())
-    assert len(result["rows"]) == 27 and result["readers"]["clip-t"]["extractor"] == "x"
+    assert len(result["rows"]) == 27
+    assert result["readers"]["clip-t"]["extractor"] == "x"
     capsys.readouterr()
 
 
 def test_it_judges_by_what_the_training_left_out(world, capsys):
     """The captions of every fifth image and these images; what it says to submit is drawn from the test's prompts."""
     assert run("--guidance", "1", "--steps", "5", "5") == 0
-    assert "--prompts data/test.json" in capsys.readouterr().out and len(world) == 1
+    assert "--prompts data/test.json" in capsys.readouterr().out
+    assert len(world) == 1
     out, held = Path("runs/a/sweep"), {"00000.png": 0, "00001.png": 5}
     prompts = json.loads((out / "prompts.json").read_text())
-    assert {name: prompt["text_prompt"] for name, prompt in prompts.items()} == {n: f"gray {k}" for n, k in held.items()}
+    assert {name: prompt["text_prompt"] for name, prompt in prompts.items()} == {
+        n: f"gray {k}" for n, k in held.items()
+    }
     for name, k in held.items():
         assert load_image(out / "held_out" / name).getpixel((0, 0)) == (20 * k,) * 3
     asked = json.loads((out / "sweep.json").read_text())["asked"]
-    assert asked["metrics"] == ["clip-t", "clip-fd"] and asked["reference"] == "runs/a/sweep/held_out"
-    assert read_examples("data", hold_out=0.2).held == [e for e in read_examples("data") if e.captions[0] in ("gray 0", "gray 5")]
+    assert asked["metrics"] == ["clip-t", "clip-fd"]
+    assert asked["reference"] == "runs/a/sweep/held_out"
+    assert read_examples("data", hold_out=0.2).held == [
+        e for e in read_examples("data") if e.captions[0] in ("gray 0", "gray 5")
+    ]
 
 
 def test_toys_held_out_are_told_by_their_names(world):
@@ -100,22 +136,40 @@ def test_toys_held_out_are_told_by_their_names(world):
     info = {}
     for monster in range(10):
         for action in ("main", "hit1"):
-            info[f"{monster}_{action}"] = {"original_name": f"red round horns {1 + monster % 3}", "action_description": "",
-                                           "given_description": [f"monster {monster}"], "num_frames": 1}  # fmt: skip
+            info[f"{monster}_{action}"] = {
+                "original_name": f"red round horns {1 + monster % 3}",
+                "action_description": "",
+                "given_description": [f"monster {monster}"],
+                "num_frames": 1,
+            }
             Image.new("RGB", (8, 8)).save(f"data/train/{monster}_{action}_3.png")
     Path("data/train_info.json").write_text(json.dumps(info))
     assert run("--guidance", "1") == 0
     toys = json.loads(Path("runs/a/sweep/attributes.json").read_text())
-    assert [(toy["eyes"], toy["action"]) for toy in toys.values()] == [(1, "hit1"), (1, "main"), (3, "hit1"), (3, "main")]
-    assert {(toy["colour"], toy["shape"], toy["feature"]) for toy in toys.values()} == {("red", "round", "horns")}
-    assert json.loads(Path("runs/a/sweep/sweep.json").read_text())["asked"]["metrics"][-1] == "toy attributes"
+    assert [(toy["eyes"], toy["action"]) for toy in toys.values()] == [
+        (1, "hit1"),
+        (1, "main"),
+        (3, "hit1"),
+        (3, "main"),
+    ]
+    assert {(toy["colour"], toy["shape"], toy["feature"]) for toy in toys.values()} == {
+        ("red", "round", "horns")
+    }
+    assert (
+        json.loads(Path("runs/a/sweep/sweep.json").read_text())["asked"]["metrics"][-1]
+        == "toy attributes"
+    )
 
 
 def test_a_run_that_held_nothing_out_needs_prompts(world, capsys):
     file = Path("runs/a/checkpoints/step-0000020/config.json")
     file.write_text(file.read_text().replace(', "hold_out": 0.2', ""))
-    assert run() == 2 and "held nothing out to judge by (train.py --hold-out 0.05); give" in capsys.readouterr().err
-    assert not Path("runs/a/sweep").exists() and run(*GRID) == 0
+    assert run() == 2
+    assert (
+        "held nothing out to judge by (train.py --hold-out 0.05); give" in capsys.readouterr().err
+    )
+    assert not Path("runs/a/sweep").exists()
+    assert run(*GRID) == 0
 
 
 def test_what_scoring_needs_is_there_before_anything_is_drawn(world, monkeypatch, capsys):
@@ -124,7 +178,9 @@ def test_what_scoring_needs_is_there_before_anything_is_drawn(world, monkeypatch
         raise InputError("FID needs torchvision")
 
     monkeypatch.setattr(sweep, "evaluate", evaluate)
-    assert run(*GRID) == 2 and "FID needs torchvision" in capsys.readouterr().err and world == []
+    assert run(*GRID) == 2
+    assert "FID needs torchvision" in capsys.readouterr().err
+    assert world == []
 
 
 def test_an_interrupted_sweep_goes_on(world, monkeypatch):
@@ -136,16 +192,20 @@ def test_an_interrupted_sweep_goes_on(world, monkeypatch):
         return draw(*arguments, **more)
 
     monkeypatch.setattr(sweep, "sample_images", interrupted)
-    assert run(*GRID) == 130 and len(world) == 2
+    assert run(*GRID) == 130
+    assert len(world) == 2
     monkeypatch.setattr(sweep, "sample_images", draw)
-    assert run(*GRID) == 0 and len(world) == len(set(world)) == 6
+    assert run(*GRID) == 0
+    assert len(world) == len(set(world)) == 6
 
 
 def test_a_checkpoint_that_was_trained_anew_is_drawn_anew(world):
-    assert run(*GRID) == 0 and len(world) == 6
+    assert run(*GRID) == 0
+    assert len(world) == 6
     file = Path("runs/a/checkpoints/step-0000020/config.json")
     file.write_text(file.read_text().replace('"cfg_drop": 0.1', '"cfg_drop": 0.2'))
-    assert run(*GRID) == 0 and len(world) == 12
+    assert run(*GRID) == 0
+    assert len(world) == 12
     assert len(json.loads(Path("runs/a/sweep/sweep.json").read_text())["rows"]) == 6
 
 
@@ -158,47 +218,75 @@ def test_the_best_setting_is_said(world, capsys):
     assert run(*GRID[:-2], "clip-t", "--out", "other") == 0
     assert "--steps 10 --solver dpm++ --guidance 3" in capsys.readouterr().out
     page = Path("other/sweep.html").read_text()
-    assert "clip-t against steps" in page and "<svg" in page and "guidance 3" in page
+    assert "clip-t against steps" in page
+    assert "<svg" in page
+    assert "guidance 3" in page
     assert run(*GRID, "--out", "both") == 0
     assert "clip-t against clip-fd, over guidance" in Path("both/sweep.html").read_text()
 
 
 def test_ranks_are_means_over_the_metrics():
-    rows = [{"checkpoint": "a", "guidance": g, "steps": n, "solver": "s", "scores": {"clip-t": t, "clip-fd": d}}
-            for g, n, t, d in [(1, 5, 0.1, 9.0), (2, 5, 0.3, 1.0), (3, 5, 0.2, 1.0), (4, 1, 0.3, 1.0)]]
+    rows = [
+        {
+            "checkpoint": "a",
+            "guidance": g,
+            "steps": n,
+            "solver": "s",
+            "scores": {"clip-t": t, "clip-fd": d},
+        }
+        for g, n, t, d in [(1, 5, 0.1, 9.0), (2, 5, 0.3, 1.0), (3, 5, 0.2, 1.0), (4, 1, 0.3, 1.0)]
+    ]
     found = ranked(rows, ["clip-t", "clip-fd"])
-    assert [(row["guidance"], row["rank"]) for row in found] == [(4, 1.0), (2, 1.0), (3, 1.5), (1, 2.5)]
+    assert [(row["guidance"], row["rank"]) for row in found] == [
+        (4, 1.0),
+        (2, 1.0),
+        (3, 1.5),
+        (1, 2.5),
+    ]
 
 
-@pytest.mark.parametrize("arguments, said", [
-    (["--guidance", "nan"], "--guidance nan: expected 0 or more"), (["--guidance", "inf"], "--guidance inf: expected"),
-    (["--checkpoints", "30"], "--checkpoints 30: runs/a has step-0000010, step-0000020"),
-    (["--guidance", "-1"], "--guidance -1: expected 0 or more"), (["--steps", "0"], "--steps 0: expected 1 or more"),
-    (["--count", "0"], "--count 0: expected 1"), (["--metrics", "beauty"], "--metrics beauty: expected some of fid"),
-    (["--evaluator", "judge"], "a sweep with other evaluator"),
-    (["--prompts", "nowhere.json"], "nowhere.json: no such file"), (["--count", "3"], "a sweep with other prompts"),
-    (["--seed", "1"], "a sweep with other seed"), (["--metrics", "clip-t"], "a sweep with other metrics"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--guidance", "nan"], "--guidance nan: expected 0 or more"),
+        (["--guidance", "inf"], "--guidance inf: expected"),
+        (["--checkpoints", "30"], "--checkpoints 30: runs/a has step-0000010, step-0000020"),
+        (["--guidance", "-1"], "--guidance -1: expected 0 or more"),
+        (["--steps", "0"], "--steps 0: expected 1 or more"),
+        (["--count", "0"], "--count 0: expected 1"),
+        (["--metrics", "beauty"], "--metrics beauty: expected some of fid"),
+        (["--evaluator", "judge"], "a sweep with other evaluator"),
+        (["--prompts", "nowhere.json"], "nowhere.json: no such file"),
+        (["--count", "3"], "a sweep with other prompts"),
+        (["--seed", "1"], "a sweep with other seed"),
+        (["--metrics", "clip-t"], "a sweep with other metrics"),
+    ],
+)
 def test_bad_input_leaves_the_sweep_alone(world, capsys, arguments, said):
     assert run(*GRID) == 0
     files = {file: file.read_bytes() for file in Path("runs/a/sweep").rglob("*.json")}
     capsys.readouterr()
     assert run(*(GRID if "--metrics" not in arguments else GRID[:-3]), *arguments) == 2
     assert said in capsys.readouterr().err
-    assert files == {file: file.read_bytes() for file in Path("runs/a/sweep").rglob("*.json")} and len(world) == 6
+    assert files == {file: file.read_bytes() for file in Path("runs/a/sweep").rglob("*.json")}
+    assert len(world) == 6
 
 
 def test_labels_need_a_judge(world, capsys):
     """CLIP-T is no metric of lists of labels."""
     file = Path("runs/a/checkpoints/step-0000020/config.json")
     file.write_text(file.read_text().replace('"data": "data"', '"data": "data", "task": "labels"'))
-    assert run("--prompts", "data/mine.json") == 2 and "expected --evaluator FOLDER or --reference DIR" in capsys.readouterr().err
+    assert run("--prompts", "data/mine.json") == 2
+    assert "expected --evaluator FOLDER or --reference DIR" in capsys.readouterr().err
     assert run("--prompts", "data/mine.json", "--reference", "real", "--guidance", "1") == 0
-    assert json.loads(Path("runs/a/sweep/sweep.json").read_text())["asked"]["metrics"] == ["clip-fd"]
+    assert json.loads(Path("runs/a/sweep/sweep.json").read_text())["asked"]["metrics"] == [
+        "clip-fd"
+    ]
 
 
 def test_guidance_needs_a_null_condition(world, capsys):
     file = Path("runs/a/checkpoints/step-0000020/config.json")
     file.write_text(file.read_text().replace("0.1", "0.0"))
-    assert run(*GRID) == 2 and "--cfg-drop 0" in capsys.readouterr().err
+    assert run(*GRID) == 2
+    assert "--cfg-drop 0" in capsys.readouterr().err
     assert run("--guidance", "1", "--metrics", "clip-t") == 0

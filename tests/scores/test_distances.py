@@ -14,7 +14,9 @@ from tinyldm.scores.distances import MOMENTS, Statistics, cmmd, frechet, read_mo
 
 def normal(n, d, seed, scale=1.0, shift=0.0):
     rng = np.random.default_rng(seed)
-    return torch.from_numpy(rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) * scale / d**0.5 + shift)
+    return torch.from_numpy(
+        rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) * scale / d**0.5 + shift
+    )
 
 
 def by_scipy(x, y):
@@ -25,7 +27,7 @@ def by_scipy(x, y):
     return ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a + b - 2 * root)
 
 
-@pytest.mark.parametrize("n, m", [(200, 300), (200, 40), (13, 300)])
+@pytest.mark.parametrize(("n", "m"), [(200, 300), (200, 40), (13, 300)])
 def test_frechet_is_scipys(n, m):
     x, y = normal(n, 12, 0), normal(m, 12, 1, scale=1.5, shift=0.3)
     assert frechet(statistics(x), statistics(y)) == pytest.approx(by_scipy(x, y), rel=1e-9)
@@ -55,7 +57,7 @@ def test_frechet_does_not_turn_with_the_axes():
     assert turned == pytest.approx(frechet(statistics(x), statistics(y)), rel=1e-10)
 
 
-@pytest.mark.parametrize("n, d", [(300, 16), (16, 300)])
+@pytest.mark.parametrize(("n", "d"), [(300, 16), (16, 300)])
 def test_pitfall_22_a_set_has_no_distance_from_itself(n, d):
     x = normal(n, d, 0, scale=5.0, shift=100.0).float()
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
@@ -67,7 +69,9 @@ def test_statistics_are_numpys():
     for n in (5, 50):
         x = normal(n, 8, 3)
         found = statistics(x)
-        np.testing.assert_allclose(found.factor.T @ found.factor, np.cov(x.numpy(), rowvar=False), atol=1e-12)
+        np.testing.assert_allclose(
+            found.factor.T @ found.factor, np.cov(x.numpy(), rowvar=False), atol=1e-12
+        )
         np.testing.assert_allclose(found.mean, x.numpy().mean(0), atol=1e-12)
         assert found.n == n
     with pytest.raises(ValueError, match="1 samples"):
@@ -82,22 +86,35 @@ def save_moments(folder, mean, covariance):
 @pytest.mark.parametrize("kind", ["float64", "float32"])
 def test_moments_on_disk_give_the_same_distance(tmp_path, kind):
     x, y = normal(40, 30, 0), normal(20, 30, 1, shift=1.0)  # of 20 samples: a covariance of rank 19
-    save_moments(tmp_path, y.numpy().mean(0).astype(kind), np.cov(y.numpy(), rowvar=False).astype(kind))
+    save_moments(
+        tmp_path, y.numpy().mean(0).astype(kind), np.cov(y.numpy(), rowvar=False).astype(kind)
+    )
     expected = frechet(statistics(x), statistics(y))
     error = 1e-6 if kind == "float64" else 1e-3
     assert frechet(statistics(x), read_moments(tmp_path)) == pytest.approx(expected, rel=error)
 
 
-@pytest.mark.parametrize("mean, covariance, said", [
-    (np.zeros(3), np.eye(4), "test_mu.npy and test_sigma.npy hold .3,. and .4, 4."),
-    (np.zeros(3), np.diag([1.0, 1.0, -1.0]), "test_sigma.npy: not a covariance"),
-    (np.zeros(2), np.array([[1.0, 0.5], [0.0, 1.0]]), "test_sigma.npy: not a covariance"),
-    (np.array([{"a": 1}]), np.eye(1), "test_mu.npy: not a plain .npy array of numbers"),  # a pickle
-    (np.array(["a"]), np.eye(1), "test_mu.npy: not a plain .npy array of numbers"),
-    (np.array([1j]), np.eye(1), "test_mu.npy: not a plain .npy array of numbers .it holds complex128"),
-    (np.array([np.nan]), np.eye(1), "test_mu.npy: some of its numbers are not finite"),
-    (np.zeros(1), np.array([[np.inf]]), "test_sigma.npy: some of its numbers are not finite"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mean", "covariance", "said"),
+    [
+        (np.zeros(3), np.eye(4), "test_mu.npy and test_sigma.npy hold .3,. and .4, 4."),
+        (np.zeros(3), np.diag([1.0, 1.0, -1.0]), "test_sigma.npy: not a covariance"),
+        (np.zeros(2), np.array([[1.0, 0.5], [0.0, 1.0]]), "test_sigma.npy: not a covariance"),
+        (
+            np.array([{"a": 1}]),
+            np.eye(1),
+            "test_mu.npy: not a plain .npy array of numbers",
+        ),  # a pickle
+        (np.array(["a"]), np.eye(1), "test_mu.npy: not a plain .npy array of numbers"),
+        (
+            np.array([1j]),
+            np.eye(1),
+            "test_mu.npy: not a plain .npy array of numbers .it holds complex128",
+        ),
+        (np.array([np.nan]), np.eye(1), "test_mu.npy: some of its numbers are not finite"),
+        (np.zeros(1), np.array([[np.inf]]), "test_sigma.npy: some of its numbers are not finite"),
+    ],
+)
 def test_bad_moments_are_named(tmp_path, mean, covariance, said):
     save_moments(tmp_path, mean, covariance)
     with pytest.raises(InputError, match=said):
@@ -118,7 +135,10 @@ def cut_archive(file):
     file.write_bytes(file.read_bytes()[:30])
 
 
-@pytest.mark.parametrize("spoil", [pickled, archive, cut_archive, lambda f: f.write_bytes(b""), lambda f: f.write_text("0")])
+@pytest.mark.parametrize(
+    "spoil",
+    [pickled, archive, cut_archive, lambda f: f.write_bytes(b""), lambda f: f.write_text("0")],
+)
 def test_other_files_than_arrays_are_refused(tmp_path, spoil):
     save_moments(tmp_path, np.zeros(2), np.eye(2))
     spoil(tmp_path / MOMENTS[0])
@@ -130,7 +150,10 @@ def test_other_files_than_arrays_are_refused(tmp_path, spoil):
 
 def test_missing_moments_are_named(tmp_path):
     np.save(tmp_path / MOMENTS[0], np.zeros(2))
-    with pytest.raises(InputError, match="test_sigma.npy: no such file; expected a folder with test_mu.npy and test_sigma.npy"):
+    with pytest.raises(
+        InputError,
+        match="test_sigma.npy: no such file; expected a folder with test_mu.npy and test_sigma.npy",
+    ):
         read_moments(tmp_path)
 
 

@@ -19,7 +19,8 @@ def test_images_by_name(tmp_path):
 
 
 def test_some_names():
-    assert some("abc") == "a, b, c" and some("abcdefg") == "a, b, c, d, e and 2 more"
+    assert some("abc") == "a, b, c"
+    assert some("abcdefg") == "a, b, c, d, e and 2 more"
 
 
 def test_headers(tmp_path):

@@ -5,11 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
+from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 from tinyldm.errors import InputError
-from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
 from tinyldm.scores.reconstruction import folder_scores, picture_scores, to_batch, to_pictures
 
-CONFIG = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 1, "mid_block_add_attention": False}
+CONFIG = {
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 1,
+    "mid_block_add_attention": False,
+}
 
 
 class Shifted(AutoencoderKL):
@@ -35,7 +40,8 @@ def noise_pictures(n=6, size=16):
 def test_pictures_and_batches_are_inverse():
     every = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(1, 16, 16, 3)
     assert torch.equal(to_pictures(to_batch(every)), every)
-    assert to_batch(every).min() == -1 and to_batch(every).max() == 1
+    assert to_batch(every).min() == -1
+    assert to_batch(every).max() == 1
 
 
 def test_folder_scores_reads_a_folder(tmp_path):
@@ -46,7 +52,8 @@ def test_folder_scores_reads_a_folder(tmp_path):
         Image.fromarray(picture).save(tmp_path / ("deeper" if k % 2 else ".") / f"{k}.png")
     for score in (folder_scores(shifted(), tmp_path), picture_scores(shifted(), pictures)):
         assert score.images == 6
-        assert score.mean == pytest.approx(expected) and score.pooled == pytest.approx(expected)
+        assert score.mean == pytest.approx(expected)
+        assert score.pooled == pytest.approx(expected)
     assert folder_scores(shifted(), tmp_path, size=12, limit=3).images == 3
     Image.fromarray(pictures[0, :15]).save(tmp_path / "odd.png")
     with pytest.raises(InputError, match="odd.png.*divisible by"):
@@ -58,7 +65,8 @@ def test_pooled_is_not_the_mean():
     vae = shifted()
     vae.decode = lambda latents: vae.seen + torch.tensor([16 / 255, 0.0])[:, None, None, None]
     score = picture_scores(vae, pictures)
-    assert score.mean == float("inf") and score.pooled == pytest.approx(20 * np.log10(255 / 8) + 10 * np.log10(2))
+    assert score.mean == float("inf")
+    assert score.pooled == pytest.approx(20 * np.log10(255 / 8) + 10 * np.log10(2))
 
 
 def test_a_folder_without_pictures(tmp_path):

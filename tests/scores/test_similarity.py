@@ -15,7 +15,9 @@ def pictures(n=2, h=24, w=31, seed=0):
 def test_psnr_of_known_errors():
     a = torch.zeros(2, 3, 8, 8)
     b = torch.stack([torch.full((3, 8, 8), 0.2), torch.full((3, 8, 8), -0.02)])
-    torch.testing.assert_close(psnr(a, b), torch.tensor([20.0, 40.0], dtype=torch.float64), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        psnr(a, b), torch.tensor([20.0, 40.0], dtype=torch.float64), rtol=1e-6, atol=0
+    )
     torch.testing.assert_close(psnr(b, a, span=0.2), psnr(a, b) - 20, rtol=1e-6, atol=1e-6)
     assert psnr(a, a).isinf().all()
 
@@ -24,7 +26,9 @@ def test_a_picture_is_like_itself():
     a = pictures()
     torch.testing.assert_close(ssim(a, a), torch.ones(2, dtype=torch.float64))
     torch.testing.assert_close(ssim(a, pictures(seed=1)), ssim(pictures(seed=1), a))
-    torch.testing.assert_close(ssim(a * 127.5, pictures(seed=1) * 127.5, span=255.0), ssim(a, pictures(seed=1)))
+    torch.testing.assert_close(
+        ssim(a * 127.5, pictures(seed=1) * 127.5, span=255.0), ssim(a, pictures(seed=1))
+    )
 
 
 def test_ssim_of_flat_pictures():

@@ -13,8 +13,20 @@ def refuse(constant):
 
 
 def test_what_is_not_finite_is_null(tmp_path):
-    values = {"n": 1, "value": math.inf, "reconstructions": {"PSNR": math.inf, "pooled": math.nan, "SSIM": 1.0}}
-    write_scores(tmp_path / "a" / "scores.json", {"reconstruction": values, "é": {"value": 0.5}}, images="x")
+    values = {
+        "n": 1,
+        "value": math.inf,
+        "reconstructions": {"PSNR": math.inf, "pooled": math.nan, "SSIM": 1.0},
+    }
+    write_scores(
+        tmp_path / "a" / "scores.json", {"reconstruction": values, "é": {"value": 0.5}}, images="x"
+    )
     found = json.loads((tmp_path / "a" / "scores.json").read_text("utf-8"), parse_constant=refuse)
-    assert found["scores"]["reconstruction"] == {"n": 1, "value": None, "reconstructions": {"PSNR": None, "pooled": None, "SSIM": 1}}
-    assert found["scores"]["é"] == {"value": 0.5} and found["images"] == "x" and "torch" in found["versions"]
+    assert found["scores"]["reconstruction"] == {
+        "n": 1,
+        "value": None,
+        "reconstructions": {"PSNR": None, "pooled": None, "SSIM": 1},
+    }
+    assert found["scores"]["é"] == {"value": 0.5}
+    assert found["images"] == "x"
+    assert "torch" in found["versions"]

@@ -8,13 +8,18 @@ import torch
 from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
-from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
+from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
+from tinyldm.cli import dispatch
 from tinyldm.jobs.autoencoder import monster_pictures
-from tinyldm.jobs.cli import dispatch
 from tinyldm.scores.reconstruction import picture_scores, reconstruct, to_batch
 from tinyldm.stage_one.training import augmented, train_autoencoder
 
-CONFIG = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 1, "mid_block_add_attention": False}
+CONFIG = {
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 1,
+    "mid_block_add_attention": False,
+}
 
 
 def noise_pictures(n=6, size=16):
@@ -24,14 +29,25 @@ def noise_pictures(n=6, size=16):
 def test_augmentation_keeps_the_range_and_is_repeatable():
     batch = to_batch(noise_pictures(5))
     once, again = (augmented(batch, torch.Generator().manual_seed(3)) for _ in range(2))
-    assert torch.equal(once, again) and once.shape == batch.shape
-    assert once.min() >= -1 and once.max() <= 1 and not torch.equal(once, batch)
+    assert torch.equal(once, again)
+    assert once.shape == batch.shape
+    assert once.min() >= -1
+    assert once.max() <= 1
+    assert not torch.equal(once, batch)
 
 
 def test_training_improves_and_is_repeatable(tmp_path):
     rng = np.random.default_rng(0)
-    pictures = np.broadcast_to(rng.integers(0, 255, (24, 1, 1, 3), dtype=np.uint8), (24, 16, 16, 3)).copy()
-    options = {"held_out": {"flat": pictures[:8]}, "batch_size": 8, "save_every": 20, "warmup": 5, "lr": 3e-3}
+    pictures = np.broadcast_to(
+        rng.integers(0, 255, (24, 1, 1, 3), dtype=np.uint8), (24, 16, 16, 3)
+    ).copy()
+    options = {
+        "held_out": {"flat": pictures[:8]},
+        "batch_size": 8,
+        "save_every": 20,
+        "warmup": 5,
+        "lr": 3e-3,
+    }
     vae = train_autoencoder(AutoencoderConfig(**CONFIG), pictures, 80, tmp_path / "a", **options)
     with open(tmp_path / "a" / "scores.csv") as file:
         rows = list(csv.DictReader(file))
@@ -39,7 +55,9 @@ def test_training_improves_and_is_repeatable(tmp_path):
     assert float(rows[-1]["flat_mean"]) > float(rows[0]["flat_mean"]) + 1
     loaded = AutoencoderKL.load(tmp_path / "a")
     assert loaded.fingerprint == vae.fingerprint
-    assert picture_scores(loaded, pictures[:8]).mean == pytest.approx(float(rows[-1]["flat_mean"]), abs=0.01)
+    assert picture_scores(loaded, pictures[:8]).mean == pytest.approx(
+        float(rows[-1]["flat_mean"]), abs=0.01
+    )
     with Image.open(tmp_path / "a" / "reconstructions.png") as grid:
         assert grid.size == (8 * 16, 2 * 16)
     assert not torch.equal(reconstruct(vae, pictures, noise=0.5), reconstruct(vae, pictures))
@@ -49,7 +67,10 @@ def test_training_improves_and_is_repeatable(tmp_path):
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("kept")
-    for wrong, message in (["--steps", "0"], "expected at least 1"), (["--steps", "1"], "not empty"):
+    for wrong, message in (
+        (["--steps", "0"], "expected at least 1"),
+        (["--steps", "1"], "not empty"),
+    ):
         assert dispatch(COMMANDS, ["toy", "vae", "--out", str(tmp_path), *wrong]) == 2
         assert message in capsys.readouterr().err
     assert [f.name for f in tmp_path.iterdir()] == ["mine.txt"]

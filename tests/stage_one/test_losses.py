@@ -15,7 +15,8 @@ def test_the_hinge_wants_a_margin_and_no_more():
 
     real, fake, unsure = (torch.full((2, 3, 8, 8), float(k)) for k in range(3))
     assert critic_loss(critic, real, fake) == 0
-    assert critic_loss(critic, unsure, fake) == 0.75 and critic_loss(critic, real, unsure) == 1.25
+    assert critic_loss(critic, unsure, fake) == 0.75
+    assert critic_loss(critic, real, unsure) == 1.25
 
 
 def test_the_critic_learns_what_is_real():
@@ -29,20 +30,25 @@ def test_the_critic_learns_what_is_real():
         loss = critic_loss(critic, x, y)
         loss.backward()
         optimiser.step()
-    assert loss < 0.5 and y.grad is None  # its own loss moves nothing but the critic
+    assert loss < 0.5
+    assert y.grad is None
     assert critic(x).mean() > critic(y).mean() + 1
     assert [f.shape[1:] for f in critic.features(x)] == [(8, 8, 8), (16, 4, 4)]
 
 
 def test_feature_distance_is_zero_for_equals_and_has_no_unit():
     generator = torch.Generator().manual_seed(0)
-    wanted = [torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 8, 4, 4, generator=generator)]
+    wanted = [
+        torch.randn(2, 4, 8, 8, generator=generator),
+        torch.randn(2, 8, 4, 4, generator=generator),
+    ]
     assert feature_distance(wanted, wanted) == 0
     nothing = [torch.zeros_like(f) for f in wanted]
     assert feature_distance(nothing, wanted).item() == pytest.approx(1, abs=1e-4)
     other = [f + 0.1 for f in wanted]
     scaled = feature_distance([100 * f for f in other], [100 * f for f in wanted])
-    assert scaled.item() == pytest.approx(feature_distance(other, wanted).item(), rel=1e-4) and scaled > 0
+    assert scaled.item() == pytest.approx(feature_distance(other, wanted).item(), rel=1e-4)
+    assert scaled > 0
 
 
 def test_the_adaptive_weight_makes_both_losses_pull_equally():
@@ -51,5 +57,9 @@ def test_the_adaptive_weight_makes_both_losses_pull_equally():
     y = layer(x)
     error, verdict = y.square().mean(), 50 * y.mean()
     weight = adaptive_weight(error, verdict, layer.weight)
-    pulls = [torch.autograd.grad(loss, layer.weight, retain_graph=True)[0].norm() for loss in (error, weight * verdict)]
-    assert pulls[0].item() == pytest.approx(pulls[1].item(), rel=1e-3) and not weight.requires_grad
+    pulls = [
+        torch.autograd.grad(loss, layer.weight, retain_graph=True)[0].norm()
+        for loss in (error, weight * verdict)
+    ]
+    assert pulls[0].item() == pytest.approx(pulls[1].item(), rel=1e-3)
+    assert not weight.requires_grad

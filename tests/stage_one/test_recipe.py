@@ -6,13 +6,19 @@ import torch
 from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
-from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
-from tinyldm.jobs.cli import dispatch
-from tinyldm.stage_one import command, training
+from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
+from tinyldm.cli import dispatch
+from tinyldm.commands import vae as command
+from tinyldm.stage_one import training
 from tinyldm.stage_one.losses import decoder_features
 from tinyldm.stage_one.training import Recipe, StageOne
 
-CONFIG = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 1, "mid_block_add_attention": False}
+CONFIG = {
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 1,
+    "mid_block_add_attention": False,
+}
 PICTURES = np.random.default_rng(0).integers(0, 255, (24, 16, 16, 3), dtype=np.uint8)
 
 
@@ -25,15 +31,20 @@ def stage(steps=10, **recipe):
 def test_the_loss_is_the_sum_that_the_page_shows(monkeypatch):
     """Each term with its weight; those of the critic from their step on, its verdict with the adaptive weight, too."""
     minimised, backward = [], torch.Tensor.backward
-    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: (minimised.append(loss.item()), backward(loss)))
+    monkeypatch.setattr(
+        torch.Tensor, "backward", lambda loss: (minimised.append(loss.item()), backward(loss))
+    )
     monkeypatch.setattr(training, "adaptive_weight", lambda *losses: torch.tensor(7.0))
     s = stage(kl=0.3, squared=2.0, perceptual=0.2, adversarial=0.5, critic_from=1)
     weights = {"L1": 1.0, "MSE": 2.0, "KL": 0.3, "perceptual": 0.2, "adversarial": 0.5 * 7}
     for terms in (3, 5):
         minimised.clear()
         losses = s.advance()
-        assert len(losses.keys() & weights.keys()) == terms and len(minimised) == 1 + (terms == 5)
-        total = sum(weights[name] * value.item() for name, value in losses.items() if name in weights)
+        assert len(losses.keys() & weights.keys()) == terms
+        assert len(minimised) == 1 + (terms == 5)
+        total = sum(
+            weights[name] * value.item() for name, value in losses.items() if name in weights
+        )
         assert minimised[0] == pytest.approx(total, rel=1e-4)
 
 
@@ -48,7 +59,9 @@ def test_each_term_of_the_critic_pulls_reconstructions_its_way(monkeypatch, kind
     for value, entered in zip((y, y - 1e-3 * y.grad.sign()), losses):
         s.criticism(x, value, None, entered)
     assert losses[1][kind] < losses[0][kind]
-    assert kind == "perceptual" or losses[0][kind].item() == pytest.approx(-s.critic(y).mean().item())
+    assert kind == "perceptual" or losses[0][kind].item() == pytest.approx(
+        -s.critic(y).mean().item()
+    )
 
 
 def test_every_image_comes_once_a_round_and_mirrored_where_asked():
@@ -64,9 +77,12 @@ def test_the_learning_rate_rises_and_falls_to_almost_nothing():
     for _ in range(40):
         s.advance()
         rates.append(s.optimiser.param_groups[0]["lr"])
-    assert rates[:4] == sorted(rates[:4]) and rates[4:] == sorted(rates[4:], reverse=True)
-    assert rates[0] < 3e-4 and 9e-4 < max(rates) <= 1e-3
-    assert rates[19] == pytest.approx(5e-4, rel=0.1) and rates[-1] < 1e-5
+    assert rates[:4] == sorted(rates[:4])
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[0] < 3e-4
+    assert 9e-4 < max(rates) <= 1e-3
+    assert rates[19] == pytest.approx(5e-4, rel=0.1)
+    assert rates[-1] < 1e-5
 
 
 def test_the_decoders_features_lead_to_its_picture():
@@ -90,7 +106,17 @@ def test_images_held_out_are_not_trained_on(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "train_autoencoder", record)
     for k, picture in enumerate(PICTURES):
         Image.fromarray(picture).save(tmp_path / f"{k:02d}.png")
-    arguments = ["--data", str(tmp_path), "--out", str(tmp_path / "own"), "--size", "16", "--steps", "5"]
+    arguments = [
+        "--data",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "own"),
+        "--size",
+        "16",
+        "--steps",
+        "5",
+    ]
     assert dispatch(COMMANDS, ["vae", "train", *arguments]) == 0
     parts = [{picture.numpy().tobytes() for picture in given[name]} for name in ("trained", "held")]
-    assert [len(part) for part in parts] == [21, 3] and not parts[0] & parts[1]
+    assert [len(part) for part in parts] == [21, 3]
+    assert not parts[0] & parts[1]

@@ -7,19 +7,19 @@ import torch
 from PIL import Image
 
 import sample as sample_script
-from tinyldm.data.formats import Prompt
+from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
+from tinyldm.autoencoder.pixels import load_vae
+from tinyldm.cli import guarded
+from tinyldm.data.examples import Prompt
 from tinyldm.errors import InputError
-from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
-from tinyldm.jobs.checkpoint import load_checkpoint
-from tinyldm.jobs.cli import guarded
-from tinyldm.jobs.config import defaults_for
-from tinyldm.jobs.sampling import run as run_sample
-from tinyldm.jobs.start import start
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet, UNetConfig
+from tinyldm.sampling.drawing import run as run_sample
 from tinyldm.tasks.labels import FORMS, LabelEncoder, read_names, truth
-from tinyldm.tasks.pixels import load_vae
 from tinyldm.tasks.table import read_examples, read_prompts
+from tinyldm.training.checkpoint import load_checkpoint
+from tinyldm.training.settings import defaults_for
+from tinyldm.training.start import start
 
 NAMES = ("gray cube", "red cube", "gray sphere", "red sphere")
 SMALL = UNetConfig(channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4)
@@ -33,11 +33,16 @@ def data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "iclevr"
     (folder / "images").mkdir(parents=True)
-    train = {f"scene_{k}.png": [NAMES[k % 4], NAMES[(k + 1) % 4]][: 1 + k % 2] for k in range(8)} | {"scene_8.png": []}
+    train = {
+        f"scene_{k}.png": [NAMES[k % 4], NAMES[(k + 1) % 4]][: 1 + k % 2] for k in range(8)
+    } | {"scene_8.png": []}
     for k, name in enumerate(train):
         Image.new("RGB", (320, 240), (20 * k, 100, 100)).save(folder / "images" / name)
-    content = {"train": train, "objects": {name: k for k, name in enumerate(NAMES)},
-               "test": [["red cube"], ["gray sphere", "red sphere", "gray cube"], []]}  # fmt: skip
+    content = {
+        "train": train,
+        "objects": {name: k for k, name in enumerate(NAMES)},
+        "test": [["red cube"], ["gray sphere", "red sphere", "gray cube"], []],
+    }
     for name, values in content.items():
         (folder / f"{name}.json").write_text(json.dumps(values))
     return folder
@@ -50,7 +55,9 @@ def rewrite(file, change):
 
 def test_the_layout_is_told_from_the_files(data):
     examples = read_examples(data)
-    assert examples.task == "labels" and examples.names == NAMES and len(examples) == 9
+    assert examples.task == "labels"
+    assert examples.names == NAMES
+    assert len(examples) == 9
     assert {e.name: e.captions for e in examples}["scene_3.png"] == ("red sphere, gray cube",)
     assert {e.name: e.captions for e in examples}["scene_8.png"] == ("",)
     asked = [Prompt("1.png", "gray sphere, red sphere, gray cube"), Prompt("2.png", "")]
@@ -59,7 +66,11 @@ def test_the_layout_is_told_from_the_files(data):
 
 def test_tokens_tell_names_and_the_words_they_share():
     """Two tokens' inner product counts what their labels share: the name and both words, one word, nothing."""
-    rows = LabelEncoder(NAMES).encode(["gray cube", "red cube", "gray sphere", "red sphere"]).tokens[:, 0]
+    rows = (
+        LabelEncoder(NAMES)
+        .encode(["gray cube", "red cube", "gray sphere", "red sphere"])
+        .tokens[:, 0]
+    )
     shared = torch.tensor([[3, 1, 1, 0], [1, 3, 0, 1], [1, 0, 3, 1], [0, 1, 1, 3]])
     torch.testing.assert_close(rows @ rows.T / rows.shape[1] * 3, shared.float())
     alone = LabelEncoder(("cat", "dog")).encode(["dog", "cat"]).tokens[:, 0]
@@ -71,9 +82,13 @@ def test_the_forms_say_the_same():
     hot = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1]])
     forms = {form: LabelEncoder(NAMES, form, (2, 3)).encode(texts) for form in FORMS}
     assert {form: set(c.parts()) for form, c in forms.items()} == {
-        "tokens": {"tokens", "mask"}, "vector": {"vector"}, "maps": {"maps"},
-        "tokens+vector": {"tokens", "mask", "vector"}}  # fmt: skip
-    assert torch.equal(forms["vector"].vector, hot) and torch.equal(forms["tokens+vector"].vector, hot)
+        "tokens": {"tokens", "mask"},
+        "vector": {"vector"},
+        "maps": {"maps"},
+        "tokens+vector": {"tokens", "mask", "vector"},
+    }
+    assert torch.equal(forms["vector"].vector, hot)
+    assert torch.equal(forms["tokens+vector"].vector, hot)
     assert torch.equal(forms["maps"].maps, hot[:, :, None, None].expand(3, 4, 2, 3))
     assert forms["tokens"].mask.tolist() == [[True, True], [False, False], [True, True]]
     assert torch.equal(truth(texts, NAMES), hot.bool())
@@ -93,21 +108,34 @@ def test_the_order_of_tokens_is_nothing_to_the_network():
     assert (unet(x, t, c) - unet(x, t, other)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("change, told", [
-    (lambda c: c | {"scene_1.png": ["red sfere"]}, ["train.json: scene_1.png", "'red sfere'", "red sphere"]),
-    (lambda c: c | {"scene_1.png": "red cube"}, ["scene_1.png", "list of label names", '"red cube"']),
-    (lambda c: c | {"scene_9.png": []}, ["scene_9.png", "no such image"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda c: c | {"scene_1.png": ["red sfere"]},
+            ["train.json: scene_1.png", "'red sfere'", "red sphere"],
+        ),
+        (
+            lambda c: c | {"scene_1.png": "red cube"},
+            ["scene_1.png", "list of label names", '"red cube"'],
+        ),
+        (lambda c: c | {"scene_9.png": []}, ["scene_9.png", "no such image"]),
+    ],
+)
 def test_what_is_wrong_in_the_training_labels_is_named(data, change, told):
     rewrite(data / "train.json", change)
     with pytest.raises(InputError) as caught:
         read_examples(data)
-    assert all(word in str(caught.value) for word in told) and "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in told)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_label_of_the_test_set_is_named_with_its_place(data):
     rewrite(data / "test.json", lambda c: [*c, ["red cuba"]])
-    with pytest.raises(InputError, match="test.json: entry 3: no label 'red cuba', expected one of 4, such as red cube"):
+    with pytest.raises(
+        InputError,
+        match="test.json: entry 3: no label 'red cuba', expected one of 4, such as red cube",
+    ):
         read_prompts(data / "test.json")
     (data / "objects.json").unlink()  # what the labels are is for the run to say
     assert read_prompts(data / "test.json")[3].text == "red cuba"
@@ -124,12 +152,16 @@ def test_images_may_lie_in_several_places(data, place):
 def test_missing_images_may_be_left_out(data):
     (data / "images" / "scene_4.png").unlink()
     examples = read_examples(data, skip_bad=True)
-    assert len(examples) == 8 and len(examples.problems) == 1 and "scene_4.png" in examples.problems[0]
+    assert len(examples) == 8
+    assert len(examples.problems) == 1
+    assert "scene_4.png" in examples.problems[0]
     with pytest.raises(InputError, match="--task text: .* is for --task labels"):
         read_examples(data, skip_bad=True, task="text")
 
 
-@pytest.mark.parametrize("objects", [{}, {"a": 0, "b": 2}, {"a": 0, "b": 0}, {"a": 0, "b": "1"}, {"a,b": 0}, {" a": 0}])
+@pytest.mark.parametrize(
+    "objects", [{}, {"a": 0, "b": 2}, {"a": 0, "b": 0}, {"a": 0, "b": "1"}, {"a,b": 0}, {" a": 0}]
+)
 def test_objects_must_be_names_with_numbers(data, objects):
     (data / "objects.json").write_text(json.dumps(objects))
     with pytest.raises(InputError, match="objects.json: "):
@@ -137,51 +169,95 @@ def test_objects_must_be_names_with_numbers(data, objects):
 
 
 def sample(*arguments) -> int:
-    return guarded(run_sample, sample_script.parser().parse_args([*map(str, arguments), "--steps", "3"]))
+    return guarded(
+        run_sample, sample_script.parser().parse_args([*map(str, arguments), "--steps", "3"])
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_both_commands(data, form, capsys):
     """In latents, and with tokens+vector in pixels."""
     pixels = form == "tokens+vector"
-    options = dict(data=str(data), label_form=form, vae="none" if pixels else "tiny", centre=pixels, size=(16, 16))
+    options = dict(
+        data=str(data),
+        label_form=form,
+        vae="none" if pixels else "tiny",
+        centre=pixels,
+        size=(16, 16),
+    )
     start(options | {"out": "run", "max_steps": 2, "batch_size": 4, "precision": "float32"})
     strip = ["--strip", "red sphere, gray cube"]
     assert sample("--run", "run", "--prompts", data / "test.json", "--out", "out", *strip) == 0
-    assert sorted(p.name for p in (data.parent / "out").glob("*.png")) == ["0.png", "1.png", "2.png"]
-    for name, size in {"0.png": (16, 16), "about/grid.png": (38, 38), "about/strip.png": (3 * 18 + 2, 38)}.items():
+    assert sorted(p.name for p in (data.parent / "out").glob("*.png")) == [
+        "0.png",
+        "1.png",
+        "2.png",
+    ]
+    for name, size in {
+        "0.png": (16, 16),
+        "about/grid.png": (38, 38),
+        "about/strip.png": (3 * 18 + 2, 38),
+    }.items():
         with Image.open(data.parent / "out" / name) as image:
             assert image.size == size
     capsys.readouterr()
-    for option, text, told in (("--prompt", "red sfere", "red sphere"), ("--strip", " , ", "names nothing"),
-                               ("--strip", "cube", "gray cube")):  # fmt: skip
+    for option, text, told in (
+        ("--prompt", "red sfere", "red sphere"),
+        ("--strip", " , ", "names nothing"),
+        ("--strip", "cube", "gray cube"),
+    ):
         assert sample("--run", "run", "--out", "never", option, text) == 2
-        assert told in capsys.readouterr().err and not (data.parent / "never").exists()
+        assert told in capsys.readouterr().err
+        assert not (data.parent / "never").exists()
 
 
 def test_no_labels_at_all_are_an_unconditional_model(data):
     rewrite(data / "train.json", lambda c: {name: [] for name in c})
     (data / "test.json").unlink()
-    start(dict(data=str(data), size=(16, 16), out="run", max_steps=2, batch_size=4, precision="float32"))
+    start(
+        dict(
+            data=str(data), size=(16, 16), out="run", max_steps=2, batch_size=4, precision="float32"
+        )
+    )
     assert sample("--run", "run", "--prompt", "", "--prompt", "red cube", "--out", "out") == 0
     assert len(list((data.parent / "out").glob("*.png"))) == 2
 
 
 def test_an_autoencoder_that_keeps_the_size_is_no_pixels(data):
     """Its latents have channels of its own, at the image's own resolution."""
-    AutoencoderKL(AutoencoderConfig(block_out_channels=[8], layers_per_block=1, norm_num_groups=1)).save_pretrained("flat")
+    AutoencoderKL(
+        AutoencoderConfig(block_out_channels=[8], layers_per_block=1, norm_num_groups=1)
+    ).save_pretrained("flat")
     assert not any(p.requires_grad for p in load_vae("flat").parameters())  # frozen
-    start(dict(data=str(data), vae="flat", size=(16, 16), out="run", max_steps=1, batch_size=2, precision="float32"))
+    start(
+        dict(
+            data=str(data),
+            vae="flat",
+            size=(16, 16),
+            out="run",
+            max_steps=1,
+            batch_size=2,
+            precision="float32",
+        )
+    )
     assert load_checkpoint("run").config["latent_shape"] == [4, 16, 16]
     assert sample("--run", "run", "--prompt", "red cube", "--out", "out") == 0
 
 
 def test_options_of_another_task_are_refused(data):
-    for name, value, told in (("text_encoder", "tiny", "--text-encoder tiny: belongs to --task text"),
-                              ("label_form", "words", "--label-form")):  # fmt: skip
+    for name, value, told in (
+        ("text_encoder", "tiny", "--text-encoder tiny: belongs to --task text"),
+        ("label_form", "words", "--label-form"),
+    ):
         with pytest.raises(InputError, match=told):
             start({"data": str(data), "out": "run", name: value})
-    for name, value in {"label_form": "vector", "style_drop": 0.3, "image_encoder": "tiny"}.items():  # the toy set
-        with pytest.raises(InputError, match=f"--{name.replace('_', '-')} {value}: belongs to --task"):
+    for name, value in {
+        "label_form": "vector",
+        "style_drop": 0.3,
+        "image_encoder": "tiny",
+    }.items():  # the toy set
+        with pytest.raises(
+            InputError, match=f"--{name.replace('_', '-')} {value}: belongs to --task"
+        ):
             defaults_for({name: value}, (64, 64))
     assert not (data.parent / "run").exists()

@@ -10,28 +10,28 @@ from PIL import Image
 from transformers import CLIPModel, CLIPVisionConfig, CLIPVisionModel
 
 import sample as sample_script
+from tinyldm.cli import guarded
+from tinyldm.commands.encode import load_frozen
 from tinyldm.condition import Condition
-from tinyldm.data.transforms import Augmentation, load_image
+from tinyldm.data.images import Augmentation, load_image
 from tinyldm.diffusion.guidance import Guidance
 from tinyldm.errors import InputError
+from tinyldm.frozen.style import StyleEncoder
 from tinyldm.frozen.text import TINY
-from tinyldm.jobs.checkpoint import find_checkpoint, read_config
-from tinyldm.jobs.cli import guarded
-from tinyldm.jobs.encoding import load_frozen
-from tinyldm.jobs.sampling import run as run_sample
-from tinyldm.jobs.start import start
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
-from tinyldm.tasks.classes import CLASSES
+from tinyldm.sampling.drawing import run as run_sample
 from tinyldm.tasks.landscape import (
+    CLASSES,
     LandscapeEncoder,
     MapStyleGuidance,
     class_shares,
     load_map,
     open_cache,
 )
-from tinyldm.tasks.style import StyleEncoder
 from tinyldm.tasks.table import read_examples, read_prompts
+from tinyldm.training.checkpoint import find_checkpoint, read_config
+from tinyldm.training.start import start
 
 
 class MeanColour:
@@ -40,7 +40,9 @@ class MeanColour:
     width, fingerprint = 3, "mean"
 
     def encode(self, images):
-        return torch.stack([torch.from_numpy(np.array(image)).float().mean((0, 1)) for image in images])[:, None]
+        return torch.stack(
+            [torch.from_numpy(np.array(image)).float().mean((0, 1)) for image in images]
+        )[:, None]
 
 
 @pytest.fixture
@@ -54,7 +56,9 @@ def data(tmp_path, monkeypatch):
     for k in range(6):
         scene = rng.integers(0, len(CLASSES), (3, 4)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
         Image.fromarray(scene).save(folder / "train_resized/labels" / f"{k}.png")
-        Image.fromarray(np.stack([scene * 8] * 3, 2)).save(folder / "train_resized/imgs" / f"{k}.jpg", quality=100)
+        Image.fromarray(np.stack([scene * 8] * 3, 2)).save(
+            folder / "train_resized/imgs" / f"{k}.jpg", quality=100
+        )
         if k < 2:
             Image.fromarray(scene).save(folder / "val_B_labels_resized" / f"v{k}.png")
     (folder / "label_to_img.json").write_text(json.dumps({"v0.png": "3.jpg", "v1.png": "5.jpg"}))
@@ -63,28 +67,40 @@ def data(tmp_path, monkeypatch):
 
 def opened(data, augmentation=Augmentation(flip=True), style_drop=0.0, size=(24, 32), **options):
     encoder = LandscapeEncoder(MeanColour(), size, style_drop)
-    return open_cache(read_examples(data), None, encoder, size, augmentation, progress=False, **options)
+    return open_cache(
+        read_examples(data), None, encoder, size, augmentation, progress=False, **options
+    )
 
 
 def test_the_layout_is_told_from_the_files(data):
     examples = read_examples(data)
-    assert examples.task == "landscape" and examples.names == CLASSES and len(CLASSES) == 29 and len(examples) == 6
-    first, second = read_prompts(data / "label_to_img.json")
+    assert examples.task == "landscape"
+    assert examples.names == CLASSES
+    assert len(CLASSES) == 29
+    assert len(examples) == 6
+    first, _second = read_prompts(data / "label_to_img.json")
     assert first.name == "v0.jpg"
     assert first.text == f"{data}/val_B_labels_resized/v0.png | {data}/train_resized/imgs/3.jpg"
 
 
 def test_shares_count_the_pixels_of_a_cell():
-    maps = torch.randint(29, (2, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    maps = torch.randint(
+        29, (2, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     shares = class_shares(maps, (2, 3))
     assert shares.shape == (2, 29, 2, 3)
     cell = maps[1, 4:8, 4:8].flatten().tolist()
-    torch.testing.assert_close(shares[1, :, 1, 1], torch.tensor([cell.count(c) / 16 for c in range(29)]))
+    torch.testing.assert_close(
+        shares[1, :, 1, 1], torch.tensor([cell.count(c) / 16 for c in range(29)])
+    )
     flat = class_shares(torch.full((1, 8, 8), 7, dtype=torch.uint8), (2, 2))
-    assert torch.equal(flat.argmax(1), torch.full((1, 2, 2), 7)) and set(flat.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(flat.argmax(1), torch.full((1, 2, 2), 7))
+    assert set(flat.unique().tolist()) == {0.0, 1.0}
 
 
-@pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(copies=3, crop=0.5, jitter=0.01)])
+@pytest.mark.parametrize(
+    "augmentation", [Augmentation(), Augmentation(copies=3, crop=0.5, jitter=0.01)]
+)
 def test_map_and_image_are_augmented_together(data, augmentation):
     """In the middle of a block the colour tells the class, whatever the view; another view agrees in few pixels."""
     cache = opened(data, augmentation)
@@ -92,40 +108,61 @@ def test_map_and_image_are_augmented_together(data, augmentation):
     for _ in range(20):
         x0, condition = cache.batch(torch.arange(6), generator)
         grey = ((x0 * cache.std + cache.mean)[:, 0] + 1) * 127.5
-        flat = (grey[:, 1:-1, 1:-1] - grey[:, 2:, 2:]).abs() + (grey[:, 1:-1, 1:-1] - grey[:, :-2, :-2]).abs() < 2
+        flat = (grey[:, 1:-1, 1:-1] - grey[:, 2:, 2:]).abs() + (
+            grey[:, 1:-1, 1:-1] - grey[:, :-2, :-2]
+        ).abs() < 2
         classes, read = condition.maps.argmax(1)[:, 1:-1, 1:-1], (grey / 8).round()[:, 1:-1, 1:-1]
         right.append(((classes - read).abs() <= 1)[flat].float().mean())
         wrong.append(((classes.flip(-1) - read).abs() <= 1)[flat].float().mean())
         views |= {tuple(x.flatten().tolist()) for x in x0}
-    assert min(right) > 0.97 and max(wrong) < 0.7 and len(views) > 6
+    assert min(right) > 0.97
+    assert max(wrong) < 0.7
+    assert len(views) > 6
 
 
 def test_the_style_of_a_sample_is_its_own_image_and_is_dropped_alone(data):
     examples, generator = read_examples(data), torch.Generator().manual_seed(0)
-    x0, condition = opened(data).batch(torch.tensor([4]), generator)
+    _x0, condition = opened(data).batch(torch.tensor([4]), generator)
     expected = torch.from_numpy(np.array(load_image(examples[4].image))).float().mean((0, 1))
     for style in (condition.tokens[0, 0], condition.vector[0]):
         torch.testing.assert_close(style, expected, rtol=1e-3, atol=0)
     _, dropped = opened(data, style_drop=1.0).batch(torch.tensor([4]), generator)
-    assert not dropped.mask.any() and not dropped.tokens.any() and not dropped.vector.any()
+    assert not dropped.mask.any()
+    assert not dropped.tokens.any()
+    assert not dropped.vector.any()
     assert torch.equal(dropped.maps.sum(1), torch.ones(1, 24, 32))
-    half = opened(data, style_drop=0.5).batch(torch.arange(6).repeat(50), generator)[1].mask.float().mean()
+    half = (
+        opened(data, style_drop=0.5)
+        .batch(torch.arange(6).repeat(50), generator)[1]
+        .mask.float()
+        .mean()
+    )
     assert 0.4 < half < 0.6
     null = opened(data).null
-    assert not null.mask.any() and null.maps.shape == (1, 29, 24, 32) and not null.maps.any()
-    assert null.vector.shape == (1, 3) and not null.vector.any()
+    assert not null.mask.any()
+    assert null.maps.shape == (1, 29, 24, 32)
+    assert not null.maps.any()
+    assert null.vector.shape == (1, 3)
+    assert not null.vector.any()
 
 
 def test_prompts_give_what_training_gave(data):
     encoder = LandscapeEncoder(MeanColour(), (6, 8))
-    cache = open_cache(read_examples(data), None, encoder, (24, 32), Augmentation(flip=False), progress=False)
+    cache = open_cache(
+        read_examples(data), None, encoder, (24, 32), Augmentation(flip=False), progress=False
+    )
     _, trained = cache.batch(torch.tensor([2]), torch.Generator())
-    asked = encoder.encode([read_examples(data)[2].captions[0], f"{data}/train_resized/labels/2.png", ""])
+    asked = encoder.encode(
+        [read_examples(data)[2].captions[0], f"{data}/train_resized/labels/2.png", ""]
+    )
     torch.testing.assert_close(asked.maps[0], trained.maps[0])
     torch.testing.assert_close(asked.tokens[:1], trained.tokens, rtol=1e-3, atol=0)
-    torch.testing.assert_close(asked.vector, torch.cat([trained.vector, torch.zeros(2, 3)]), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        asked.vector, torch.cat([trained.vector, torch.zeros(2, 3)]), rtol=1e-3, atol=0
+    )
     assert asked.mask.tolist() == [[True], [False], [False]]
-    assert torch.equal(asked.maps[1], asked.maps[0]) and not asked.maps[2].any()
+    assert torch.equal(asked.maps[1], asked.maps[0])
+    assert not asked.maps[2].any()
 
 
 def test_prompts_maps_are_resized_to_classes_that_are_there(data):
@@ -171,11 +208,16 @@ def lose_map(data):
     (data / "train_resized/labels/1.png").unlink()
 
 
-@pytest.mark.parametrize("spoil, told", [
-    (spoil_values, "1.png: a value of 29, expected classes from 0 to 28"), (spoil_channels, "1.png: .* one channel"),
-    (spoil_size, "1.png: is 32x20, but its image 1.jpg is 32x24"), (spoil_bytes, "1.png: not an image"),
-    (lose_map, "1.png: no such segmentation map"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (spoil_values, "1.png: a value of 29, expected classes from 0 to 28"),
+        (spoil_channels, "1.png: .* one channel"),
+        (spoil_size, "1.png: is 32x20, but its image 1.jpg is 32x24"),
+        (spoil_bytes, "1.png: not an image"),
+        (lose_map, "1.png: no such segmentation map"),
+    ],
+)
 def test_a_wrong_map_is_named(data, spoil, told):
     spoil(data)
     with pytest.raises(InputError, match=told):
@@ -189,8 +231,12 @@ def test_a_wrong_map_may_be_left_out(data, spoil):
     whole = opened(data, Augmentation(flip=False)).batch(torch.arange(6), torch.Generator())[1].maps
     spoil(data)
     cache = opened(data, Augmentation(flip=False), skip_bad=True)
-    assert len(cache) == 5 and cache.skipped == 1 and "1.png: " in cache.left_out[0]
-    assert torch.equal(cache.batch(torch.arange(5), torch.Generator())[1].maps, whole[[0, 2, 3, 4, 5]])
+    assert len(cache) == 5
+    assert cache.skipped == 1
+    assert "1.png: " in cache.left_out[0]
+    assert torch.equal(
+        cache.batch(torch.arange(5), torch.Generator())[1].maps, whole[[0, 2, 3, 4, 5]]
+    )
     with pytest.raises(InputError, match="1.png: "):
         opened(data, Augmentation(flip=False))
 
@@ -201,14 +247,19 @@ def test_a_broken_image_is_named_or_left_out_with_its_map(data):
     with pytest.raises(InputError, match="2.jpg: not an image that can be read"):
         opened(data, Augmentation(flip=False))
     cache = opened(data, Augmentation(flip=False), skip_bad=True)
-    assert len(cache) == 5 and "2.jpg: " in cache.left_out[0]
-    assert torch.equal(cache.batch(torch.arange(5), torch.Generator())[1].maps, whole[[0, 1, 3, 4, 5]])
+    assert len(cache) == 5
+    assert "2.jpg: " in cache.left_out[0]
+    assert torch.equal(
+        cache.batch(torch.arange(5), torch.Generator())[1].maps, whole[[0, 1, 3, 4, 5]]
+    )
 
 
 def test_missing_files_of_the_test_set_are_named(data):
     file = data / "label_to_img.json"
-    for scene, reference, told in (("v0.png", "9.jpg", "no such reference image: 9.jpg"),
-                                   ("v9.png", "3.jpg", "no such map: v9.png")):  # fmt: skip
+    for scene, reference, told in (
+        ("v0.png", "9.jpg", "no such reference image: 9.jpg"),
+        ("v9.png", "3.jpg", "no such map: v9.png"),
+    ):
         file.write_text(json.dumps({scene: reference}))
         with pytest.raises(InputError, match=told):
             read_prompts(file)
@@ -216,15 +267,25 @@ def test_missing_files_of_the_test_set_are_named(data):
     with pytest.raises(InputError, match="v1.png: expected the name of an image, got 5"):
         read_prompts(file)
     encoder = LandscapeEncoder(MeanColour(), (6, 8))
-    for text, told in ((f"{data}/nowhere.png", "nowhere.png: no such"), ("", "expected a segmentation map"),
-                       (f"{data}/val_B_labels_resized/v0.png | gone.jpg", "gone.jpg: no such image")):
+    for text, told in (
+        (f"{data}/nowhere.png", "nowhere.png: no such"),
+        ("", "expected a segmentation map"),
+        (f"{data}/val_B_labels_resized/v0.png | gone.jpg", "gone.jpg: no such image"),
+    ):
         with pytest.raises(InputError, match=told):
             encoder.check([text])
 
 
 def test_every_image_counts_whatever_its_suffix(data):
     (data / "train_resized/imgs/4.jpg").rename(data / "train_resized/imgs/4.jpeg")
-    assert [example.name for example in read_examples(data)] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpeg", "5.jpg"]
+    assert [example.name for example in read_examples(data)] == [
+        "0.jpg",
+        "1.jpg",
+        "2.jpg",
+        "3.jpg",
+        "4.jpeg",
+        "5.jpg",
+    ]
 
 
 def test_maps_of_a_palette_hold_their_numbers(tmp_path):
@@ -239,7 +300,8 @@ def test_style_tokens_are_those_of_the_whole_clip():
     encoder, rng = StyleEncoder.load("tiny"), np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))
     tokens = encoder.encode([image, image.transpose(Image.Transpose.ROTATE_180)])
-    assert tokens.shape == (2, 65, 128 + 12) and not tokens.requires_grad
+    assert tokens.shape == (2, 65, 128 + 12)
+    assert not tokens.requires_grad
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
     whole = CLIPModel.from_pretrained(TINY).float()
     expected = whole.vision_model(pixel_values=(pixels - encoder.mean) / encoder.std).pooler_output
@@ -256,10 +318,12 @@ def test_style_tokens_tell_the_colours_of_their_patch():
         for i, j in ((0, 0), (0, 1), (1, 0)):
             quarter = pixels[8 * y + 4 * i :, 8 * x + 4 * j :][:4, :4].reshape(-1, 3).mean(0)
             assert np.allclose(tokens[1 + patch, :, i, j], (quarter / 255 - mean) / std, atol=1e-4)
-    assert np.allclose(tokens[0].mean((1, 2)), (pixels.reshape(-1, 3).mean(0) / 255 - mean) / std, atol=1e-4)
+    assert np.allclose(
+        tokens[0].mean((1, 2)), (pixels.reshape(-1, 3).mean(0) / 255 - mean) / std, atol=1e-4
+    )
 
 
-@pytest.mark.parametrize("side, patch", [(32, 16), (42, 14), (28, 7)])
+@pytest.mark.parametrize(("side", "patch"), [(32, 16), (42, 14), (28, 7)])
 def test_style_tokens_tell_the_colours_of_patches_of_any_size(side, patch):
     """Where each patch is of one colour, so are its quarters; patches are in the order of the tower."""
     shape = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
@@ -272,7 +336,10 @@ def test_style_tokens_tell_the_colours_of_patches_of_any_size(side, patch):
 
 def test_a_run_that_took_another_style_is_refused_by_name(data, small):
     start(small | {"data": str(data), "out": "run"})
-    config, frozen = read_config(find_checkpoint("run")), {"text_encoder": "a/clip", "text_encoder_fingerprint": "old"}
+    config, frozen = (
+        read_config(find_checkpoint("run")),
+        {"text_encoder": "a/clip", "text_encoder_fingerprint": "old"},
+    )
     with pytest.raises(InputError, match="^tiny: is not the encoder that run was trained with"):
         load_frozen(config | frozen, "cpu", "run")
 
@@ -287,7 +354,9 @@ def linear(x_t, t, condition):
 def test_map_and_style_are_guided_apart():
     b, no = 3, torch.zeros(1, 1, dtype=torch.bool)
     null = Condition(torch.zeros(1, 1, 2), no, torch.zeros(1, 2), torch.zeros(1, 29, 4, 4))
-    condition = Condition(torch.ones(b, 5, 2), ~no.expand(b, 5), torch.ones(b, 2), torch.ones(b, 29, 4, 4))
+    condition = Condition(
+        torch.ones(b, 5, 2), ~no.expand(b, 5), torch.ones(b, 2), torch.ones(b, 29, 4, 4)
+    )
     x, t = torch.randn(b, 2, 4, 4), torch.tensor([10.0, 500.0, 900.0])
     for of_map, of_style in ((1.0, 1.0), (3.0, 0.0), (2.0, 5.0)):
         guided = MapStyleGuidance(of_map, of_style, null)(linear)(x, t, condition)
@@ -315,28 +384,41 @@ def test_data_that_moved_are_those_of_the_run(data, small, monkeypatch):
 
 
 def sample(*arguments) -> int:
-    return guarded(run_sample, sample_script.parser().parse_args([*map(str, arguments), "--steps", "2"]))
+    return guarded(
+        run_sample, sample_script.parser().parse_args([*map(str, arguments), "--steps", "2"])
+    )
 
 
 def test_both_commands(data, small, capsys):
     start(small | {"data": str(data), "out": "run"})
     how = ["--guidance-map", 2, "--guidance-style", 3]
-    assert sample("--run", "run", "--prompts", data / "label_to_img.json", "--out", "out", *how) == 0
+    assert (
+        sample("--run", "run", "--prompts", data / "label_to_img.json", "--out", "out", *how) == 0
+    )
     for name in ("v0.jpg", "v1.jpg"):
         with Image.open(Path("out") / name) as image:
-            assert image.size == (32, 24) and image.format == "JPEG"
+            assert image.size == (32, 24)
+            assert image.format == "JPEG"
     again = ["--run", "run", "--prompts", data / "label_to_img.json", "--out", "out", *how]
     before, file = (Path("out") / "v0.jpg").read_bytes(), data / "train_resized/imgs/3.jpg"
     assert sample(*again) == 0
     kept = file.read_bytes()
-    for content, told in ((b"no", "3.jpg: not an image"), (kept + b"0", "another content of maps or references")):
+    for content, told in (
+        (b"no", "3.jpg: not an image"),
+        (kept + b"0", "another content of maps or references"),
+    ):
         file.write_bytes(content)
         assert sample(*again, *["--overwrite"][: content == b"no"]) == 2  # which takes nothing away
-        assert told in capsys.readouterr().err and (Path("out") / "v0.jpg").read_bytes() == before
+        assert told in capsys.readouterr().err
+        assert (Path("out") / "v0.jpg").read_bytes() == before
     (data / "train_resized/imgs/3.jpg").unlink()
-    for wrong, told in ((["--prompts", data / "label_to_img.json"], "3.jpg"), (["--prompt", "x.png"], "x.png: no such"),
-                        (["--guidance-map", "2", "--guidance", "2"], "--guidance-map"),
-                        (["--guidance-style", "inf"], "--guidance-style inf: expected a finite number")):
+    for wrong, told in (
+        (["--prompts", data / "label_to_img.json"], "3.jpg"),
+        (["--prompt", "x.png"], "x.png: no such"),
+        (["--guidance-map", "2", "--guidance", "2"], "--guidance-map"),
+        (["--guidance-style", "inf"], "--guidance-style inf: expected a finite number"),
+    ):
         capsys.readouterr()
         assert sample("--run", "run", "--out", "never", *wrong) == 2
-        assert told in capsys.readouterr().err and not Path("never").exists()
+        assert told in capsys.readouterr().err
+        assert not Path("never").exists()

@@ -8,10 +8,10 @@ from PIL import Image
 from transformers import AutoTokenizer, CLIPModel
 
 from tinyldm.__main__ import COMMANDS
+from tinyldm.cli import dispatch
 from tinyldm.errors import InputError
 from tinyldm.frozen.image import ClipScorer
 from tinyldm.frozen.text import TINY, TextEncoder
-from tinyldm.jobs.cli import dispatch
 from tinyldm.toy import clip as tiny_clip
 from tinyldm.toy import monsters as toy
 from tinyldm.toy import scenes
@@ -23,7 +23,9 @@ def encoder():
 
 
 def test_training_is_repeatable_and_writes_a_whole_clip(tmp_path, monkeypatch):
-    monkeypatch.setattr(tiny_clip, "corpus", lambda *_: [scenes.caption(scenes.Random(k)) for k in range(300)])
+    monkeypatch.setattr(
+        tiny_clip, "corpus", lambda *_: [scenes.caption(scenes.Random(k)) for k in range(300)]
+    )
     for name in ("one", "two"):
         tiny_clip.train_clip(tmp_path / name, steps=2, batch_size=4)
     for file in (tmp_path / "one").iterdir():
@@ -44,7 +46,10 @@ def test_training_pictures_leave_out_held_out_monsters():
         _, captions = tiny_clip.training_batch(step, 0, 16, known)
         assert len(captions) == 20
         said = " ".join(captions)
-        assert not any(prompt["given_description"] in said for prompt, _ in toy.test_prompts(unknown, 0).values())
+        assert not any(
+            prompt["given_description"] in said
+            for prompt, _ in toy.test_prompts(unknown, 0).values()
+        )
 
 
 def test_loss_falls_on_one_batch():
@@ -54,7 +59,9 @@ def test_loss_falls_on_one_batch():
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     model = tiny_clip.new_model(len(tokenizer))
     reader = tiny_clip.TokenReader(model.text_model.embeddings.token_embedding)
-    optimizer = torch.optim.AdamW([*model.parameters(), reader.own.weight, reader.before.weight], lr=1e-3)
+    optimizer = torch.optim.AdamW(
+        [*model.parameters(), reader.own.weight, reader.before.weight], lr=1e-3
+    )
     losses = []
     for _ in range(12):
         loss = sum(tiny_clip.step_loss(model, reader, tokenizer, *batch))
@@ -69,7 +76,9 @@ def test_contrastive_loss_of_known_cases():
     unit = torch.eye(8)
     assert tiny_clip.contrastive_loss(unit, unit, torch.tensor(100.0)) < 1e-6
     same = unit[:1].expand(8, -1)
-    assert tiny_clip.contrastive_loss(same, same, torch.tensor(5.0)).item() == pytest.approx(math.log(8))
+    assert tiny_clip.contrastive_loss(same, same, torch.tensor(5.0)).item() == pytest.approx(
+        math.log(8)
+    )
 
 
 def test_shipped_folder_is_small_and_opens_in_transformers():
@@ -85,7 +94,9 @@ def test_no_text_is_unknown_and_any_two_words_differ(encoder):
     assert encoder.tokenizer.decode(there, skip_special_tokens=True).strip() == "红龙 🐉 zxqv"
     assert encoder.tokenizer("Red Cube").input_ids == encoder.tokenizer("red cube").input_ids
     condition = encoder.encode([f"a {word} monster" for word in words])
-    last = torch.stack([t[m][-1] for t, m in zip(condition.tokens, condition.mask)])  # the state that ends the caption
+    last = torch.stack(
+        [t[m][-1] for t, m in zip(condition.tokens, condition.mask)]
+    )  # the state that ends the caption
     distance = torch.cdist(last, last) + 1e9 * torch.eye(len(words))
     assert distance.min() > 0.05 * last.norm(dim=1).mean()
     assert encoder.encode([""]).mask.sum() == 2
@@ -108,7 +119,9 @@ def test_every_toy_attribute_is_read_from_the_states(encoder):
         answers = torch.tensor([values.index(getattr(m, name)) for m in known])
         map_ = torch.linalg.lstsq(train, torch.nn.functional.one_hot(answers).float()).solution
         found = (test @ map_).argmax(1)
-        assert (found == torch.tensor([values.index(getattr(m, name)) for m in unknown])).float().mean() > 0.9
+        assert (
+            found == torch.tensor([values.index(getattr(m, name)) for m in unknown])
+        ).float().mean() > 0.9
 
 
 def test_scorer_prefers_the_true_caption():

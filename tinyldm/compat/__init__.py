@@ -20,5 +20,7 @@ __all__ = list(_HOME)
 def __getattr__(name: str):
     """Imported when first asked for: only the autoencoder needs transformers."""
     if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it gives {', '.join(_HOME)}")
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}; it gives {', '.join(_HOME)}"
+        )
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -11,11 +11,13 @@ from huggingface_hub import hf_hub_download
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tinyldm.autoencoder.published import read_weights
 from tinyldm.errors import InputError
-from tinyldm.frozen.vae_files import read_weights
 
 # of each class: its settings in diffusers' order, each with its default and, where not all are, the supported values
-SETTINGS: dict[str, dict[str, list]] = json.loads((Path(__file__).parent / "settings.json").read_text("utf-8"))
+SETTINGS: dict[str, dict[str, list]] = json.loads(
+    (Path(__file__).parent / "settings.json").read_text("utf-8")
+)
 HUB = ("revision", "cache_dir", "local_files_only", "token", "force_download")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # what the files of other schedulers say and these have no use for
@@ -44,14 +46,18 @@ class Config(dict):
         return Config, (dict(self), self.defaulted, self.native)
 
     def _read_only(self, *_):
-        raise TypeError("a config is read only; make a new object with from_config(config, name=value)")
+        raise TypeError(
+            "a config is read only; make a new object with from_config(config, name=value)"
+        )
 
     __setattr__ = __setitem__ = __delitem__ = update = pop = setdefault = clear = _read_only
 
 
 def by_name(output):
     """Gives a kind of output diffusers' other ways to read it: out["sample"] and out.to_tuple()."""
-    output.__getitem__ = lambda out, key: getattr(out, key) if isinstance(key, str) else tuple.__getitem__(out, key)
+    output.__getitem__ = lambda out, key: (
+        getattr(out, key) if isinstance(key, str) else tuple.__getitem__(out, key)
+    )
     output.to_tuple = lambda out: tuple(part for part in out if part is not None)
     return output
 
@@ -71,7 +77,9 @@ class Configured:
 
     def __init_subclass__(cls, **more):
         super().__init_subclass__(**more)
-        for name in SETTINGS.get(cls.__name__, ()):  # older scripts say unet.in_channels for unet.config.in_channels
+        for name in SETTINGS.get(
+            cls.__name__, ()
+        ):  # older scripts say unet.in_channels for unet.config.in_channels
             setattr(cls, name, property(lambda self, name=name: self.config[name]))
 
     @classmethod
@@ -86,8 +94,13 @@ class Configured:
                 raise TypeError(f"{cls.__name__}: argument {name!r} is not supported")
             if len(known[name]) > 1 and value not in known[name][1]:
                 expected = " or ".join(map(repr, known[name][1]))
-                raise ValueError(f"{cls.__name__}: not supported: {name}={value!r}, expected {expected}")
-        return Config({name: given.get(name, known[name][0]) for name in known}, frozenset(known.keys() - given))
+                raise ValueError(
+                    f"{cls.__name__}: not supported: {name}={value!r}, expected {expected}"
+                )
+        return Config(
+            {name: given.get(name, known[name][0]) for name in known},
+            frozenset(known.keys() - given),
+        )
 
     @classmethod
     def from_config(cls, config: dict, **changes):
@@ -104,7 +117,9 @@ class Configured:
         return made
 
     @classmethod
-    def load_config(cls, pretrained_model_name_or_path: str | Path, subfolder: str | None = None, **hub) -> dict:
+    def load_config(
+        cls, pretrained_model_name_or_path: str | Path, subfolder: str | None = None, **hub
+    ) -> dict:
         """The settings in a folder, or under a name of the hub."""
         file = _find(pretrained_model_name_or_path, subfolder, cls.FILE, hub)
         try:
@@ -113,10 +128,14 @@ class Configured:
             raise InputError(f"{file}: not JSON ({error})") from None
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, subfolder: str | None = None, **options):
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, subfolder: str | None = None, **options
+    ):
         """The object saved in a folder or under a name of the hub; options are the hub's, or change settings."""
         hub = {name: options.pop(name) for name in HUB if name in options}
-        return cls.from_config(cls.load_config(pretrained_model_name_or_path, subfolder, **hub), **options)
+        return cls.from_config(
+            cls.load_config(pretrained_model_name_or_path, subfolder, **hub), **options
+        )
 
     def save_config(self, save_directory: str | Path) -> None:
         """Write the settings where from_pretrained and diffusers find them."""
@@ -134,23 +153,38 @@ class ConfiguredModel(Configured):
     """A network with such settings; its weights lie beside them."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, subfolder=None, torch_dtype=None, variant=None,
-                        use_safetensors=True, **options):  # fmt: skip
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path,
+        subfolder=None,
+        torch_dtype=None,
+        variant=None,
+        use_safetensors=True,
+        **options,
+    ):
         """The network in eval mode, float32 unless told; every weight must be there, in its shape, and no other."""
         if use_safetensors is False:
             raise ValueError(f"{cls.__name__}: not supported: use_safetensors=False")
         hub = {name: options.pop(name) for name in HUB if name in options}
         with torch.device("meta"):
-            model = cls.from_config(cls.load_config(pretrained_model_name_or_path, subfolder, **hub), **options)
+            model = cls.from_config(
+                cls.load_config(pretrained_model_name_or_path, subfolder, **hub), **options
+            )
         file = _find(pretrained_model_name_or_path, subfolder, _weights(variant), hub)
-        weights = read_weights(file, {name: tuple(w.shape) for name, w in model.state_dict().items()})
+        weights = read_weights(
+            file, {name: tuple(w.shape) for name, w in model.state_dict().items()}
+        )
         model.load_state_dict(weights, assign=True)
         return model.to(torch_dtype or torch.float32).eval()
 
-    def save_pretrained(self, save_directory: str | Path, safe_serialization=True, variant=None) -> None:
+    def save_pretrained(
+        self, save_directory: str | Path, safe_serialization=True, variant=None
+    ) -> None:
         """Write config.json and diffusion_pytorch_model.safetensors."""
         if not safe_serialization:
-            raise ValueError(f"{type(self).__name__}: not supported: safe_serialization={safe_serialization}")
+            raise ValueError(
+                f"{type(self).__name__}: not supported: safe_serialization={safe_serialization}"
+            )
         super().save_pretrained(save_directory)
         weights = {name: w.detach().cpu().contiguous() for name, w in self.state_dict().items()}
         save_file(weights, Path(save_directory, _weights(variant)), metadata={"format": "pt"})
@@ -176,6 +210,10 @@ def _find(path, subfolder: str | None, name: str, hub: dict) -> Path:
         raise InputError(f"{folder}: no {name} in it")
     try:
         return Path(hf_hub_download(str(path), name, subfolder=subfolder, **hub))
-    except Exception as error:  # the hub raises many kinds; each means that the file can't be had from there
+    except (
+        Exception
+    ) as error:  # the hub raises many kinds; each means that the file can't be had from there
         why = str(error).split("\n")[0]
-        raise InputError(f"{path}: no such folder, and no {name} on the hub under this name ({why})") from None
+        raise InputError(
+            f"{path}: no such folder, and no {name} on the hub under this name ({why})"
+        ) from None

@@ -20,7 +20,7 @@ from tinyldm.compat.config import FOREIGN, Config, Configured, by_name
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.ddpm import DDPM
 from tinyldm.diffusion.dpm_solver import DPMSolver
-from tinyldm.diffusion.objective import add_noise
+from tinyldm.diffusion.loss import add_noise
 from tinyldm.diffusion.prediction import check, eps_of, target, to_x0_eps
 from tinyldm.diffusion.schedule import CLEAN, Grid, Level, NoiseSchedule
 
@@ -54,7 +54,9 @@ def schedule_of(config: Config) -> NoiseSchedule:
         table = tuple(np.asarray(config.trained_betas, dtype=np.float64).tolist())
         return TableSchedule(timesteps=len(table), zero_snr=zero_snr, table=table)
     kind = KINDS[config.beta_schedule]
-    ends = {} if kind == "cosine" else {"beta_start": config.beta_start, "beta_end": config.beta_end}
+    ends = (
+        {} if kind == "cosine" else {"beta_start": config.beta_start, "beta_end": config.beta_end}
+    )
     return NoiseSchedule(kind, config.num_train_timesteps, **ends, zero_snr=zero_snr)
 
 
@@ -94,7 +96,9 @@ class Scheduler(Configured):
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t, computed in float32 and returned in the dtype of the samples."""
-        return add_noise(original_samples, noise, timesteps, self.schedule).to(original_samples.dtype)
+        return add_noise(original_samples, noise, timesteps, self.schedule).to(
+            original_samples.dtype
+        )
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """v = alpha noise - sigma sample, the target of v prediction."""
@@ -135,8 +139,10 @@ class Scheduler(Configured):
             t = np.linspace(0, last - 1, m).round()[::-1][:n]
         else:
             t = np.arange(m)[::-1][:n] * (last // m) + c.steps_offset
-        good = len(t) == n and (np.diff(t) < 0).all() and 0 <= t[-1] and t[0] < T
-        if not good or (c.timestep_spacing == "linspace" and m == 1):  # one step from t = 0 starts without noise
+        good = len(t) == n and (np.diff(t) < 0).all() and t[-1] >= 0 and t[0] < T
+        if not good or (
+            c.timestep_spacing == "linspace" and m == 1
+        ):  # one step from t = 0 starts without noise
             return self.schedule.grid(n, c.timestep_spacing)
         return self.schedule.levels(t.tolist())
 
@@ -150,7 +156,9 @@ class Scheduler(Configured):
             raise ValueError(f"timestep {timestep} is not one of scheduler.timesteps")
         return self._place[t.item()]
 
-    def _read(self, model_output: Tensor, sample: Tensor, now: Level) -> tuple[Tensor, Tensor, Tensor]:
+    def _read(
+        self, model_output: Tensor, sample: Tensor, now: Level
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """x, x0 and eps, in float32 at least."""
         dtype = torch.promote_types(sample.dtype, torch.float32)
         x = sample.to(dtype)
@@ -187,10 +195,21 @@ class DDIMScheduler(Scheduler):
         """Clean data, or the first level of training (set_alpha_to_one=False)."""
         return CLEAN if self.config.set_alpha_to_one else replace(self.schedule.level(0), t=-1.0)
 
-    final_alpha_cumprod = property(lambda self: torch.tensor(self._end().alpha_bar), doc="alpha_bar where a run ends.")
+    final_alpha_cumprod = property(
+        lambda self: torch.tensor(self._end().alpha_bar), doc="alpha_bar where a run ends."
+    )
 
-    def step(self, model_output, timestep, sample, eta=0.0, use_clipped_model_output=False, generator=None,
-             variance_noise=None, return_dict=True):  # fmt: skip
+    def step(
+        self,
+        model_output,
+        timestep,
+        sample,
+        eta=0.0,
+        use_clipped_model_output=False,
+        generator=None,
+        variance_noise=None,
+        return_dict=True,
+    ):
         """From x_t to x_s; use_clipped_model_output makes eps fit the clipped x0."""
         if self.num_inference_steps is None:
             raise ValueError("call set_timesteps before step")
@@ -198,8 +217,15 @@ class DDIMScheduler(Scheduler):
             raise ValueError("step takes either generator or variance_noise")
         if eta > 0 and variance_noise is None:
             variance_noise = _noise(model_output, generator)
-        return self._step(DDIM(float(eta)), model_output, timestep, sample, variance_noise, return_dict,
-                          use_clipped_model_output)  # fmt: skip
+        return self._step(
+            DDIM(float(eta)),
+            model_output,
+            timestep,
+            sample,
+            variance_noise,
+            return_dict,
+            use_clipped_model_output,
+        )
 
 
 class DPMSolverMultistepScheduler(Scheduler):
@@ -216,13 +242,19 @@ class DPMSolverMultistepScheduler(Scheduler):
         super().__init__(*args, **settings)
         c = self.config
         if c.lambda_min_clipped > -math.inf and c.timestep_spacing == "trailing":
-            raise ValueError("DPMSolverMultistepScheduler: not supported: lambda_min_clipped with trailing timesteps")
+            raise ValueError(
+                "DPMSolverMultistepScheduler: not supported: lambda_min_clipped with trailing timesteps"
+            )
         sde, form = c.algorithm_type.startswith("sde"), "x0" if "++" in c.algorithm_type else "eps"
-        self.solver = DPMSolver(c.solver_order, sde, form, midpoint=c.solver_type == "midpoint", reach=math.inf)
+        self.solver = DPMSolver(
+            c.solver_order, sde, form, midpoint=c.solver_type == "midpoint", reach=math.inf
+        )
         self._last = (None, 0, ())
 
     def _set_tables(self) -> None:
-        if self.schedule.zero_snr:  # as published: all but pure noise, so that the second step has a difference
+        if (
+            self.schedule.zero_snr
+        ):  # as published: all but pure noise, so that the second step has a difference
             least = 1 + 1e-3 * torch.arange(len(self) - 1, -1, -1)  # the last of them is the least
             alpha_bar = self.schedule.alpha_bar.maximum(2**-24 * least)
             betas = 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
@@ -236,7 +268,11 @@ class DPMSolverMultistepScheduler(Scheduler):
 
     def _end(self) -> Level:
         """Clean data, or the first level of training (final_sigmas_type="sigma_min")."""
-        return CLEAN if self.config.final_sigmas_type == "zero" else replace(self.schedule.level(0), t=-1.0)
+        return (
+            CLEAN
+            if self.config.final_sigmas_type == "zero"
+            else replace(self.schedule.level(0), t=-1.0)
+        )
 
     def _last_timestep(self) -> int:
         lambdas = self.schedule.lambda_(torch.arange(self.schedule.timesteps))
@@ -248,18 +284,27 @@ class DPMSolverMultistepScheduler(Scheduler):
         grid = self.schedule.grid(n, "karras")
         # networks are told whole timesteps, except for the cosine schedule: most of its noise is within the last one
         whole = self.config.beta_schedule != "squaredcos_cap_v2"
-        return (*(replace(level, t=float(round(level.t))) if whole else level for level in grid[:-1]), CLEAN)
+        return (
+            *(replace(level, t=float(round(level.t))) if whole else level for level in grid[:-1]),
+            CLEAN,
+        )
 
     def _resume(self, timestep, sample: Tensor) -> tuple[int, tuple]:
         """The position of a step and what the one before left for it."""
         t = torch.as_tensor(timestep, dtype=torch.float32).item()
         for levels, k, history in (getattr(sample, "_run", self._last), self._last):
-            fits = levels is self.levels and k < len(levels) - 1 and t == float(np.float32(levels[k].t))
+            fits = (
+                levels is self.levels
+                and k < len(levels) - 1
+                and t == float(np.float32(levels[k].t))
+            )
             if fits and all(m.shape == sample.shape for _, m in history):
                 return k, history
         return self._index(timestep), ()
 
-    def step(self, model_output, timestep, sample, generator=None, variance_noise=None, return_dict=True):
+    def step(
+        self, model_output, timestep, sample, generator=None, variance_noise=None, return_dict=True
+    ):
         """From x_t to x_s by the last predictions of this run."""
         if self.num_inference_steps is None:
             raise ValueError("call set_timesteps before step")
@@ -267,16 +312,22 @@ class DPMSolverMultistepScheduler(Scheduler):
         now, nxt = self.levels[k : k + 2]
         x, x0, eps = self._read(model_output, sample, now)
         if self.solver.sde:
-            variance_noise = _noise(x, generator) if variance_noise is None else variance_noise.to(x)
+            variance_noise = (
+                _noise(x, generator) if variance_noise is None else variance_noise.to(x)
+            )
         elif variance_noise is not None:
-            raise ValueError(f"variance_noise: not supported where algorithm_type is {self.config.algorithm_type}")
+            raise ValueError(
+                f"variance_noise: not supported where algorithm_type is {self.config.algorithm_type}"
+            )
         solver = replace(self.solver, order=self._order(k, now, nxt))
         x_s, left = solver.step(x, x0, eps, now, nxt, history, variance_noise)
         if solver.order == 3 and len(history) == 2 and not solver.sde:
             (l1, p1), (l2, p2), m = *history, left[0][1]
             d1, d2 = (m - p1) / (now.lambda_ - l1), (p1 - p2) / (l1 - l2)
             slope = d1 + (now.lambda_ - l1) / (now.lambda_ - l2) * (d1 - d2)
-            line = ((l1, m - (now.lambda_ - l1) * slope),)  # the parabola's tangent: the step without its curvature
+            line = (
+                (l1, m - (now.lambda_ - l1) * slope),
+            )  # the parabola's tangent: the step without its curvature
             straight = replace(solver, order=2, midpoint=False)
             x_s = (x_s + straight.step(x, x0, eps, now, nxt, line, variance_noise)[0]) / 2
         x_s = x_s.to(sample.dtype)
@@ -287,7 +338,7 @@ class DPMSolverMultistepScheduler(Scheduler):
         """The order of step k: at the end of runs of less than 15 steps it falls (lower_order_final)."""
         c, n = self.config, len(self.levels) - 1
         short = c.lower_order_final and n < 15
-        if nxt.lambda_ == now.lambda_ or k == n - 1 and (short or c.euler_at_final):
+        if nxt.lambda_ == now.lambda_ or (k == n - 1 and (short or c.euler_at_final)):
             return 1
         return min(c.solver_order, 2) if k == n - 2 and short else c.solver_order
 
@@ -297,4 +348,6 @@ def _noise(like: Tensor, generator=None) -> Tensor:
     if isinstance(generator, (list, tuple)):
         return torch.cat([_noise(row, g) for row, g in zip(like.split(1), generator, strict=True)])
     device = like.device if generator is None else generator.device
-    return torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
+    return torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype).to(
+        like.device
+    )

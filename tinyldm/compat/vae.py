@@ -8,10 +8,16 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from tinyldm.autoencoder import kl as vae
 from tinyldm.compat.config import Config, ConfiguredModel, Output, by_name
-from tinyldm.frozen import vae
 
-NOTES = ("sample_size", "force_upcast", "shift_factor", "latents_mean", "latents_std")  # for scripts to read
+NOTES = (
+    "sample_size",
+    "force_upcast",
+    "shift_factor",
+    "latents_mean",
+    "latents_std",
+)  # for scripts to read
 
 
 class LatentDistribution(vae.Posterior):
@@ -58,7 +64,13 @@ class AutoencoderKL(ConfiguredModel, vae.AutoencoderKL):
         out = Output(super().decode(z).to(z.dtype))
         return out if return_dict else tuple(out)
 
-    def forward(self, sample: Tensor, sample_posterior: bool = False, return_dict: bool = True, generator=None):
+    def forward(
+        self,
+        sample: Tensor,
+        sample_posterior: bool = False,
+        return_dict: bool = True,
+        generator=None,
+    ):
         """The reconstruction of images, from the mean or from a sample of the posterior."""
         q = self.encode(sample).latent_dist
         return self.decode(q.sample(generator) if sample_posterior else q.mean, return_dict)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from tinyldm.data.cache import require_space, writing
-from tinyldm.data.transforms import Augmentation, from_bytes, load_image, to_bytes
+from tinyldm.data.images import Augmentation, from_bytes, load_image, to_bytes
 from tinyldm.errors import InputError
+from tinyldm.files import require_space, writing
 
 CAPTIONS_AT_ONCE = 64
 PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**21}  # 8 images of 256x256, or 32
@@ -34,7 +34,9 @@ def digests(files: list[Path], workers: int, progress: bool) -> list[str | None]
 
     with ThreadPoolExecutor(workers) as pool:
         found = pool.map(digest, files)
-        return list(tqdm(found, "reading images", len(files), unit="image", delay=2, disable=not progress))
+        return list(
+            tqdm(found, "reading images", len(files), unit="image", delay=2, disable=not progress)
+        )
 
 
 def _chunks(items, n: int):
@@ -45,9 +47,17 @@ def _chunks(items, n: int):
 
 
 def write_latents(
-    folder: Path, files: list[Path], hashes: list[str | None], vae, size: tuple[int, int], augmentation: Augmentation,
-    device, workers: int, progress: bool, skip_bad: bool,
-) -> dict:  # fmt: skip
+    folder: Path,
+    files: list[Path],
+    hashes: list[str | None],
+    vae,
+    size: tuple[int, int],
+    augmentation: Augmentation,
+    device,
+    workers: int,
+    progress: bool,
+    skip_bad: bool,
+) -> dict:
     """Write latents.f16, (rows, 2, c, h, w): mean and std of the posterior of each view of each image, in order.
 
     Without a VAE the pixels themselves, (rows, 1, 3, h, w). The header has the shape, the number of views, the mean
@@ -55,7 +65,9 @@ def write_latents(
     InputError: an image that can't be read, unless skip_bad; a VAE that gives anything not finite.
     """
     sums, left_out, shape = 0, {}, None
-    limit = max(1, PIXELS_AT_ONCE.get(torch.device(device).type, 2**19) // math.prod(size))  # views in one call
+    limit = max(
+        1, PIXELS_AT_ONCE.get(torch.device(device).type, 2**19) // math.prod(size)
+    )  # views in one call
     images = _decoded(files, hashes, size, augmentation, workers)
     bar = tqdm(total=len(files), desc="encoding images", unit="image", disable=not progress)
     with bar, writing(folder / "latents.f16") as file:
@@ -70,10 +82,15 @@ def write_latents(
                 record = _posterior(vae, from_bytes(rows.to(device)))
                 if not torch.isfinite(record).all():
                     first, last = files[batch[0][0]], files[batch[-1][0]]
-                    raise InputError(f"the VAE's latents are not finite in float16, between {first} and {last}")
+                    raise InputError(
+                        f"the VAE's latents are not finite in float16, between {first} and {last}"
+                    )
                 if shape is None:
                     shape = list(record.shape[1:])
-                    require_space(folder / "latents.f16", len(files) * augmentation.views * math.prod(shape) * 2)
+                    require_space(
+                        folder / "latents.f16",
+                        len(files) * augmentation.views * math.prod(shape) * 2,
+                    )
                 file.write(record.numpy())
                 sums = sums + _moments(record)
             bar.update(len(batch))
@@ -85,18 +102,25 @@ def write_latents(
     std[std < 1e-4] = 1  # a channel that never changes carries nothing that a scale could bring out
     views = (len(files) - len(left_out)) * augmentation.views
     return {
-        "shape": [views, *shape], "views": augmentation.views, "left_out": left_out,
-        "mean": mean.tolist(), "std": std.tolist(),
-    }  # fmt: skip
+        "shape": [views, *shape],
+        "views": augmentation.views,
+        "left_out": left_out,
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+    }
 
 
-def _decoded(files: list[Path], hashes: list[str | None], size, augmentation: Augmentation, workers: int):
+def _decoded(
+    files: list[Path], hashes: list[str | None], size, augmentation: Augmentation, workers: int
+):
     """Yield (index, uint8 views (views, 3, h, w), or the InputError that the image gave), decoding a few ahead."""
 
     def decode(index: int):
         try:
             image = load_image(files[index])
-            key = int(hashes[index] or "0", 16)  # the copies of an image follow from its bytes, not from its place
+            key = int(
+                hashes[index] or "0", 16
+            )  # the copies of an image follow from its bytes, not from its place
             return torch.stack([to_bytes(view) for view in augmentation.apply(image, size, key)])
         except InputError as error:
             return error
@@ -121,7 +145,9 @@ def _posterior(vae, images: Tensor) -> Tensor:
     """Mean and std of the images' (b, 3, h, w) posteriors, float16 (b, 2, c, h, w); (b, 1, 3, h, w) without a VAE."""
     if vae is None:
         return images.unsqueeze(1).half().cpu()
-    with torch.autocast(images.device.type, enabled=False):  # float32: the encoder overflows float16
+    with torch.autocast(
+        images.device.type, enabled=False
+    ):  # float32: the encoder overflows float16
         posterior = vae.encode(images)
     return torch.stack([posterior.mean, posterior.std], 1).half().cpu().contiguous()
 
@@ -143,11 +169,17 @@ def write_captions(folder: Path, captions: list[str], text_encoder, progress: bo
         for batch in _chunks(captions, CAPTIONS_AT_ONCE):
             encoded = encode(list(batch)).to("cpu")
             tokens = encoded.tokens.half()
-            mask = torch.ones(tokens.shape[:2], dtype=torch.bool) if encoded.mask is None else encoded.mask
+            mask = (
+                torch.ones(tokens.shape[:2], dtype=torch.bool)
+                if encoded.mask is None
+                else encoded.mask
+            )
             for caption, rows, real in zip(batch, tokens, mask):
                 rows = rows[real]  # (n, width)
                 if not torch.isfinite(rows).all():
-                    raise InputError(f"the text encoder's tokens of {caption!r} are not finite in float16")
+                    raise InputError(
+                        f"the text encoder's tokens of {caption!r} are not finite in float16"
+                    )
                 file.write(rows.numpy())
                 offsets.append(offsets[-1] + len(rows))
             bar.update(len(batch))

@@ -16,8 +16,8 @@ from torch import Tensor
 from tinyldm.condition import Condition
 from tinyldm.data.cache import build_once, cache_folder, key_of, read_header
 from tinyldm.data.encode import digests, write_captions, write_latents
-from tinyldm.data.formats import Example
-from tinyldm.data.transforms import Augmentation, load_image, pair
+from tinyldm.data.examples import Example
+from tinyldm.data.images import Augmentation, load_image, pair
 from tinyldm.errors import InputError
 
 __all__ = ["Augmentation", "LatentCache", "cache_folder", "data_order", "open_or_build"]
@@ -25,9 +25,17 @@ VERSION = 1  # of the files and of what is computed: a part of every key
 
 
 def open_or_build(
-    examples: list[Example], vae, text_encoder, size: int | tuple[int, int],
-    augmentation: Augmentation = Augmentation(), folder: str | Path | None = None, device="cpu", workers: int = 4, progress: bool = True, skip_bad: bool = False,
-) -> LatentCache:  # fmt: skip
+    examples: list[Example],
+    vae,
+    text_encoder,
+    size: int | tuple[int, int],
+    augmentation: Augmentation = Augmentation(),
+    folder: str | Path | None = None,
+    device="cpu",
+    workers: int = 4,
+    progress: bool = True,
+    skip_bad: bool = False,
+) -> LatentCache:
     """The latent cache of examples, built first unless it is there.
 
     vae: encode(images (b, 3, h, w) in [-1, 1]) gives mean and std; factor and fingerprint; None for pixels as they are.
@@ -39,7 +47,9 @@ def open_or_build(
     size = pair(size)
     factor = 1 if vae is None else vae.factor
     if size[0] % factor or size[1] % factor:
-        raise InputError(f"--size {size[1]}x{size[0]}: expected multiples of {factor}, by which the VAE shrinks images")
+        raise InputError(
+            f"--size {size[1]}x{size[0]}: expected multiples of {factor}, by which the VAE shrinks images"
+        )
     if not examples:
         raise InputError("no images to encode")
     root, workers = Path(folder) if folder else cache_folder(), max(workers, 1)
@@ -54,19 +64,27 @@ def open_or_build(
     latents = root / "latents" / key_of(VERSION, hashes, size, augmentation.to_dict(), model)
     header = build_once(
         latents,
-        lambda new: write_latents(new, files, hashes, vae, size, augmentation, device, workers, progress, skip_bad),
+        lambda new: write_latents(
+            new, files, hashes, vae, size, augmentation, device, workers, progress, skip_bad
+        ),
     )
     if header["left_out"] and not skip_bad:
         raise InputError(next(iter(header["left_out"].values())))
 
-    choices = [e.captions or ("",) for k, e in enumerate(examples) if str(k) not in header["left_out"]]
-    texts = sorted({"", *(text for texts in choices for text in texts)}, key=lambda text: (len(text), text))
+    choices = [
+        e.captions or ("",) for k, e in enumerate(examples) if str(k) not in header["left_out"]
+    ]
+    texts = sorted(
+        {"", *(text for texts in choices for text in texts)}, key=lambda text: (len(text), text)
+    )
     captions = root / "captions" / key_of(VERSION, texts, text_encoder.fingerprint)
     build_once(captions, lambda new: write_captions(new, texts, text_encoder, progress))
     left_out = [*getattr(examples, "problems", ()), *header["left_out"].values()]
     number = {text: k for k, text in enumerate(texts)}
     finish = getattr(text_encoder, "finish", None)
-    return LatentCache(latents, captions, [[number[text] for text in texts] for texts in choices], left_out, finish)
+    return LatentCache(
+        latents, captions, [[number[text] for text in texts] for texts in choices], left_out, finish
+    )
 
 
 class LatentCache:
@@ -82,19 +100,40 @@ class LatentCache:
     finish: (stored condition, rows (b,) of the latents or None, generator) -> the condition that the network gets
     """
 
-    def __init__(self, latents: Path, captions: Path, choices: list[list[int]], left_out: list[str], finish=None):
+    def __init__(
+        self,
+        latents: Path,
+        captions: Path,
+        choices: list[list[int]],
+        left_out: list[str],
+        finish=None,
+    ):
         header, width = read_header(latents), read_header(captions)["width"]
-        self._latents = np.asarray(np.memmap(latents / "latents.f16", np.float16, "r", shape=tuple(header["shape"])))
+        self._latents = np.asarray(
+            np.memmap(latents / "latents.f16", np.float16, "r", shape=tuple(header["shape"]))
+        )
         self._offsets = torch.from_numpy(np.fromfile(captions / "offsets.i64", np.int64))
-        self.longest = int(self._offsets.diff().max())  # 0: no caption says anything, and no empty file can be mapped
-        tokens = np.memmap(captions / "tokens.f16", np.float16, "r") if self.longest else np.zeros(width, np.float16)
+        self.longest = int(
+            self._offsets.diff().max()
+        )  # 0: no caption says anything, and no empty file can be mapped
+        tokens = (
+            np.memmap(captions / "tokens.f16", np.float16, "r")
+            if self.longest
+            else np.zeros(width, np.float16)
+        )
         self._tokens = np.asarray(tokens.reshape(-1, width))
         self._counts = torch.tensor([len(numbers) for numbers in choices])
         self._firsts = self._counts.cumsum(0) - self._counts
         self._choices = torch.tensor([number for numbers in choices for number in numbers])
         self.views, self.shape = header["views"], tuple(header["shape"][2:])
-        self.mean, self.std = (torch.tensor(header[name])[:, None, None] for name in ("mean", "std"))
-        self.folder, self.left_out, self.key = latents, left_out, key_of(latents.name, captions.name, choices)
+        self.mean, self.std = (
+            torch.tensor(header[name])[:, None, None] for name in ("mean", "std")
+        )
+        self.folder, self.left_out, self.key = (
+            latents,
+            left_out,
+            key_of(latents.name, captions.name, choices),
+        )
         self.finish = finish or (lambda condition, rows, generator: condition)
 
     @cached_property
@@ -115,7 +154,9 @@ class LatentCache:
         left = (power - self.mean.square().mean((1, 2), keepdim=True)).clamp(min=0).sqrt()
         self.std = left.where(left > 1e-4, 1)
 
-    def batch(self, indices: Tensor, generator: torch.Generator, device="cpu") -> tuple[Tensor, Condition]:
+    def batch(
+        self, indices: Tensor, generator: torch.Generator, device="cpu"
+    ) -> tuple[Tensor, Condition]:
         """x0 float32 (b, c, h, w), normalised, and its captions, for images (b,).
 
         View, caption and the noise of the posterior are drawn with the generator, a CPU one, whatever the device.
@@ -124,7 +165,9 @@ class LatentCache:
         view = torch.randint(self.views, (b,), generator=generator)
         which = (torch.rand(b, generator=generator) * self._counts[indices]).long()
         rows = (indices * self.views + view).numpy()
-        mean, *std = torch.from_numpy(self._latents[rows]).to(device).float().unbind(1)  # (b, c, h, w) each
+        mean, *std = (
+            torch.from_numpy(self._latents[rows]).to(device).float().unbind(1)
+        )  # (b, c, h, w) each
         if std:
             mean = mean + std[0] * torch.randn(b, *self.shape, generator=generator).to(device)
         x0 = (mean - self.mean.to(device)) / self.std.to(device)
@@ -137,7 +180,9 @@ class LatentCache:
         position = torch.arange(max(1, int(lengths.max())))
         mask = position < lengths[:, None]  # (b, n)
         rows = torch.where(mask, self._offsets[numbers][:, None] + position, 0)
-        tokens = torch.from_numpy(self._tokens[rows.numpy()]).masked_fill_(~mask[..., None], 0)  # (b, n, width)
+        tokens = torch.from_numpy(self._tokens[rows.numpy()]).masked_fill_(
+            ~mask[..., None], 0
+        )  # (b, n, width)
         return Condition(tokens.to(device).float(), mask.to(device))
 
 
@@ -149,7 +194,10 @@ def data_order(n: int, batch_size: int, seed: int, rank: int, world: int, step: 
     """
     positions = np.arange(batch_size) + (step * world + rank) * batch_size
     epochs = positions // n
-    order = [_permutation(n, seed, int(epoch))[positions[epochs == epoch] % n] for epoch in np.unique(epochs)]
+    order = [
+        _permutation(n, seed, int(epoch))[positions[epochs == epoch] % n]
+        for epoch in np.unique(epochs)
+    ]
     return torch.from_numpy(np.concatenate(order))
 
 

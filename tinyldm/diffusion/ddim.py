@@ -17,19 +17,25 @@ class DDIM:
 
     def __post_init__(self):
         if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta lies between 0 (no noise) and 1 (the noise of DDPM), got {self.eta}")
+            raise ValueError(
+                f"eta lies between 0 (no noise) and 1 (the noise of DDPM), got {self.eta}"
+            )
 
     @property
     def stochastic(self) -> bool:
         """Whether a step uses noise."""
         return self.eta > 0
 
-    def step(self, x, x0, eps, now: Level, nxt: Level, history=(), noise=None) -> tuple[Tensor, tuple]:
+    def step(
+        self, x, x0, eps, now: Level, nxt: Level, history=(), noise=None
+    ) -> tuple[Tensor, tuple]:
         """From x_t to x_s; as every solver's step, see sampler.py."""
         return ddim_step(x0, eps, now, nxt, self.eta, noise), ()
 
 
-def ddim_step(x0: Tensor, eps: Tensor, now: Level, nxt: Level, eta: float, noise: Tensor | None) -> Tensor:
+def ddim_step(
+    x0: Tensor, eps: Tensor, now: Level, nxt: Level, eta: float, noise: Tensor | None
+) -> Tensor:
     """One DDIM step from t to s (2010.02502, eq. 12). x0, eps, noise: (b, ...); now, nxt: the levels at t and s."""
     if eta == 0:
         return nxt.alpha * x0 + nxt.sigma * eps

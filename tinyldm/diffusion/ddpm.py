@@ -20,7 +20,9 @@ class DDPM:
         if self.variance not in ("small", "large"):
             raise ValueError(f"unknown variance {self.variance!r}, expected small or large")
 
-    def step(self, x, x0, eps, now: Level, nxt: Level, history=(), noise=None) -> tuple[Tensor, tuple]:
+    def step(
+        self, x, x0, eps, now: Level, nxt: Level, history=(), noise=None
+    ) -> tuple[Tensor, tuple]:
         """From x_t to x_s (2006.11239, eq. 6 and 7); no noise on the way to clean data."""
         # where timesteps are skipped, alpha_t and beta_t of the paper are those of one long step from s to t
         alpha = now.alpha_bar / nxt.alpha_bar
@@ -28,5 +30,7 @@ class DDPM:
         mean = nxt.alpha * beta / now.sigma**2 * x0 + alpha**0.5 * (nxt.sigma / now.sigma) ** 2 * x
         if nxt.sigma == 0:
             return mean, ()
-        variance = beta if self.variance == "large" else beta * (nxt.sigma / now.sigma) ** 2  # sec. 3.2
+        variance = (
+            beta if self.variance == "large" else beta * (nxt.sigma / now.sigma) ** 2
+        )  # sec. 3.2
         return mean + variance**0.5 * noise, ()

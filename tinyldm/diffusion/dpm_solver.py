@@ -45,7 +45,7 @@ class DPMSolver:
     def __post_init__(self):
         if self.order not in (1, 2, 3):
             raise ValueError(f"DPMSolver has order 1, 2 or 3, got {self.order}")
-        if self.form not in ("x0", "eps") or self.sde and self.form == "eps":
+        if self.form not in ("x0", "eps") or (self.sde and self.form == "eps"):
             raise ValueError(f"form is 'x0' or 'eps', and 'x0' with sde; got {self.form!r}")
 
     @property
@@ -53,7 +53,9 @@ class DPMSolver:
         """Whether a step uses noise."""
         return self.sde
 
-    def step(self, x, x0, eps, now: Level, nxt: Level, history=(), noise=None) -> tuple[Tensor, tuple]:
+    def step(
+        self, x, x0, eps, now: Level, nxt: Level, history=(), noise=None
+    ) -> tuple[Tensor, tuple]:
         """From x_t to x_s. history: the last levels and predictions ((lambda, m), ...), the newest first."""
         m = x0 if self.form == "x0" else eps
         x_s = ddim_step(x0, eps, now, nxt, float(self.sde), noise)
@@ -62,14 +64,18 @@ class DPMSolver:
         if order > 1 and 0 < h < math.inf and h <= self.reach * (now.lambda_ - history[0][0]):
             k, scale = (-h, nxt.sigma) if self.form == "eps" else (h * (1 + self.sde), nxt.alpha)
             m0, m1, m2 = moments(k)
-            d1 = (m - history[0][1]) / ((now.lambda_ - history[0][0]) / h)  # divided differences over u
+            d1 = (m - history[0][1]) / (
+                (now.lambda_ - history[0][0]) / h
+            )  # divided differences over u
             if order == 2:
                 x_s = x_s + scale * (m0 / 2 if self.midpoint else m1) * d1
             else:
                 (lambda_1, p1), (lambda_2, p2) = history[:2]
                 r1, r2 = (now.lambda_ - lambda_1) / h, (lambda_1 - lambda_2) / h
                 d2 = (d1 - (p1 - p2) / r2) / (r1 + r2)
-                x_s = x_s + scale * (m1 * (d1 + r1 * d2) + m2 * d2)  # m(u) = m + d1 u + d2 u (u + r1)
+                x_s = x_s + scale * (
+                    m1 * (d1 + r1 * d2) + m2 * d2
+                )  # m(u) = m + d1 u + d2 u (u + r1)
         return x_s, ((now.lambda_, m), *history)[: self.order - 1]
 
 

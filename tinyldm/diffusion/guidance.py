@@ -34,7 +34,9 @@ class Guidance:
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale lies between 0 and 1, got {self.rescale}")
         if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
-            raise ValueError(f"the guidance interval is two noise levels, the lower first, got {self.interval}")
+            raise ValueError(
+                f"the guidance interval is two noise levels, the lower first, got {self.interval}"
+            )
         if (self.interval is None) != (self.schedule is None):
             raise ValueError("interval and schedule go together")
 
@@ -54,7 +56,9 @@ class Guidance:
             conditional, unconditional = both.to(x_t.dtype).chunk(2)
             scale = scale.to(x_t, non_blocking=True).view(-1, *[1] * (x_t.ndim - 1))
             # 2207.12598, eq. 6, with the scale of most implementations, its 1 + w
-            return self._rescaled(unconditional + scale * (conditional - unconditional), conditional)
+            return self._rescaled(
+                unconditional + scale * (conditional - unconditional), conditional
+            )
 
         return guided
 

@@ -12,7 +12,9 @@ def check(kind: str, schedule: NoiseSchedule) -> None:
     if kind not in PREDICTIONS:
         raise ValueError(f"unknown prediction {kind!r}, expected one of {', '.join(PREDICTIONS)}")
     if kind == "eps" and schedule.alpha_bar[-1] == 0:
-        raise ValueError("eps prediction can't work with zero_snr (2305.08891, sec. 3.2); use v or x0")
+        raise ValueError(
+            "eps prediction can't work with zero_snr (2305.08891, sec. 3.2); use v or x0"
+        )
 
 
 def target(x0: Tensor, eps: Tensor, level: Level, kind: str) -> Tensor:
@@ -29,7 +31,10 @@ def to_x0_eps(prediction: Tensor, x_t: Tensor, level: Level, kind: str) -> tuple
     if kind == "x0":
         return prediction, eps_of(prediction, x_t, level)
     if kind == "v":  # the rotation (x_t, v) -> (x0, eps) of 2202.00512, app. D
-        return level.alpha * x_t - level.sigma * prediction, level.sigma * x_t + level.alpha * prediction
+        return (
+            level.alpha * x_t - level.sigma * prediction,
+            level.sigma * x_t + level.alpha * prediction,
+        )
     raise ValueError(f"unknown prediction {kind!r}, expected one of {', '.join(PREDICTIONS)}")
 
 

@@ -33,10 +33,21 @@ from tinyldm.diffusion.schedule import Grid, NoiseSchedule
 
 @torch.no_grad()
 def sample(
-    denoiser, shape: Sequence[int], schedule: NoiseSchedule, solver=DPMSolver(), steps: int = 50, *,
-    condition: Condition | None = None, prediction: str = "v", seeds: Sequence[int] | None = None,
-    guidance: Guidance | None = None, spacing: str | Grid = "trailing", clip: float | None = None,
-    device: torch.device | str | None = None, dtype: torch.dtype = torch.float32, noise: Tensor | None = None,
+    denoiser,
+    shape: Sequence[int],
+    schedule: NoiseSchedule,
+    solver=DPMSolver(),
+    steps: int = 50,
+    *,
+    condition: Condition | None = None,
+    prediction: str = "v",
+    seeds: Sequence[int] | None = None,
+    guidance: Guidance | None = None,
+    spacing: str | Grid = "trailing",
+    clip: float | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+    noise: Tensor | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
     """Draw x0 (b, ...) of the given shape, with one call of the denoiser for a step.
@@ -67,7 +78,9 @@ def sample(
         if clip is not None:
             x0 = x0.clamp(-clip, clip)
             eps = eps_of(x0, x, now)
-        x, history = solver.step(x, x0, eps, now, nxt, history, draw() if solver.stochastic else None)
+        x, history = solver.step(
+            x, x0, eps, now, nxt, history, draw() if solver.stochastic else None
+        )
         if callback is not None:
             callback(index, x, x0)
     return x

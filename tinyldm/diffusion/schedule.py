@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Sequence
@@ -11,7 +12,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-BETAS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}  # 2006.11239, sec. 4; 2112.10752, its code
+BETAS = {
+    "linear": (1e-4, 0.02),
+    "scaled_linear": (0.00085, 0.012),
+}  # 2006.11239, sec. 4; 2112.10752, its code
 KINDS = (*BETAS, "cosine")
 SPACINGS = ("trailing", "leading", "linspace", "karras")
 
@@ -48,7 +52,10 @@ class Level:
     def like(self, x: Tensor) -> Level:
         """The level of tensors (b,) in float32, shaped and placed so that it multiplies x (b, ...)."""
         shape = (-1,) + (1,) * (x.ndim - 1)
-        alpha, sigma = (c.to(x.device, torch.float32, non_blocking=True).view(shape) for c in (self.alpha, self.sigma))
+        alpha, sigma = (
+            c.to(x.device, torch.float32, non_blocking=True).view(shape)
+            for c in (self.alpha, self.sigma)
+        )
         return Level(self.t, alpha, sigma)
 
 
@@ -80,15 +87,22 @@ class NoiseSchedule:
         if self.kind not in KINDS:
             raise ValueError(f"unknown schedule {self.kind!r}, expected one of {', '.join(KINDS)}")
         if self.kind not in BETAS and (self.beta_start, self.beta_end) != (None, None):
-            raise ValueError(f"beta_start and beta_end belong to the linear schedules, not to {self.kind!r}")
+            raise ValueError(
+                f"beta_start and beta_end belong to the linear schedules, not to {self.kind!r}"
+            )
         for name, published in zip(("beta_start", "beta_end"), BETAS.get(self.kind, ())):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, published)
         if self.timesteps < 2 or not bool(((self._betas > 0) & (self._betas < 1)).all()):
-            raise ValueError(f"a schedule has at least 2 timesteps, and betas between 0 and 1, both excluded: {self}")
+            raise ValueError(
+                f"a schedule has at least 2 timesteps, and betas between 0 and 1, both excluded: {self}"
+            )
         if self.alpha_bar[-1] > 0.01:
             kept = f"the last of the {self.timesteps} levels keeps {self.alpha_bar[-1].sqrt():.0%} of the signal"
-            warnings.warn(f"{kept}, but sampling starts from pure noise; use zero_snr or larger betas", stacklevel=3)
+            warnings.warn(
+                f"{kept}, but sampling starts from pure noise; use zero_snr or larger betas",
+                stacklevel=3,
+            )
 
     def to_dict(self) -> dict:
         """The fields, for JSON."""
@@ -115,7 +129,9 @@ class NoiseSchedule:
     def alpha_bar(self) -> Tensor:
         """(T,) float64: the cumulative product of 1 - beta (2006.11239, eq. 4)."""
         alpha_bar = (1 - self._betas).cumprod(0)
-        if self.zero_snr:  # 2305.08891, algorithm 1: shift the last alpha to 0, scale the first back
+        if (
+            self.zero_snr
+        ):  # 2305.08891, algorithm 1: shift the last alpha to 0, scale the first back
             alpha = alpha_bar.sqrt()
             alpha_bar = ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2
         return self.shift**2 * alpha_bar / (self.shift**2 * alpha_bar + 1 - alpha_bar)
@@ -128,7 +144,9 @@ class NoiseSchedule:
         """log(alpha_t / sigma_t) in float64 for t in [0, T-1]; linear between whole timesteps, as in 2206.00927."""
         t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
         if t.numel() and not 0 <= t.min() <= t.max() <= self.timesteps - 1:
-            raise ValueError(f"timesteps lie within [0, {self.timesteps - 1}], got {t.min():g} to {t.max():g}")
+            raise ValueError(
+                f"timesteps lie within [0, {self.timesteps - 1}], got {t.min():g} to {t.max():g}"
+            )
         k = t.floor().long().clamp(max=self.timesteps - 2)
         low, high = self._lambdas[k], self._lambdas[k + 1]
         # down to pure noise, alpha / sigma itself is linear
@@ -139,18 +157,24 @@ class NoiseSchedule:
         lambda_ = torch.as_tensor(lambda_, dtype=torch.float64)
         k = torch.searchsorted(-self._lambdas, -lambda_).clamp(1, self.timesteps - 1) - 1
         low, high = self._lambdas[k], self._lambdas[k + 1]
-        fraction = torch.where(high.isinf(), -torch.expm1(lambda_ - low), (lambda_ - low) / (high - low))
+        fraction = torch.where(
+            high.isinf(), -torch.expm1(lambda_ - low), (lambda_ - low) / (high - low)
+        )
         return k + fraction.clamp(0, 1)
 
     def level(self, t) -> Level:
         """The level at t: of floats for a number, of float64 tensors (b,) for a tensor (b,)."""
         lambda_ = self.lambda_(t)
         alpha, sigma = (2 * lambda_).sigmoid().sqrt(), (-2 * lambda_).sigmoid().sqrt()
-        return Level(t, alpha, sigma) if isinstance(t, Tensor) else Level(float(t), alpha.item(), sigma.item())
+        return (
+            Level(t, alpha, sigma)
+            if isinstance(t, Tensor)
+            else Level(float(t), alpha.item(), sigma.item())
+        )
 
     def levels(self, timesteps: Sequence[float]) -> Grid:
         """The grid of these timesteps, which must fall strictly, and of clean data at its end."""
-        if any(s >= t for t, s in zip(timesteps, timesteps[1:])):
+        if any(s >= t for t, s in itertools.pairwise(timesteps)):
             raise ValueError("the timesteps of a grid must be strictly decreasing")
         all_at_once = self.level(torch.tensor(timesteps, dtype=torch.float64))
         return (*map(Level, *(part.tolist() for part in vars(all_at_once).values())), CLEAN)
@@ -172,7 +196,9 @@ class NoiseSchedule:
         if spacing == "linspace":
             return self.levels([T - 1 - round(i * (T - 1) / max(n - 1, 1)) for i in range(n)])
         if self.zero_snr:
-            raise ValueError("spacing 'karras' needs a finite largest sigma, but zero_snr ends in pure noise")
+            raise ValueError(
+                "spacing 'karras' needs a finite largest sigma, but zero_snr ends in pure noise"
+            )
         most, least = ((-self._lambdas[k]).exp().item() ** (1 / 7) for k in (-1, 0))
         sigmas = [(most + i / max(n - 1, 1) * (least - most)) ** 7 for i in range(n)]
         t = self.t_of_lambda([-math.log(s) for s in sigmas])

@@ -23,7 +23,11 @@ def pixel_statistics(source: str, local_files_only: bool) -> dict:
     """The settings of a CLIP's pictures: image_mean and image_std, of pixels in [0, 1]."""
     folder = Path(source)
     found = folder.exists()
-    file = folder / SETTINGS if found else hf_hub_download(source, SETTINGS, local_files_only=local_files_only)
+    file = (
+        folder / SETTINGS
+        if found
+        else hf_hub_download(source, SETTINGS, local_files_only=local_files_only)
+    )
     return json.loads(Path(file).read_text())
 
 
@@ -32,7 +36,9 @@ class ClipScorer:
 
     def __init__(self, model, tokenizer, mean, std):
         self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
-        self.mean, self.std = (torch.tensor(v, device=model.device)[:, None, None] for v in (mean, std))
+        self.mean, self.std = (
+            torch.tensor(v, device=model.device)[:, None, None] for v in (mean, std)
+        )
 
     @classmethod
     def load(cls, name: str | Path, device="cpu") -> ClipScorer:
@@ -53,10 +59,14 @@ class ClipScorer:
         size = self.model.config.vision_config.image_size
         side, image = min(image.size), image.convert("RGB")
         if side != size:
-            image = image.resize(tuple(int(size * length / side) for length in image.size), Image.Resampling.BICUBIC)
+            image = image.resize(
+                tuple(int(size * length / side) for length in image.size), Image.Resampling.BICUBIC
+            )
         left, top = (round((length - size) / 2) for length in image.size)
         pixels = np.array(image.crop((left, top, left + size, top + size)))
-        return (torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 - self.mean.cpu()) / self.std.cpu()
+        return (
+            torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 - self.mean.cpu()
+        ) / self.std.cpu()
 
     @torch.no_grad()
     def embed(self, pixels: Tensor) -> Tensor:
@@ -66,12 +76,18 @@ class ClipScorer:
 
     def images(self, images: list[Image.Image]) -> Tensor:
         """Images as unit vectors (b, d)."""
-        return F.normalize(self.embed(torch.stack([self.prepare(image) for image in images])), dim=-1)
+        return F.normalize(
+            self.embed(torch.stack([self.prepare(image) for image in images])), dim=-1
+        )
 
     @torch.no_grad()
     def texts(self, texts: list[str]) -> Tensor:
         """Captions as unit vectors (b, d)."""
         length = self.model.config.text_config.max_position_embeddings
-        inputs = self.tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=length)
-        states = self.model.text_model(**{k: inputs[k].to(self.model.device) for k in ("input_ids", "attention_mask")})
+        inputs = self.tokenizer(
+            texts, return_tensors="pt", padding=True, truncation=True, max_length=length
+        )
+        states = self.model.text_model(
+            **{k: inputs[k].to(self.model.device) for k in ("input_ids", "attention_mask")}
+        )
         return F.normalize(self.model.text_projection(states.pooler_output), dim=-1)

@@ -13,7 +13,15 @@ from tinyldm.frozen.loading import fingerprint, load_pretrained, load_weights
 TINY = Path(__file__).parent.parent / "assets" / "clip"
 NAMES = ("text encoder", "--text-encoder")
 # What a file may hold besides the text encoder that is taken from it: the rest of a CLIP, of a T5, of a BERT
-OTHER_PARTS = ("vision_model.", "visual_projection.", "text_projection.", "logit_scale", "decoder.", "lm_head.", "cls.")
+OTHER_PARTS = (
+    "vision_model.",
+    "visual_projection.",
+    "text_projection.",
+    "logit_scale",
+    "decoder.",
+    "lm_head.",
+    "cls.",
+)
 
 
 def resolve(name: str | Path) -> str:
@@ -30,7 +38,9 @@ class TextEncoder:
     def __init__(self, model, tokenizer, name: str):
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.width: int = model.config.hidden_size
-        self.max_length: int = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
+        self.max_length: int = min(
+            tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512)
+        )
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
 
@@ -55,8 +65,13 @@ class TextEncoder:
 
         A caption longer than max_length is cut.
         """
-        inputs = self.tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=self.max_length)
-        ids, mask = inputs.input_ids.to(self.model.device), inputs.attention_mask.to(self.model.device)
+        inputs = self.tokenizer(
+            texts, return_tensors="pt", padding=True, truncation=True, max_length=self.max_length
+        )
+        ids, mask = (
+            inputs.input_ids.to(self.model.device),
+            inputs.attention_mask.to(self.model.device),
+        )
         states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # (b, n, width)
         return Condition(tokens=states.float(), mask=mask.bool())
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from .config import UNetConfig
+from tinyldm.nn.config import UNetConfig
 
 PRESETS = {
     # 16x16 latents, two CPU cores: about half a second for a training step of 64
-    "toy": UNetConfig(channels=(96, 128, 160), attention=("none", "cross", "cross"), blocks=1, heads=4, groups=16,
-                      scale_shift=True, token_dim=128),
+    "toy": UNetConfig(
+        channels=(96, 128, 160),
+        attention=("none", "cross", "cross"),
+        blocks=1,
+        heads=4,
+        groups=16,
+        scale_shift=True,
+        token_dim=128,
+    ),
     # 32x32 latents, one consumer GPU
-    "small": UNetConfig(channels=(128, 256, 384), attention=("none", "cross", "cross"), scale_shift=True),
+    "small": UNetConfig(
+        channels=(128, 256, 384), attention=("none", "cross", "cross"), scale_shift=True
+    ),
     # 32x32 latents: the networks of two published solutions of the monster assignment
     "base": UNetConfig(channels=(128, 256, 512, 512)),
     "large": UNetConfig(channels=(256, 384, 512, 768)),

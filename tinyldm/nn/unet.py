@@ -6,11 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..condition import Condition
-from .attention import SelfAttention, Transformer
-from .config import UNetConfig
-from .embedding import Fourier, Perceptron, Sinusoidal
-from .resblock import Downsample, GroupNorm, ResBlock, Upsample, zero
+from tinyldm.condition import Condition
+from tinyldm.nn.blocks import (
+    Downsample,
+    Fourier,
+    GroupNorm,
+    Perceptron,
+    ResBlock,
+    SelfAttention,
+    Sinusoidal,
+    Transformer,
+    Upsample,
+    zero,
+)
+from tinyldm.nn.config import UNetConfig
 
 __all__ = ["UNet", "UNetConfig"]
 
@@ -21,14 +30,18 @@ class Level(nn.Module):
     widths: (in, out) of each ResBlock. The last one goes without attention where there is one attention less.
     """
 
-    def __init__(self, config: UNetConfig, widths: list[tuple[int, int]], attentions: list[nn.Module]):
+    def __init__(
+        self, config: UNetConfig, widths: list[tuple[int, int]], attentions: list[nn.Module]
+    ):
         super().__init__()
         shape = (config.time_width, config.groups, config.eps, config.dropout, config.scale_shift)
         self.resnets = nn.ModuleList(ResBlock(a, b, *shape) for a, b in widths)
         self.attentions = nn.ModuleList(attentions)
         self.downsamplers, self.upsamplers = nn.ModuleList(), nn.ModuleList()
 
-    def forward(self, k: int, x: Tensor, emb: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, k: int, x: Tensor, emb: Tensor, tokens: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
         """ResBlock k and its attention: (b, c, h, w) -> (b, c', h, w)."""
         x = self.resnets[k](x, emb)
         return self.attentions[k](x, tokens, mask) if k < len(self.attentions) else x
@@ -49,16 +62,25 @@ class UNet(nn.Module):
             self.time_proj = Sinusoidal(c[0], config.flip_sin_to_cos, config.freq_shift)
         else:
             log = config.time_embedding == "log_fourier"
-            self.time_proj = Fourier(2 * c[0] if log else config.time_width, config.flip_sin_to_cos, log)
+            self.time_proj = Fourier(
+                2 * c[0] if log else config.time_width, config.flip_sin_to_cos, log
+            )
         self.time_embedding = Perceptron(self.time_proj.width, config.time_width)
         if config.classes:
             self.class_embedding = nn.Embedding(config.classes, config.time_width)
         elif config.vector_dim:
             self.class_embedding = Perceptron(config.vector_dim, config.time_width)
 
-        self.down_blocks, self.up_blocks, skips, width = nn.ModuleList(), nn.ModuleList(), [c[0]], c[0]
+        self.down_blocks, self.up_blocks, skips, width = (
+            nn.ModuleList(),
+            nn.ModuleList(),
+            [c[0]],
+            c[0],
+        )
         for i, n in enumerate(config.blocks):
-            level = Level(config, [(width, c[i])] + [(c[i], c[i])] * (n - 1), _attentions(config, i, n))
+            level = Level(
+                config, [(width, c[i])] + [(c[i], c[i])] * (n - 1), _attentions(config, i, n)
+            )
             skips, width = skips + [c[i]] * n, c[i]
             if i < len(c) - 1:
                 level.downsamplers.append(Downsample(width))
@@ -108,14 +130,22 @@ class UNet(nn.Module):
 
     def _embed(self, x: Tensor, t: Tensor | float, condition: Condition | None) -> Tensor:
         """The time embedding plus what the vector adds to it: (b, time_width)."""
-        t = torch.as_tensor(t, dtype=torch.float32).to(x.device, non_blocking=True).expand(len(x))  # (b,)
+        t = (
+            torch.as_tensor(t, dtype=torch.float32).to(x.device, non_blocking=True).expand(len(x))
+        )  # (b,)
         emb = self.time_embedding(self.time_proj(t).to(self.conv_in.weight.dtype))
         if self.config.vector_width:
             vector = condition.vector.to(emb.dtype)
-            emb = emb + (vector @ self.class_embedding.weight if self.config.classes else self.class_embedding(vector))
+            emb = emb + (
+                vector @ self.class_embedding.weight
+                if self.config.classes
+                else self.class_embedding(vector)
+            )
         return emb
 
-    def _tokens(self, condition: Condition | None, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+    def _tokens(
+        self, condition: Condition | None, dtype: torch.dtype
+    ) -> tuple[Tensor | None, Tensor | None]:
         """The tokens (b, n, c), masked ones zero, and the mask (b, 1, 1, n) for attention.
 
         A row without a valid token sees all of its tokens: they are zero, so are their values, and it stays finite.
@@ -125,13 +155,17 @@ class UNet(nn.Module):
         tokens, mask = condition.tokens.to(dtype), condition.mask
         if mask is None:
             return tokens, None
-        return tokens.masked_fill(~mask[:, :, None], 0), (mask | ~mask.any(dim=1, keepdim=True))[:, None, None]
+        return tokens.masked_fill(~mask[:, :, None], 0), (mask | ~mask.any(dim=1, keepdim=True))[
+            :, None, None
+        ]
 
     def _check(self, x: Tensor, t: Tensor | float, condition: Condition | None) -> None:
         """Refuse shapes that the network can't take, and parts of a condition that it has no use for."""
         config = self.config
         if x.ndim != 4 or x.shape[1] != config.in_channels or 0 in x.shape:
-            raise ValueError(f"UNet: x has shape {tuple(x.shape)}, expected (b, {config.in_channels}, h, w), not empty")
+            raise ValueError(
+                f"UNet: x has shape {tuple(x.shape)}, expected (b, {config.in_channels}, h, w), not empty"
+            )
         b, _, h, w = x.shape
         if isinstance(t, Tensor) and t.shape not in ((), (1,), (b,)):
             raise ValueError(f"UNet: t has shape {tuple(t.shape)}, expected ({b},) or a scalar")
@@ -144,7 +178,11 @@ class UNet(nn.Module):
             ("maps", config.map_channels, (b, config.map_channels, h, w)),
         ):
             got = tuple(parts[name].shape) if name in parts else None
-            same = got is not None and len(got) == len(shape) and all(a in ("n", s) for a, s in zip(shape, got))
+            same = (
+                got is not None
+                and len(got) == len(shape)
+                and all(a in ("n", s) for a, s in zip(shape, got))
+            )
             if not (same if wanted else got is None):
                 shape = str(shape).replace("'", "") if wanted else None
                 raise ValueError(f"UNet: condition.{name} has shape {got}, expected {shape}")
@@ -153,7 +191,12 @@ class UNet(nn.Module):
 def _attentions(config: UNetConfig, i: int | None, n: int) -> list[nn.Module]:
     """n attention modules for level i, or for the middle where i is None."""
     if i is None:
-        i, kind, heads, groups = -1, config.middle, config.middle_heads or config.heads[-1], config.middle_groups
+        i, kind, heads, groups = (
+            -1,
+            config.middle,
+            config.middle_heads or config.heads[-1],
+            config.middle_groups,
+        )
         groups = config.groups if groups is None else groups
     else:
         kind, heads, groups = config.attention[i], config.heads[i], config.groups
@@ -161,6 +204,13 @@ def _attentions(config: UNetConfig, i: int | None, n: int) -> list[nn.Module]:
     if kind == "self":
         return [SelfAttention(width, heads, groups, config.eps) for _ in range(n)]
     if kind == "cross":
-        shape = (width, heads, config.token_dim, config.depth[i], config.groups, config.linear_projection)
+        shape = (
+            width,
+            heads,
+            config.token_dim,
+            config.depth[i],
+            config.groups,
+            config.linear_projection,
+        )
         return [Transformer(*shape) for _ in range(n)]
     return []

@@ -38,8 +38,14 @@ def ticks(low: float, high: float, log: bool = False) -> list[float]:
 
 def chart(lines: list[Line], x_label: str, y_label: str, log: bool = False) -> str:
     """The lines as one SVG element; points that are not finite, on a log scale not above 0, are left out."""
-    kept = [[(x, y) for x, y in line.points if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log)]
-            for line in lines]  # fmt: skip
+    kept = [
+        [
+            (x, y)
+            for x, y in line.points
+            if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log)
+        ]
+        for line in lines
+    ]
     flat = [point for points in kept for point in points]
     if not flat:
         return "<p>Nothing to draw yet.</p>"
@@ -47,25 +53,41 @@ def chart(lines: list[Line], x_label: str, y_label: str, log: bool = False) -> s
     y_low, y_high = _range([y for _, y in flat], log)
 
     def at(x: float, y: float) -> tuple[float, float]:
-        down = math.log(y_high / y) / math.log(y_high / y_low) if log else (y_high - y) / (y_high - y_low)
-        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT), TOP + down * (HEIGHT - TOP - BOTTOM)
+        down = (
+            math.log(y_high / y) / math.log(y_high / y_low)
+            if log
+            else (y_high - y) / (y_high - y_low)
+        )
+        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT), TOP + down * (
+            HEIGHT - TOP - BOTTOM
+        )
 
-    out = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_label)} over {escape(x_label)}">']
+    out = [
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_label)} over {escape(x_label)}">'
+    ]
     for y in ticks(y_low, y_high, log):
         _, v = at(x_low, y)
-        out.append(f'<path stroke="#8886" d="M{LEFT} {v:.1f}H{WIDTH - RIGHT}"/>'
-                   f'<text x="{LEFT - 8}" y="{v + 4:.1f}" text-anchor="end">{y:.4g}</text>')
+        out.append(
+            f'<path stroke="#8886" d="M{LEFT} {v:.1f}H{WIDTH - RIGHT}"/>'
+            f'<text x="{LEFT - 8}" y="{v + 4:.1f}" text-anchor="end">{y:.4g}</text>'
+        )
     for x in ticks(x_low, x_high):
         u, _ = at(x, y_high)
-        out.append(f'<path stroke="#8886" d="M{u:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
-                   f'<text x="{u:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:.5g}</text>')
-    out.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{escape(x_label)}</text>'
-               f'<text x="{LEFT}" y="{HEIGHT - 6}">{escape(y_label)}{" (log scale)" if log else ""}</text>')
+        out.append(
+            f'<path stroke="#8886" d="M{u:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
+            f'<text x="{u:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:.5g}</text>'
+        )
+    out.append(
+        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{escape(x_label)}</text>'
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">{escape(y_label)}{" (log scale)" if log else ""}</text>'
+    )
     for k, (line, points) in enumerate(zip(lines, kept)):
         out += _drawn(line, [at(*point) for point in points], COLOURS[k % len(COLOURS)])
     named = [(line, k) for k, line in enumerate(lines) if line.name and not line.faint]
-    legend = "".join(f'<span><i style="background:{COLOURS[k % len(COLOURS)]}"></i>{escape(line.name)}</span>'
-                     for line, k in named)
+    legend = "".join(
+        f'<span><i style="background:{COLOURS[k % len(COLOURS)]}"></i>{escape(line.name)}</span>'
+        for line, k in named
+    )
     return "".join(out) + "</svg>" + (f'<p class="legend">{legend}</p>' if len(named) > 1 else "")
 
 
@@ -83,12 +105,16 @@ def _drawn(line: Line, points: list[tuple[float, float]], colour: str) -> list[s
     if not points:
         return []
     path = "M" + "L".join(f"{u:.1f} {v:.1f}" for u, v in points)
-    out = [f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{1 if line.faint else 2}" '
-           f'opacity="{0.35 if line.faint else 1}" stroke-linejoin="round"/>']
+    out = [
+        f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{1 if line.faint else 2}" '
+        f'opacity="{0.35 if line.faint else 1}" stroke-linejoin="round"/>'
+    ]
     if len(points) <= 24 and not line.faint:
         out += [f'<circle cx="{u:.1f}" cy="{v:.1f}" r="3.5" fill="{colour}"/>' for u, v in points]
-        out += [f'<text x="{u + 6:.1f}" y="{v - 6:.1f}">{escape(label)}</text>'
-                for (u, v), label in zip(points, line.labels)]
+        out += [
+            f'<text x="{u + 6:.1f}" y="{v - 6:.1f}">{escape(label)}</text>'
+            for (u, v), label in zip(points, line.labels)
+        ]
     return out
 
 

@@ -30,9 +30,11 @@ figure { margin: 0 } figcaption, .legend { font-size: .85rem; opacity: .8 } ol {
 
 def page(title: str, body: list[str]) -> str:
     """A whole HTML document; title is text, the parts of body are HTML."""
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
-            f"<body><h1>{escape(title)}</h1>\n" + "\n".join(body) + "\n</body></html>\n")
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
+        f"<body><h1>{escape(title)}</h1>\n" + "\n".join(body) + "\n</body></html>\n"
+    )
 
 
 def table(rows, head: tuple[str, ...] = (), best: int | None = None) -> str:
@@ -41,8 +43,10 @@ def table(rows, head: tuple[str, ...] = (), best: int | None = None) -> str:
     lines = [f"<tr>{top}</tr>"] if head else []
     for k, row in enumerate(rows):
         cells = "".join(f"<td>{escape(str(cell))}</td>" for cell in row)
-        lines.append(f'<tr{" class=best" if k == best else ""}>{cells}</tr>')
-    return f'<div class="wide"><table{" class=columns" if head else ""}>{"".join(lines)}</table></div>'
+        lines.append(f"<tr{' class=best' if k == best else ''}>{cells}</tr>")
+    return (
+        f'<div class="wide"><table{" class=columns" if head else ""}>{"".join(lines)}</table></div>'
+    )
 
 
 def commands(lines: list[str]) -> str:
@@ -60,9 +64,13 @@ def picture(file: Path, caption: str, widest: int) -> str:
     with Image.open(file) as opened:
         image = opened.convert("RGB")
     if image.width > widest:
-        image = image.resize((widest, round(image.height * widest / image.width)), Image.Resampling.LANCZOS)
+        image = image.resize(
+            (widest, round(image.height * widest / image.width)), Image.Resampling.LANCZOS
+        )
     data = io.BytesIO()
     image.save(data, "WEBP", quality=85)
     source = base64.b64encode(data.getvalue()).decode()
-    return (f'<figure><img src="data:image/webp;base64,{source}" alt="{escape(caption)}" width="{image.width}" '
-            f'height="{image.height}"><figcaption>{escape(caption)}</figcaption></figure>')
+    return (
+        f'<figure><img src="data:image/webp;base64,{source}" alt="{escape(caption)}" width="{image.width}" '
+        f'height="{image.height}"><figcaption>{escape(caption)}</figcaption></figure>'
+    )

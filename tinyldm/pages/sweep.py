@@ -10,25 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shlex
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 from tqdm import tqdm
 
-from tinyldm.data.cache import replacing
-from tinyldm.data.formats import read_json
+from tinyldm.commands.encode import TOY_FOLDER
 from tinyldm.errors import InputError
-from tinyldm.jobs.checkpoint import checkpoints, latest_run, read_config
-from tinyldm.jobs.encoding import TOY_FOLDER, read_data
-from tinyldm.jobs.evaluation import METRICS, evaluate
-from tinyldm.jobs.sampling import SOLVERS, Drawing, make_solver, sample_images
-from tinyldm.jobs.start import PROMPT_NAMES
+from tinyldm.files import read_json, replacing
 from tinyldm.pages.curves import Line, chart
 from tinyldm.pages.html import commands, folded, page, table
-from tinyldm.tasks.held_out import IMAGES, PROMPTS, Split
+from tinyldm.sampling.drawing import Drawing, make_solver, sample_images
+from tinyldm.scores.evaluation import METRICS, evaluate
+from tinyldm.scores.held_out import PROMPTS, Split
+from tinyldm.training.checkpoint import read_config
+from tinyldm.training.start import PROMPT_NAMES
 
 RESULT, PAGE = "sweep.json", "sweep.html"
 FACTS = ("n", "extractor", "preprocessing", "reference", "reference n")
@@ -42,28 +39,53 @@ EXAMPLES = """examples:
 
 def ranked(rows: list[dict], metrics: list[str]) -> list[dict]:
     """The rows with their mean "rank" over the metrics, the best first; of equals the one with fewer steps."""
-    places = {metric: sorted({row["scores"][metric] for row in rows}, reverse=METRICS[metric].best == "highest")
-              for metric in metrics}  # fmt: skip
-    rows = [{**row, "rank": sum(places[m].index(row["scores"][m]) + 1 for m in metrics) / len(metrics)} for row in rows]
-    return sorted(rows, key=lambda row: (row["rank"], row["steps"], [str(row[axis]) for axis in AXES]))
+    places = {
+        metric: sorted(
+            {row["scores"][metric] for row in rows}, reverse=METRICS[metric].best == "highest"
+        )
+        for metric in metrics
+    }
+    rows = [
+        {**row, "rank": sum(places[m].index(row["scores"][m]) + 1 for m in metrics) / len(metrics)}
+        for row in rows
+    ]
+    return sorted(
+        rows, key=lambda row: (row["rank"], row["steps"], [str(row[axis]) for axis in AXES])
+    )
 
 
 def charts(rows: list[dict], metrics: list[str]) -> list[str]:
     """Curves of ranked rows: quality against steps and over the training, CLIP-T against distances over guidance."""
+
     def differ(axis):
         return len({row[axis] for row in rows}) > 1
 
     out = []
     for metric in metrics:
         if differ("steps"):
-            lines = curves(rows, ("checkpoint",), "steps", lambda r: (r["steps"], r["scores"][metric]))
+            lines = curves(
+                rows, ("checkpoint",), "steps", lambda r: (r["steps"], r["scores"][metric])
+            )
             out += [f"<h2>{metric} against steps</h2>", chart(lines, "steps", metric)]
         if differ("step"):
-            lines = curves(rows, ("guidance", "steps", "solver"), "step", lambda r: (r["step"], r["scores"][metric]))
+            lines = curves(
+                rows,
+                ("guidance", "steps", "solver"),
+                "step",
+                lambda r: (r["step"], r["scores"][metric]),
+            )
             out += [f"<h2>{metric} over the training</h2>", chart(lines, "training step", metric)]
         if differ("guidance") and METRICS[metric].best == "lowest" and "clip-t" in metrics:
-            lines = curves(rows, ("checkpoint",), "guidance", lambda r: (r["scores"][metric], r["scores"]["clip-t"]))
-            out += [f"<h2>clip-t against {metric}, over guidance</h2>", chart(lines, metric, "clip-t")]
+            lines = curves(
+                rows,
+                ("checkpoint",),
+                "guidance",
+                lambda r: (r["scores"][metric], r["scores"]["clip-t"]),
+            )
+            out += [
+                f"<h2>clip-t against {metric}, over guidance</h2>",
+                chart(lines, metric, "clip-t"),
+            ]
     return out
 
 
@@ -78,7 +100,10 @@ def curves(rows: list[dict], fixed: tuple[str, ...], along: str, point) -> list[
     for setting in sorted({tuple(row[axis] for axis in others) for row in some}):
         mine = [row for row in some if tuple(row[axis] for axis in others) == setting]
         mine.sort(key=lambda row: row[along])
-        name = ", ".join(value if axis == "solver" else f"{axis} {value:g}" for axis, value in zip(others, setting))
+        name = ", ".join(
+            value if axis == "solver" else f"{axis} {value:g}"
+            for axis, value in zip(others, setting)
+        )
         labels = tuple(f"{row['guidance']:g}" for row in mine) if along == "guidance" else ()
         lines.append(Line(name, tuple(map(point, mine)), labels))
     return lines
@@ -86,16 +111,30 @@ def curves(rows: list[dict], fixed: tuple[str, ...], along: str, point) -> list[
 
 def shown(rows: list[dict], metrics: list[str]) -> tuple[list[tuple], tuple[str, ...]]:
     """The cells of a table of ranked rows, and its head."""
-    cells = [(*(f"{row[a]:g}" if a == "guidance" else row[a] for a in AXES),
-              *(f"{row['scores'][m]:.4f}" for m in metrics), f"{row['rank']:.2f}") for row in rows]  # fmt: skip
+    cells = [
+        (
+            *(f"{row[a]:g}" if a == "guidance" else row[a] for a in AXES),
+            *(f"{row['scores'][m]:.4f}" for m in metrics),
+            f"{row['rank']:.2f}",
+        )
+        for row in rows
+    ]
     return cells, (*AXES, *metrics, "mean rank")
 
 
 def advice(run: Path, row: dict, prompts: str) -> str:
     """The command that draws with the setting of a row."""
-    words = {"run": run / "checkpoints" / row["checkpoint"], "prompts": prompts, "steps": row["steps"],
-             "solver": row["solver"], "guidance": f"{row['guidance']:g}", "out": "submission"}  # fmt: skip
-    return "python sample.py " + " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in words.items())
+    words = {
+        "run": run / "checkpoints" / row["checkpoint"],
+        "prompts": prompts,
+        "steps": row["steps"],
+        "solver": row["solver"],
+        "guidance": f"{row['guidance']:g}",
+        "out": "submission",
+    }
+    return "python sample.py " + " ".join(
+        f"--{name} {shlex.quote(str(value))}" for name, value in words.items()
+    )
 
 
 def summary(file: Path) -> list[str]:
@@ -104,11 +143,17 @@ def summary(file: Path) -> list[str]:
     asked, rows = result["asked"], ranked(result["rows"], result["asked"]["metrics"])
     best, metrics = rows[0], asked["metrics"]
     words = f"{best['checkpoint']}, guidance {best['guidance']:g}, {best['steps']} steps, {best['solver']}"
-    readers = [(name, *(facts.get(key, "") for key in FACTS)) for name, facts in result["readers"].items()]
-    return [f"<p>Best of {len(rows)} settings on {len(asked['prompts'])} prompts by the mean rank of "
-            f"{', '.join(metrics)}: <b>{words}</b>. What a curve does not vary is as there.</p>",
-            commands([result["advice"]]), table(*shown(rows, metrics), best=0), *charts(rows, metrics),
-            folded("Read by", table(readers, ("metric", *FACTS)))]  # fmt: skip
+    readers = [
+        (name, *(facts.get(key, "") for key in FACTS)) for name, facts in result["readers"].items()
+    ]
+    return [
+        f"<p>Best of {len(rows)} settings on {len(asked['prompts'])} prompts by the mean rank of "
+        f"{', '.join(metrics)}: <b>{words}</b>. What a curve does not vary is as there.</p>",
+        commands([result["advice"]]),
+        table(*shown(rows, metrics), best=0),
+        *charts(rows, metrics),
+        folded("Read by", table(readers, ("metric", *FACTS))),
+    ]
 
 
 def prompts_of(settings: dict) -> Path | None:
@@ -117,119 +162,95 @@ def prompts_of(settings: dict) -> Path | None:
     return next((data / name for name in PROMPT_NAMES if (data / name).is_file()), None)
 
 
-def sweep(run: Path, out: Path, split: Split, grid: list[tuple], metrics: list[str], *, submission: str, seed: int,
-          batch_size: int, device: str, overwrite: bool, **judges) -> dict:
+def sweep(
+    run: Path,
+    out: Path,
+    split: Split,
+    grid: list[tuple],
+    metrics: list[str],
+    *,
+    submission: str,
+    seed: int,
+    batch_size: int,
+    device: str,
+    overwrite: bool,
+    **judges,
+) -> dict:
     """Draw and score every (checkpoint folder, guidance, steps, solver) of grid that has no score yet.
 
     submission: the file of prompts to submit; judges: reference, evaluator and clip, as evaluate takes them
     What scoring needs is loaded, and the references are read, before anything is drawn.
     """
     there = read_json(out / RESULT, dict) if (out / RESULT).is_file() and not overwrite else {}
-    asked = {"prompts": {prompt.name: prompt.text for prompt in split.prompts}, "metrics": metrics, "seed": seed,
-             **{name: str(value) if value else None for name, value in judges.items()}}  # fmt: skip
+    asked = {
+        "prompts": {prompt.name: prompt.text for prompt in split.prompts},
+        "metrics": metrics,
+        "seed": seed,
+        **{name: str(value) if value else None for name, value in judges.items()},
+    }
     for key in asked if there else ():
         if there.get("asked", {}).get(key) != asked[key]:
-            raise InputError(f"{out / RESULT}: a sweep with other {key}; give another --out, or --overwrite")
+            raise InputError(
+                f"{out / RESULT}: a sweep with other {key}; give another --out, or --overwrite"
+            )
     rows, made = there.get("rows", []), {checkpoint: version(checkpoint) for checkpoint, *_ in grid}
     scored = {(*(row[axis] for axis in AXES), row["made"]) for row in rows}
-    todo = [setting for setting in grid if (setting[0].name, *setting[1:], made[setting[0]]) not in scored]
+    todo = [
+        setting
+        for setting in grid
+        if (setting[0].name, *setting[1:], made[setting[0]]) not in scored
+    ]
     if todo:
         split.write(out)
-        judge = partial(evaluate, prompts=out / PROMPTS, device=device, metrics=metrics, batch_size=batch_size,
-                        shared={}, **judges)
+        judge = partial(
+            evaluate,
+            prompts=out / PROMPTS,
+            device=device,
+            metrics=metrics,
+            batch_size=batch_size,
+            shared={},
+            **judges,
+        )
         judge(out, drawn=False)
     for checkpoint, guidance, steps, solver in tqdm(todo, "settings", unit="setting"):
         setting = dict(zip(AXES, (checkpoint.name, guidance, steps, solver)))
         same = [row for row in rows if all(row[axis] == setting[axis] for axis in AXES)]
         folder = out / f"{checkpoint.name}_g{guidance:g}_s{steps}_{solver}"
         how = Drawing(steps=steps, solver=make_solver(solver), guidance=guidance)
-        sample_images(checkpoint, split.prompts, folder, how=how, seed=seed, batch_size=batch_size, device=device,
-                      overwrite=overwrite or bool(same))
+        sample_images(
+            checkpoint,
+            split.prompts,
+            folder,
+            how=how,
+            seed=seed,
+            batch_size=batch_size,
+            device=device,
+            overwrite=overwrite or bool(same),
+        )
         scores = judge(folder)
         rows = [row for row in rows if row not in same]
-        rows.append({**setting, "step": read_config(checkpoint)["step"], "made": made[checkpoint],
-                     "scores": {name: score["value"] for name, score in scores.items()}})
-        readers = {name: {k: v for k, v in score.items() if k in FACTS} for name, score in scores.items()}
+        rows.append(
+            {
+                **setting,
+                "step": read_config(checkpoint)["step"],
+                "made": made[checkpoint],
+                "scores": {name: score["value"] for name, score in scores.items()},
+            }
+        )
+        readers = {
+            name: {k: v for k, v in score.items() if k in FACTS} for name, score in scores.items()
+        }
         line = advice(run, ranked(rows, metrics)[0], submission)
         result = {"asked": asked, "advice": line, "rows": rows, "readers": readers}
         with replacing(out / RESULT) as temporary:
             temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
     with replacing(out / PAGE) as temporary:
-        temporary.write_text(page(f"Sweep of {run.resolve().name}", summary(out / RESULT)), encoding="utf-8")
+        temporary.write_text(
+            page(f"Sweep of {run.resolve().name}", summary(out / RESULT)), encoding="utf-8"
+        )
     return read_json(out / RESULT, dict)
 
 
 def version(checkpoint: Path) -> str:
     """A hash of a checkpoint's config.json: of the settings and the progress of its training."""
     return hashlib.sha256((checkpoint / "config.json").read_bytes()).hexdigest()[:16]
-
-
-def add_arguments(parser):
-    """The options of python -m tinyldm sweep."""
-    parser.epilog = EXAMPLES
-    grid = parser.add_argument_group("the grid")
-    grid.add_argument("--run", metavar="FOLDER", help="default: the newest run in runs/")
-    grid.add_argument("--checkpoints", nargs="+", metavar="STEP", help="steps, or all (default: the newest)")
-    grid.add_argument("--guidance", nargs="+", type=float, default=[1.0, 2.0, 3.0, 5.0], metavar="X", help="scales")
-    grid.add_argument("--steps", nargs="+", type=int, default=[25], metavar="N", help="calls of the network")
-    grid.add_argument("--solver", nargs="+", choices=SOLVERS, default=["dpm++"], help="one or more")
-    judged = parser.add_argument_group("how it is judged")
-    judged.add_argument("--prompts", metavar="FILE", help="to judge by, other than those of the test (default: "
-                        "the captions that the run held out, with their images, if it was trained with --hold-out)")
-    judged.add_argument("--count", type=int, metavar="N", help="so many prompts, spread over them (default: all)")
-    judged.add_argument("--reference", metavar="DIR", help="real images, or test_mu.npy and test_sigma.npy "
-                        "(default: the images held out)")
-    judged.add_argument("--evaluator", metavar="FOLDER", help="reads labels or maps off the images, as in evaluate")
-    judged.add_argument("--metrics", nargs="+", metavar="NAME", help="of evaluate (default: clip-t for captions, "
-                        "clip-fd with images held out or --reference, evaluator with --evaluator, toy attributes for toys)")
-    judged.add_argument("--clip", metavar="NAME", help="as in evaluate")
-    machine = parser.add_argument_group("machine and output")
-    machine.add_argument("--out", metavar="FOLDER", help="default: RUN/sweep, where report.html finds it")
-    machine.add_argument("--overwrite", action="store_true", help="forget what the folder holds")
-    machine.add_argument("--seed", type=int, default=0, help="of the noise")
-    machine.add_argument("--batch-size", type=int, default=32, help="images at a time")
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-
-
-def run(options):
-    """Sweep, print the table, say which setting to submit with."""
-    folder = Path(options.run or latest_run())
-    known = {path.name: path for path in checkpoints(folder)}
-    wanted = options.checkpoints or list(known)[-1:]
-    names = list(known) if wanted == ["all"] else [s if s in known else f"step-{s:0>7}" for s in wanted]
-    if not names or any(name not in known for name in names):
-        there = ", ".join(known) or "no checkpoint at all"
-        raise InputError(f"--checkpoints {' '.join(wanted)}: {folder} has {there}")
-    for name, least in {"guidance": 0, "steps": 1, "count": 1, "seed": 0, "batch_size": 1}.items():
-        values = getattr(options, name)
-        for value in values if isinstance(values, list) else [values]:
-            if value is not None and not least <= value < math.inf:
-                raise InputError(f"--{name.replace('_', '-')} {value:g}: expected {least} or more")
-    settings = read_config(known[names[-1]])["settings"]
-    if not settings["cfg_drop"] and options.guidance != [1.0]:
-        raise InputError("--guidance: the run was trained with --cfg-drop 0 and knows no null condition; expected 1")
-    if options.prompts:
-        split = Split.of_file(Path(options.prompts), options.count)
-    elif settings.get("hold_out"):
-        split = Split.of_held(*read_data(settings)[::-1], options.count)
-    else:
-        raise InputError(f"{folder}: its training held nothing out to judge by (train.py --hold-out 0.05); give --prompts "
-                         "FILE, of other prompts than the test's")
-    out = Path(options.out) if options.out else folder / "sweep"
-    reference = options.reference or (out / IMAGES if split.images else None)
-    fit = {"clip-t": settings.get("task", "text") == "text", "clip-fd": reference, "evaluator": options.evaluator,
-           "toy attributes": split.toys}
-    metrics = options.metrics or [name for name, fits in fit.items() if fits]
-    if not metrics:
-        raise InputError("nothing to score by: expected --evaluator FOLDER or --reference DIR")
-    if set(metrics) - METRICS.keys():
-        raise InputError(f"--metrics {' '.join(metrics)}: expected some of {', '.join(METRICS)}")
-    grid = list(dict.fromkeys(product((known[n] for n in names), options.guidance, options.steps, options.solver)))
-    result = sweep(folder, out, split, grid, metrics, submission=str(prompts_of(settings) or options.prompts or "FILE"),
-                   seed=options.seed, device=options.device, batch_size=options.batch_size, overwrite=options.overwrite,
-                   reference=reference, evaluator=options.evaluator, clip=options.clip)
-    cells, head = shown(ranked(result["rows"], metrics), metrics)
-    wide = [max(len(str(row[k])) for row in [head, *cells]) for k in range(len(head))]
-    for row in [head, *cells]:
-        print("  ".join(f"{cell!s:>{w}}" for cell, w in zip(row, wide)))
-    print(f"submit with: {result['advice']}\ncurves: {out / PAGE}")

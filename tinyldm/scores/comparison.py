@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -51,8 +51,10 @@ class Comparison:
         """InputError where some images have a reference of their name and some have none: they are not one set."""
         missing = self.unpaired
         if self.references and 0 < len(missing) < len(self.files):
-            raise InputError(f"{self.reference}: {len(missing)} of {len(self.files)} images have no reference of their "
-                             f"name: {some(missing)}; complete it, or leave clip-i out with --metrics")
+            raise InputError(
+                f"{self.reference}: {len(missing)} of {len(self.files)} images have no reference of their "
+                f"name: {some(missing)}; complete it, or leave clip-i out with --metrics"
+            )
 
     def once(self, key, make: Callable, kept: dict | None = None):
         """make(), or what it returned before for the same key; kept: where, if not in shared."""
@@ -75,38 +77,59 @@ class Comparison:
 
     def features(self, kind: str, files: tuple[Path, ...]) -> Tensor:
         """The features (n, d) of image files."""
-        extractor, kept = self.extractor(kind), self.shared if files == self.references else self.own
+        extractor, kept = (
+            self.extractor(kind),
+            self.shared if files == self.references else self.own,
+        )
         return self.once((kind, files), lambda: extractor.features(files, self.batch_size), kept)
 
     def score(self, kind: str, value: float, **facts) -> dict:
         """A value with what made it."""
         by = self.extractor(kind)
-        return {"n": len(self.files), "extractor": by.name, "preprocessing": by.preprocessing, **facts, "value": value}
+        return {
+            "n": len(self.files),
+            "extractor": by.name,
+            "preprocessing": by.preprocessing,
+            **facts,
+            "value": value,
+        }
 
     def real(self, kind: str) -> Statistics:
         """Of the references, or for the assignments' FID the moments given; InputError: too few images, other moments."""
         given = kind == "torchvision" and self.moments is not None
         counts = [len(self.files)] if given else [len(self.files), len(self.references)]
         if min(counts) < 2:
-            raise InputError(f"a Frechet distance of {' and '.join(map(str, counts))} images: expected 2 or more, which "
-                             "have a covariance; leave it out with --metrics")
+            raise InputError(
+                f"a Frechet distance of {' and '.join(map(str, counts))} images: expected 2 or more, which "
+                "have a covariance; leave it out with --metrics"
+            )
         if not given:
-            return self.once(("statistics", kind), lambda: statistics(self.features(kind, self.references)))
+            return self.once(
+                ("statistics", kind), lambda: statistics(self.features(kind, self.references))
+            )
         real = self.once("moments", lambda: read_moments(self.moments))
         if len(real.mean) != self.extractor(kind).width:
-            raise InputError(f"{self.moments}: moments of {len(real.mean)} features, expected {self.extractor(kind).width}")
+            raise InputError(
+                f"{self.moments}: moments of {len(real.mean)} features, expected {self.extractor(kind).width}"
+            )
         return real
 
     def frechet_distance(self, kind: str) -> dict:
         """Of the images from what is real."""
         real = self.real(kind)
-        given = {"reference": str(self.reference), "reference n": real.n} if real.n else {"reference": str(self.moments)}
+        given = (
+            {"reference": str(self.reference), "reference n": real.n}
+            if real.n
+            else {"reference": str(self.moments)}
+        )
         return self.score(kind, frechet(statistics(self.features(kind, self.files)), real), **given)
 
     def cmmd(self) -> dict:
         """CMMD from the references."""
         value = cmmd(self.features("clip", self.files), self.features("clip", self.references))
-        return self.score("clip", value, reference=str(self.reference), **{"reference n": len(self.references)})
+        return self.score(
+            "clip", value, reference=str(self.reference), **{"reference n": len(self.references)}
+        )
 
     def clip_i(self) -> dict:
         """The mean cosine of each image and the reference of its name."""
@@ -122,4 +145,8 @@ class Comparison:
         return self.score("clip", self._cosine(torch.cat(texts)))
 
     def _cosine(self, others: Tensor) -> float:
-        return F.cosine_similarity(self.features("clip", self.files).double(), others.double()).mean().item()
+        return (
+            F.cosine_similarity(self.features("clip", self.files).double(), others.double())
+            .mean()
+            .item()
+        )

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from tinyldm.errors import InputError
 
-MOMENTS = ("test_mu.npy", "test_sigma.npy")  # the assignment's files of the reference's mean and covariance
+MOMENTS = (
+    "test_mu.npy",
+    "test_sigma.npy",
+)  # the assignment's files of the reference's mean and covariance
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,12 @@ def frechet(a: Statistics, b: Statistics) -> float:
     root of a matrix is taken and a covariance of less than full rank, fewer samples than features, does no harm.
     """
     root = torch.linalg.svdvals(a.factor @ b.factor.T).sum()
-    distance = (a.mean - b.mean).square().sum() + a.factor.square().sum() + b.factor.square().sum() - 2 * root
+    distance = (
+        (a.mean - b.mean).square().sum()
+        + a.factor.square().sum()
+        + b.factor.square().sum()
+        - 2 * root
+    )
     return max(0.0, distance.item())
 
 
@@ -50,11 +58,15 @@ def read_moments(folder: Path) -> Statistics:
     mean, covariance = (_read_array(folder / name) for name in MOMENTS)
     if mean.ndim != 1 or covariance.shape != 2 * mean.shape:
         shapes = f"{tuple(mean.shape)} and {tuple(covariance.shape)}"
-        raise InputError(f"{folder}: {' and '.join(MOMENTS)} hold {shapes}, expected (d,) and (d, d)")
+        raise InputError(
+            f"{folder}: {' and '.join(MOMENTS)} hold {shapes}, expected (d,) and (d, d)"
+        )
     values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
     off = (covariance - covariance.T).abs().max()
     if max(off, -values[0]) > 1e-6 * values[-1].abs():
-        raise InputError(f"{folder / MOMENTS[1]}: not a covariance, expected a symmetric matrix, no eigenvalue below 0")
+        raise InputError(
+            f"{folder / MOMENTS[1]}: not a covariance, expected a symmetric matrix, no eigenvalue below 0"
+        )
     return Statistics(mean, values.clamp(min=0).sqrt()[:, None] * vectors.T, 0)
 
 
@@ -65,15 +77,21 @@ def _read_array(file: Path) -> Tensor:
         if array.dtype.kind not in "fiu":
             raise ValueError(f"it holds {array.dtype}")
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{file}: no such file; expected a folder with {' and '.join(MOMENTS)}") from None
+        raise InputError(
+            f"{file}: no such file; expected a folder with {' and '.join(MOMENTS)}"
+        ) from None
     except (ValueError, EOFError, TypeError) as error:
-        raise InputError(f"{file}: not a plain .npy array of numbers ({str(error).splitlines()[0]})") from None
+        raise InputError(
+            f"{file}: not a plain .npy array of numbers ({str(error).splitlines()[0]})"
+        ) from None
     if not np.isfinite(array).all():
         raise InputError(f"{file}: some of its numbers are not finite")
     return torch.from_numpy(array.astype(np.float64))
 
 
-def cmmd(x: Tensor, y: Tensor, sigma: float = 10.0, scale: float = 1000.0, chunk: int = 2048) -> float:
+def cmmd(
+    x: Tensor, y: Tensor, sigma: float = 10.0, scale: float = 1000.0, chunk: int = 2048
+) -> float:
     """Squared maximum mean discrepancy of CLIP features x (n, d) and y (m, d), times 1000 (2401.09603, eq. 2 and 4).
 
     The kernel is exp(-|x - y|^2 / (2 sigma^2)) of unit vectors; a sample is compared with itself too, as in the

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Callable, Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from tinyldm.data.transforms import load_image
+from tinyldm.data.images import load_image
 from tinyldm.frozen.image import ClipScorer
 from tinyldm.frozen.loading import weights_hash
 
@@ -37,7 +37,9 @@ class Extractor:
         parts, starts = [], range(0, len(files), batch_size)
         with ThreadPoolExecutor(4) as pool:
             for start in tqdm(starts, f"{self.name.split()[0]} features", unit="batch", delay=2):
-                batch = pool.map(lambda file: self.prepare(load_image(file)), files[start : start + batch_size])
+                batch = pool.map(
+                    lambda file: self.prepare(load_image(file)), files[start : start + batch_size]
+                )
                 parts.append(self.embed(torch.stack(list(batch))).float().cpu())
         return torch.cat(parts)
 
@@ -52,4 +54,9 @@ def clip_extractor(scorer: ClipScorer, name: str) -> Extractor:
     """The image tower of a CLIP, its vectors not normalised."""
     size = scorer.model.config.vision_config.image_size
     words = f"short side to {size} (Pillow, bicubic), centre crop, CLIP's mean and deviation"
-    return Extractor(f"CLIP {name} {weights_hash(scorer.model.state_dict())[:16]}", words, scorer.prepare, scorer.embed)
+    return Extractor(
+        f"CLIP {name} {weights_hash(scorer.model.state_dict())[:16]}",
+        words,
+        scorer.prepare,
+        scorer.embed,
+    )

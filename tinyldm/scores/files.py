@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from tinyldm.data.formats import IMAGE_SUFFIXES, Prompt
+from tinyldm.data.examples import IMAGE_SUFFIXES, Prompt
 from tinyldm.errors import InputError
 
 
@@ -15,7 +15,11 @@ def image_files(folder: Path) -> tuple[Path, ...]:
     """The images that lie in a folder, by name."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one with images")
-    return tuple(sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.name[0] != "."))
+    return tuple(
+        sorted(
+            f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.name[0] != "."
+        )
+    )
 
 
 def some(names) -> str:
@@ -38,7 +42,9 @@ def read_headers(files) -> list[tuple[tuple[int, int], str, str]]:
             with Image.open(file) as image:
                 headers.append((image.size, image.mode, image.format))
         except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{file}: not an image that can be read ({' '.join(str(error).split())})") from None
+            raise InputError(
+                f"{file}: not an image that can be read ({' '.join(str(error).split())})"
+            ) from None
     return headers
 
 
@@ -54,11 +60,17 @@ def check_prompted(folder: Path, prompts: list[Prompt], record: dict):
     """Every prompt must have its image, every image its prompt, from which it was drawn as far as that is known."""
     missing = [prompt.name for prompt in prompts if not (folder / prompt.name).is_file()]
     if missing:
-        raise InputError(f"{folder}: {len(missing)} of {len(prompts)} images are missing: {some(missing)}")
+        raise InputError(
+            f"{folder}: {len(missing)} of {len(prompts)} images are missing: {some(missing)}"
+        )
     more = sorted({file.name for file in image_files(folder)} - {prompt.name for prompt in prompts})
     if more:
-        raise InputError(f"{folder}: {len(more)} images that no prompt asks for: {some(more)}; move them elsewhere")
+        raise InputError(
+            f"{folder}: {len(more)} images that no prompt asks for: {some(more)}; move them elsewhere"
+        )
     for prompt in prompts:
         drawn = record.get("images", {}).get(prompt.name, prompt.text)
         if drawn != prompt.text:
-            raise InputError(f"{folder / prompt.name}: was drawn from {drawn!r}, but the prompt is {prompt.text!r}")
+            raise InputError(
+                f"{folder / prompt.name}: was drawn from {drawn!r}, but the prompt is {prompt.text!r}"
+            )

@@ -8,10 +8,10 @@ pool otherwise, on images that are resized as tensors, without antialiasing. The
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import torch
@@ -33,7 +33,10 @@ def prepare_by_pillow(image: Image.Image) -> Tensor:
 
 def prepare_as_tensor(image: Image.Image) -> Tensor:
     """To (3, 299, 299) in [-1, 1] by bilinear interpolation of four neighbours."""
-    return F.interpolate(_pixels(image)[None], (299, 299), mode="bilinear", align_corners=False)[0] * 2 - 1
+    return (
+        F.interpolate(_pixels(image)[None], (299, 299), mode="bilinear", align_corners=False)[0] * 2
+        - 1
+    )
 
 
 def _pixels(image: Image.Image) -> Tensor:
@@ -76,15 +79,27 @@ def _pytorch_fid() -> nn.Module:
 
 
 KINDS = {
-    "torchvision": Inception("https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth", "--inception",
-                             _torchvision, prepare_by_pillow, "299x299 (Pillow, bilinear), mean .5, deviation .5"),
-    "pytorch-fid": Inception("https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-                             "pt_inception-2015-12-05-6726825d.pth", "--pytorch-fid", _pytorch_fid, prepare_as_tensor,
-                             "299x299 (tensor, bilinear, no antialiasing), to [-1, 1]"),
-}  # fmt: skip
+    "torchvision": Inception(
+        "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+        "--inception",
+        _torchvision,
+        prepare_by_pillow,
+        "299x299 (Pillow, bilinear), mean .5, deviation .5",
+    ),
+    "pytorch-fid": Inception(
+        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+        "pt_inception-2015-12-05-6726825d.pth",
+        "--pytorch-fid",
+        _pytorch_fid,
+        prepare_as_tensor,
+        "299x299 (tensor, bilinear, no antialiasing), to [-1, 1]",
+    ),
+}
 
 
-def load_inception(kind: str, weights: str | Path | None = None, device: torch.device | str = "cpu") -> Extractor:
+def load_inception(
+    kind: str, weights: str | Path | None = None, device: torch.device | str = "cpu"
+) -> Extractor:
     """The pooled features (b, 2048) of one of KINDS; weights: a file, or None for the cache of torch.hub.
 
     InputError: torchvision is missing or broken; the weights are missing and can't be fetched, or don't fit.
@@ -105,7 +120,9 @@ def load_inception(kind: str, weights: str | Path | None = None, device: torch.d
     net.fc = nn.Identity()
     net = net.to(device).eval().requires_grad_(False)
     name = f"Inception {kind} {weights_hash(net.state_dict())[:16]}"
-    return Extractor(name, known.preprocessing, known.prepare, lambda pixels: net(pixels.to(device)))
+    return Extractor(
+        name, known.preprocessing, known.prepare, lambda pixels: net(pixels.to(device))
+    )
 
 
 def _cached(known: Inception) -> Path:
@@ -115,18 +132,28 @@ def _cached(known: Inception) -> Path:
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(known.url, str(file), hash_prefix=Path(name).stem.rpartition("-")[2])
+            torch.hub.download_url_to_file(
+                known.url, str(file), hash_prefix=Path(name).stem.rpartition("-")[2]
+            )
         except (OSError, RuntimeError) as error:
-            raise InputError(f"{file}: no such file, and {known.url} can't be fetched ({error}); download it elsewhere "
-                             f"and put it there, or give {known.option} FILE") from None
+            raise InputError(
+                f"{file}: no such file, and {known.url} can't be fetched ({error}); download it elsewhere "
+                f"and put it there, or give {known.option} FILE"
+            ) from None
     return file
 
 
 def _read(file: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of a .pth; of the latter nothing but tensors, so that no code can run."""
     try:
-        return load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+        return (
+            load_file(file)
+            if file.suffix == ".safetensors"
+            else torch.load(file, "cpu", weights_only=True)
+        )
     except FileNotFoundError:
         raise InputError(f"{file}: no such file of weights") from None
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"{file}: not a file of weights that can be read ({str(error).splitlines()[0]})") from None
+        raise InputError(
+            f"{file}: not a file of weights that can be read ({str(error).splitlines()[0]})"
+        ) from None

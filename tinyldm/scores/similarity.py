@@ -33,4 +33,8 @@ def ssim(a: Tensor, b: Tensor, span: float = 2.0) -> Tensor:
     covariance = local_mean(a * b) - mean_a * mean_b
     c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
     likeness = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    return (likeness / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2))).flatten(1).mean(1)
+    return (
+        (likeness / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2)))
+        .flatten(1)
+        .mean(1)
+    )

@@ -8,9 +8,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import tinyldm
-from tinyldm.data.cache import replacing
+from tinyldm.files import replacing
 
-MEASURED = ("torch", "torchvision", "transformers", "pillow", "numpy")  # packages that a score may depend on
+MEASURED = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "pillow",
+    "numpy",
+)  # packages that a score may depend on
 
 
 def table(scores: dict) -> str:
@@ -18,12 +24,17 @@ def table(scores: dict) -> str:
     lines = []
     for metric, values in scores.items():
         rows = {name: value for name, value in values.items() if isinstance(value, dict)}
-        facts = ", ".join(f"{k} {v}" for k, v in values.items() if k not in (*rows, "value", "preprocessing"))
+        facts = ", ".join(
+            f"{k} {v}" for k, v in values.items() if k not in (*rows, "value", "preprocessing")
+        )
         lines.append(f"{metric:<14} {values['value']:>9.4f}  ({facts})")
         if rows:
             columns, wide = list(next(iter(rows.values()))), max(map(len, rows))
             lines.append(" " * (wide + 2) + "".join(f"{c:>10}" for c in columns))
-            lines += [f"  {name:<{wide}}" + "".join(f"{row[c]:>10.3f}" for c in columns) for name, row in rows.items()]
+            lines += [
+                f"  {name:<{wide}}" + "".join(f"{row[c]:>10.3f}" for c in columns)
+                for name, row in rows.items()
+            ]
     return "\n".join(lines)
 
 
@@ -38,5 +49,7 @@ def write_scores(out: Path, scores: dict, **about):
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         report = json.dumps({**about, "scores": scores, "versions": versions})
-        finite = json.loads(report, parse_constant=lambda number: None)  # JSON has no infinity, the PSNR of equal pictures
+        finite = json.loads(
+            report, parse_constant=lambda number: None
+        )  # JSON has no infinity, the PSNR of equal pictures
         temporary.write_text(json.dumps(finite, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -57,5 +57,8 @@ def decoder_features(vae, latents: Tensor) -> list[Tensor]:
 
 def adaptive_weight(error: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
     """The weight at which two losses pull equally on the decoder's last layer (2012.09841, eq. 7), at most 10^4."""
-    pulls = [torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (error, adversarial)]
+    pulls = [
+        torch.autograd.grad(loss, last, retain_graph=True)[0].norm()
+        for loss in (error, adversarial)
+    ]
     return (pulls[0] / (pulls[1] + 1e-4)).clamp(0, 1e4).detach()

@@ -17,15 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tinyldm.data.cache import replacing
-from tinyldm.data.formats import read_json
+from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 from tinyldm.device import autocast
-from tinyldm.ema import EMA
 from tinyldm.errors import InputError
+from tinyldm.files import read_json, replacing
 from tinyldm.frozen.loading import quiet
-from tinyldm.frozen.vae import AutoencoderConfig, AutoencoderKL
 from tinyldm.scores.reconstruction import picture_scores, reconstruct, to_batch
 from tinyldm.stage_one.losses import Critic, adaptive_weight, critic_loss, feature_distance
+from tinyldm.training.ema import EMA
 
 STATE, RECIPE = "training.safetensors", "recipe.json"
 
@@ -70,21 +69,34 @@ def augmented(batch: Tensor, generator: torch.Generator) -> Tensor:
     order = torch.where(torch.rand(b, 1, generator=generator) < 0.5, order, kept)
     batch = batch.gather(1, order[:, :, None, None].expand_as(batch))
     contrast, light, chance = torch.rand(3, b, 1, 1, 1, generator=generator)
-    return torch.where(chance < 0.5, batch * (0.7 + 0.4 * contrast) + 0.5 * (light - 0.5), batch).clamp(-1, 1)
+    return torch.where(
+        chance < 0.5, batch * (0.7 + 0.4 * contrast) + 0.5 * (light - 0.5), batch
+    ).clamp(-1, 1)
 
 
 class StageOne:
     """An autoencoder in training on uint8 images (n, h, w, 3), with its average, its optimiser and maybe a critic."""
 
-    def __init__(self, model: AutoencoderKL, images: np.ndarray | Tensor, recipe: Recipe, device="cpu"):
-        self.recipe, self.images, self.device, self.step = recipe, torch.as_tensor(images), device, 0
+    def __init__(
+        self, model: AutoencoderKL, images: np.ndarray | Tensor, recipe: Recipe, device="cpu"
+    ):
+        self.recipe, self.images, self.device, self.step = (
+            recipe,
+            torch.as_tensor(images),
+            device,
+            0,
+        )
         content = blake2b(self.images.contiguous().numpy(), digest_size=4).hexdigest()
         self.facts = {"shape": model.config.architecture(), "images": [*self.images.shape, content]}
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.order = torch.empty(0, dtype=torch.long)  # of the images to come
-        self.model = model.to(device, memory_format=torch.channels_last).train()  # quicker convolutions
+        self.model = model.to(
+            device, memory_format=torch.channels_last
+        ).train()  # quicker convolutions
         self.average = EMA(model, recipe.ema)
-        self.optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.optimiser = torch.optim.AdamW(
+            model.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=1e-4
+        )
         self.critic = Critic().to(device) if recipe.critical else nn.Module()
         if recipe.critical:
             self.judge = torch.optim.AdamW(self.critic.parameters(), lr=recipe.lr, betas=(0.5, 0.9))
@@ -93,7 +105,9 @@ class StageOne:
         """The next images, (b, 3, h, w) in [-1, 1]: each comes once before any comes again."""
         recipe, generator = self.recipe, self.generator
         while len(self.order) < recipe.batch_size:
-            self.order = torch.cat([self.order, torch.randperm(len(self.images), generator=generator)])
+            self.order = torch.cat(
+                [self.order, torch.randperm(len(self.images), generator=generator)]
+            )
         rows, self.order = self.order[: recipe.batch_size], self.order[recipe.batch_size :]
         x = to_batch(self.images[rows])
         if torch.rand((), generator=generator) < recipe.augment:
@@ -112,7 +126,11 @@ class StageOne:
         with autocast(x.device, recipe.precision):
             posterior = self.model.posterior(x)
             y = self.model.decode(posterior.sample(self.generator))
-        losses = {"L1": (y - x).abs().mean(), "MSE": (y - x).square().mean(), "KL": posterior.kl().mean()}
+        losses = {
+            "L1": (y - x).abs().mean(),
+            "MSE": (y - x).square().mean(),
+            "KL": posterior.kl().mean(),
+        }
         error = losses["L1"] + recipe.squared * losses["MSE"]
         total = error + recipe.kl * losses["KL"]
         criticised = recipe.critical and self.step > recipe.critic_from
@@ -121,7 +139,9 @@ class StageOne:
         self.optimiser.zero_grad()
         total.backward()
         if not torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0).isfinite():
-            raise InputError(f"step {self.step}: the gradient is not finite; what was saved is whole; try a lower --lr")
+            raise InputError(
+                f"step {self.step}: the gradient is not finite; what was saved is whole; try a lower --lr"
+            )
         self.optimiser.step()
         self.average.update(self.model)
         if criticised:
@@ -157,23 +177,39 @@ class StageOne:
         for kind in ("optimiser", "judge") if self.recipe.critical else ("optimiser",):
             for k, state in getattr(self, kind).state_dict()["state"].items():
                 tensors |= {f"{kind}.{k}.{name}": value for name, value in state.items()}
-        tensors |= {"generator": self.generator.get_state(), "order": self.order, "step": torch.tensor(self.step)}
+        tensors |= {
+            "generator": self.generator.get_state(),
+            "order": self.order,
+            "step": torch.tensor(self.step),
+        }
         with replacing(out / STATE) as temporary:
-            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
-        (out / RECIPE).write_text(json.dumps(asdict(self.recipe) | self.facts, indent=1), encoding="utf-8")
+            save_file(
+                {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary
+            )
+        (out / RECIPE).write_text(
+            json.dumps(asdict(self.recipe) | self.facts, indent=1), encoding="utf-8"
+        )
 
     def restore(self, out: Path) -> None:
         """Go on from what save wrote; InputError: nothing is there, or it was trained by another recipe."""
         if not (out / STATE).is_file() or not (out / RECIPE).is_file():
-            raise InputError(f"--resume: {out} holds no {STATE}; expected the folder of a training that was stopped")
+            raise InputError(
+                f"--resume: {out} holds no {STATE}; expected the folder of a training that was stopped"
+            )
         before = read_json(out / RECIPE, dict)
         for name, value in (asdict(self.recipe) | self.facts).items():
             if before.get(name) != value:
-                raise InputError(f"--resume: {out} was started with {name} {before.get(name)}, now it is {value}")
+                raise InputError(
+                    f"--resume: {out} was started with {name} {before.get(name)}, now it is {value}"
+                )
         tensors = load_file(out / STATE)
 
         def part(kind):
-            return {name.removeprefix(f"{kind}."): t for name, t in tensors.items() if name.startswith(f"{kind}.")}
+            return {
+                name.removeprefix(f"{kind}."): t
+                for name, t in tensors.items()
+                if name.startswith(f"{kind}.")
+            }
 
         for kind, module in self._modules().items():
             module.load_state_dict(part(kind))
@@ -182,16 +218,27 @@ class StageOne:
             for name, value in part(kind).items():
                 k, key = name.split(".")
                 state.setdefault(int(k), {})[key] = value
-            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+            optimiser.load_state_dict(
+                {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
+            )
         self.generator.set_state(tensors["generator"])
         self.order, self.step = tensors["order"], int(tensors["step"])
         self.average.updates = self.step
 
 
 def train_autoencoder(
-    config: AutoencoderConfig | AutoencoderKL, images: np.ndarray | Tensor, steps: int, out: str | Path,
-    held_out: dict[str, np.ndarray], *, save_every: int = 200, device="cpu", resume: bool = False, stop=None, **recipe,
-) -> AutoencoderKL:  # fmt: skip
+    config: AutoencoderConfig | AutoencoderKL,
+    images: np.ndarray | Tensor,
+    steps: int,
+    out: str | Path,
+    held_out: dict[str, np.ndarray],
+    *,
+    save_every: int = 200,
+    device="cpu",
+    resume: bool = False,
+    stop=None,
+    **recipe,
+) -> AutoencoderKL:
     """Train an autoencoder, or go on with one, on uint8 images (n, h, w, 3) by Recipe(steps, **recipe).
 
     Every save_every steps and at the end the averaged weights are measured on each set of held_out (name -> pictures)
@@ -214,7 +261,9 @@ def train_autoencoder(
         while stage.step < steps:
             losses = stage.advance()
             if stage.step % 10 == 0:
-                bar.set_postfix({name: f"{loss.item():.4f}" for name, loss in losses.items()}, refresh=False)
+                bar.set_postfix(
+                    {name: f"{loss.item():.4f}" for name, loss in losses.items()}, refresh=False
+                )
             bar.update()
             stopping = stop is not None and stop.requested
             if stage.step % save_every == 0 or stage.step == steps or stopping:
@@ -250,7 +299,9 @@ def publish(vae: AutoencoderKL, out: Path, step: int, held_out: dict[str, np.nda
     out.mkdir(parents=True, exist_ok=True)
     scores = {name: picture_scores(vae, pictures) for name, pictures in held_out.items()}
     with torch.no_grad():
-        posteriors = [vae.encode(to_batch(pictures[:64]).to(vae.device)) for pictures in held_out.values()]
+        posteriors = [
+            vae.encode(to_batch(pictures[:64]).to(vae.device)) for pictures in held_out.values()
+        ]
     z = torch.cat([q.sample(torch.Generator().manual_seed(0)) for q in posteriors])
     vae.config.scaling_factor = round(1 / z.std().item(), 5)
     with quiet():  # a bar of transformers would tear that of the training
@@ -258,10 +309,19 @@ def publish(vae: AutoencoderKL, out: Path, step: int, held_out: dict[str, np.nda
     kept = []
     if (out / "scores.csv").is_file():
         with open(out / "scores.csv", newline="", encoding="utf-8") as file:
-            kept = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) < step]
-    with replacing(out / "scores.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            kept = [
+                row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) < step
+            ]
+    with (
+        replacing(out / "scores.csv") as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
         columns = [f"{name}_{kind}" for name in scores for kind in ("mean", "pooled", "ssim")]
-        now = [f"{v:.{d}f}" for s in scores.values() for v, d in ((s.mean, 2), (s.pooled, 2), (s.ssim, 4))]
+        now = [
+            f"{v:.{d}f}"
+            for s in scores.values()
+            for v, d in ((s.mean, 2), (s.pooled, 2), (s.ssim, 4))
+        ]
         csv.writer(file).writerows([["step", *columns], *kept, [step, *now]])
     rows = []
     for pictures in held_out.values():

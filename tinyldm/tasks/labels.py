@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from tinyldm.condition import Condition
-from tinyldm.data.formats import Example, Format, Prompt, read_json
+from tinyldm.data.examples import Example, Format, Prompt
 from tinyldm.errors import InputError
+from tinyldm.files import read_json
 
 FORMS = ("tokens", "vector", "maps", "tokens+vector")
 FOLDERS = ("images", "image", "iclevr", "train", ".")  # where the images may lie
@@ -28,7 +29,9 @@ def number(name: str, names: tuple[str, ...], where: str = "") -> int:
     if name in names:
         return names.index(name)
     near = get_close_matches(name.lower(), names, n=3, cutoff=0.4) or names[:3]
-    raise InputError(f"{where}no label {name!r}, expected one of {len(names)}, such as {', '.join(near)}")
+    raise InputError(
+        f"{where}no label {name!r}, expected one of {len(names)}, such as {', '.join(near)}"
+    )
 
 
 class LabelEncoder:
@@ -44,12 +47,23 @@ class LabelEncoder:
     def __init__(self, names, form: str = "tokens", area: tuple[int, int] = (1, 1)):
         self.names, self.form, self.area = tuple(names), form, tuple(area)
         words = [set(name.split()) for name in self.names]
-        shared = sorted(w for w in set().union(*words) if sum(w in of for of in words) > 1 and w not in self.names)
-        own, marks = torch.eye(len(self.names)), torch.tensor([[w in of for w in shared] for of in words]).float()
+        shared = sorted(
+            w
+            for w in set().union(*words)
+            if sum(w in of for of in words) > 1 and w not in self.names
+        )
+        own, marks = (
+            torch.eye(len(self.names)),
+            torch.tensor([[w in of for w in shared] for of in words]).float(),
+        )
         rows = torch.cat([own, marks.view(len(own), len(shared))], 1)
         self.width = rows.shape[1]
-        self.rows = rows * (self.width / rows.sum(1, keepdim=True)).sqrt()  # mean square 1, as a text encoder's tokens
-        self.fingerprint = blake2b(json.dumps(["labels", self.names]).encode(), digest_size=8).hexdigest()
+        self.rows = (
+            rows * (self.width / rows.sum(1, keepdim=True)).sqrt()
+        )  # mean square 1, as a text encoder's tokens
+        self.fingerprint = blake2b(
+            json.dumps(["labels", self.names]).encode(), digest_size=8
+        ).hexdigest()
 
     def numbers(self, text: str) -> list[int]:
         """The labels of a text, in order of their numbers, each once."""
@@ -59,7 +73,10 @@ class LabelEncoder:
         """The tokens, which the latent cache keeps whatever the form."""
         sets = [self.numbers(text) for text in texts]
         n = max([1, *map(len, sets)])
-        tokens, mask = torch.zeros(len(texts), n, self.width), torch.zeros(len(texts), n, dtype=torch.bool)
+        tokens, mask = (
+            torch.zeros(len(texts), n, self.width),
+            torch.zeros(len(texts), n, dtype=torch.bool),
+        )
         for k, labels in enumerate(sets):
             tokens[k, : len(labels)], mask[k, : len(labels)] = self.rows[labels], True
         return Condition(tokens, mask)
@@ -92,7 +109,9 @@ def read_names(folder: Path) -> tuple[str, ...]:
     file = folder / "objects.json"
     known = read_json(file, dict)
     if not known or sorted(known.values(), key=str) != sorted(range(len(known)), key=str):
-        raise InputError(f"{file}: expected names with the numbers 0 to {max(len(known) - 1, 0)}, each once")
+        raise InputError(
+            f"{file}: expected names with the numbers 0 to {max(len(known) - 1, 0)}, each once"
+        )
     if any("," in name or name != name.strip() or not name for name in known):
         raise InputError(f"{file}: a name that is empty, ends in a space or has a comma in it")
     return tuple(sorted(known, key=known.get))
@@ -102,26 +121,49 @@ def joined(labels, names: tuple[str, ...] | None, where: str) -> str:
     """A list of names as a text; they are checked where the known ones are given."""
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise InputError(f"{where}: expected a list of label names, got {json.dumps(labels)[:60]}")
-    return ", ".join(names[number(name, names, f"{where}: ")] if names else name.strip() for name in labels)
+    return ", ".join(
+        names[number(name, names, f"{where}: ")] if names else name.strip() for name in labels
+    )
 
 
 def read_examples(folder: Path, split: str, problems: list[str]) -> list[Example]:
     """{split}.json maps image names to lists of labels; images lie in one of FOLDERS."""
     names, table = read_names(folder), folder / f"{split}.json"
-    captions = {name: joined(labels, names, f"{table}: {name}") for name, labels in read_json(table, dict).items()}
-    held = {place: {p.name for p in (folder / place).iterdir()} for place in FOLDERS if (folder / place).is_dir()}
+    captions = {
+        name: joined(labels, names, f"{table}: {name}")
+        for name, labels in read_json(table, dict).items()
+    }
+    held = {
+        place: {p.name for p in (folder / place).iterdir()}
+        for place in FOLDERS
+        if (folder / place).is_dir()
+    }
     place = max(held, key=lambda p: len(held[p] & captions.keys()))
     absent = [name for name in captions if name not in held[place]]
-    problems += [f"{folder / place / name}: no such image, but {table.name} names it" for name in absent]
-    return [Example(folder / place / n, (text,)) for n, text in sorted(captions.items()) if n in held[place]]
+    problems += [
+        f"{folder / place / name}: no such image, but {table.name} names it" for name in absent
+    ]
+    return [
+        Example(folder / place / n, (text,))
+        for n, text in sorted(captions.items())
+        if n in held[place]
+    ]
 
 
 def read_prompts(file: Path) -> list[Prompt]:
     """A list of lists of labels, drawn as 0.png, 1.png, ...; they are those of the objects.json beside it, if one is."""
-    entries, names = read_json(file, list), read_names(file.parent) if (file.parent / "objects.json").is_file() else None
-    return [Prompt(f"{k}.png", joined(labels, names, f"{file}: entry {k}")) for k, labels in enumerate(entries)]
+    entries, names = (
+        read_json(file, list),
+        read_names(file.parent) if (file.parent / "objects.json").is_file() else None,
+    )
+    return [
+        Prompt(f"{k}.png", joined(labels, names, f"{file}: entry {k}"))
+        for k, labels in enumerate(entries)
+    ]
 
 
-FORMAT = Format("images with train.json and objects.json (labels, as i-CLEVR)",
-                lambda folder: all((folder / name).is_file() for name in ("train.json", "objects.json")),
-                read_examples)  # fmt: skip
+FORMAT = Format(
+    "images with train.json and objects.json (labels, as i-CLEVR)",
+    lambda folder: all((folder / name).is_file() for name in ("train.json", "objects.json")),
+    read_examples,
+)

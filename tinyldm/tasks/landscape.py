@@ -18,14 +18,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tinyldm.condition import Condition
-from tinyldm.data.cache import build_once, cache_folder, key_of, read_header, writing
+from tinyldm.data.cache import build_once, cache_folder, key_of, read_header
 from tinyldm.data.encode import digests
-from tinyldm.data.formats import IMAGE_SUFFIXES, Example, Examples, Format, Prompt, read_json
+from tinyldm.data.examples import IMAGE_SUFFIXES, Example, Examples, Format, Prompt
+from tinyldm.data.images import Augmentation, load_image, resize
 from tinyldm.data.latents import LatentCache, open_or_build
-from tinyldm.data.transforms import Augmentation, load_image, resize
 from tinyldm.errors import InputError
-from tinyldm.tasks.classes import CLASSES
-from tinyldm.tasks.style import StyleEncoder
+from tinyldm.files import read_json, writing
+from tinyldm.frozen.style import StyleEncoder
 
 BETWEEN = " | "
 GRAIN = 4  # a map is kept at up to so many times the latents' height and width: what share of a cell is of which class
@@ -49,18 +49,27 @@ def load_map(file: Path, image: Path | None = None) -> Image.Image:
     except Exception as error:
         raise InputError(f"{file}: not an image that can be read ({error})") from None
     if scene.mode not in ("L", "P"):
-        raise InputError(f"{file}: a segmentation map has one channel of 8 bits, this image is {scene.mode}")
+        raise InputError(
+            f"{file}: a segmentation map has one channel of 8 bits, this image is {scene.mode}"
+        )
     highest = int(np.asarray(scene).max())
     if highest >= len(CLASSES):
-        raise InputError(f"{file}: a value of {highest}, expected classes from 0 to {len(CLASSES) - 1}")
+        raise InputError(
+            f"{file}: a value of {highest}, expected classes from 0 to {len(CLASSES) - 1}"
+        )
     if image is not None and (size := _size(image) or scene.size) != scene.size:
-        raise InputError(f"{file}: is {'%dx%d' % scene.size}, but its image {image.name} is {'%dx%d' % size}")
+        raise InputError(
+            f"{file}: is {'%dx%d' % scene.size}, but its image {image.name} is {'%dx%d' % size}"
+        )
     return Image.fromarray(np.asarray(scene))  # of a palette, the numbers
 
 
 def class_shares(maps: Tensor, area: tuple[int, int]) -> Tensor:
     """uint8 maps (b, h, w) -> the share of each class in each cell, (b, 29, *area): one-hot within a class."""
-    hot = (maps[:, None] == torch.arange(len(CLASSES), dtype=torch.uint8, device=maps.device)[:, None, None]).float()
+    hot = (
+        maps[:, None]
+        == torch.arange(len(CLASSES), dtype=torch.uint8, device=maps.device)[:, None, None]
+    ).float()
     return F.adaptive_avg_pool2d(hot, area)
 
 
@@ -85,9 +94,16 @@ class LandscapeEncoder:
         references = [parts(text)[1] for text in texts]
         there = [k for k, file in enumerate(references) if file]
         if not there:
-            return Condition(torch.zeros(len(texts), 1, self.width), torch.zeros(len(texts), 1, dtype=torch.bool))
-        found = self.style.encode([load_image(references[k]) for k in there]).cpu()  # (number of there, n, width)
-        tokens, mask = found.new_zeros(len(texts), *found.shape[1:]), torch.zeros(len(texts), dtype=torch.bool)
+            return Condition(
+                torch.zeros(len(texts), 1, self.width), torch.zeros(len(texts), 1, dtype=torch.bool)
+            )
+        found = self.style.encode(
+            [load_image(references[k]) for k in there]
+        ).cpu()  # (number of there, n, width)
+        tokens, mask = (
+            found.new_zeros(len(texts), *found.shape[1:]),
+            torch.zeros(len(texts), dtype=torch.bool),
+        )
         tokens[there], mask[there] = found, True
         return Condition(tokens, mask[:, None].expand(tokens.shape[:2]))
 
@@ -127,45 +143,77 @@ class LandscapeEncoder:
         def finish(stored: Condition, rows, generator) -> Condition:
             cells, device = torch.zeros(len(stored), len(CLASSES), *self.area), stored.tokens.device
             if rows is not None:  # None is the null condition
-                styled = (torch.rand(len(stored), 1, generator=generator) >= self.style_drop).to(device)
+                styled = (torch.rand(len(stored), 1, generator=generator) >= self.style_drop).to(
+                    device
+                )
                 stored = Condition(stored.tokens * styled[..., None], stored.mask & styled)
                 cells = class_shares(torch.from_numpy(maps[kept[rows]]).to(device), self.area)
-            return Condition(stored.tokens, stored.mask, stored.tokens[:, 0].clone(), cells)  # saved apart
+            return Condition(
+                stored.tokens, stored.mask, stored.tokens[:, 0].clone(), cells
+            )  # saved apart
 
         return finish
 
 
-def open_cache(examples, vae, encoder: LandscapeEncoder, size, augmentation: Augmentation, *, workers: int = 4,
-               progress: bool = True, folder: str | Path | None = None, skip_bad: bool = False, **options) -> LatentCache:
+def open_cache(
+    examples,
+    vae,
+    encoder: LandscapeEncoder,
+    size,
+    augmentation: Augmentation,
+    *,
+    workers: int = 4,
+    progress: bool = True,
+    folder: str | Path | None = None,
+    skip_bad: bool = False,
+    **options,
+) -> LatentCache:
     """The latent cache of landscapes: as open_or_build, and beside it the maps, augmented as the images are.
 
     A reference counts by what it shows and not by where it lies, so that data that moved is known again.
     """
     hashes = digests([example.image for example in examples], max(workers, 1), progress)
     maps = [parts(example.captions[0])[0] for example in examples]
-    key = key_of("maps", hashes, digests(maps, max(workers, 1), False), encoder.fine, augmentation.to_dict())
+    key = key_of(
+        "maps", hashes, digests(maps, max(workers, 1), False), encoder.fine, augmentation.to_dict()
+    )
     place = (Path(folder) if folder else cache_folder()) / "maps" / key
     how = (encoder.fine, augmentation, progress, skip_bad)
-    wrong = build_once(place, lambda new: _write_maps(new, examples, maps, hashes, *how)).get("left_out", {})
+    wrong = build_once(place, lambda new: _write_maps(new, examples, maps, hashes, *how)).get(
+        "left_out", {}
+    )
     if wrong and not skip_bad:
         raise InputError(next(iter(wrong.values())))
     good = [k for k in range(len(examples)) if str(k) not in wrong]
     texts = {hashes[k] or str(k): f"{BETWEEN}{examples[k].image}" for k in good}
     problems = [*getattr(examples, "problems", ()), *wrong.values()]
-    examples = Examples([Example(examples[k].image, (hashes[k] or str(k),)) for k in good], problems)
-    keyed = SimpleNamespace(stored=lambda keys: encoder.stored([texts.get(key, "") for key in keys]), width=encoder.width,
-                            finish=encoder.finish_with(None), fingerprint=encoder.fingerprint)  # fmt: skip
+    examples = Examples(
+        [Example(examples[k].image, (hashes[k] or str(k),)) for k in good], problems
+    )
+    keyed = SimpleNamespace(
+        stored=lambda keys: encoder.stored([texts.get(key, "") for key in keys]),
+        width=encoder.width,
+        finish=encoder.finish_with(None),
+        fingerprint=encoder.fingerprint,
+    )
     options |= {"folder": folder, "workers": workers, "progress": progress, "skip_bad": skip_bad}
-    cache, views = open_or_build(examples, vae, keyed, size, augmentation, **options), np.arange(augmentation.views)
+    cache, views = (
+        open_or_build(examples, vae, keyed, size, augmentation, **options),
+        np.arange(augmentation.views),
+    )
     left_out = set(map(int, read_header(cache.folder)["left_out"]))
     kept = np.array([k for k in range(len(examples)) if k not in left_out])
     content = np.memmap(place / "maps.u8", np.uint8, "r").reshape(-1, *encoder.fine)
-    cache.finish = encoder.finish_with(np.asarray(content), (kept[:, None] * len(views) + views).ravel())
+    cache.finish = encoder.finish_with(
+        np.asarray(content), (kept[:, None] * len(views) + views).ravel()
+    )
     cache.key = key_of(cache.key, key)
     return cache
 
 
-def _write_maps(folder: Path, examples, maps, hashes, fine, augmentation: Augmentation, progress, skip_bad) -> dict:
+def _write_maps(
+    folder: Path, examples, maps, hashes, fine, augmentation: Augmentation, progress, skip_bad
+) -> dict:
     """Write maps.u8 (rows, *fine): every view of every map; the header says, {index: why}, which of them are wrong."""
     wrong, bar = {}, tqdm(maps, "reading maps", unit="map", delay=2, disable=not progress)
     with writing(folder / "maps.u8") as file:
@@ -194,11 +242,22 @@ def _size(file: Path) -> tuple[int, int] | None:
 def read_examples(folder: Path, split: str, problems: list[str]) -> list[Example]:
     """{split}_resized/imgs/STEM.jpg with the map {split}_resized/labels/STEM.png; a picture is its own reference."""
     place = folder.resolve() / f"{split}_resized"
-    images = {file.stem: file for file in sorted((place / "imgs").iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES}
+    images = {
+        file.stem: file
+        for file in sorted((place / "imgs").iterdir())
+        if file.suffix.lower() in IMAGE_SUFFIXES
+    }
     maps = {file.stem for file in (place / "labels").glob("*.png")}
-    problems += [f"{place / 'labels' / stem}.png: no such segmentation map, for {file}" for stem, file in images.items()
-                 if stem not in maps]  # fmt: skip
-    pairs = [(file, f"{place / 'labels' / stem}.png{BETWEEN}{file}") for stem, file in images.items() if stem in maps]
+    problems += [
+        f"{place / 'labels' / stem}.png: no such segmentation map, for {file}"
+        for stem, file in images.items()
+        if stem not in maps
+    ]
+    pairs = [
+        (file, f"{place / 'labels' / stem}.png{BETWEEN}{file}")
+        for stem, file in images.items()
+        if stem in maps
+    ]
     return [Example(file, (text,)) for file, text in pairs]
 
 
@@ -208,19 +267,36 @@ def read_prompts(file: Path) -> list[Prompt]:
     prompts = []
     for scene, reference in pairs.items():
         if not isinstance(reference, str):
-            raise InputError(f"{file}: {scene}: expected the name of an image, got {json.dumps(reference)[:60]}")
-        found = [next((file.parent / place / name for place in places if (file.parent / place / name).is_file()), None)
-                 for name, places in ((scene, MAPS), (reference, IMAGES))]  # fmt: skip
-        for name, path, places, kind in zip((scene, reference), found, (MAPS, IMAGES), ("map", "reference image")):
+            raise InputError(
+                f"{file}: {scene}: expected the name of an image, got {json.dumps(reference)[:60]}"
+            )
+        found = [
+            next(
+                (
+                    file.parent / place / name
+                    for place in places
+                    if (file.parent / place / name).is_file()
+                ),
+                None,
+            )
+            for name, places in ((scene, MAPS), (reference, IMAGES))
+        ]
+        for name, path, places, kind in zip(
+            (scene, reference), found, (MAPS, IMAGES), ("map", "reference image")
+        ):
             if path is None:
-                raise InputError(f"{file}: no such {kind}: {name}, expected beside it or in {', '.join(places[:-1])}")
+                raise InputError(
+                    f"{file}: no such {kind}: {name}, expected beside it or in {', '.join(places[:-1])}"
+                )
         prompts.append(Prompt(f"{Path(scene).stem}.jpg", f"{found[0]}{BETWEEN}{found[1]}"))
     return prompts
 
 
-FORMAT = Format("train_resized/imgs with train_resized/labels (landscapes and their segmentation maps)",
-                lambda folder: all((folder / "train_resized" / name).is_dir() for name in ("imgs", "labels")),
-                read_examples)  # fmt: skip
+FORMAT = Format(
+    "train_resized/imgs with train_resized/labels (landscapes and their segmentation maps)",
+    lambda folder: all((folder / "train_resized" / name).is_dir() for name in ("imgs", "labels")),
+    read_examples,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,8 +317,45 @@ class MapStyleGuidance:
         def guided(x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
             null = self.null.to(x_t.device).expand(len(x_t))
             unstyled = replace(null, maps=condition.maps)
-            rows = denoiser(torch.cat([x_t] * 3), t.repeat(3), Condition.cat([condition, unstyled, null]))
+            rows = denoiser(
+                torch.cat([x_t] * 3), t.repeat(3), Condition.cat([condition, unstyled, null])
+            )
             both, alone, neither = rows.to(x_t.dtype).chunk(3)
             return neither + self.scale_map * (alone - neither) + self.scale_style * (both - alone)
 
         return guided
+
+
+CLASSES = tuple(
+    [
+        "mountain",
+        "sky",
+        "water",
+        "sea",
+        "rock",
+        "tree",
+        "earth",
+        "hill",
+        "river",
+        "sand",
+        "land",
+        "building",
+        "grass",
+        "plant",
+        "person",
+        "boat",
+        "waterfall",
+        "wall",
+        "pier",
+        "path",
+        "lake",
+        "bridge",
+        "field",
+        "road",
+        "railing",
+        "fence",
+        "ship",
+        "house",
+        "other",
+    ]
+)

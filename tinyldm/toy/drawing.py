@@ -17,7 +17,13 @@ COLOURS = {
     "pink": (255, 138, 196),
     "gray": (136, 140, 146),
 }
-INK, WHITE, IVORY, GOLD, SHADOW = (28, 24, 36), (255, 255, 255), (236, 206, 140), (255, 200, 30), (206, 206, 214)
+INK, WHITE, IVORY, GOLD, SHADOW = (
+    (28, 24, 36),
+    (255, 255, 255),
+    (236, 206, 140),
+    (255, 200, 30),
+    (206, 206, 214),
+)
 OVERSAMPLING = 3
 
 
@@ -27,7 +33,13 @@ class Pen:
     Points are scaled, tilted (radians, clockwise) and moved to `centre` in pixels of the large canvas.
     """
 
-    def __init__(self, canvas: ImageDraw.ImageDraw, centre: tuple[float, float], scale: float, tilt: float = 0.0):
+    def __init__(
+        self,
+        canvas: ImageDraw.ImageDraw,
+        centre: tuple[float, float],
+        scale: float,
+        tilt: float = 0.0,
+    ):
         self.canvas, self.centre, self.scale = canvas, centre, scale
         self.cos, self.sin = cos(tilt), sin(tilt)
 
@@ -41,7 +53,9 @@ class Pen:
         placed = self.place(points)
         self.canvas.polygon(placed, fill)
         if outline:
-            self.canvas.line(placed + placed[:2], outline, max(1, round(width * self.scale)), joint="curve")
+            self.canvas.line(
+                placed + placed[:2], outline, max(1, round(width * self.scale)), joint="curve"
+            )
 
     def ellipse(self, x, y, rx, ry, fill, outline=None, width: float = 0.1):
         """An ellipse around (x, y), drawn as a polygon so that it tilts with the rest."""
@@ -66,7 +80,9 @@ def mix(colour, other, share: float) -> tuple[int, ...]:
     return tuple(round(a + (b - a) * share) for a, b in zip(colour, other))
 
 
-def star(points: int, outer: float, inner: float, x: float = 0.0, y: float = 0.0, turn: float = -90.0):
+def star(
+    points: int, outer: float, inner: float, x: float = 0.0, y: float = 0.0, turn: float = -90.0
+):
     """The outline of a star whose first point lies at turn degrees."""
     radii = [outer if k % 2 == 0 else inner for k in range(2 * points)]
     angles = [(turn + 180 * k / points) * pi / 180 for k in range(2 * points)]
@@ -76,25 +92,50 @@ def star(points: int, outer: float, inner: float, x: float = 0.0, y: float = 0.0
 def rounded(corners, r: float) -> list[tuple[float, float]]:
     """The polygon with each corner replaced by a curve that begins r before it."""
     points = []
-    for (ax, ay), (bx, by), (cx, cy) in zip(corners[-1:] + corners[:-1], corners, corners[1:] + corners[:1]):
+    for (ax, ay), (bx, by), (cx, cy) in zip(
+        corners[-1:] + corners[:-1], corners, corners[1:] + corners[:1]
+    ):
         before, after = r / hypot(ax - bx, ay - by), r / hypot(cx - bx, cy - by)
-        px, py, qx, qy = before * (ax - bx), before * (ay - by), after * (cx - bx), after * (cy - by)
+        px, py, qx, qy = (
+            before * (ax - bx),
+            before * (ay - by),
+            after * (cx - bx),
+            after * (cy - by),
+        )
         for u in (0, 0.25, 0.5, 0.75, 1):  # a quadratic Bezier curve
             p, q = (1 - u) ** 2, u**2
             points.append((bx + p * px + q * qx, by + p * py + q * qy))
     return points
 
 
-HEM = [(0.95, 0.95), (0.6, 0.62), (0.32, 1.05), (0, 0.68), (-0.32, 1.05), (-0.6, 0.62), (-0.95, 0.95)]
+HEM = [
+    (0.95, 0.95),
+    (0.6, 0.62),
+    (0.32, 1.05),
+    (0, 0.68),
+    (-0.32, 1.05),
+    (-0.6, 0.62),
+    (-0.95, 0.95),
+]
 BODIES = {  # the outline of each shape
     "round": arc(0, 0, 1, 1, 0, 350, 32),
     "square": rounded([(1.08, -1), (1.08, 1), (-1.08, 1), (-1.08, -1)], 0.12),
     "triangular": rounded([(0, -1.4), (1.3, 0.95), (-1.3, 0.95)], 0.3),
     "star-shaped": rounded(star(5, 1.5, 0.84, y=0.08), 0.22),
     "ghost-like": arc(0, -0.1, 0.95, 1.1, 180, 360, 17) + HEM,
-    "mushroom-like": arc(0, 0.12, 1.45, 1.2, 180, 360, 17) + [(0.55, 0.3), (0.55, 1), (-0.55, 1), (-0.55, 0.3)],
+    "mushroom-like": [
+        *arc(0, 0.12, 1.45, 1.2, 180, 360, 17),
+        (0.55, 0.3),
+        (0.55, 1),
+        (-0.55, 1),
+        (-0.55, 0.3),
+    ],
 }
-FACE = {"triangular": 0.28, "star-shaped": 0.1, "mushroom-like": -0.3}  # how low the middle of the eyes lies
+FACE = {
+    "triangular": 0.28,
+    "star-shaped": 0.1,
+    "mushroom-like": -0.3,
+}  # how low the middle of the eyes lies
 FEATURES = ("horns", "wings", "spikes", "tail", "crown")
 EYES = {  # where the eyes are and how large
     1: ([(0, -0.05)], 0.52),
@@ -114,7 +155,11 @@ def rim(shape: str, degrees: float) -> tuple[float, float]:
     return best * dx, best * dy
 
 
-RIMS = {(shape, a): rim(shape, a) for shape in BODIES for a in (-132, -48, *range(-190, 11, 40), -90, -8, -172, 32)}
+RIMS = {
+    (shape, a): rim(shape, a)
+    for shape in BODIES
+    for a in (-132, -48, *range(-190, 11, 40), -90, -8, -172, 32)
+}
 
 
 def draw_feature(pen: Pen, shape: str, feature: str, colour, dark, swing: float):
@@ -122,20 +167,45 @@ def draw_feature(pen: Pen, shape: str, feature: str, colour, dark, swing: float)
     if feature == "horns":
         for side, angle in ((1, -48), (-1, -132)):
             x, y = RIMS[shape, angle]
-            horn = [(-0.3, 0.1), (0.34, 0.34), (0.72, -0.22), (0.62, -0.85), (0.34, -0.4), (-0.1, -0.3)]
-            pen.polygon([(x + side * (dx - 0.12), y + dy) for dx, dy in horn], IVORY, mix(IVORY, INK, 0.25), 0.1)
+            horn = [
+                (-0.3, 0.1),
+                (0.34, 0.34),
+                (0.72, -0.22),
+                (0.62, -0.85),
+                (0.34, -0.4),
+                (-0.1, -0.3),
+            ]
+            pen.polygon(
+                [(x + side * (dx - 0.12), y + dy) for dx, dy in horn],
+                IVORY,
+                mix(IVORY, INK, 0.25),
+                0.1,
+            )
     elif feature == "wings":
         for side, angle in ((1, -8), (-1, -172)):
             x, y = RIMS[shape, angle]
             lift = 0.22 * swing
-            wing = [(-0.25, -0.3), (0.35, -0.95 - lift), (1.05, -1.2 - lift), (0.98, -0.4 - lift / 2), (0.7, -0.42),
-                    (0.66, 0.12), (0.38, 0.0), (0.2, 0.42), (-0.25, 0.3)]  # fmt: skip
-            pen.polygon([(x + side * dx, y + dy) for dx, dy in wing], mix(colour, WHITE, 0.55), colour, 0.11)
+            wing = [
+                (-0.25, -0.3),
+                (0.35, -0.95 - lift),
+                (1.05, -1.2 - lift),
+                (0.98, -0.4 - lift / 2),
+                (0.7, -0.42),
+                (0.66, 0.12),
+                (0.38, 0.0),
+                (0.2, 0.42),
+                (-0.25, 0.3),
+            ]
+            pen.polygon(
+                [(x + side * dx, y + dy) for dx, dy in wing], mix(colour, WHITE, 0.55), colour, 0.11
+            )
     elif feature == "spikes":
         for angle in range(-190, 11, 40):
             (x, y), dx, dy = RIMS[shape, angle], cos(angle * pi / 180), sin(angle * pi / 180)
             base = [(-0.25, -0.36), (-0.25, 0.36), (0.6, 0)]
-            pen.polygon([(x + dx * u - dy * v, y + dy * u + dx * v) for u, v in base], dark, dark, 0.05)
+            pen.polygon(
+                [(x + dx * u - dy * v, y + dy * u + dx * v) for u, v in base], dark, dark, 0.05
+            )
     elif feature == "tail":
         x, y = (1.0, 0.55) if shape == "mushroom-like" else RIMS[shape, 32]
         curve = [(-0.5, -0.3), (0, 0.05), (0.42, 0.1), (0.75, -0.15), (0.82, -0.55 + 0.1 * swing)]
@@ -150,7 +220,15 @@ def draw_crown(pen: Pen, shape: str):
     """A golden crown, over the top of the body."""
     x, y = RIMS[shape, -90]
     y += 0.3 if shape in ("triangular", "star-shaped") else 0.12
-    points = [(-0.55, 0), (-0.68, -0.72), (-0.28, -0.36), (0, -0.86), (0.28, -0.36), (0.68, -0.72), (0.55, 0)]
+    points = [
+        (-0.55, 0),
+        (-0.68, -0.72),
+        (-0.28, -0.36),
+        (0, -0.86),
+        (0.28, -0.36),
+        (0.68, -0.72),
+        (0.55, 0),
+    ]
     pen.polygon([(x + dx, y + dy) for dx, dy in points], GOLD, (224, 160, 10), 0.12)
 
 
@@ -172,7 +250,10 @@ def draw_face(pen: Pen, shape: str, eyes: int, action: str, dark):
         pen.polygon(arc(0, y - 0.08, 0.36, 0.3, 0, 180, 9), (120, 16, 32), INK, 0.06)
         if action == "attack1":
             for side in (-1, 1):
-                pen.polygon([(side * 0.3, y - 0.08), (side * 0.08, y - 0.08), (side * 0.19, y + 0.12)], WHITE)
+                pen.polygon(
+                    [(side * 0.3, y - 0.08), (side * 0.08, y - 0.08), (side * 0.19, y + 0.12)],
+                    WHITE,
+                )
     elif action in ("hit1", "die1"):
         pen.ellipse(0, y, 0.14, 0.14, INK)
     elif action == "stand":
@@ -191,8 +272,12 @@ def draw_limbs(pen: Pen, shape: str, action: str, colour, dark, swing: float):
         for side in (-1, 1):
             x, y = side * (width + stride), 1.08 - (0.18 if action == "move" and side > 0 else 0)
             pen.ellipse(x + 0.08, y, 0.36, 0.23, dark)
-    arms = {"attack1": [(0.85, 0.1), (1.45, -0.2)], "jump": [(0.9, -0.2), (1.45, -0.85)],
-            "skill1": [(0.9, -0.2), (1.45, -0.85)], "move": [(0.8, 0.3), (1.3, 0.3)]}  # fmt: skip
+    arms = {
+        "attack1": [(0.85, 0.1), (1.45, -0.2)],
+        "jump": [(0.9, -0.2), (1.45, -0.85)],
+        "skill1": [(0.9, -0.2), (1.45, -0.85)],
+        "move": [(0.8, 0.3), (1.3, 0.3)],
+    }
     arm = arms.get(action, [(0.75, 0.25), (1.2, 0.72)])
     for side in (-1, 1):
         pen.line([(side * x, y) for x, y in arm], dark, 0.3)
@@ -267,7 +352,10 @@ def draw(monster, action: str, random: Random | int = 0, size: int = 64) -> Imag
         ground = Pen(canvas, (x * k, 55.5 * k), k)
         width = {"jump": 9, "die1": 12}.get(action, 14)
         ground.ellipse(0, 0, width, 3.2, SHADOW)
-    upright, pen = Pen(canvas, (x * k, y * k), scale * k), Pen(canvas, (x * k, y * k), scale * k, tilt)
+    upright, pen = (
+        Pen(canvas, (x * k, y * k), scale * k),
+        Pen(canvas, (x * k, y * k), scale * k, tilt),
+    )
     draw_cue(upright, action, True, r)
     draw_limbs(pen, monster.shape, action, colour, dark, swing)
     draw_feature(pen, monster.shape, monster.feature, colour, dark, swing)

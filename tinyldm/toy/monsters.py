@@ -87,10 +87,14 @@ class Monster:
     def __post_init__(self):
         for name, value in asdict(self).items():
             if value not in ATTRIBUTES[name]:
-                raise ValueError(f"{name} {value!r} is none of {', '.join(map(str, ATTRIBUTES[name]))}")
+                raise ValueError(
+                    f"{name} {value!r} is none of {', '.join(map(str, ATTRIBUTES[name]))}"
+                )
 
 
-def draw(monster: Monster, action: str = "main", random: Random | int = 0, size: int = 64) -> Image.Image:
+def draw(
+    monster: Monster, action: str = "main", random: Random | int = 0, size: int = 64
+) -> Image.Image:
     """The monster in an action, RGB on white; random (a Random or its seed) varies place, size, shade and limbs."""
     if action not in ACTIONS:
         raise ValueError(f"action {action!r} is none of {', '.join(ACTIONS)}")
@@ -99,7 +103,9 @@ def draw(monster: Monster, action: str = "main", random: Random | int = 0, size:
 
 def describe(monster: Monster, random: Random, template: str | None = None) -> str:
     """One sentence about the monster, which names all its attributes if no template is given."""
-    said = {name: random.choice(WORDS.get(value, (value,))) for name, value in asdict(monster).items()}
+    said = {
+        name: random.choice(WORDS.get(value, (value,))) for name, value in asdict(monster).items()
+    }
     letters = {name[0]: text for name, text in said.items()}
     capitals = {letter.upper(): text.capitalize() for letter, text in letters.items()}
     sentence = (template or random.choice(TEMPLATES)).format(**letters, **capitals)
@@ -109,7 +115,10 @@ def describe(monster: Monster, random: Random, template: str | None = None) -> s
 def descriptions(monster: Monster, random: Random) -> list[str]:
     """Three sentences; the third leaves something out half of the time, as real captions do."""
     first, second, third = random.sample(TEMPLATES, 3)
-    return [describe(monster, random, t) for t in (first, second, random.choice((third, random.choice(PARTIAL))))]
+    return [
+        describe(monster, random, t)
+        for t in (first, second, random.choice((third, random.choice(PARTIAL))))
+    ]
 
 
 def monsters() -> tuple[list[Monster], list[Monster]]:
@@ -120,7 +129,9 @@ def monsters() -> tuple[list[Monster], list[Monster]]:
     return everything[HELD_OUT:], everything[:HELD_OUT]
 
 
-def write_toy(folder: str | Path, seed: int = 0, train_monsters: int | None = None, overwrite: bool = False) -> Path:
+def write_toy(
+    folder: str | Path, seed: int = 0, train_monsters: int | None = None, overwrite: bool = False
+) -> Path:
     """Write the toy set: train/*.png, train_info.json, test.json, and attributes.json (of each key of test.json).
 
     About 7,100 drawings of 64x64, one or two frames of each monster in each action, a quarter of them with
@@ -129,16 +140,22 @@ def write_toy(folder: str | Path, seed: int = 0, train_monsters: int | None = No
     """
     folder = Path(folder)
     if folder.exists() and not (overwrite and (folder / "attributes.json").is_file()):
-        raise InputError(f"{folder} exists already; choose another folder, or --overwrite one that was drawn here")
+        raise InputError(
+            f"{folder} exists already; choose another folder, or --overwrite one that was drawn here"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         draft = Path(temporary) / "draft"
         (draft / "train").mkdir(parents=True)
         known, unknown = monsters()
-        write_json(draft / "train_info.json", write_training(draft / "train", known[:train_monsters], seed))
+        write_json(
+            draft / "train_info.json", write_training(draft / "train", known[:train_monsters], seed)
+        )
         test = test_prompts(unknown, seed)
         write_json(draft / "test.json", {key: prompt for key, (prompt, _) in test.items()})
-        write_json(draft / "attributes.json", {key: attributes for key, (_, attributes) in test.items()})
+        write_json(
+            draft / "attributes.json", {key: attributes for key, (_, attributes) in test.items()}
+        )
         if overwrite and folder.exists():
             shutil.rmtree(folder)
         os.rename(draft, folder)
@@ -160,19 +177,27 @@ def ensure_toy(folder: str | Path) -> Path:
 def write_training(folder: Path, known: list[Monster], seed: int) -> dict[str, dict]:
     """Draw the training images into the folder and return train_info."""
     info = {}
-    for number, monster in enumerate(tqdm(known, desc="drawing monsters", unit="monster", disable=None)):
+    for number, monster in enumerate(
+        tqdm(known, desc="drawing monsters", unit="monster", disable=None)
+    ):
         given = descriptions(monster, Random(f"{seed} train {number}"))
         for action, text in ACTIONS.items():
             key = f"{number}_{action}"
             r = Random(f"{seed} {key}")
-            frames = sorted(r.sample(range(4), 1 if action == "main" else r.choice((1, 2))))  # numbers have gaps
+            frames = sorted(
+                r.sample(range(4), 1 if action == "main" else r.choice((1, 2)))
+            )  # numbers have gaps
             for frame in frames:
                 image = draw(monster, action, Random(f"{seed} {key} {frame}"))
                 image = transparent(image) if r.random() < 0.25 else image
                 image.save(folder / f"{key}_{frame}.png", compress_level=1)
             name = f"{monster.colour} {monster.shape} {monster.feature} {monster.eyes}"
-            info[key] = {"original_name": name, "given_description": given, "action_description": text,
-                         "num_frames": len(frames)}  # fmt: skip
+            info[key] = {
+                "original_name": name,
+                "given_description": given,
+                "action_description": text,
+                "num_frames": len(frames),
+            }
     return info
 
 
@@ -180,7 +205,9 @@ def transparent(image: Image.Image) -> Image.Image:
     """The same picture on white, with black hidden under fully transparent pixels wherever it was white."""
     pixels = np.asarray(image)
     visible = (pixels != 255).any(axis=2, keepdims=True)
-    return Image.fromarray(np.concatenate([pixels * visible, 255 * visible], axis=2).astype(np.uint8))
+    return Image.fromarray(
+        np.concatenate([pixels * visible, 255 * visible], axis=2).astype(np.uint8)
+    )
 
 
 def test_prompts(unknown: list[Monster], seed: int) -> dict[str, tuple[dict, dict]]:
@@ -190,8 +217,12 @@ def test_prompts(unknown: list[Monster], seed: int) -> dict[str, tuple[dict, dic
         given = describe(monster, Random(f"{seed} test {number}"))
         for action in (actions[number % 8], actions[(number + 1 + number // 8 % 7) % 8]):
             key, text = f"{number}_{action}", ACTIONS[action]
-            prompt = {"image_name": f"{key}.png", "given_description": given, "action_description": text,
-                      "text_prompt": f"{given} {text}".strip()}  # fmt: skip
+            prompt = {
+                "image_name": f"{key}.png",
+                "given_description": given,
+                "action_description": text,
+                "text_prompt": f"{given} {text}".strip(),
+            }
             prompts[key] = prompt, {**asdict(monster), "action": action}
     return prompts
 
@@ -208,7 +239,10 @@ def random_monster_images(n: int, seed: int = 0, size: int = 64, held_out: bool 
     """
     r, (known, unknown) = Random(f"images {seed}"), monsters()
     choices = known + unknown if held_out else known
-    images, labels = np.empty((n, size, size, 3), np.uint8), {name: np.empty(n, np.int64) for name in ATTRIBUTES}
+    images, labels = (
+        np.empty((n, size, size, 3), np.uint8),
+        {name: np.empty(n, np.int64) for name in ATTRIBUTES},
+    )
     for k in range(n):
         monster, action = r.choice(choices), r.choice(tuple(ACTIONS))
         images[k] = np.asarray(draw(monster, action, r, size))

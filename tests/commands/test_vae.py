@@ -1,0 +1,209 @@
+"""python -m tinyldm vae train: bit-for-bit resume, what it leaves, what it refuses."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from tinyldm.__main__ import COMMANDS
+from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
+from tinyldm.cli import dispatch
+from tinyldm.commands.evaluator import claimed
+from tinyldm.errors import InputError
+from tinyldm.scores.reconstruction import to_batch
+from tinyldm.stage_one.training import Recipe, StageOne, train_autoencoder
+
+CONFIG = {
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 1,
+    "mid_block_add_attention": False,
+}
+CRITICISED = {"adversarial": 0.5, "perceptual": 0.2, "critic_from": 2}
+
+
+def pictures(n=24, size=16):
+    colours = np.random.default_rng(0).integers(0, 255, (n, 1, 1, 3), dtype=np.uint8)
+    return np.broadcast_to(colours, (n, size, size, 3)).copy()
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for k, picture in enumerate(pictures()):
+        Image.fromarray(picture).save(tmp_path / "photos" / f"p_{k}_0.png")
+    return tmp_path / "photos"
+
+
+class StopAt:
+    """Asks to stop at a step, as a signal does."""
+
+    def __init__(self, step):
+        self.calls, self.step = 0, step
+
+    @property
+    def requested(self):
+        self.calls += 1
+        return self.calls >= self.step
+
+
+@pytest.mark.parametrize("critic", [{}, CRITICISED])
+def test_resume_is_bit_for_bit(tmp_path, critic):
+    options = {"batch_size": 4, "warmup": 2, "save_every": 100, "precision": "float32", **critic}
+    held_out = {"held": pictures(3)}
+    whole = train_autoencoder(
+        AutoencoderConfig(**CONFIG), pictures(), 8, tmp_path / "whole", held_out, **options
+    )
+    parts = (AutoencoderConfig(**CONFIG), pictures(), 8, tmp_path / "parts", held_out)
+    stopped = train_autoencoder(*parts, stop=StopAt(5), **options)
+    assert stopped.fingerprint != whole.fingerprint
+    assert (tmp_path / "parts/scores.csv").read_text().splitlines()[-1].startswith("5,")
+    assert train_autoencoder(*parts, resume=True, **options).fingerprint == whole.fingerprint
+    scores = [
+        (tmp_path / run / "scores.csv").read_text().splitlines() for run in ("whole", "parts")
+    ]
+    assert scores[0][-1] == scores[1][-1]
+    assert len(scores[1]) == 3
+    with pytest.raises(InputError, match="was started with lr 0.001, now it is 0.1"):
+        train_autoencoder(*parts, resume=True, **{**options, "lr": 0.1})
+    for other, told in (
+        ((AutoencoderConfig(**CONFIG, latent_channels=3), *parts[1:]), "was started with shape"),
+        ((parts[0], pictures(23), *parts[2:]), "was started with images .24, 16"),
+    ):
+        with pytest.raises(InputError, match=told):
+            train_autoencoder(*other, resume=True, **options)
+    with pytest.raises(InputError, match="nowhere holds no training"):
+        train_autoencoder(*parts[:3], tmp_path / "nowhere", held_out, resume=True, **options)
+
+
+def test_the_critics_terms_reach_the_decoder_and_not_the_critic():
+    torch.manual_seed(0)
+    recipe = Recipe(10, batch_size=4, precision="float32", adversarial=0.5, perceptual=0.2)
+    stage = StageOne(AutoencoderKL(AutoencoderConfig(**CONFIG)), pictures(), recipe)
+    x = stage.batch()
+    y = stage.model(x)
+    losses = {}
+    stage.criticism(x, y, (y - x).abs().mean(), losses).backward()
+    assert set(losses) == {"perceptual", "adversarial"}
+    assert stage.model.decoder.conv_in.weight.grad.abs().max() > 0
+    before = [p.clone() for p in stage.critic.parameters()]
+    losses = stage.advance()
+    assert {"L1", "MSE", "KL", "perceptual", "adversarial", "critic"} == set(losses)
+    assert any(not torch.equal(a, b) for a, b in zip(before, stage.critic.parameters()))
+
+
+def test_a_gradient_that_is_not_finite_stops_the_training(tmp_path):
+    """What was saved before stays as it is."""
+    options = {"batch_size": 4, "save_every": 2, "precision": "float32"}
+    parts = (AutoencoderConfig(**CONFIG), pictures(), 9, tmp_path / "own", {"held": pictures(3)})
+    saved = train_autoencoder(*parts, stop=StopAt(2), **options).fingerprint
+    state = load_file(tmp_path / "own/training.safetensors")
+    state["model.decoder.conv_in.weight"] *= float("nan")
+    save_file(state, tmp_path / "own/training.safetensors")
+    with pytest.raises(InputError, match="step 3: the gradient is not finite"):
+        train_autoencoder(*parts, resume=True, **options)
+    assert AutoencoderKL.load(tmp_path / "own").fingerprint == saved
+
+
+def test_broken_images_may_be_left_out(data, capsys):
+    (data / "p_3_0.png").write_bytes(b"no")
+    assert train("--data", data, "--out", "own", "--steps", 1) == 2
+    assert "p_3_0.png: not an image" in capsys.readouterr().err
+    assert train("--data", data, "--out", "own", "--steps", 1, "--skip-bad") == 0
+    assert "left out: 1 images, first " in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_training(data, capsys, monkeypatch):
+    monkeypatch.setattr(StageOne, "advance", lambda stage: pytest.fail("it trained"))
+    assert train("--data", data, "--out", data / "p_0_0.png" / "own") == 2
+    assert "Not a directory" in capsys.readouterr().err
+    with claimed(data.parent / "own"):
+        assert train("--data", data, "--out", "own") == 2
+    assert "own: another process is training there" in capsys.readouterr().err
+
+
+def train(*arguments) -> int:
+    return dispatch(
+        COMMANDS, ["vae", "train", "--size", "16", "--batch-size", "4", *map(str, arguments)]
+    )
+
+
+def test_what_it_leaves_is_what_vae_loads(data, capsys):
+    assert (
+        train(
+            "--data", data, "--out", "own", "--widths", 8, 16, "--latent-channels", 3, "--steps", 30
+        )
+        == 0
+    )
+    assert "on 3 images held out" in capsys.readouterr().out
+    vae = AutoencoderKL.load("own")
+    assert (vae.factor, vae.latent_channels) == (2, 3)
+    held = to_batch(pictures()[sorted(range(24), key=lambda k: f"p_{k}_0.png")[::10]])
+    scale = json.loads((data.parent / "own/config.json").read_text())["scaling_factor"]
+    with torch.no_grad():
+        z = vae.encode(held).sample(torch.Generator().manual_seed(0))
+    assert z.std().item() * scale == pytest.approx(1, abs=0.02)
+    with Image.open("own/reconstructions.png") as image:
+        assert image.size == (3 * 16, 2 * 16)
+    assert (
+        train(
+            "--data",
+            data,
+            "--out",
+            "finer",
+            "--start",
+            "own",
+            "--steps",
+            1,
+            "--lr",
+            1e-9,
+            "--ema",
+            0,
+        )
+        == 0
+    )
+    tables = [
+        (data.parent / run / "scores.csv").read_text().splitlines() for run in ("own", "finer")
+    ]
+    ends = [float([*csv.DictReader(rows)][-1]["held_out_mean"]) for rows in tables]
+    assert abs(ends[0] - ends[1]) < 0.1  # it began where the other ended
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--steps", 0], "--steps 0"),
+        (["--ema", 1], "--ema 1"),
+        (["--kl", -1], "--kl -1"),
+        (["--flip", 2], "--flip 2"),
+        (["--critic-from", 5], "--critic-from 5: belongs to"),
+        (["--start", "tiny", "--widths", 8], "tiny: has a shape"),
+        (["--resume", "--overwrite"], "expected one of them"),
+        (["--size", 18], "--size 18x18: expected sides"),
+        (["--resume"], "holds no training"),
+        (["--data", "nowhere"], "nowhere: no such folder"),
+        (["--data", "empty"], "--data empty: no images"),
+        (["--out", "photos"], "--out photos: not empty"),
+        (["--start", "nowhere"], "autoencoder nowhere"),
+        (["--lr", "nan"], "--lr nan"),
+        (["--kl", "inf"], "--kl inf"),
+        (["--seed", 2**64], "--seed 18446744073709551616"),
+        (["--seed", -1], "--seed -1"),
+        (["--widths", 0, 8], "--widths 0 8"),
+        (["--critic-from", 9, "--perceptual", 1, "--steps", 9], "--critic-from 9: belongs to"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(data, capsys, arguments, told):
+    (data.parent / "empty").mkdir()
+    given = [] if "--data" in arguments else ["--data", data]
+    given += [] if "--out" in arguments else ["--out", "new"]
+    assert train(*given, *arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert told in error
+    assert not (data.parent / "new" / "config.json").exists()

@@ -1,0 +1,36 @@
+"""What a run tells on a disk that is full, and what it keeps of the log when it is resumed."""
+
+from pathlib import Path
+
+import pytest
+
+from tinyldm.files import replacing
+from tinyldm.training.log import RunLog, read_log
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_named(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(OSError) as caught, RunLog(tmp_path / "run", 0, 10) as log:
+        log.stream.close()
+        log.stream = open("/dev/full", "a", buffering=1)
+        log.row(1, 0.5, 1e-3, 1.0, 4)
+    assert caught.value.filename == str(tmp_path / "run/log.csv")
+    with pytest.raises(OSError) as caught, replacing(tmp_path / "samples.json") as temporary:
+        temporary.symlink_to("/dev/full")
+        temporary.write_text("record")
+    assert caught.value.filename == str(tmp_path / "samples.json")
+    assert not temporary.exists()
+
+
+def test_rows_behind_the_step_are_taken_back(tmp_path):
+    for start, steps in ((0, (1, 2, 3, 4)), (2, (3,))):
+        with RunLog(tmp_path, start, 10) as log:
+            for step in steps:
+                log.row(step, step + start, 1e-3, 1.0, 4)
+    assert [row[:2] for row in read_log(tmp_path / "log.csv")] == [
+        ["1", "1"],
+        ["2", "2"],
+        ["3", "5"],
+    ]
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["log.csv"]

@@ -1,0 +1,152 @@
+import math
+
+import pytest
+
+from tinyldm.cli import parse_size
+from tinyldm.errors import InputError
+from tinyldm.training.options import GROUPS, train_parser
+from tinyldm.training.settings import TrainSettings, defaults_for
+
+
+def test_every_setting_is_an_option_and_every_option_means_something():
+    options = {flag.replace("-", "_") for group in GROUPS.values() for flag in group}
+    assert options - set(TrainSettings().to_dict()) == {"out", "resume", "overwrite", "epochs"}
+    assert set(TrainSettings().to_dict()) <= options
+
+
+def test_fixed_option_names():
+    fixed = [
+        "--data",
+        "--task",
+        "--out",
+        "--preset",
+        "--size",
+        "--text-encoder",
+        "--vae",
+        "--cfg-drop",
+        "--max-steps",
+        "--epochs",
+        "--batch-size",
+        "--accumulate",
+        "--lr",
+        "--warmup",
+        "--ema",
+        "--precision",
+        "--prediction",
+        "--schedule",
+        "--snr-gamma",
+        "--sample-every",
+        "--save-every",
+        "--resume",
+        "--overwrite",
+        "--skip-bad",
+        "--seed",
+        "--workers",
+        "--device",
+        "--compile",
+    ]
+    shown = train_parser().format_help()
+    assert [
+        name for name in fixed if f"  {name} " not in shown and f"  {name}\n" not in shown
+    ] == []
+
+
+def test_settings_survive_json():
+    settings = TrainSettings(size=(384, 512), lr=3e-4, data="x")
+    assert TrainSettings.from_dict({**settings.to_dict(), "size": [384, 512]}) == settings
+    with pytest.raises(InputError, match="unknown settings: colour"):
+        TrainSettings.from_dict({"colour": 1})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cfg_drop": 1.5}, "--cfg-drop is 1.5, expected a probability"),
+        ({"max_steps": 0}, "--max-steps is 0, expected 1 or more"),
+        ({"lr": 0.0}, "--lr is 0.0"),
+        ({"ema": 1.0}, "--ema is 1.0"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"seed": 2**64}, "--seed is 18446744073709551616, expected 0 or more, and below"),
+        ({"lr": math.inf}, "--lr is inf, expected a finite number"),
+        ({"preview_guidance": math.nan}, "--preview-guidance is nan, expected a finite number"),
+        ({"shift": 1e300}, "--shift is 1e.300, expected a factor"),
+        ({"prediction": "y"}, "--prediction is y, expected one of eps, x0, v"),
+        ({"zero_snr": True, "prediction": "eps"}, "--zero-snr with --prediction eps"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(values, message):
+    with pytest.raises(InputError, match=message):
+        TrainSettings(**values)
+
+
+def test_defaults_follow_the_data():
+    assert defaults_for({}, (64, 64)).vae == "tiny"
+    monsters = defaults_for({"data": "hw6"}, (256, 256))
+    assert (monsters.vae, monsters.text_encoder) == (
+        "CompVis/stable-diffusion-v1-4",
+        "openai/clip-vit-base-patch32",
+    )
+    assert monsters.size == (256, 256)
+    assert monsters.preset == "base"
+    assert defaults_for({"data": "photos"}, (480, 640)).size == (256, 256)
+    small = defaults_for({"data": "iclevr", "vae": "tiny", "text_encoder": "tiny"}, (64, 64))
+    assert small.size == (64, 64)
+    assert small.preset == "toy"
+    assert small.lr == 1e-3
+    assert defaults_for({"data": "iclevr", "vae": "tiny", "lr": 5e-4}, (64, 64)).lr == 5e-4
+
+
+def test_defaults_follow_the_task_and_help_tells_them():
+    labels = defaults_for({"data": "iclevr"}, (240, 320), "labels")
+    assert (labels.size, labels.vae, labels.flip, labels.preset, labels.max_steps) == (
+        (64, 64),
+        "tiny",
+        False,
+        "toy",
+        7800,
+    )
+    assert labels.centre
+    assert labels.label_form == "tokens+vector"
+    assert labels.lr == 1.5e-3
+    land = defaults_for({"data": "land"}, (384, 512), "landscape")
+    assert (land.size, land.image_encoder) == ((384, 512), "openai/clip-vit-base-patch32")
+    small = defaults_for({"data": "land"}, (96, 128), "landscape")
+    assert (small.size, small.vae, small.image_encoder, small.preset) == (
+        (96, 128),
+        "tiny",
+        "tiny",
+        "toy",
+    )
+    assert defaults_for({"data": "land"}, (512, 384), "landscape").size == (512, 384)
+    assert defaults_for({"data": "land"}, (1200, 800), "landscape").size == (384, 512)
+    told = " ".join(train_parser().format_help().split()).replace("- ", "-")
+    assert (
+        f"sees the style in the reference (default: tiny; with --data: {land.image_encoder})"
+        in told
+    )
+    assert "told by the files of --data --size" in told  # no default: it depends
+
+
+def test_options_that_would_be_ignored_are_refused():
+    for given in (
+        {"lr_decay": 0.5},
+        {"lr_every": 10, "data": "x"},
+        {"preview_guidance": 2.0, "cfg_drop": 0.0},
+    ):
+        with pytest.raises(InputError, match="--(lr-decay 0.5|lr-every 10|preview-guidance 2.0): "):
+            defaults_for(given, (64, 64))
+    assert defaults_for({"lr_decay": 0.1, "lr_schedule": "step"}, (64, 64)).lr_decay == 0.1
+
+
+def test_only_some_settings_may_change_on_resume():
+    run = TrainSettings(lr=1e-3)
+    assert run.resumed({"max_steps": 5000, "lr": 1e-3}).max_steps == 5000
+    with pytest.raises(InputError, match="--lr 0.1: the run was started with 0.001"):
+        run.resumed({"lr": 0.1})
+
+
+def test_sizes():
+    assert parse_size("64") == (64, 64)
+    assert parse_size("512x384") == (384, 512)
+    with pytest.raises(InputError, match="--size big"):
+        parse_size("big")

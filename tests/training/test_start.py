@@ -1,0 +1,225 @@
+"""What train.py does around the training: runs are resumed, replaced and kept apart. Frozen models are stand-ins."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from tinyldm.condition import Condition
+from tinyldm.errors import InputError
+from tinyldm.nn.presets import PRESETS
+from tinyldm.nn.unet import UNetConfig
+from tinyldm.training import start as job
+from tinyldm.training.checkpoint import checkpoints, find_checkpoint, read_config, read_tensors
+from tinyldm.training.signals import StopRequest
+
+TINY = UNetConfig(
+    channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4, token_dim=6
+)
+
+
+class Vae:
+    factor, fingerprint, calls = 4, "vae", 0
+
+    def encode(self, images):
+        self.calls += 1
+        mean = torch.nn.functional.avg_pool2d(images, 4)
+        return SimpleNamespace(mean=mean, std=torch.zeros_like(mean))
+
+    def decode(self, latents):
+        return latents.repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+
+def encode(texts):
+    """The same three tokens for any text of one length."""
+    return Condition(
+        torch.tensor([len(text) for text in texts])[:, None, None] * torch.ones(1, 3, 6)
+    )
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty folder to work in, but for four images of noise in data/; what load_frozen was asked for is kept."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TINYLDM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(PRESETS, "tiny-test", TINY)
+    Path("data").mkdir()
+    for k in range(4):
+        pixels = torch.randint(
+            0, 256, (32, 32, 3), generator=torch.Generator().manual_seed(k), dtype=torch.uint8
+        )
+        Image.fromarray(pixels.numpy()).save(f"data/{k}.png")
+    lines = [json.dumps({"file_name": f"{k}.png", "text": "x" * k}) for k in range(4)]
+    Path("data/metadata.jsonl").write_text("\n".join(lines))
+    found = SimpleNamespace(vae=Vae(), asked=[])
+    text_encoder = SimpleNamespace(width=6, fingerprint="text", encode=encode)
+
+    def load_frozen(config, device, place=""):
+        found.asked.append(config)
+        return found.vae, text_encoder
+
+    monkeypatch.setattr(job, "load_frozen", load_frozen)
+    return found
+
+
+def train(**given):
+    """train.py with a tiny network, settings of a run that is resumed aside."""
+    small = dict(
+        data="data",
+        preset="tiny-test",
+        size=(32, 32),
+        batch_size=4,
+        max_steps=2,
+        warmup=1,
+        device="cpu",
+        precision="float32",
+    )
+    job.start({"out": "run", **({} if given.get("resume") else small), **given})
+
+
+def steps(run="run"):
+    return [int(folder.name.removeprefix("step-")) for folder in checkpoints(Path(run))]
+
+
+def test_what_is_held_out_is_not_trained_on(place, capsys):
+    train(hold_out=0.5)
+    assert "2 images (0 left out)" in capsys.readouterr().out
+    assert read_config(find_checkpoint("run"))["settings"]["hold_out"] == 0.5
+    with pytest.raises(InputError, match="--hold-out 0.25: the run was started with 0.5"):
+        train(resume=True, max_steps=3, hold_out=0.25)
+    train(resume=True, max_steps=3)
+    assert "2 images (0 left out)" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--hold-out nan: expected a share"):
+        train(out="other", hold_out=float("nan"))
+
+
+def test_data_may_move_but_not_change_before_a_run_is_resumed(place):
+    train(max_steps=3, out="whole", lr_schedule="constant")
+    train(lr_schedule="constant")
+    Path("data").rename("moved")
+    with pytest.raises(InputError, match="data: no such folder"):
+        train(resume=True, max_steps=3)
+    train(resume=True, max_steps=3, data="moved")
+    whole, parts = (
+        read_tensors(find_checkpoint(run) / "training.safetensors") for run in ("whole", "run")
+    )
+    assert steps() == [2, 3]
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert (
+        place.asked[-1]["vae_fingerprint"] == "vae"
+    )  # so that other weights of the same name are refused
+    text = Path("moved/metadata.jsonl").read_text()
+    Path("moved/metadata.jsonl").write_text(text.replace("xx", "xy"))
+    with pytest.raises(InputError, match="moved: images or captions are not those"):
+        train(resume=True, max_steps=4)
+    Path("moved/metadata.jsonl").write_text(text)
+    Image.new("RGB", (32, 32)).save("moved/2.png")
+    with pytest.raises(InputError, match="moved: images or captions are not those"):
+        train(resume=True, max_steps=4)
+    assert steps() == [2, 3]
+
+
+def test_a_perceptual_term_that_would_never_count_is_refused(place):
+    given = dict(
+        data="data",
+        preset="tiny-test",
+        size=(32, 32),
+        max_steps=5,
+        perceptual=1.0,
+        perceptual_from=5,
+        out="run",
+    )
+    with pytest.raises(InputError, match="--perceptual-from 5: expected less than 5"):
+        job.start(given)
+    assert not Path("run").exists()
+
+
+def test_a_finished_run_is_left_as_it_is(place):
+    train()
+    before = find_checkpoint("run").stat().st_mtime_ns
+    train(resume=True)
+    with pytest.raises(InputError, match="--max-steps 1: run has 2 steps already"):
+        train(resume=True, max_steps=1)
+    assert steps() == [2]
+    assert find_checkpoint("run").stat().st_mtime_ns == before
+
+
+def test_a_checkpoint_is_no_run_to_resume(place):
+    train(save_every=1)
+    for folder in (f"run/checkpoints/step-000000{k}" for k in (1, 2)):
+        with pytest.raises(InputError, match=f"{folder}: can't be resumed"):
+            train(resume=True, max_steps=3, out=folder)
+    (find_checkpoint("run") / "training.safetensors").unlink()
+    with pytest.raises(InputError, match="step-0000002: can't be resumed"):
+        train(resume=True, max_steps=3)
+
+
+def test_overwrite_takes_away_the_old_run_and_nothing_else(place):
+    train(max_steps=5)
+    Path("run/thesis.txt").write_text("mine")
+    Path("link").symlink_to("run")
+    train(out="link", overwrite=True)
+    assert steps() == [2]
+    assert Path("run/thesis.txt").exists()
+    assert Path("link").is_symlink()
+    assert [path.name for path in Path("run/previews").iterdir()] == ["step-0000002.png"]
+    assert len(Path("run/log.csv").read_text().splitlines()) == 3
+    for wrong in (dict(out=None), dict(resume=True)):
+        with pytest.raises(InputError, match="--overwrite: expected --out"):
+            train(overwrite=True, **wrong)
+
+
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_a_second_process_does_not_train_in_the_same_folder(place, how):
+    train()
+    with job._claimed(Path("run"), resume=True, overwrite=False):
+        with pytest.raises(InputError, match="run: another process is training there"):
+            train(max_steps=3, **{how: True})
+    assert steps() == [2]
+    train(max_steps=3, **{how: True})
+
+
+def test_a_run_that_appeared_meanwhile_is_not_written_to(place, monkeypatch):
+    prepare = job._prepare
+
+    def slow(*arguments):
+        monkeypatch.setattr(job, "_prepare", prepare)
+        train(max_steps=1)
+        return prepare(*arguments)
+
+    monkeypatch.setattr(job, "_prepare", slow)
+    with pytest.raises(InputError, match="run: exists already"):
+        train()
+    assert steps() == [1]
+
+
+def test_a_broken_file_of_prompts_is_told_before_anything_is_encoded(place):
+    Path("data/test.json").write_text("{")
+    with pytest.raises(InputError, match="test.json: not JSON"):
+        train()
+    assert place.vae.calls == 0
+    assert not Path("run").exists()
+
+
+def test_what_a_killed_process_left_of_a_checkpoint_goes(place):
+    train()
+    left = Path("run/checkpoints/.step-0000003.writing")
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    assert steps() == [2]
+    assert read_config(find_checkpoint("run"))["step"] == 2
+    train(resume=True, max_steps=4)
+    assert steps() == [2, 4]
+    assert not left.exists()
+
+
+def test_a_request_to_stop_ends_with_the_command_to_go_on(place, monkeypatch, capsys):
+    monkeypatch.setattr(StopRequest, "requested", True, raising=False)
+    monkeypatch.setattr(StopRequest, "__init__", lambda self: None)
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert steps() == [1]
+    assert "python train.py --resume --out run" in capsys.readouterr().out

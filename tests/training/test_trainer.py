@@ -1,0 +1,518 @@
+"""The training loop on a small cache in memory, with a network of a few thousand weights."""
+
+import csv
+import json
+import os
+import socket
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from tinyldm.condition import Condition
+from tinyldm.diffusion.schedule import NoiseSchedule
+from tinyldm.errors import InputError
+from tinyldm.nn.presets import PRESETS
+from tinyldm.nn.unet import UNetConfig
+from tinyldm.sampling.drawing import Drawing, draw
+from tinyldm.training import trainer as training
+from tinyldm.training.checkpoint import checkpoints, find_checkpoint, load_checkpoint
+from tinyldm.training.learning_rate import learning_rate
+from tinyldm.training.processes import workers
+from tinyldm.training.settings import TrainSettings
+from tinyldm.training.signals import StopRequest
+from tinyldm.training.trainer import Trainer
+
+TINY = UNetConfig(
+    channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4, token_dim=6
+)
+SETTINGS = TrainSettings(
+    preset="tiny-test",
+    max_steps=10,
+    batch_size=4,
+    lr=1e-2,
+    warmup=2,
+    save_every=5,
+    precision="float32",
+    sample_every=1000,
+)
+
+
+class MemoryCache:
+    """Twenty latents of 2x8x8 in memory, each with a token of its own."""
+
+    mean, std = torch.tensor([0.3, -2.0])[:, None, None], torch.tensor([0.7, 5.0])[:, None, None]
+    null = Condition(
+        tokens=torch.linspace(-1, 1, 12).view(1, 2, 6), mask=torch.ones(1, 2, dtype=torch.bool)
+    )
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(1)
+        self.latents = torch.randn(20, 2, 8, 8, generator=generator)
+        self.tokens = torch.randn(20, 2, 6, generator=generator)
+        self.seen = []
+
+    def __len__(self):
+        return len(self.latents)
+
+    def batch(self, indices, generator, device="cpu"):
+        self.seen += torch.as_tensor(indices).tolist()
+        mask = torch.ones(len(indices), 2, dtype=torch.bool)
+        return self.latents[indices].to(device), Condition(self.tokens[indices], mask).to(device)
+
+
+@pytest.fixture(autouse=True)
+def tiny_preset(monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny-test", TINY)
+
+
+def trainer(run, cache=None, **changes):
+    run.mkdir(exist_ok=True)
+    return Trainer(replace(SETTINGS, **changes), cache or MemoryCache(), run)
+
+
+def everything(t):
+    """Weights, average and optimiser moments by name."""
+    names = {p: n for n, p in t.network.named_parameters()}
+    state = {f"weights.{n}": p.detach().clone() for n, p in t.network.named_parameters()}
+    state |= {f"ema.{n}": p.clone() for n, p in t.ema.network.named_parameters()}
+    return state | {
+        f"{key}.{names[p]}": v.clone() for p, s in t.optimizer.state.items() for key, v in s.items()
+    }
+
+
+def rows(run):
+    with open(run / "log.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_pitfall_10_resume_is_bit_for_bit(tmp_path, accumulate):
+    whole = trainer(tmp_path / "whole", accumulate=accumulate)
+    assert whole.fit()
+    first, stop = trainer(tmp_path / "parts", accumulate=accumulate, sample_every=1), StopRequest()
+
+    def stop_at_five(_, step):
+        stop.requested = step == 5
+
+    first.preview = stop_at_five
+    assert not first.fit(stop)
+    assert first.progress.step == 5
+    second = trainer(tmp_path / "parts", accumulate=accumulate)
+    with torch.no_grad():
+        for p in second.network.parameters():
+            p.add_(1)  # nothing of a fresh start may survive
+    second.restore(find_checkpoint(tmp_path / "parts"))
+    assert second.progress.step == 5  # not 20 with accumulation 4
+    second.fit()
+    a, b = everything(whole), everything(second)
+    assert a.keys() == b.keys()
+    assert len(a) > 50
+    assert [n for n in a if not torch.equal(a[n], b[n])] == []
+    drop = ("images_per_second",)
+    strip = [{k: v for k, v in row.items() if k not in drop} for row in rows(tmp_path / "whole")]
+    assert strip == [
+        {k: v for k, v in row.items() if k not in drop} for row in rows(tmp_path / "parts")
+    ]
+    assert [row["step"] for row in strip] == [str(k) for k in range(1, 11)]
+
+
+def test_stop_saves_the_step_it_stopped_at(tmp_path):
+    stop = StopRequest()
+    stop.requested = True
+    t = trainer(tmp_path / "run")
+    assert not t.fit(stop)
+    assert [c.name for c in checkpoints(tmp_path / "run")] == ["step-0000001"]
+
+
+def test_pitfall_20_an_infinite_gradient_changes_nothing_and_repeated_ends_the_run(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "MAX_SKIPPED", 3)
+    t = trainer(tmp_path / "run", max_steps=8)
+    real, calls = training.training_loss, []
+
+    def loss(*arguments, **options):
+        calls.append(everything(t))
+        value = real(*arguments, **options)
+        return value * float("inf") if poisoned(len(calls)) else value
+
+    monkeypatch.setattr(training, "training_loss", loss)
+    poisoned = {3, 5, 6, 8, 9}.__contains__  # many, but no three in a row
+    t.fit()
+    assert t.progress.step == 8
+    assert t.progress.skipped == 5
+    assert t.ema.updates == 8
+    before, after = calls[2], calls[3]  # as call 3 (poisoned) and call 4 found them
+    assert all(torch.equal(before[n], after[n]) for n in before)
+    assert not torch.equal(calls[3]["weights.conv_out.bias"], calls[4]["weights.conv_out.bias"])
+
+    again = trainer(tmp_path / "run", max_steps=100)
+    again.restore(find_checkpoint(tmp_path / "run"))
+    assert again.progress.skipped == 5
+    poisoned = lambda n: True
+    with pytest.raises(InputError, match="infinite gradients in a row at step 8"):
+        again.fit()
+    assert load_checkpoint(tmp_path / "run").config["step"] == 8
+
+
+def test_pitfall_09_what_is_saved_is_the_average_of_this_run(tmp_path):
+    """With decay 0 that is the network after its last step, with decay it lies between there and the start."""
+    for decay in (0.0, 0.9):
+        t = trainer(tmp_path / f"{decay}", ema=decay)
+        start = {name: p.detach().clone() for name, p in t.network.named_parameters()}
+        t.fit()
+        saved = load_checkpoint(tmp_path / f"{decay}").network.state_dict()
+        for name, p in t.network.named_parameters():
+            assert (
+                torch.equal(saved[name], p)
+                if decay == 0
+                else not torch.equal(saved[name], start[name])
+            )
+            assert (saved[name] - p).norm() <= (start[name] - p).norm()
+
+
+def gradients(t):
+    return torch.cat([p.grad.flatten() for p in t.network.parameters()])
+
+
+def test_the_gradient_of_a_batch_is_the_mean_of_its_parts(tmp_path):
+    """Four parts of one image each, and the four images as steps of their own."""
+    whole, single = (trainer(tmp_path / f"{n}", batch_size=n, accumulate=n) for n in (4, 1))
+    loss, parts = whole.gradient(), []
+    for single.progress.step in range(4):
+        parts.append((single.gradient(), gradients(single)))
+    assert loss == pytest.approx(sum(part for part, _ in parts) / 4)
+    torch.testing.assert_close(gradients(whole), torch.stack([g for _, g in parts]).mean(0))
+    assert gradients(whole).norm() > 0
+
+
+def test_what_a_step_minimises_and_where_it_is_clipped(tmp_path):
+    t = trainer(
+        tmp_path / "run",
+        snr_gamma=0.3,
+        cfg_drop=0.5,
+        prediction="x0",
+        schedule="linear",
+        zero_snr=True,
+        shift=0.7,
+        max_steps=1,
+        clip=1e-3,
+    )
+    x0, condition, generator = t.batch(0)
+    schedule = NoiseSchedule("linear", zero_snr=True, shift=0.7)
+    expected = (
+        training.training_loss(
+            t.network,
+            x0,
+            condition,
+            schedule,
+            "x0",
+            snr_gamma=0.3,
+            null=t.cache.null,
+            cfg_drop=0.5,
+            generator=generator,
+        )
+        .mean()
+        .item()
+    )
+    t.fit()
+    (row,) = rows(tmp_path / "run")
+    assert float(row["loss"]) == pytest.approx(expected, rel=1e-3)
+    assert gradients(t).norm().item() == pytest.approx(1e-3, rel=1e-3)
+    assert float(row["grad_norm"]) > 0.01
+
+
+def test_loss_falls_on_one_picture(tmp_path):
+    """One latent can be learned by heart: the loss ends far below the variance of v, which is 1."""
+    cache = MemoryCache()
+    cache.latents, cache.tokens = cache.latents[:1], cache.tokens[:1]
+    t = trainer(tmp_path / "run", cache, max_steps=150, batch_size=16, warmup=10, save_every=1000)
+    t.fit()
+    losses = [float(row["loss"]) for row in rows(tmp_path / "run")]
+    assert 0.8 < losses[0] < 1.3
+    assert sum(losses[-10:]) / 10 < 0.5
+
+
+def test_pitfall_23_checkpoint_holds_all_that_sampling_needs(tmp_path):
+    t = trainer(tmp_path / "run", cfg_drop=0.5)
+    t.facts = {"vae": "tiny", "latent_shape": [2, 8, 8]}
+    t.fit()
+    checkpoint = load_checkpoint(tmp_path / "run")
+    x, time = torch.randn(2, 2, 8, 8), torch.tensor([3.0, 700.0])
+    condition = Condition(torch.randn(2, 2, 6))
+    assert torch.equal(checkpoint.network(x, time, condition), t.ema.network(x, time, condition))
+    assert checkpoint.schedule == t.schedule
+    assert checkpoint.prediction == "v"
+    assert torch.equal(checkpoint.null.tokens, t.cache.null.tokens)
+    assert torch.equal(checkpoint.null.mask, t.cache.null.mask)
+    assert torch.equal(checkpoint.mean, t.cache.mean)
+    assert torch.equal(checkpoint.std, t.cache.std)
+    assert checkpoint.config["vae"] == "tiny"
+    assert checkpoint.config["latent_shape"] == [2, 8, 8]
+    assert not checkpoint.network.training
+    text = (checkpoint.path / "config.json").read_text()
+    json.loads(text, parse_constant=pytest.fail)  # no Infinity, which other readers of JSON refuse
+    older, newest = checkpoints(tmp_path / "run")
+    assert not (older / "training.safetensors").exists()
+    assert (newest / "training.safetensors").exists()
+    assert load_checkpoint(older).config["step"] == 5
+
+
+def heard(network):
+    """A list that fills with the condition of each call of the network."""
+    conditions = []
+    network.register_forward_pre_hook(lambda module, args: conditions.append(args[2]))
+    return conditions
+
+
+def test_pitfall_24_training_checkpoint_and_sampling_have_one_null_condition(tmp_path):
+    t = trainer(tmp_path / "run", cfg_drop=1.0, max_steps=2)
+    trained = heard(t.network)
+    t.fit()
+    checkpoint = load_checkpoint(tmp_path / "run")
+    sampled = heard(checkpoint.network)
+    draw(
+        checkpoint.network,
+        Condition(torch.randn(3, 2, 6)),
+        [1, 2, 3],
+        latent_shape=(2, 8, 8),
+        vae=Grey(),
+        schedule=checkpoint.schedule,
+        prediction=checkpoint.prediction,
+        mean=checkpoint.mean,
+        std=checkpoint.std,
+        null=checkpoint.null,
+        how=Drawing(steps=2, guidance=3.0, precision="float32"),
+    )
+    assert len(trained) == len(sampled) == 2
+    nulls = [c[[k]] for c in trained for k in range(4)] + [
+        c[[k]] for c in sampled for k in (3, 4, 5)
+    ]
+    for null in nulls:
+        assert torch.equal(null.tokens, t.cache.null.tokens)
+        assert torch.equal(null.mask, t.cache.null.mask)
+
+
+class Grey:
+    """An autoencoder all of whose pictures are grey."""
+
+    def decode(self, latents):
+        return torch.zeros(len(latents), 3, 4, 4)
+
+
+def test_pitfall_11_parts_of_a_batch_are_no_steps(tmp_path):
+    """With 1, 2 and 4 parts the log shows as many steps and the same rates."""
+    logs = []
+    for parts in (1, 2, 4):
+        t = trainer(tmp_path / f"{parts}", accumulate=parts, lr_schedule="cosine", max_steps=6)
+        t.fit()
+        logs.append(rows(tmp_path / f"{parts}"))
+        for group in t.optimizer.param_groups:  # what is logged is what the optimiser went by
+            assert group["lr"] == pytest.approx(float(logs[-1][-1]["lr"]), rel=1e-5)
+    assert [row["step"] for row in logs[0]] == list("123456")
+    assert len({float(row["lr"]) for row in logs[0]}) > 4
+    for log in logs[1:]:
+        assert [(row["step"], row["lr"]) for row in log] == [
+            (row["step"], row["lr"]) for row in logs[0]
+        ]
+
+
+def test_a_checkpoint_of_another_architecture_is_named(tmp_path):
+    t = trainer(tmp_path / "run")
+    t.fit()
+    file = find_checkpoint(tmp_path / "run") / "config.json"
+    config = json.loads(file.read_text())
+    config["network"]["channels"] = [16, 16]
+    file.write_text(json.dumps(config))
+    with pytest.raises(
+        InputError, match="another architecture.*first conv_in.bias: expected .16,., got .8,."
+    ):
+        load_checkpoint(tmp_path / "run")
+    file.write_text("{")
+    with pytest.raises(InputError, match="config.json: not JSON"):
+        load_checkpoint(tmp_path / "run")
+
+
+def test_a_checkpoint_of_a_trainer_that_knows_no_data_says_what_it_lacks(tmp_path):
+    """Such as one from a script of one's own: sampling asks for the frozen models by name."""
+    trainer(tmp_path / "run").fit()
+    with pytest.raises(InputError, match="config.json: says nothing of 'vae'"):
+        load_checkpoint(tmp_path / "run").config["vae"]
+
+
+def test_a_run_without_a_checkpoint_is_named(tmp_path):
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        load_checkpoint(tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        load_checkpoint(tmp_path / "none")
+
+
+def test_a_compiled_network_meets_one_shape_alone(tmp_path, monkeypatch):
+    """Captions of one batch may all be shorter than those of the next; what is padded changes nothing."""
+    shapes, cache = [], MemoryCache()
+    cache.longest, whole = 5, cache.batch
+
+    def cut(indices, generator, device="cpu"):
+        x0, condition = whole(indices, generator, device)
+        n = 1 + int(indices[0]) % 2
+        return x0, Condition(condition.tokens[:, :n], condition.mask[:, :n])
+
+    def compiled(network, dynamic):
+        assert dynamic is False
+        return lambda x, t, condition: (
+            shapes.append(condition.tokens.shape) or network(x, t, condition)
+        )
+
+    cache.batch = cut
+    monkeypatch.setattr(torch, "compile", compiled)
+    for name, compile in {"compiled": True, "plain": False}.items():
+        trainer(tmp_path / name, cache, compile=compile).fit()
+    assert len(shapes) == 10
+    assert set(shapes) == {(4, 5, 6)}
+    losses = [
+        [float(row["loss"]) for row in rows(tmp_path / name)] for name in ("compiled", "plain")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_batch_that_cannot_be_split_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--batch-size 4: expected a multiple of 3"):
+        trainer(tmp_path / "run", accumulate=3)
+
+
+def _one_of_two(rank, port, folder, results):
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    torch.set_num_threads(1)
+    PRESETS["tiny-test"] = TINY
+    seen = []
+    real = training.training_loss
+
+    def loss(denoiser, x0, condition, *rest, generator, **options):
+        seen.append(torch.randn(3, generator=generator.clone_state()).tolist())
+        return real(denoiser, x0, condition, *rest, generator=generator, **options)
+
+    training.training_loss = loss
+    with workers(torch.device("cpu")) as w:
+        cache = MemoryCache()
+        t = Trainer(replace(SETTINGS, max_steps=5, accumulate=2), cache, folder, w)
+        t.fit()
+        weights = torch.cat([p.detach().flatten() for p in t.network.parameters()]).tolist()
+    results[rank] = (seen, cache.seen, weights)
+
+
+@pytest.mark.slow
+def test_pitfall_27_two_processes_differ_in_noise_and_data_and_agree_in_weights(tmp_path):
+    """Batches of 4 over 20 images, 2 processes, accumulation 2: an epoch of 5 steps sees each image once."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with mp.Manager() as manager:
+        results = manager.dict()
+        mp.spawn(_one_of_two, (port, tmp_path, results), nprocs=2)
+        (noise_0, data_0, weights_0), (noise_1, data_1, weights_1) = results[0], results[1]
+    draws = [tuple(x) for x in noise_0 + noise_1]
+    assert len(draws) == 20
+    assert len(set(draws)) == 20
+    assert sorted(data_0 + data_1) == list(range(20))
+    assert weights_0 == weights_1
+    assert [c.name for c in checkpoints(tmp_path)] == ["step-0000005"]
+    assert [row["step"] for row in rows(tmp_path)] == ["1", "2", "3", "4", "5"]
+    one_process = [learning_rate(k, replace(SETTINGS, max_steps=5)) for k in range(5)]
+    assert [float(row["lr"]) for row in rows(tmp_path)] == pytest.approx(
+        one_process, rel=1e-3
+    )  # (pitfall 11)
+
+
+class Decoder(torch.nn.Module):
+    """A frozen autoencoder with a small decoder, which counts the values that it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.post_quant_conv, self.decoder, self.shown = torch.nn.Identity(), torch.nn.Module(), 0
+        self.decoder.conv_in, self.decoder.mid_block = (
+            torch.nn.Conv2d(2, 4, 3, padding=1),
+            torch.nn.SiLU(),
+        )
+        self.decoder.up_blocks = torch.nn.ModuleList([torch.nn.Conv2d(4, 4, 3, padding=1), None])
+        self.requires_grad_(False)
+        self.post_quant_conv.register_forward_hook(
+            lambda *a: setattr(self, "shown", self.shown + len(a[2]))
+        )
+
+
+def test_the_perceptual_term_reaches_the_network_from_its_step_on(tmp_path):
+    """The gradient of the term alone, through the frozen decoder and the estimate of x0, moves the network."""
+    t = trainer(tmp_path / "run", perceptual=1.0, perceptual_from=2, batch_size=8)
+    t.vae = Decoder()
+    x0, condition, _ = t.batch(0)
+    eps, level = torch.randn_like(x0), t.schedule.level(torch.full((8,), 200.0)).like(x0)
+    x_t = level.alpha * x0 + level.sigma * eps
+    seen = {}
+    t.recorded(seen, x_t, torch.full((8,), 200.0), condition)
+    t.perceptual(x0, **seen).backward()
+    assert t.network.conv_out.weight.grad.abs().max() > 0
+    assert t.vae.decoder.conv_in.weight.grad is None
+    perfect = level.alpha * eps - level.sigma * x0  # v
+    assert t.perceptual(x0, x_t, seen["t"], perfect).item() == pytest.approx(0, abs=1e-9)
+    noisy = torch.full((8,), 950.0)  # more noise than signal: nothing counts
+    assert t.perceptual(x0, x_t, noisy, perfect) == 0
+    for step, before in ((0, t.vae.shown), (1, t.vae.shown)):
+        t.progress.step = step
+        t.gradient()
+        assert t.vae.shown == before
+    t.progress.step = 2
+    t.gradient()
+    assert t.vae.shown > before
+
+
+def test_the_perceptual_term_counts_by_its_weight_and_the_share_of_clear_samples(tmp_path):
+    losses = []
+    for weight in (0.0, 10.0, 20.0):
+        t = trainer(tmp_path / f"run{weight}", perceptual=weight, batch_size=8)
+        t.vae = Decoder()
+        losses.append(t.gradient())
+    assert losses[1] - losses[0] > 0.01
+    assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-3)
+    x0, guess = torch.randn(2, 8, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    some, clear = torch.tensor([200.0] * 2 + [950.0] * 6), torch.full((2,), 200.0)
+    whole = t.perceptual(x0[:2], guess[:2], clear, guess[:2] / 2)
+    assert t.perceptual(x0, guess, some, guess / 2).item() == pytest.approx(
+        whole.item() / 4, rel=1e-4
+    )
+
+
+def test_the_perceptual_term_lowers_what_it_measures(tmp_path):
+    """Trained on one picture, equally long, the decoder's features are nearer to the truth with the term."""
+    ends = {}
+    for weight in (0.0, 10.0):
+        cache = MemoryCache()
+        cache.latents, cache.tokens = cache.latents[:1], cache.tokens[:1]
+        t = trainer(
+            tmp_path / f"run{weight}",
+            cache,
+            max_steps=60,
+            batch_size=16,
+            save_every=1000,
+            perceptual=weight,
+        )
+        t.vae = Decoder()
+        t.fit()
+        x0, condition, _ = t.batch(0)
+        seen, times = {}, torch.full((16,), 100.0)
+        level = t.schedule.level(times).like(x0)
+        x_t = level.alpha * x0 + level.sigma * torch.randn(
+            x0.shape, generator=torch.Generator().manual_seed(5)
+        )
+        with torch.no_grad():
+            t.recorded(seen, x_t, times, condition)
+            ends[weight] = t.perceptual(x0, **seen).item()
+    assert ends[10.0] < 0.9 * ends[0.0]

@@ -1,0 +1,33 @@
+"""commands.landscapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinyldm.cli import parse_size
+from tinyldm.errors import InputError
+from tinyldm.toy.landscapes import (
+    write_landscapes,
+)
+
+
+def add_arguments(parser):
+    """The options of python -m tinyldm landscapes."""
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
+    parser.add_argument("--train", type=int, default=6000, help="pictures to train on")
+    parser.add_argument("--test", type=int, default=200, help="maps to draw from")
+    parser.add_argument("--size", type=parse_size, default="128x96", help="pixels: WIDTHxHEIGHT")
+    parser.add_argument("--seed", type=int, default=0, help="of shapes and styles")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a folder that this command drew"
+    )
+
+
+def run(options):
+    """Write a set of landscapes."""
+    if min(options.train, options.test, min(options.size) - 15, options.seed + 1) < 1:
+        raise InputError("--train, --test, --size, --seed: expected at least 1, 1, 16x16 and 0")
+    write_landscapes(
+        options.out, options.train, options.test, options.size, options.seed, options.overwrite
+    )
+    print(f"wrote {options.out}")

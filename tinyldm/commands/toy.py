@@ -1,0 +1,95 @@
+"""python -m tinyldm toy: the toy monsters and the tiny frozen models that ship in the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinyldm.cli import Parser
+from tinyldm.errors import InputError
+from tinyldm.files import naming
+from tinyldm.toy.monsters import write_toy
+
+
+def add_arguments(parser):
+    """The parts of the command and their options."""
+    parts = parser.add_subparsers(dest="part", metavar="PART", required=True, parser_class=Parser)
+    text = "draw the toy monsters in the format of the monster assignment"
+    draw = parts.add_parser("draw", help=text, description=text)
+    draw.add_argument("--out", type=Path, required=True, help="the folder to write")
+    draw.add_argument("--seed", type=int, default=0, help="varies drawings and descriptions")
+    draw.add_argument("--overwrite", action="store_true", help="replace a toy set")
+    text = "train the tiny CLIP on captioned pictures that the library makes (about half a second a step on one core)"
+    clip = parts.add_parser("clip", help=text, description=text)
+    clip.add_argument("--out", type=Path, required=True, help="the folder to write")
+    clip.add_argument("--steps", type=int, default=2500, help="optimiser steps")
+    clip.add_argument("--batch-size", type=int, default=80, help="pictures in a step")
+    clip.add_argument("--seed", type=int, default=0, help="of weights, pictures and captions")
+    clip.add_argument(
+        "--overwrite", action="store_true", help="write into a folder that is not empty"
+    )
+    text = "train the tiny VAE on pictures that the library draws (about a third of a second a step on one core)"
+    vae = parts.add_parser("vae", help=text, description=text)
+    vae.add_argument("--out", type=Path, required=True, help="the folder to write")
+    vae.add_argument("--steps", type=int, default=5000, help="optimiser steps")
+    vae.add_argument("--seed", type=int, default=0, help="of weights and pictures")
+    vae.add_argument(
+        "--overwrite", action="store_true", help="write into a folder that is not empty"
+    )
+    text = "measure a CLIP on fresh pictures and on monsters that it was not trained on"
+    score = parts.add_parser("score-clip", help=text, description=text)
+    score.add_argument(
+        "--clip", default="tiny", help="a CLIP folder, or the tiny one that ships in the package"
+    )
+    score.add_argument("--seed", type=int, default=1, help="of the pictures")
+
+
+def run(options):
+    """Run the part asked for."""
+    PARTS[options.part](options)
+
+
+def draw(options):
+    """Write the toy set."""
+    with naming(options.out):
+        write_toy(options.out, seed=options.seed, overwrite=options.overwrite)
+    print(f"wrote {options.out}")
+
+
+def clip(options):
+    """Train a tiny CLIP and measure it."""
+    if options.steps < 1 or options.batch_size < 2:
+        raise InputError(
+            f"--steps {options.steps} --batch-size {options.batch_size}: expected at least 1 and 2"
+        )
+    from tinyldm.toy.clip import score_clip, train_clip
+
+    train_clip(options.out, options.steps, options.seed, options.batch_size, options.overwrite)
+    show(score_clip(options.out))
+
+
+def score_clip(options):
+    """Measure a CLIP."""
+    from tinyldm.toy import clip as tiny_clip
+
+    show(tiny_clip.score_clip(options.clip, seed=options.seed))
+
+
+def vae(options):
+    """Train a tiny VAE; it measures itself on the way."""
+    if options.steps < 1:
+        raise InputError(f"--steps {options.steps}: expected at least 1")
+    if options.out.exists() and any(options.out.iterdir()) and not options.overwrite:
+        raise InputError(f"{options.out}: not empty; choose another folder or give --overwrite")
+    from tinyldm.jobs.autoencoder import train_tiny
+
+    train_tiny(options.out, options.steps, options.seed)
+    print((options.out / "scores.csv").read_text().strip())
+
+
+def show(scores: dict[str, float]):
+    """Print scores, a line for each."""
+    for name, score in scores.items():
+        print(f"{name:>20}  {score:.3f}")
+
+
+PARTS = {"draw": draw, "clip": clip, "score-clip": score_clip, "vae": vae}

@@ -1,0 +1,182 @@
+"""Image files -> RGB images of one size -> tensors in [-1, 1], and back; augmentation; grids."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image, ImageEnhance, ImageOps
+from torch import Tensor
+
+from tinyldm.errors import InputError
+
+FITS = ("squash", "crop")
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """The image of a file as RGB, upright, transparency composited on white, 16-bit scaled to 8.
+
+    InputError names the file when it is missing or broken.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such image") from None
+    except (MemoryError, InputError):
+        raise
+    except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
+        reason = str(error).replace("\n", " ")
+        raise InputError(
+            f"{path}: not an image that can be read ({reason or type(error).__name__})"
+        ) from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip them at 255
+        array = np.asarray(image).astype(np.int64)
+        image = Image.fromarray(((array.clip(0, 65535) + 128) // 257).astype(np.uint8))
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a size that is one number for a square, or both."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise InputError(f"--size {width}x{height}: expected at least 1")
+    return height, width
+
+
+def resize(
+    image: Image.Image, size: int | tuple[int, int], fit: str = "squash", box=None, nearest=False
+) -> Image.Image:
+    """The image at a size, s or (h, w): squashed to it, or cut to its shape around the centre first.
+
+    box (left, top, right, bottom) takes a part of the image instead of the whole. nearest: no value that wasn't there,
+    for maps of class numbers.
+    """
+    height, width = pair(size)
+    left, top, right, bottom = box or (0, 0, *image.size)
+    if fit == "crop":
+        scale = min((right - left) / width, (bottom - top) / height)
+        margin_x, margin_y = (right - left - scale * width) / 2, (bottom - top - scale * height) / 2
+        left, top, right, bottom = (
+            left + margin_x,
+            top + margin_y,
+            right - margin_x,
+            bottom - margin_y,
+        )
+    box = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))
+    return image.resize(
+        (width, height), Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC, box
+    )
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The views of an image that the latent cache holds: the image, its copies, and the mirror image of each.
+
+    fit: "squash" the whole image to the size asked for, or "crop" it to that shape around the centre first.
+    copies: further views, each cropped to between crop and all of the area, at an aspect ratio of 3/4 to 4/3, and
+    with brightness, contrast and saturation (never hue: captions name colours) changed by a factor of 1 +- jitter.
+    """
+
+    flip: bool = True
+    copies: int = 0
+    crop: float = 1.0
+    jitter: float = 0.0
+    seed: int = 0
+    fit: str = "squash"
+
+    def __post_init__(self):
+        if self.fit not in FITS:
+            raise ValueError(f"fit is {self.fit!r}, expected one of {', '.join(FITS)}")
+        if self.copies < 0 or not 0 < self.crop <= 1 or not 0 <= self.jitter < 1:
+            raise ValueError(f"{self}: expected copies >= 0, 0 < crop <= 1 and 0 <= jitter < 1")
+        if bool(self.copies) != (self.crop < 1 or self.jitter > 0):
+            raise ValueError(f"{self}: copies need crop < 1 or jitter > 0, and those need copies")
+
+    @property
+    def views(self) -> int:
+        return (1 + self.copies) * (1 + self.flip)
+
+    def to_dict(self) -> dict:
+        """What the views depend on: without copies nothing is drawn at random and the seed is left out."""
+        return {
+            name: value for name, value in asdict(self).items() if self.copies or name != "seed"
+        }
+
+    def apply(
+        self, image: Image.Image, size: int | tuple[int, int], key: int, nearest: bool = False
+    ) -> list[Image.Image]:
+        """All views of an image at a size; which crops and colours depends on (seed, key) alone.
+
+        nearest: of a map of class numbers, whose views show what those of its image show; numbers are no colours.
+        """
+        rng = np.random.default_rng([self.seed, key])
+        views = [resize(image, size, self.fit, nearest=nearest)]
+        for _ in range(self.copies):
+            part = resize(image, size, self.fit, _random_box(image.size, self.crop, rng), nearest)
+            factors = rng.uniform(1 - self.jitter, 1 + self.jitter, 3)
+            views.append(part if nearest else _jittered(part, factors))
+        if self.flip:
+            views = [v for view in views for v in (view, ImageOps.mirror(view))]
+        return views
+
+
+def _random_box(
+    size: tuple[int, int], crop: float, rng: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """A random part of an image (width, height): crop to 1 of its area, its shape changed by 3/4 to 4/3."""
+    share = rng.uniform(crop, 1)
+    stretch = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+    stretch = min(
+        max(stretch, share), 1 / share
+    )  # so that the part fits, and its share of the area stays
+    width, height = size[0] * math.sqrt(share * stretch), size[1] * math.sqrt(share / stretch)
+    left, top = rng.uniform(0, size[0] - width), rng.uniform(0, size[1] - height)
+    return left, top, left + width, top + height
+
+
+def _jittered(image: Image.Image, factors: np.ndarray) -> Image.Image:
+    for change, factor in zip(
+        (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), factors
+    ):
+        image = change(image).enhance(factor)
+    return image
+
+
+def to_bytes(image: Image.Image) -> Tensor:
+    """An RGB image as uint8 (3, h, w)."""
+    return torch.from_numpy(rearrange(np.array(image), "h w c -> c h w").copy())
+
+
+def from_bytes(pixels: Tensor) -> Tensor:
+    """uint8 pixels as float32 in [-1, 1]; to_pil gives exactly the same image back."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """The RGB image of a tensor (3, h, w); values beyond [-1, 1] are clipped."""
+    pixels = ((image.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return Image.fromarray(rearrange(pixels, "c h w -> h w c").contiguous().numpy())
+
+
+def grid(images: list[Image.Image], columns: int | None = None, gap: int = 2) -> Image.Image:
+    """Images of one size in rows on white, left to right; as square as can be unless columns is given."""
+    columns = min(len(images), columns or math.ceil(math.sqrt(len(images))))
+    width, height = images[0].width + gap, images[0].height + gap
+    sheet = Image.new(
+        "RGB", (columns * width + gap, math.ceil(len(images) / columns) * height + gap), "white"
+    )
+    for k, image in enumerate(images):
+        sheet.paste(image, (gap + k % columns * width, gap + k // columns * height))
+    return sheet
