@@ -97,7 +97,7 @@ def draw_neighbours(
         raise InputError(
             f"{images}, {train}: {len(made)} and {len(known)} images, expected at least 1 and 5"
         )
-    job = Comparison(made, references=known, clip=clip, device=pick_device(device))
+    job = Comparison(files=made, references=known, clip=clip, device=pick_device(device))
     features, real = job.features("clip", made), job.features("clip", known)
     cosines, places = nearest(features, real, 4)
     pictures, words = [], []

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from tinyldm.data.images import load_image
 from tinyldm.errors import InputError
 from tinyldm.files import naming, replacing
-from tinyldm.scores.files import image_files, missing_names, read_headers, some
+from tinyldm.scores.files import first_few, image_files, missing_names, read_headers
 
 SIZES = {".json": 256, ".csv": 64}  # what the monster and the animal-object assignment ask for
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
@@ -22,11 +22,11 @@ def check_submission(folder: Path, names: list[str], size: int) -> list[Path]:
     missing = missing_names(names, files.values())
     if missing:
         raise InputError(
-            f"{folder}: {len(missing)} of {len(names)} images are missing: {some(missing)}"
+            f"{folder}: {len(missing)} of {len(names)} images are missing: {first_few(missing)}"
         )
     more = sorted(files.keys() - set(names))
     if more:
-        raise InputError(f"{folder}: {len(more)} images that nothing asks for: {some(more)}")
+        raise InputError(f"{folder}: {len(more)} images that nothing asks for: {first_few(more)}")
     asked = [files[name] for name in names]
     wrong = []
     for file, (shape, mode, kind) in zip(asked, read_headers(asked)):
@@ -34,7 +34,7 @@ def check_submission(folder: Path, names: list[str], size: int) -> list[Path]:
             wrong.append(f"{file.name} is {shape[0]}x{shape[1]} {mode} {kind}")
     if wrong:
         raise InputError(
-            f"{folder}: expected {size}x{size} RGB in the format that the name says, but {some(wrong)}"
+            f"{folder}: expected {size}x{size} RGB in the format that the name says, but {first_few(wrong)}"
             " (another size: --size)"
         )
     for file in tqdm(asked, "reading images", unit="image", disable=len(asked) < 500):
