@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from einops import rearrange
 from PIL import Image
+from tinyldm.jobs.autoencoder import monster_pictures
 
 from tinyldm.autoencoder.kl import AutoencoderKL
-from tinyldm.jobs.autoencoder import monster_pictures
 from tinyldm.scores.reconstruction import folder_scores, picture_scores, reconstruct
 from tinyldm.toy import pictures as procedural
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tinyldm.tasks.table import read_examples
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
@@ -12,7 +13,6 @@ from tinyldm.data.images import load_image
 from tinyldm.errors import InputError
 from tinyldm.pages import sweep
 from tinyldm.pages.ranking import ranked
-from tinyldm.tasks.table import read_examples
 
 KNOWN = {
     "clip-t": lambda g, n: g + n / 1000,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tinyldm.scores.old_tasks import Labels, split
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
@@ -13,7 +14,6 @@ from tinyldm.data.examples import Example, Examples
 from tinyldm.errors import InputError
 from tinyldm.scores import evaluator
 from tinyldm.scores.evaluator import Evaluator, disturb
-from tinyldm.scores.old_tasks import Labels, split
 from tinyldm.tasks.judges import (
     class_accuracy,
     exact_accuracy,

@@ -4,10 +4,10 @@ import json
 
 import pytest
 from PIL import Image
+from tinyldm.tasks.table import read_examples
 
 from tinyldm.errors import InputError
 from tinyldm.scores.held_out import Split
-from tinyldm.tasks.table import read_examples
 
 
 def image_folder(folder, names):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tinyldm.jobs.autoencoder import monster_pictures
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 from tinyldm.cli import dispatch
-from tinyldm.jobs.autoencoder import monster_pictures
 from tinyldm.scores.reconstruction import picture_scores, reconstruct, to_batch
 from tinyldm.stage_one.training import augmented, train_autoencoder
 

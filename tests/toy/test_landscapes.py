@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from tinyldm.tasks.table import read_examples, read_prompts
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
 from tinyldm.tasks.landscape import CLASSES
-from tinyldm.tasks.table import read_examples, read_prompts
 from tinyldm.toy import landscapes as scenery
 from tinyldm.toy.landscapes import GROUND, TIMES, Style, draw, paint, shapes, write_landscapes
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from tinyldm.toy.pictures import KINDS, picture, pictures
 
 

@@ -16,8 +16,8 @@ from tinyldm.scores.distances import MOMENTS
 from tinyldm.scores.evaluator import Evaluator
 from tinyldm.scores.files import check_requested, check_sizes, image_files
 from tinyldm.scores.metrics import CLIP, METRICS, TOYS
-from tinyldm.scores.old_tasks import Scene, read_requests
-from tinyldm.tasks.base import Request
+from tinyldm.tasks.base import Request, Task, find_task, read_requests
+from tinyldm.tasks.landscape import Scene
 
 ONLY_FOR = {  # options that a single metric looks at
     "size": "reconstruction",
@@ -93,7 +93,7 @@ def evaluate(
     batch_size: int = 64,
     shared: dict | None = None,
     drawn: bool = True,
-    task: str | None = None,
+    task: Task | None = None,
 ) -> dict[str, dict]:
     """The scores of a folder of images, metric -> values, by the metrics named or all that apply.
 
@@ -174,13 +174,13 @@ class Real:
 
 
 def read_prompts(
-    file: str | Path | None, task: str | None, judge: Evaluator | None
+    file: str | Path | None, task: Task | None, judge: Evaluator | None
 ) -> tuple[Request, ...]:
     """The requests in a file of prompts: of a task, or the judge's, or one that is detected."""
     if file is None:
         return ()
     if task is None and judge is not None:
-        task = judge.task
+        task = find_task(judge.task)
     return tuple(read_requests(file, task))
 
 

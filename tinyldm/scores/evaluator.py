@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinyldm.data.examples import Examples, held_out_scenes
 from tinyldm.data.images import from_bytes
 from tinyldm.errors import InputError
 from tinyldm.files import read_json, replacing
 from tinyldm.scores import classifier
 from tinyldm.scores.files import read_pixels
-from tinyldm.scores.old_tasks import find_judge, prompts_of, split
-from tinyldm.tasks.base import Judge
+from tinyldm.tasks.base import Judge, Task, find_task
 from tinyldm.weights import load_into, read_weights, shapes, weights_hash, write_weights
 
 CONFIG = "config.json"
@@ -51,10 +51,7 @@ class Evaluator:
     @property
     def judge(self) -> Judge:
         """What the task says about its judge; InputError where it has none."""
-        judge = find_judge(self.task, self.names)
-        if judge is None:
-            raise InputError(f"--task {self.task}: has no evaluator")
-        return judge
+        return find_judge(find_task(self.task), self.names)
 
     @property
     def version(self) -> str:
@@ -108,9 +105,7 @@ class Evaluator:
                 f"{file}: not an evaluator; train one with python -m tinyldm evaluator train"
             )
         names = tuple(facts["names"])
-        judge = find_judge(facts["task"], names)
-        if judge is None:
-            raise InputError(f"{file}: --task {facts['task']} has no evaluator")
+        judge = find_judge(find_task(facts["task"]), names)
         net = judge.network(len(names))
         weights = Path(folder) / WEIGHTS
         load_into(net, read_weights(weights, shapes(net)), weights)
@@ -150,8 +145,17 @@ def disturb(images: Tensor, truth: Tensor, generator: torch.Generator) -> tuple[
     return images, truth
 
 
+def find_judge(task: Task, names: tuple[str, ...]) -> Judge:
+    """The judge of a task; InputError where it has none."""
+    judge = task.judge(names)
+    if judge is None:
+        raise InputError(f"--task {task.name}: has no evaluator")
+    return judge
+
+
 def train_evaluator(
-    examples,
+    task: Task,
+    examples: Examples,
     size: tuple[int, int],
     steps: int | None = None,
     batch_size: int | None = None,
@@ -165,16 +169,14 @@ def train_evaluator(
     size: (h, w) that images are squashed to; steps, batch_size: None for what the judge suggests.
     InputError: a task without a judge; images or maps that are missing or broken; too few scenes.
     """
-    judge = find_judge(examples.task, examples.names)
-    if judge is None:
-        raise InputError(f"--task {examples.task}: has no evaluator")
+    judge = find_judge(task, examples.names)
     steps = steps or judge.steps
     batch_size = batch_size or judge.batch_size
 
     files = [example.image for example in examples]
     pixels = read_pixels(files, size)
-    truth = judge.truth(prompts_of(examples, examples.task), size, files)
-    held_out = split([file.name for file in files], examples.format)
+    truth = judge.truth([example.prompts[0] for example in examples], size, files)
+    held_out = torch.tensor(held_out_scenes([f.name for f in files], examples.layout.scene))
     if held_out.all() or not held_out.any():
         raise InputError(f"{len(files)} images: too few scenes to hold some of them out")
     seen = (~held_out).nonzero()[:, 0]
@@ -189,5 +191,5 @@ def train_evaluator(
     torch.manual_seed(seed)
     net = judge.network(len(examples.names)).to(device)
     classifier.train(net, draw_batch, loss, steps=steps, lr=lr, seed=seed, title="evaluator")
-    evaluator = Evaluator(examples.task, net, examples.names, size, images=int(held_out.sum()))
+    evaluator = Evaluator(task.name, net, examples.names, size, images=int(held_out.sum()))
     return replace(evaluator, held_out=evaluator.scores(pixels[held_out], truth[held_out]))
