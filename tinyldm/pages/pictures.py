@@ -94,7 +94,7 @@ def draw_neighbours(
             f"{images}, {train}: {len(made)} and {len(known)} images, "
             f"expected at least 1 and {NEIGHBOURS + 1}"
         )
-    job = Comparison(made, references=known, clip=clip, device=pick_device(device))
+    job = Comparison(files=made, references=known, clip=clip, device=pick_device(device))
     features = job.features("clip", made)
     real = job.features("clip", known)
     cosines, places = nearest(features, real, NEIGHBOURS)

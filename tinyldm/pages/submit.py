@@ -10,7 +10,7 @@ from tqdm import tqdm
 from tinyldm.data.images import load_image
 from tinyldm.errors import InputError
 from tinyldm.files import naming, replacing
-from tinyldm.scores.files import image_files, missing_names, read_headers, some
+from tinyldm.scores.files import first_few, image_files, missing_names, read_headers
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
 """What a file with such a suffix has to hold."""
@@ -26,11 +26,11 @@ def check_submission(folder: Path, names: list[str], size: int) -> list[Path]:
     missing = missing_names(names, there.values())
     if missing:
         raise InputError(
-            f"{folder}: {len(missing)} of {len(names)} images are missing: {some(missing)}"
+            f"{folder}: {len(missing)} of {len(names)} images are missing: {first_few(missing)}"
         )
     more = sorted(there.keys() - set(names))
     if more:
-        raise InputError(f"{folder}: {len(more)} images that nothing asks for: {some(more)}")
+        raise InputError(f"{folder}: {len(more)} images that nothing asks for: {first_few(more)}")
     files = [there[name] for name in names]
     wrong = []
     for file, (found, mode, kind) in zip(files, read_headers(files), strict=True):
@@ -40,7 +40,7 @@ def check_submission(folder: Path, names: list[str], size: int) -> list[Path]:
     if wrong:
         raise InputError(
             f"{folder}: expected {size}x{size} RGB in the format that the name says, "
-            f"but {some(wrong)} (another size: --size)"
+            f"but {first_few(wrong)} (another size: --size)"
         )
     for file in tqdm(files, "reading images", unit="image", disable=len(files) < 500):
         load_image(file)  # decodes every pixel: a file that was cut off has a whole header
