@@ -12,7 +12,6 @@ from tinyldm.errors import InputError
 if TYPE_CHECKING:
     from tinyldm.pages.html import Table
     from tinyldm.scores.held_out import Split
-    from tinyldm.tasks.base import Task
 
 EXAMPLES = """examples:
   python -m tinyldm sweep --guidance 1 2 3 5 --steps 10 25 50 --count 64
@@ -87,7 +86,7 @@ def add_arguments(parser):
 def run(options):
     """Sweep, print the table, say which setting to submit with."""
     from tinyldm.pages.ranking import ranked, ranking
-    from tinyldm.pages.sweep import PAGE, Setting, Sweep, prompts_of, sweep, task_of
+    from tinyldm.pages.sweep import PAGE, Setting, Sweep, prompts_of, sweep
     from tinyldm.scores.held_out import IMAGES
     from tinyldm.training.checkpoint import latest_run, read_config
 
@@ -105,9 +104,7 @@ def run(options):
     reference = options.reference
     if not reference and split.images:
         reference = out / IMAGES
-    metrics = options.metrics or default_metrics(
-        task_of(settings), split, reference, options.evaluator
-    )
+    metrics = options.metrics or default_metrics(settings, split, reference, options.evaluator)
     check_metrics(metrics)
     job = Sweep(
         run=folder,
@@ -174,11 +171,11 @@ def make_split(run: Path, settings: dict[str, Any], options) -> Split:
 
 
 def default_metrics(
-    task: Task, split: Split, reference: Path | str | None, evaluator: str | None
+    settings: dict[str, Any], split: Split, reference: Path | str | None, evaluator: str | None
 ) -> list[str]:
     """What suits the task and what was given."""
     metrics = []
-    if task.captions:  # others are nothing to CLIP
+    if settings.get("task", "text") == "text":
         metrics.append("clip-t")
     if reference:
         metrics.append("clip-fd")

@@ -27,8 +27,8 @@ from tinyldm.pages.ranking import FACTS, Row, ranked, summary
 from tinyldm.sampling.drawing import Drawing, make_solver, sample_images
 from tinyldm.scores.evaluation import evaluate
 from tinyldm.scores.held_out import PROMPTS, Split
-from tinyldm.tasks.base import Task, find_task
 from tinyldm.training.checkpoint import read_config
+from tinyldm.training.start import PROMPT_NAMES
 
 RESULT, PAGE = "sweep.json", "sweep.html"
 
@@ -199,15 +199,10 @@ def version(checkpoint: Path) -> str:
     return hashlib.sha256((checkpoint / "config.json").read_bytes()).hexdigest()[:16]
 
 
-def task_of(settings: dict[str, Any]) -> Task:
-    """The task of a run. Settings that name none are those of an early run, which had captions."""
-    return find_task(settings.get("task", "text"))
-
-
 def prompts_of(settings: dict[str, Any]) -> Path | None:
     """The file of test prompts in the data folder of a run, if there is one."""
     data = Path(settings.get("data") or TOY_FOLDER)
-    for name in task_of(settings).prompt_files:
+    for name in PROMPT_NAMES:
         if (data / name).is_file():
             return data / name
     return None
