@@ -38,7 +38,7 @@ def monster_pictures(count: int, seed: str, known: bool = True) -> np.ndarray:
 def train_tiny(
     out: str | Path, steps: int = 5000, seed: int = 0, count: int = 24_000
 ) -> AutoencoderKL:
-    """Train the autoencoder that ships, on `count` pictures, half of them monsters; see docs/vae.md"""
+    """Train the autoencoder that ships, on `count` pictures, half of them monsters."""
     few = round(MONSTERS * count)
     many = procedural.pictures(count - few, seed=seed, progress=True)
     images = np.concatenate([many, monster_pictures(few, f"vae {seed}")])

@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tinyldm.commands.evaluator import leave_out_broken
-from tinyldm.data.examples import IMAGE_SUFFIXES, Example, Examples
+from tinyldm.data.examples import IMAGE_SUFFIXES, Example, Examples, Layout, held_out_scenes
 from tinyldm.errors import InputError
-from tinyldm.scores.evaluator import read_pixels, split
-from tinyldm.tasks.table import FORMATS, read_examples
+from tinyldm.scores.files import read_pixels
+from tinyldm.tasks.base import read_examples, tasks
 
 MOST_HELD_OUT = 256  # more would make each measurement slow and hardly more exact
 
@@ -23,7 +22,8 @@ def read_pictures(folder: Path, size: tuple[int, int], skip_bad: bool) -> tuple[
     skip_bad: leave out images that are missing or broken, and print how many; else InputError.
     """
     examples = find_examples(folder, skip_bad)
-    held = split([example.name for example in examples], examples.format)  # (n,) bool
+    names = [example.name for example in examples]
+    held = torch.tensor(held_out_scenes(names, examples.layout.scene), dtype=torch.bool)  # (n,)
     if not held.any() or held.all():
         raise InputError(f"--data {folder}: {len(examples)} images, too few to hold some out")
     pixels = read_pixels([example.image for example in examples], size)  # (n, 3, h, w)
@@ -34,17 +34,26 @@ def read_pictures(folder: Path, size: tuple[int, int], skip_bad: bool) -> tuple[
 
 def find_examples(folder: Path, skip_bad: bool) -> Examples:
     """The training images of an assignment's folder, or all images in any other folder."""
-    known = any(layout.detect(folder) for layout in FORMATS.values())
+    layouts = [layout for task in tasks() for layout in task.layouts]
+    known = any(layout.detect(folder) for layout in layouts)
     if known or not folder.is_dir():
-        examples = read_examples(folder, skip_bad=skip_bad)  # which says what is wrong
+        _, examples = read_examples(folder, skip_bad=skip_bad)  # which says what is wrong
     else:
-        files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-        examples = Examples(Example(file, ()) for file in files)
+        examples = Examples(tuple(_read_all(folder, "", [])), ANY_IMAGES, folder)
     if skip_bad:
-        leave_out_broken(examples)
+        examples = examples.checked()
     if not examples:
         raise InputError(f"--data {folder}: no images in it")
     return examples
+
+
+def _read_all(folder: Path, split: str, problems: list[str]) -> list[Example]:
+    """Every image in a folder and in its subfolders, without prompts: the read of a Layout."""
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+    return [Example(file, ()) for file in files]
+
+
+ANY_IMAGES = Layout("images", "any images", detect=Path.is_dir, read=_read_all)
 
 
 def augmented(batch: Tensor, generator: torch.Generator) -> Tensor:
