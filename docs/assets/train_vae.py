@@ -9,10 +9,11 @@ import numpy as np
 import pictures as procedural
 
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
+from tinyldm.stage_one.recipe import Recipe
 from tinyldm.stage_one.training import train_autoencoder
 from tinyldm.toy.monsters import ACTIONS, draw, monsters
 
-# the shape of the autoencoder that ships: a quarter of the image's sides, little work at full resolution
+# The shape of the autoencoder that ships: a quarter of the image's sides, little work at full size
 TINY = {
     "block_out_channels": (16, 32, 96),
     "layers_per_block": 1,
@@ -24,7 +25,10 @@ MONSTERS = 0.5  # their share of the pictures that it learns from
 
 
 def monster_pictures(count: int, seed: str, known: bool = True) -> np.ndarray:
-    """Toy monsters in random actions, uint8 (count, 64, 64, 3); known: those of the training captions, else others."""
+    """Toy monsters in random actions, uint8 (count, 64, 64, 3).
+
+    known: those of the training captions; otherwise those of the others
+    """
     kinds, randoms = monsters()[0 if known else 1], [Random(f"{seed}-{k}") for k in range(count)]
     return np.stack(
         [np.asarray(draw(r.choice(kinds), r.choice(list(ACTIONS)), r)) for r in randoms]
@@ -34,7 +38,7 @@ def monster_pictures(count: int, seed: str, known: bool = True) -> np.ndarray:
 def train_tiny(
     out: str | Path, steps: int = 5000, seed: int = 0, count: int = 24_000
 ) -> AutoencoderKL:
-    """Train the autoencoder that ships: on count pictures, monsters and procedural ones; see docs/vae.md."""
+    """Train the autoencoder that ships, on `count` pictures, half of them monsters."""
     few = round(MONSTERS * count)
     many = procedural.pictures(count - few, seed=seed, progress=True)
     images = np.concatenate([many, monster_pictures(few, f"vae {seed}")])
@@ -43,8 +47,7 @@ def train_tiny(
         "pictures": procedural.pictures(192, seed=seed + 10**6),
     }
     config = AutoencoderConfig(**TINY)
-    vae = train_autoencoder(
-        config, images, steps, out, held_out, batch_size=16, lr=1.5e-3, kl=1e-5, seed=seed
-    )
+    recipe = Recipe(steps, batch_size=16, lr=1.5e-3, kl=1e-5, seed=seed)
+    vae = train_autoencoder(config, images, recipe, out, held_out)
     vae.half().save_pretrained(out)  # half the size to ship; load gives float32
     return AutoencoderKL.load(out)
