@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from tinyldm.cli import Parser, guarded
-from tinyldm.errors import InputError
 from tinyldm.commands import evaluate as command
+from tinyldm.errors import InputError
 from tinyldm.scores import attributes, evaluation, metrics
 from tinyldm.scores.evaluation import evaluate
 from tinyldm.scores.metrics import METRICS
