@@ -27,7 +27,7 @@ COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 
 
 def test_the_assignments_rule_divides_sums():
-    """One of three labels found in the first image, all of one in the second: 2 of 4, not the mean of 1/3 and 1."""
+    """One of three labels found in one image, one of one in another: 2 of 4, not (1/3 + 1) / 2."""
     logits = torch.tensor([[3.0, 2.0, 1.0, 9.0, 8.0], [0.0, 5.0, 0.0, 0.0, 0.0]])
     wanted = torch.tensor([[1, 1, 1, 0, 0], [0, 1, 0, 0, 0]]).bool()
     assert top_k_accuracy(logits, wanted) == 2 / 4
@@ -107,7 +107,7 @@ def data(tmp_path):
     for k in range(60):
         labels = sorted(rng.choice(3, rng.integers(1, 4), replace=False).tolist())
         picture = np.full((24, 24, 3), 128, np.uint8)
-        for place, label in zip(rng.permutation(4), labels):
+        for place, label in zip(rng.permutation(4), labels, strict=False):
             top, left = 12 * (place // 2) + 2, 12 * (place % 2) + 2
             picture[top : top + 8, left : left + 8] = COLOURS[label]
         Image.fromarray(picture).save(folder / "images" / f"s_{k}_0.png")
@@ -252,7 +252,7 @@ def test_likeness_is_a_matter_of_colours_alone():
 
 
 def test_evaluate_scores_labels(data, tmp_path, capsys):
-    """The real pictures, under the names of the prompts, are what was asked for, and others are not."""
+    """Real pictures, under the names of the prompts, are what was asked for; others are not."""
     train = json.loads((data / "train.json").read_text())
     drawn, wrong = tmp_path / "drawn", tmp_path / "wrong"
     for folder in (drawn, wrong):

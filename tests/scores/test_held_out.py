@@ -1,4 +1,4 @@
-"""What a training leaves out: a share, whole monsters and scenes, and never anything that is trained on."""
+"""What training leaves out: a share, whole monsters and scenes, nothing that is trained on."""
 
 import json
 
@@ -57,11 +57,11 @@ def test_a_share_is_left_out_whole(tmp_path, write, whole):
 def test_too_much_or_too_little(tmp_path):
     image_folder(tmp_path, ["one.png"])
     with pytest.raises(
-        InputError, match="--hold-out 0.1: .* has 1 images, too few to leave some out"
+        InputError, match=r"--hold-out 0.1: .* has 1 images, too few to leave some out"
     ):
         read_examples(tmp_path, hold_out=0.1)
     for share in (-0.1, 0.9, float("nan")):
-        with pytest.raises(InputError, match="--hold-out .*: expected a share from 0 to 0.5"):
+        with pytest.raises(InputError, match=r"--hold-out .*: expected a share from 0 to 0.5"):
             read_examples(tmp_path, hold_out=share)
 
 

@@ -105,7 +105,7 @@ def test_no_text_is_unknown_and_any_two_words_differ(encoder):
 
 
 def test_every_toy_attribute_is_read_from_the_states(encoder):
-    """A linear map fitted to the mean state of training captions tells the attributes of test captions."""
+    """A linear map of the mean state, fitted to training captions, works on test captions."""
     known, unknown = toy.monsters()
     r = scenes.Random(0)
 

@@ -25,7 +25,7 @@ def test_many_classes_in_many_scenes():
 
 
 def test_the_map_is_that_of_the_picture(monkeypatch):
-    """Without texture, haze and marks every class is of one colour, and the colours give the map back."""
+    """Without texture, haze and marks every class has one colour, which gives the map back."""
     flat = {name: ((20 * k, 255 - 20 * k, 7 * k),) * 4 + (0.0, 2) for k, name in enumerate(GROUND)}
     monkeypatch.setattr(scenery, "GROUND", flat)
     style = Style(np.random.default_rng(0))
