@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Condition:
-    """A batch of conditions; every part is optional and None where a model has no use for it.
+    """A batch of conditions. Every part is optional: None where a model has no use for it.
 
     tokens: (b, n, c) float, a sequence for cross-attention, such as the words of a caption
     mask:   (b, n) bool, True where a token is real; None means that all are
@@ -24,45 +25,62 @@ class Condition:
     vector: Tensor | None = None
     maps: Tensor | None = None
 
-    def __post_init__(self):
-        if self.mask is not None and (
-            self.tokens is None or self.mask.shape != self.tokens.shape[:2]
-        ):
-            expected = (
-                "no mask without tokens"
-                if self.tokens is None
-                else f"{tuple(self.tokens.shape[:2])}"
-            )
-            raise ValueError(f"mask has shape {tuple(self.mask.shape)}, expected {expected}")
+    def __post_init__(self) -> None:
+        if self.mask is not None:
+            got = tuple(self.mask.shape)
+            if self.tokens is None:
+                raise ValueError(f"mask has shape {got}, expected no mask without tokens")
+            expected = tuple(self.tokens.shape[:2])
+            if got != expected:
+                raise ValueError(f"mask has shape {got}, expected {expected}")
         lengths = {name: len(part) for name, part in self.parts().items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"the parts of a condition differ in batch size: {lengths}")
 
     def parts(self) -> dict[str, Tensor]:
         """The parts that are present, by name."""
-        return {
-            f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None
+        parts = {
+            "tokens": self.tokens,
+            "mask": self.mask,
+            "vector": self.vector,
+            "maps": self.maps,
         }
+        return {name: part for name, part in parts.items() if part is not None}
 
-    def map(self, function) -> Condition:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Condition:
         """The condition whose parts are function(part)."""
         return Condition(**{name: function(part) for name, part in self.parts().items()})
 
     def __len__(self) -> int:
-        """The batch size; 0 when nothing is present."""
-        return next((len(part) for part in self.parts().values()), 0)
+        """The batch size b; 0 when no part is present."""
+        for part in self.parts().values():
+            return len(part)
+        return 0
 
-    def __getitem__(self, rows) -> Condition:
+    @property
+    def device(self) -> torch.device:
+        """Where the parts are; the CPU when none is present."""
+        for part in self.parts().values():
+            return part.device
+        return torch.device("cpu")
+
+    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Condition:
         """The rows of a slice, of a list or of an index tensor: still a batch."""
         return self.map(lambda part: part[rows])
 
     def to(
-        self, device=None, dtype: torch.dtype | None = None, non_blocking: bool = False
+        self,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
     ) -> Condition:
-        """The condition on another device; dtype applies to all but the mask."""
-        return self.map(
-            lambda part: part.to(device, None if part.dtype == torch.bool else dtype, non_blocking)
-        )
+        """The condition on another device; dtype applies to all parts but the mask."""
+
+        def moved(part: Tensor) -> Tensor:
+            kind = None if part.dtype == torch.bool else dtype
+            return part.to(device, kind, non_blocking)
+
+        return self.map(moved)
 
     def expand(self, b: int) -> Condition:
         """One row repeated b times, without a copy."""
@@ -73,38 +91,45 @@ class Condition:
         return self.map(lambda part: part.expand(b, *part.shape[1:]))
 
     def padded(self, n: int, masked: bool = False) -> Condition:
-        """The same condition with n tokens, the added ones zero and masked; with a mask in any case if masked."""
-        if self.tokens is None or (
-            n == self.tokens.shape[1] and (self.mask is not None or not masked)
-        ):
+        """The same condition with n tokens; the added ones are zero and masked.
+
+        masked: give it a mask even where no token is added
+        """
+        if self.tokens is None:
             return self
         extra = n - self.tokens.shape[1]
         if extra < 0:
             raise ValueError(f"{self.tokens.shape[1]} tokens can't be padded to {n}")
-        mask = (
-            self.mask
-            if self.mask is not None
-            else self.tokens.new_ones(self.tokens.shape[:2], dtype=torch.bool)
-        )
+        if extra == 0 and (self.mask is not None or not masked):
+            return self
+        mask = self.mask
+        if mask is None:
+            mask = self.tokens.new_ones(self.tokens.shape[:2], dtype=torch.bool)
         return Condition(
-            F.pad(self.tokens, (0, 0, 0, extra)), F.pad(mask, (0, extra)), self.vector, self.maps
+            tokens=F.pad(self.tokens, (0, 0, 0, extra)),
+            mask=F.pad(mask, (0, extra)),
+            vector=self.vector,
+            maps=self.maps,
         )
 
     @staticmethod
-    def cat(conditions: list[Condition]) -> Condition:
-        """The rows of all, in order; shorter token sequences are padded to the longest."""
+    def cat(conditions: Sequence[Condition]) -> Condition:
+        """The rows of all conditions, in order; token sequences are padded to the longest."""
         lengths = [c.tokens.shape[1] for c in conditions if c.tokens is not None]
+        longest = max(lengths, default=0)
         masked = any(c.mask is not None for c in conditions) or len(set(lengths)) > 1
-        parts = [c.padded(max(lengths, default=0), masked).parts() for c in conditions]
-        if any(part.keys() != parts[0].keys() for part in parts):
+        padded = [c.padded(longest, masked).parts() for c in conditions]
+        names = padded[0].keys()
+        if any(parts.keys() != names for parts in padded):
             raise ValueError(
-                f"conditions with different parts can't be joined: {[sorted(part) for part in parts]}"
+                "conditions with different parts can't be joined: "
+                f"{[sorted(parts) for parts in padded]}"
             )
-        return Condition(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+        return Condition(**{name: torch.cat([parts[name] for parts in padded]) for name in names})
 
     def drop(self, null: Condition, dropped: Tensor) -> Condition:
-        """The condition with the rows where dropped (b,) is True replaced by the one row of null."""
-        rows = (
-            torch.arange(len(self), device=dropped.device) + len(self) * dropped
-        )  # row k of self, or row k of null
-        return Condition.cat([self, null.expand(len(self))])[rows]
+        """The condition with the one row of null wherever dropped (b,) bool is True."""
+        b = len(self)
+        both = Condition.cat([self, null.expand(b)])
+        own = torch.arange(b, device=dropped.device)
+        return both[torch.where(dropped, own + b, own)]

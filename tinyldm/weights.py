@@ -33,7 +33,7 @@ def read_weights(
     expected: every name and its shape; the file must hold exactly these. None: anything goes.
     rename:   (name, weight) as they stand in the file -> as they are called and shaped today; it is
               applied before the comparison with expected.
-    InputError names the file and says what is wrong: missing, not safetensors, or what does not fit.
+    InputError names the file and what is wrong with it, or which weights do not fit.
     """
     try:
         weights = load_file(file)

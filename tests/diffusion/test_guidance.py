@@ -1,12 +1,14 @@
 """Guidance against what the conditional and the null model say by themselves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyldm.condition import Condition
-from tinyldm.diffusion.guidance import Guidance
+from tinyldm.diffusion.guidance import Guidance, IndependentGuidance, StepwiseGuidance
 from tinyldm.diffusion.schedule import NoiseSchedule
 
 COSINE = NoiseSchedule()
@@ -163,3 +165,92 @@ def test_impossible_guidance_is_refused(options):
         Guidance(**{"scale": 3.0, "null": NULL, **options})
     with pytest.raises(ValueError, match="needs a condition"):
         Guidance(3.0, NULL)(Network())(*inputs()[:2], None)
+
+
+SCENE_NULL = Condition(vector=torch.full((1, 2), -1.0), maps=torch.zeros(1, 2, 3, 3))
+
+
+def scene_denoiser(x, t, c):
+    """A formula that is linear in the vector and the maps, and mixes nothing between samples."""
+    told = c.vector.sum(1) + (c.maps * torch.tensor([1.0, -3.0])[:, None, None]).sum((1, 2, 3))
+    return torch.sin(x + t.view(-1, 1, 1, 1) / 300) + told.view(-1, 1, 1, 1) * x.square()
+
+
+def scene_inputs(b=3):
+    g = torch.Generator().manual_seed(1)
+    c = Condition(vector=torch.randn(b, 2, generator=g), maps=torch.randn(b, 2, 3, 3, generator=g))
+    return torch.randn(b, 4, 3, 3, generator=g), torch.rand(b, generator=g) * 999, c
+
+
+def null_map_both(full):
+    """c_0 knows nothing, c_1 the maps, c_2 the vector too."""
+    nothing = SCENE_NULL.expand(len(full))
+    return [nothing, replace(nothing, maps=full.maps), full]
+
+
+@pytest.mark.parametrize("scales", [(3.7, 2.3), (1.0, 4.0), (0.0, -1.5)])
+def test_stepwise_guidance_scales_what_each_condition_adds(scales):
+    """2211.09800, eq. 3, in the order in which landscapes have always added it up: equal bit by bit."""
+    x, t, c = scene_inputs()
+    null, maps, both = (scene_denoiser(x, t, part) for part in null_map_both(c))
+    expected = null + scales[0] * (maps - null) + scales[1] * (both - maps)
+    assert torch.equal(StepwiseGuidance(scales, null_map_both)(scene_denoiser)(x, t, c), expected)
+
+
+@pytest.mark.parametrize("kind", [StepwiseGuidance, IndependentGuidance])
+def test_several_conditions_take_one_call_the_full_one_first(kind):
+    x, t, c = scene_inputs(2)
+    calls = []
+
+    def counting(x, t, c):
+        calls.append((x, t, c))
+        return scene_denoiser(x, t, c)
+
+    kind((2.0, 3.0), null_map_both)(counting)(x, t, c)
+    ((rows, times, told),) = calls
+    assert torch.equal(rows, torch.cat([x, x, x]))
+    assert torch.equal(times, torch.cat([t, t, t]))
+    null, maps, both = null_map_both(c)
+    for k, part in enumerate((both, maps, null)):
+        assert torch.equal(told[2 * k : 2 * k + 2].vector, part.vector)
+        assert torch.equal(told[2 * k : 2 * k + 2].maps, part.maps)
+
+
+def test_independent_guidance_compares_each_condition_with_none():
+    """2206.01714: what each of three conditions changes, times its scale."""
+    x, t, c = scene_inputs()
+    nothing = SCENE_NULL.expand(3)
+    several = [nothing, replace(nothing, maps=c.maps), replace(nothing, vector=c.vector), c]
+    d = [scene_denoiser(x, t, part) for part in several]
+    guided = IndependentGuidance((3.0, 0.5, -2.0), lambda full: several)(scene_denoiser)(x, t, c)
+    expected = d[0] + 3.0 * (d[1] - d[0]) + 0.5 * (d[2] - d[0]) - 2.0 * (d[3] - d[0])
+    torch.testing.assert_close(guided, expected)
+    # the formula is linear in what it is told, so map and vector add up to both
+    linear = IndependentGuidance((1.0, 1.0), lambda full: several[:3])(scene_denoiser)(x, t, c)
+    torch.testing.assert_close(linear, d[3], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [StepwiseGuidance, IndependentGuidance])
+@pytest.mark.parametrize("scale", [-1.0, 0.5, 1.0, 3.0])
+def test_one_condition_is_classifier_free_guidance(kind, scale):
+    x, t, c = inputs()
+    net = Network()
+    # a condition of one row stands for all samples
+    guided = kind((scale,), lambda full: [NULL, full])(net)(x, t, c)
+    torch.testing.assert_close(guided, Guidance(scale, NULL)(net)(x, t, c))
+    assert net.rows[0] == 6
+
+
+def test_stepwise_guidance_with_scales_of_one_is_the_full_condition():
+    x, t, c = scene_inputs()
+    guided = StepwiseGuidance((1.0, 1.0), null_map_both)(scene_denoiser)(x, t, c)
+    torch.testing.assert_close(guided, scene_denoiser(x, t, c), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [StepwiseGuidance, IndependentGuidance])
+def test_impossible_guidance_by_several_conditions_is_refused(kind):
+    x, t, c = scene_inputs()
+    with pytest.raises(ValueError, match="needs a condition"):
+        kind((1.0, 2.0), null_map_both)(scene_denoiser)(x, t, None)
+    with pytest.raises(ValueError, match="3 scales need as many conditions"):
+        kind((1.0, 2.0, 3.0), null_map_both)(scene_denoiser)(x, t, c)

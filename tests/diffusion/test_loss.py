@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from tinyldm.condition import Condition
-from tinyldm.diffusion.loss import add_noise, loss_weight, training_loss
+from tinyldm.diffusion.loss import (
+    add_noise,
+    draw_noise,
+    drop_condition,
+    loss_weight,
+    prediction_error,
+    training_loss,
+)
 from tinyldm.diffusion.prediction import PREDICTIONS, target
 from tinyldm.diffusion.schedule import NoiseSchedule
 
@@ -164,3 +171,46 @@ def test_the_same_generator_gives_the_same_loss():
     losses = [training_loss(zeros, x0, None, COSINE, generator=seeded(5)) for _ in range(2)]
     assert torch.equal(*losses)
     assert losses[0].shape == (8,)
+
+
+@pytest.mark.parametrize("kind", PREDICTIONS)
+@pytest.mark.parametrize("gamma", [None, 5.0])
+def test_the_three_steps_are_the_loss(kind, gamma):
+    """Drop, noise, predict, error: taken one by one they are training_loss, bit for bit."""
+    x0 = torch.randn(6, 3, 4, 4, generator=seeded())
+    condition = Condition(vector=torch.randn(6, 2, generator=seeded(1)))
+    null = Condition(vector=torch.zeros(1, 2))
+
+    def denoiser(x_t, t, c):
+        return torch.tanh(x_t + c.vector.sum(1).view(-1, 1, 1, 1) + t.view(-1, 1, 1, 1) / 500)
+
+    whole = training_loss(denoiser, x0, condition, COSINE, kind, gamma, null, 0.5, seeded(7))
+    generator = seeded(7)
+    dropped = drop_condition(condition, null, 0.5, generator)
+    noised = draw_noise(x0, COSINE, generator)
+    predicted = denoiser(noised.x_t, noised.t.float(), dropped)
+    assert torch.equal(prediction_error(predicted, noised, kind, COSINE, gamma), whole)
+    # and what lies between the steps is what it says
+    assert torch.equal(noised.x_t, add_noise(x0, noised.eps, noised.t, COSINE))
+    assert torch.equal(noised.x_t, noised.level.alpha * noised.x0 + noised.level.sigma * noised.eps)
+    assert noised.level.alpha.shape == (6, 1, 1, 1)
+    given = draw_noise(x0, COSINE, t=noised.t, eps=noised.eps)
+    assert torch.equal(given.x_t, noised.x_t)
+
+
+def test_the_order_of_the_draws_is_drop_t_eps():
+    x0, c = torch.zeros(5, 2, 3), Condition(vector=torch.ones(5, 1))
+    seen = {}
+
+    def denoiser(x_t, t, condition):
+        seen.update(x_t=x_t, t=t, kept=condition.vector[:, 0] == 1)
+        return x_t
+
+    null = Condition(vector=torch.zeros(1, 1))
+    training_loss(denoiser, x0, c, COSINE, null=null, cfg_drop=0.4, generator=seeded(3))
+    generator = seeded(3)
+    assert torch.equal(seen["kept"], torch.rand(5, generator=generator) >= 0.4)
+    t = torch.randint(1000, (5,), generator=generator)
+    assert torch.equal(seen["t"], t.float())
+    eps = torch.randn(5, 2, 3, generator=generator)
+    assert torch.equal(seen["x_t"], add_noise(x0, eps, t, COSINE))

@@ -9,11 +9,12 @@ import torch
 from gaussian import Gaussian, level_at, log_snr_grid
 from hypothesis import given
 from hypothesis import strategies as st
+from moments import moments, moments_step
 from scipy.integrate import quad
 
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.ddpm import DDPM
-from tinyldm.diffusion.dpm_solver import DPMSolver, moments
+from tinyldm.diffusion.dpm_solver import DPMSolver
 from tinyldm.diffusion.sampler import sample
 from tinyldm.diffusion.schedule import CLEAN, SPACINGS, NoiseSchedule
 
@@ -94,6 +95,24 @@ def test_moments_are_the_integrals(k):
     for j, value in enumerate(moments(k)):
         integral = quad(lambda u: k * math.exp(-k * (1 - u)) * u**j, 0, 1, epsabs=1e-13)[0]
         assert value == pytest.approx(integral, rel=1e-6)
+
+
+@pytest.mark.parametrize("solver", DPM, ids=str)
+@pytest.mark.parametrize("h", [0.03, 0.4, 1.5])
+def test_each_order_is_its_integral(solver, h):
+    """The formulas of the papers against the same step as a sum of moments."""
+    x0, eps, noise, m_1, m_2 = normal(5, 4)
+    now, nxt = level_at(0.3), level_at(0.3 + h)
+    x = now.alpha * x0 + now.sigma * eps
+    history = ((0.3 - 0.9 * h, m_1), (0.3 - 2.1 * h, m_2))[: solver.order - 1]
+    found, left = solver.step(x, x0, eps, now, nxt, history, noise)
+    expected = moments_step(solver, x, x0, eps, now, nxt, history, noise)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    newest = (0.3, eps if solver.form == "eps" else x0)
+    assert len(left) == solver.order - 1
+    for (lambda_, m), (wanted, n) in zip(left, (newest, *history), strict=False):
+        assert lambda_ == pytest.approx(wanted)
+        assert torch.equal(m, n)
 
 
 @pytest.mark.parametrize("form", ["x0", "eps"])

@@ -1,8 +1,14 @@
-"""Classifier-free guidance: a denoiser made of a denoiser, so that no solver ever hears of it."""
+"""Guidance: a denoiser made of a denoiser, so that no solver ever hears of it.
+
+Guidance is the classifier-free one, of one condition against the null condition. StepwiseGuidance
+and IndependentGuidance are for several conditions, each with a scale of its own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,16 +16,21 @@ from torch import Tensor
 from tinyldm.condition import Condition
 from tinyldm.diffusion.schedule import NoiseSchedule
 
+if TYPE_CHECKING:
+    from tinyldm.diffusion.sampler import Denoiser
+
 
 @dataclass(frozen=True, eq=False)
 class Guidance:
-    """Guidance(...)(denoiser) is the guided denoiser: null + scale (conditional - null).
+    """Guidance(scale, null)(denoiser) is the guided denoiser, null + scale (conditional - null).
 
-    scale:    1 is the conditional model, 0 the null one; either takes one row of the network for a sample, others two
+    scale:    1 is the conditional model and 0 the null one, and either costs one row of the network
+              for a sample; any other scale costs two
     null:     the null condition, one row
-    rescale:  how far the guided prediction gets back the spread of the conditional one, 0 to 1 (2305.08891, sec. 3.4)
-    interval: noise levels sigma / alpha within which to guide (2404.07724); elsewhere the model is the conditional
-              one and the null half is not computed. It needs the schedule.
+    rescale:  0 to 1, how far to bring the spread of the guided prediction back to that of the
+              conditional one (2305.08891, sec. 3.4)
+    interval: the noise levels sigma / alpha between which to guide (2404.07724). Elsewhere the
+              conditional model is used and the null half is not computed. It needs the schedule.
     """
 
     scale: float
@@ -28,7 +39,7 @@ class Guidance:
     interval: tuple[float, float] | None = None
     schedule: NoiseSchedule | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.null) != 1:
             raise ValueError(f"the null condition has one row, got {len(self.null)}")
         if not 0 <= self.rescale <= 1:
@@ -40,8 +51,8 @@ class Guidance:
         if (self.interval is None) != (self.schedule is None):
             raise ValueError("interval and schedule go together")
 
-    def __call__(self, denoiser):
-        """The guided denoiser (x_t, t, condition) -> prediction, which reads t (b,) on the CPU."""
+    def __call__(self, denoiser: Denoiser) -> Denoiser:
+        """The guided denoiser. It looks at t (b,), which should therefore be on the CPU."""
 
         def guided(x_t: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
             if condition is None:
@@ -52,28 +63,117 @@ class Guidance:
             null = self.null.to(x_t.device, non_blocking=True).expand(len(x_t))
             if (scale == 0).all():
                 return denoiser(x_t, t, null)
-            both = denoiser(torch.cat([x_t, x_t]), t.repeat(2), Condition.cat([condition, null]))
-            conditional, unconditional = both.to(x_t.dtype).chunk(2)
+            conditional, unconditional = _predictions(denoiser, x_t, t, [condition, null])
             scale = scale.to(x_t, non_blocking=True).view(-1, *[1] * (x_t.ndim - 1))
-            # 2207.12598, eq. 6, with the scale of most implementations, its 1 + w
-            return self._rescaled(
-                unconditional + scale * (conditional - unconditional), conditional
-            )
+            # 2207.12598, eq. 6; the scale of most implementations, as here, is its 1 + w
+            prediction = unconditional + scale * (conditional - unconditional)
+            return self._rescaled(prediction, conditional)
 
         return guided
 
     def _scale(self, t: Tensor) -> Tensor:
         """The scale (b,) of each sample: 1 outside of the interval (2404.07724)."""
         scale = torch.full(t.shape, float(self.scale))
-        if self.interval is None:
+        if self.interval is None or self.schedule is None:
             return scale
+        low, high = self.interval
         edm_sigma = (-self.schedule.lambda_(t)).exp()
-        return scale.where((self.interval[0] < edm_sigma) & (edm_sigma <= self.interval[1]), 1.0)
+        return scale.where((low < edm_sigma) & (edm_sigma <= high), 1.0)
 
     def _rescaled(self, guided: Tensor, conditional: Tensor) -> Tensor:
-        """2305.08891, eq. 15 and 16: the standard deviations are over all of a sample."""
+        """2305.08891, eq. 15 and 16; each standard deviation is over the whole of a sample."""
         if self.rescale == 0:
             return guided
         dims = tuple(range(1, guided.ndim))
         ratio = conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True)
         return guided * (self.rescale * ratio + 1 - self.rescale)
+
+
+@dataclass(frozen=True, eq=False)
+class StepwiseGuidance:
+    """Guidance by n conditions, each of which adds something to the one before (2211.09800, eq. 3).
+
+    With D_k the prediction under condition c_k, the guided prediction is
+
+        D_0 + s_1 (D_1 - D_0) + s_2 (D_2 - D_1) + ... + s_n (D_n - D_(n-1))
+
+    and costs n + 1 rows of the network for a sample. With all scales 1 it is D_n.
+
+    scales:     s_1, ..., s_n
+    conditions: a full condition (b rows) -> c_0, ..., c_n: the null condition first, the full one
+                last; each of b rows, or of one, which then stands for all
+    """
+
+    scales: tuple[float, ...]
+    conditions: Callable[[Condition], Sequence[Condition]]
+
+    def __call__(self, denoiser: Denoiser) -> Denoiser:
+        """The guided denoiser."""
+
+        def guided(x_t: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
+            predictions = _several(denoiser, x_t, t, condition, self)
+            prediction = before = predictions[0]
+            for scale, now in zip(self.scales, predictions[1:], strict=True):
+                prediction = prediction + scale * (now - before)
+                before = now
+            return prediction
+
+        return guided
+
+
+@dataclass(frozen=True, eq=False)
+class IndependentGuidance:
+    """Guidance by n conditions that know nothing of each other (2206.01714, conjunction).
+
+    As StepwiseGuidance, but each prediction is compared with the null one:
+
+        D_0 + s_1 (D_1 - D_0) + s_2 (D_2 - D_0) + ... + s_n (D_n - D_0)
+    """
+
+    scales: tuple[float, ...]
+    conditions: Callable[[Condition], Sequence[Condition]]
+
+    def __call__(self, denoiser: Denoiser) -> Denoiser:
+        """The guided denoiser."""
+
+        def guided(x_t: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
+            predictions = _several(denoiser, x_t, t, condition, self)
+            prediction = null = predictions[0]
+            for scale, now in zip(self.scales, predictions[1:], strict=True):
+                prediction = prediction + scale * (now - null)
+            return prediction
+
+        return guided
+
+
+def _several(
+    denoiser: Denoiser,
+    x_t: Tensor,
+    t: Tensor,
+    condition: Condition | None,
+    guidance: StepwiseGuidance | IndependentGuidance,
+) -> list[Tensor]:
+    """D_0, ..., D_n: the predictions under each of the conditions that a guidance asks for."""
+    if condition is None:
+        raise ValueError("guidance needs a condition")
+    conditions = guidance.conditions(condition)
+    if len(conditions) != len(guidance.scales) + 1:
+        raise ValueError(
+            f"{len(guidance.scales)} scales need as many conditions and the null one, "
+            f"got {len(conditions)}"
+        )
+    b = len(x_t)
+    rows = [c.to(x_t.device, non_blocking=True) for c in conditions]
+    rows = [c if len(c) == b else c.expand(b) for c in rows]
+    # the full condition goes first, as in Guidance: so the rows have always lain in the batch
+    predictions = _predictions(denoiser, x_t, t, rows[::-1])
+    return predictions[::-1]
+
+
+def _predictions(
+    denoiser: Denoiser, x_t: Tensor, t: Tensor, conditions: list[Condition]
+) -> list[Tensor]:
+    """The predictions (b, ...) under each of n conditions of b rows, by one call for n b rows."""
+    n = len(conditions)
+    predicted = denoiser(torch.cat([x_t] * n), t.repeat(n), Condition.cat(conditions))
+    return list(predicted.to(x_t.dtype).chunk(n))

@@ -1,13 +1,43 @@
-"""What training minimises: a denoiser's error on data to which noise has been added."""
+"""What training minimises: a denoiser's error on data to which noise has been added.
+
+training_loss() is the whole of it. It takes three steps, which a caller who needs what lies between
+them, as a perceptual term does, can take one by one:
+
+    noised = draw_noise(x0, schedule, generator)
+    predicted = denoiser(noised.x_t, noised.t.float(), condition)
+    error = prediction_error(predicted, noised, prediction, schedule)
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from tinyldm.condition import Condition
 from tinyldm.diffusion.prediction import check, target
-from tinyldm.diffusion.schedule import NoiseSchedule
+from tinyldm.diffusion.schedule import BatchLevel, NoiseSchedule
+
+if TYPE_CHECKING:
+    from tinyldm.diffusion.sampler import Denoiser
+
+
+@dataclass(frozen=True, eq=False)
+class Noised:
+    """Data with noise added to it, and everything that went into it.
+
+    x0, eps, x_t: (b, ...) float32, with x_t = alpha x0 + sigma eps
+    t:            (b,) timesteps, on the CPU unless the caller gave others
+    level:        the levels at t, with alpha and sigma shaped to multiply x0
+    """
+
+    x0: Tensor
+    eps: Tensor
+    t: Tensor
+    level: BatchLevel
+    x_t: Tensor
 
 
 def add_noise(x0: Tensor, eps: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
@@ -16,19 +46,91 @@ def add_noise(x0: Tensor, eps: Tensor, t: Tensor, schedule: NoiseSchedule) -> Te
     return level.alpha * x0.float() + level.sigma * eps.float()
 
 
+def draw_noise(
+    x0: Tensor,
+    schedule: NoiseSchedule,
+    generator: torch.Generator | None = None,
+    t: Tensor | None = None,
+    eps: Tensor | None = None,
+) -> Noised:
+    """Noise x0 (b, ...) at timesteps drawn uniformly from 0 to T - 1.
+
+    generator: on the CPU; draws t first, then eps. None takes torch's own.
+    t, eps:    (b,) and (b, ...), for a caller who has drawn them already
+    """
+    if t is None:
+        t = torch.randint(schedule.timesteps, (len(x0),), generator=generator)
+    if eps is None:
+        eps = torch.randn(x0.shape, generator=generator).to(x0.device, non_blocking=True)
+    x0, eps = x0.float(), eps.float()
+    level = schedule.level(t).like(x0)
+    return Noised(x0, eps, t, level, x_t=add_noise(x0, eps, t, schedule))
+
+
+def drop_condition(
+    condition: Condition | None,
+    null: Condition | None,
+    cfg_drop: float,
+    generator: torch.Generator | None = None,
+) -> Condition | None:
+    """Replace each row by the one row of null, with probability cfg_drop.
+
+    2207.12598, algorithm 1. generator: on the CPU; None takes torch's own.
+    """
+    if not 0 <= cfg_drop <= 1:
+        raise ValueError(f"cfg_drop is a probability, got {cfg_drop}")
+    if cfg_drop == 0:
+        return condition
+    if condition is None or null is None:
+        raise ValueError(
+            "cfg_drop needs a condition to drop and a null condition to put in its place"
+        )
+    dropped = torch.rand(len(condition), generator=generator) < cfg_drop
+    return condition.drop(null.to(condition.device), dropped)
+
+
 def loss_weight(
     t: Tensor, schedule: NoiseSchedule, prediction: str, snr_gamma: float | None
 ) -> Tensor:
-    """The weight (b,) float64 of an error at t: 1, or min-SNR's (2303.09556, sec. 3.4) if snr_gamma is given."""
+    """The weight (b,) float64 of an error at t: 1, or min-SNR's if snr_gamma is given."""
     if snr_gamma is None:
         return torch.ones(t.shape, dtype=torch.float64)
+    # 2303.09556, sec. 3.4, for errors of x0; an error of eps is SNR times one of x0, and an error
+    # of v is SNR + 1 times one of x0
     snr = torch.exp(2 * schedule.lambda_(t))
-    # an error of eps is one of x0 times SNR, an error of v one of x0 times SNR + 1
-    return snr.clamp(max=snr_gamma) / {"x0": 1, "eps": snr, "v": snr + 1}[prediction]
+    weight = snr.clamp(max=snr_gamma)
+    if prediction == "eps":
+        return weight / snr
+    if prediction == "v":
+        return weight / (snr + 1)
+    return weight
+
+
+def prediction_error(
+    predicted: Tensor,
+    noised: Noised,
+    prediction: str,
+    schedule: NoiseSchedule,
+    snr_gamma: float | None = None,
+) -> Tensor:
+    """The weighted mean square error (b,) float32 of each sample, over everything but the batch.
+
+    predicted:  (b, ...), what the denoiser returned for noised.x_t
+    prediction: what it means: 'eps', 'x0' or 'v'
+    """
+    wanted = target(noised.x0, noised.eps, noised.level, prediction)
+    if predicted.shape != wanted.shape:
+        raise ValueError(
+            f"the denoiser returned {tuple(predicted.shape)} for x_t of {tuple(wanted.shape)}"
+        )
+    error = (predicted.float() - wanted).square().flatten(1).mean(1)  # (b,)
+    return error * loss_weight(noised.t, schedule, prediction, snr_gamma).to(
+        error, non_blocking=True
+    )
 
 
 def training_loss(
-    denoiser,
+    denoiser: Denoiser,
     x0: Tensor,
     condition: Condition | None,
     schedule: NoiseSchedule,
@@ -40,33 +142,17 @@ def training_loss(
     t: Tensor | None = None,
     eps: Tensor | None = None,
 ) -> Tensor:
-    """The loss (b,) float32 of each sample (2006.11239, eq. 14), the mean square over everything but the batch.
+    """The loss (b,) float32 of each sample (2006.11239, eq. 14).
 
     x0:        (b, ...) clean data
-    null:      one row, put in place of a sample's condition with probability cfg_drop (2207.12598, algorithm 1)
-    generator: on the CPU; draws which conditions are dropped, then t, then eps; None takes torch's own
-    t, eps:    (b,) and (b, ...), for a caller that draws them
+    snr_gamma: weighs errors by min-SNR (2303.09556); None weighs all alike
+    null:      one row, which replaces a sample's condition with probability cfg_drop
+    generator: on the CPU; draws which conditions are dropped, then t, then eps. None takes torch's
+               own.
+    t, eps:    (b,) and (b, ...), for a caller who has drawn them already
     """
     check(prediction, schedule)
-    if not 0 <= cfg_drop <= 1:
-        raise ValueError(f"cfg_drop is a probability, got {cfg_drop}")
-    if cfg_drop > 0:
-        if condition is None or null is None:
-            raise ValueError(
-                "cfg_drop needs a condition to drop and a null condition to put in its place"
-            )
-        dropped = torch.rand(len(x0), generator=generator) < cfg_drop
-        condition = condition.drop(null.to(x0.device), dropped)
-    if t is None:
-        t = torch.randint(schedule.timesteps, (len(x0),), generator=generator)
-    if eps is None:
-        eps = torch.randn(x0.shape, generator=generator).to(x0.device, non_blocking=True)
-    x0, eps = x0.float(), eps.float()
-    wanted = target(x0, eps, schedule.level(t).like(x0), prediction)
-    predicted = denoiser(add_noise(x0, eps, t, schedule), t.float(), condition)
-    if predicted.shape != wanted.shape:
-        raise ValueError(
-            f"the denoiser returned {tuple(predicted.shape)} for x_t of {tuple(wanted.shape)}"
-        )
-    error = (predicted.float() - wanted).square().flatten(1).mean(1)  # (b,)
-    return error * loss_weight(t, schedule, prediction, snr_gamma).to(error, non_blocking=True)
+    condition = drop_condition(condition, null, cfg_drop, generator)
+    noised = draw_noise(x0, schedule, generator, t, eps)
+    predicted = denoiser(noised.x_t, noised.t.float(), condition)
+    return prediction_error(predicted, noised, prediction, schedule, snr_gamma)

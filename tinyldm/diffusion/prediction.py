@@ -1,14 +1,19 @@
-"""What a denoiser predicts (eps, x0 or v) and the way from each to the others."""
+"""What a denoiser predicts (eps, x0 or v), and the way from each to the others."""
+
+from __future__ import annotations
 
 from torch import Tensor
 
-from tinyldm.diffusion.schedule import Level, NoiseSchedule
+from tinyldm.diffusion.schedule import BatchLevel, Level, NoiseSchedule
 
 PREDICTIONS = ("eps", "x0", "v")
 
 
 def check(kind: str, schedule: NoiseSchedule) -> None:
-    """Refuse an unknown kind, and eps where the last level is pure noise: there x_t = eps says nothing of x0."""
+    """ValueError for an unknown kind, and for eps where the last level is pure noise.
+
+    There x_t = eps, and a prediction of eps says nothing about x0.
+    """
     if kind not in PREDICTIONS:
         raise ValueError(f"unknown prediction {kind!r}, expected one of {', '.join(PREDICTIONS)}")
     if kind == "eps" and schedule.alpha_bar[-1] == 0:
@@ -17,27 +22,33 @@ def check(kind: str, schedule: NoiseSchedule) -> None:
         )
 
 
-def target(x0: Tensor, eps: Tensor, level: Level, kind: str) -> Tensor:
+def target(x0: Tensor, eps: Tensor, level: Level | BatchLevel, kind: str) -> Tensor:
     """What a perfect denoiser returns for x_t = alpha x0 + sigma eps. x0, eps: (b, ...)."""
-    if kind == "v":  # 2202.00512, app. D: v = alpha eps - sigma x0
-        return level.alpha * eps - level.sigma * x0
-    return {"eps": eps, "x0": x0}[kind]
-
-
-def to_x0_eps(prediction: Tensor, x_t: Tensor, level: Level, kind: str) -> tuple[Tensor, Tensor]:
-    """The data and the noise that a prediction means. prediction, x_t, x0, eps: (b, ...)."""
-    if kind == "eps":  # x_t = alpha x0 + sigma eps, solved for x0
-        return (x_t - level.sigma * prediction) / level.alpha, prediction
+    if kind == "eps":
+        return eps
     if kind == "x0":
-        return prediction, eps_of(prediction, x_t, level)
-    if kind == "v":  # the rotation (x_t, v) -> (x0, eps) of 2202.00512, app. D
-        return (
-            level.alpha * x_t - level.sigma * prediction,
-            level.sigma * x_t + level.alpha * prediction,
-        )
+        return x0
+    if kind == "v":  # 2202.00512, app. D
+        return level.alpha * eps - level.sigma * x0
     raise ValueError(f"unknown prediction {kind!r}, expected one of {', '.join(PREDICTIONS)}")
 
 
-def eps_of(x0: Tensor, x_t: Tensor, level: Level) -> Tensor:
-    """The noise that makes x_t of x0; needed again whenever x0 is changed, by clipping for one."""
+def to_x0_eps(
+    prediction: Tensor, x_t: Tensor, level: Level | BatchLevel, kind: str
+) -> tuple[Tensor, Tensor]:
+    """The x0 and the eps that a prediction of this kind stands for. All tensors: (b, ...)."""
+    if kind == "eps":  # x_t = alpha x0 + sigma eps, solved for x0
+        x0 = (x_t - level.sigma * prediction) / level.alpha
+        return x0, prediction
+    if kind == "x0":
+        return prediction, eps_of(prediction, x_t, level)
+    if kind == "v":  # 2202.00512, app. D: (x_t, v) is (x0, eps), rotated
+        x0 = level.alpha * x_t - level.sigma * prediction
+        eps = level.sigma * x_t + level.alpha * prediction
+        return x0, eps
+    raise ValueError(f"unknown prediction {kind!r}, expected one of {', '.join(PREDICTIONS)}")
+
+
+def eps_of(x0: Tensor, x_t: Tensor, level: Level | BatchLevel) -> Tensor:
+    """The noise that leads from x0 to x_t. Needed again whenever x0 is changed, as by clipping."""
     return (x_t - level.alpha * x0) / level.sigma

@@ -1,48 +1,75 @@
-"""The only sampling loop, and the two contracts that it rests on.
-
-A denoiser is any callable (x_t, t, condition) -> prediction:
-
-    x_t         (b, ...) float
-    t           (b,) float32, timesteps from 0 to T - 1, fractions allowed. It lies on the CPU, so that nothing waits
-                for a device: the network moves it, with non_blocking.
-    condition   Condition of b rows, or None
-    prediction  (b, ...): eps, x0 or v, as agreed
-
-A solver is frozen, has `stochastic`, and a pure step(x, x0, eps, now, nxt, history, noise) -> (x_s, history):
-
-    x, x0, eps  (b, ...): x_t, and what the denoiser makes of it, x = alpha x0 + sigma eps
-    now, nxt    Level at t and at s < t
-    history     what a step leaves for the next one; () at the start
-    noise       (b, ...) normal, or None if not stochastic
-"""
+"""The only sampling loop, and the two contracts it rests on: Denoiser and Solver."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from tinyldm.condition import Condition
 from tinyldm.diffusion.dpm_solver import DPMSolver
-from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.prediction import check, eps_of, to_x0_eps
-from tinyldm.diffusion.schedule import Grid, NoiseSchedule
+from tinyldm.diffusion.schedule import Grid, Level, NoiseSchedule
+
+
+class Denoiser(Protocol):
+    """Any callable (x_t, t, condition) -> prediction: a network, a guided one, a formula.
+
+    x_t:        (b, ...) float
+    t:          (b,) float32, timesteps from 0 to T - 1, fractions allowed. It lies on the CPU, so
+                that reading it never waits for a device; a network moves it, with non_blocking.
+    condition:  Condition of b rows, or None
+    prediction: (b, ...): eps, x0 or v, as agreed with whoever calls
+    """
+
+    def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None, /) -> Tensor: ...
+
+
+class Solver(Protocol):
+    """A frozen value with a pure step from t to s < t; what a multistep method remembers is handed
+    from one step to the next.
+
+    stochastic: whether a step uses noise
+    """
+
+    @property
+    def stochastic(self) -> bool: ...
+
+    def step(
+        self,
+        x: Tensor,
+        x0: Tensor,
+        eps: Tensor,
+        now: Level,
+        nxt: Level,
+        history: tuple[Any, ...] = (),
+        noise: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """From x_t to (x_s, history for the next step).
+
+        x, x0, eps: (b, ...): x_t and what the denoiser makes of it, x = alpha x0 + sigma eps
+        now, nxt:   the levels at t and at s
+        history:    what the step before has left; () at the start
+        noise:      (b, ...) normal, or None if not stochastic
+        """
+        ...
 
 
 @torch.no_grad()
 def sample(
-    denoiser,
+    denoiser: Denoiser,
     shape: Sequence[int],
     schedule: NoiseSchedule,
-    solver=DPMSolver(),
+    solver: Solver | None = None,
     steps: int = 50,
     *,
     condition: Condition | None = None,
     prediction: str = "v",
     seeds: Sequence[int] | None = None,
-    guidance: Guidance | None = None,
+    guidance: Callable[[Denoiser], Denoiser] | None = None,
     spacing: str | Grid = "trailing",
     clip: float | None = None,
     device: torch.device | str | None = None,
@@ -50,44 +77,56 @@ def sample(
     noise: Tensor | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
-    """Draw x0 (b, ...) of the given shape, with one call of the denoiser for a step.
+    """Draw x0 (b, ...) of the given shape, with one call of the denoiser for each step.
 
+    solver:    None is DPMSolver(), DPM-Solver++ of second order
     condition: b rows
-    seeds:     b numbers; sample k depends on seeds[k] alone. None draws them from torch's own generator.
-    spacing:   the name of a grid of `steps` levels, or a grid itself, which `steps` then has no part in
-    clip:      for pixels: cut every x0 to [-clip, clip] and make eps fit it. Latents have no such bounds.
+    seeds:     b numbers; sample k depends on seeds[k] alone. None draws them from torch's own
+               generator.
+    guidance:  makes a guided denoiser of the denoiser, such as Guidance
+    spacing:   the name of a grid of `steps` levels, or a grid itself, which ignores `steps`
+    clip:      for pixels: cut every x0 to [-clip, clip] and make eps fit it. Latents have no such
+               bounds.
     dtype:     of x and of the steps, whatever the network computes in
-    noise:     (b, ...) the start, instead of normal noise
+    noise:     (b, ...) to start from, instead of normal noise
     callback:  called with (number of the step from 0, x_s, x0) after each step
     """
     check(prediction, schedule)
     for name, rows in (("condition", condition), ("seeds", seeds)):
         if rows is not None and len(rows) != shape[0]:
             raise ValueError(f"{name} of {len(rows)} rows for {shape[0]} samples")
-    grid = schedule.grid(steps, spacing) if isinstance(spacing, str) else spacing
-    device = torch.device(device or ("cpu" if noise is None else noise.device))
-    condition = None if condition is None else condition.to(device)
-    draw = _noise_of(shape, seeds, device, dtype)
-    x = draw() if noise is None else noise.to(device, dtype)
+    if solver is None:
+        solver = DPMSolver()
     if guidance is not None:
         denoiser = guidance(denoiser)
-    history = ()
+    grid = schedule.grid(steps, spacing) if isinstance(spacing, str) else spacing
+    device = torch.device(device or ("cpu" if noise is None else noise.device))
+    if condition is not None:
+        condition = condition.to(device)
+    draw = _noise_source(shape, seeds, device, dtype)
+    x = draw() if noise is None else noise.to(device, dtype)
+    history: tuple[Any, ...] = ()
     for index, (now, nxt) in enumerate(pairwise(grid)):
-        predicted = denoiser(x, torch.full((shape[0],), now.t, dtype=torch.float32), condition)
+        t = torch.full((shape[0],), now.t, dtype=torch.float32)
+        predicted = denoiser(x, t, condition)
         x0, eps = to_x0_eps(predicted.to(dtype), x, now, prediction)
         if clip is not None:
             x0 = x0.clamp(-clip, clip)
             eps = eps_of(x0, x, now)
-        x, history = solver.step(
-            x, x0, eps, now, nxt, history, draw() if solver.stochastic else None
-        )
+        fresh = draw() if solver.stochastic else None
+        x, history = solver.step(x, x0, eps, now, nxt, history, fresh)
         if callback is not None:
             callback(index, x, x0)
     return x
 
 
-def _noise_of(shape, seeds, device, dtype) -> Callable[[], Tensor]:
-    """A source of normal noise (b, ...): each sample's from its own generator, on the CPU, so equal on every device."""
+def _noise_source(
+    shape: Sequence[int], seeds: Sequence[int] | None, device: torch.device, dtype: torch.dtype
+) -> Callable[[], Tensor]:
+    """A function that draws normal noise (b, ...), each sample's from a generator of its own.
+
+    The generators are on the CPU, so that every device gets the same numbers.
+    """
     if seeds is None:
         seeds = torch.randint(2**62, (shape[0],)).tolist()
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -8,39 +8,42 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
 BETAS = {
-    "linear": (1e-4, 0.02),
-    "scaled_linear": (0.00085, 0.012),
-}  # 2006.11239, sec. 4; 2112.10752, its code
+    "linear": (1e-4, 0.02),  # 2006.11239, sec. 4
+    "scaled_linear": (0.00085, 0.012),  # the published code of 2112.10752
+}
 KINDS = (*BETAS, "cosine")
 SPACINGS = ("trailing", "leading", "linspace", "karras")
 
 
 @dataclass(frozen=True)
 class Level:
-    """One noise level: floats while sampling, tensors (b, ...) while training.
+    """One noise level, in Python floats, as sampling uses it.
 
-    t counts from 0, the least noise of the schedule; clean data is t = -1, alpha = 1, sigma = 0
+    t counts from 0, the least noise of the schedule. Clean data has t = -1, alpha = 1, sigma = 0.
     """
 
-    t: float | Tensor
-    alpha: float | Tensor
-    sigma: float | Tensor
+    t: float
+    alpha: float
+    sigma: float
 
     @property
-    def alpha_bar(self) -> float | Tensor:
+    def alpha_bar(self) -> float:
         """alpha^2, the cumulative product of 2006.11239."""
         return self.alpha**2
 
     @property
     def lambda_(self) -> float:
-        """Half of the log-SNR, log(alpha / sigma): inf for clean data, -inf for pure noise. Floats only."""
-        if self.alpha == 0 or self.sigma == 0:
-            return math.inf if self.sigma == 0 else -math.inf
+        """log(alpha / sigma), half of the log-SNR: inf for clean data, -inf for pure noise."""
+        if self.sigma == 0:
+            return math.inf
+        if self.alpha == 0:
+            return -math.inf
         return math.log(self.alpha / self.sigma)
 
     @staticmethod
@@ -49,29 +52,45 @@ class Level:
         alpha = 1 / math.hypot(1, edm_sigma)
         return Level(t, alpha, edm_sigma * alpha)
 
-    def like(self, x: Tensor) -> Level:
-        """The level of tensors (b,) in float32, shaped and placed so that it multiplies x (b, ...)."""
-        shape = (-1,) + (1,) * (x.ndim - 1)
-        alpha, sigma = (
-            c.to(x.device, torch.float32, non_blocking=True).view(shape)
-            for c in (self.alpha, self.sigma)
-        )
-        return Level(self.t, alpha, sigma)
-
 
 CLEAN = Level(-1.0, 1.0, 0.0)
 Grid = tuple[Level, ...]  # the levels that sampling visits, noise falling from one to the next
 
 
+@dataclass(frozen=True, eq=False)
+class BatchLevel:
+    """The noise level of each sample of a batch, in tensors, as training uses it.
+
+    t, alpha, sigma: (b,) each; after like(x), alpha and sigma are (b, 1, ..., 1).
+    """
+
+    t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+
+    @property
+    def alpha_bar(self) -> Tensor:
+        """alpha^2, the cumulative product of 2006.11239."""
+        return self.alpha**2
+
+    def like(self, x: Tensor) -> BatchLevel:
+        """The same levels in float32, on the device of x (b, ...) and shaped to multiply it."""
+        shape = (-1,) + (1,) * (x.ndim - 1)
+        alpha = self.alpha.to(x.device, torch.float32, non_blocking=True).view(shape)
+        sigma = self.sigma.to(x.device, torch.float32, non_blocking=True).view(shape)
+        return BatchLevel(self.t, alpha, sigma)
+
+
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """T training noise levels; a value: equal schedules have equal fields. Tables are float64, on the CPU.
+    """T training noise levels. Equal schedules have equal fields. Tables are float64, on the CPU.
 
-    kind:       'cosine' (2102.09672, eq. 17), 'linear' betas (2006.11239, sec. 4), or 'scaled_linear', linear in the
-                root of beta (2112.10752)
-    beta_start, beta_end: ends of the linear kinds; None takes the published ones
+    kind:       'cosine' (2102.09672, eq. 17), 'linear' betas (2006.11239, sec. 4), or
+                'scaled_linear', linear in the root of beta (2112.10752)
+    beta_start, beta_end: the ends of the linear kinds; None takes the published ones
     zero_snr:   rescale so that the last level is pure noise (2305.08891, algorithm 1)
-    shift:      factor of alpha / sigma at every level; below 1 for latents of many channels (2301.11093, eq. 4)
+    shift:      multiplies alpha / sigma at every level; below 1 for latents of many channels
+                (2301.11093, eq. 4)
     """
 
     kind: str = "cosine"
@@ -81,67 +100,80 @@ class NoiseSchedule:
     zero_snr: bool = False
     shift: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.shift > 0:
             raise ValueError(f"shift is a factor above 0, got {self.shift}")
         if self.kind not in KINDS:
             raise ValueError(f"unknown schedule {self.kind!r}, expected one of {', '.join(KINDS)}")
-        if self.kind not in BETAS and (self.beta_start, self.beta_end) != (None, None):
+        if self.kind in BETAS:
+            start, end = BETAS[self.kind]
+            if self.beta_start is None:
+                object.__setattr__(self, "beta_start", start)
+            if self.beta_end is None:
+                object.__setattr__(self, "beta_end", end)
+        elif self.beta_start is not None or self.beta_end is not None:
             raise ValueError(
                 f"beta_start and beta_end belong to the linear schedules, not to {self.kind!r}"
             )
-        for name, published in zip(("beta_start", "beta_end"), BETAS.get(self.kind, ())):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, published)
         if self.timesteps < 2 or not bool(((self._betas > 0) & (self._betas < 1)).all()):
             raise ValueError(
-                f"a schedule has at least 2 timesteps, and betas between 0 and 1, both excluded: {self}"
+                "a schedule has at least 2 timesteps, and betas between 0 and 1, "
+                f"both excluded: {self}"
             )
-        if self.alpha_bar[-1] > 0.01:
-            kept = f"the last of the {self.timesteps} levels keeps {self.alpha_bar[-1].sqrt():.0%} of the signal"
+        last = self.alpha_bar[-1]
+        if last > 0.01:
             warnings.warn(
-                f"{kept}, but sampling starts from pure noise; use zero_snr or larger betas",
+                f"the last of the {self.timesteps} levels keeps {last.sqrt():.0%} of the signal, "
+                "but sampling starts from pure noise; use zero_snr or larger betas",
                 stacklevel=3,
             )
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """The fields, for JSON."""
         return asdict(self)
 
     @staticmethod
-    def from_dict(values: dict) -> NoiseSchedule:
-        """The inverse of to_dict; an unknown key is a ValueError."""
-        if unknown := values.keys() - {f.name for f in fields(NoiseSchedule)}:
+    def from_dict(values: dict[str, Any]) -> NoiseSchedule:
+        """The inverse of to_dict; an unknown key raises ValueError."""
+        unknown = values.keys() - {f.name for f in fields(NoiseSchedule)}
+        if unknown:
             raise ValueError(f"unknown keys in a noise schedule: {', '.join(sorted(unknown))}")
         return NoiseSchedule(**values)
 
     @cached_property
     def _betas(self) -> Tensor:
+        """(T,) float64: the variance that each step of the forward process adds."""
         if self.kind == "cosine":  # 2102.09672, eq. 17, and the clipping below it
             u = torch.linspace(0, 1, self.timesteps + 1, dtype=torch.float64)
             f = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
             return (1 - f[1:] / f[:-1]).clamp(max=0.999)
+        assert self.beta_start is not None  # __post_init__ has filled them in
+        assert self.beta_end is not None
         power = 2 if self.kind == "scaled_linear" else 1
-        start, end = self.beta_start ** (1 / power), self.beta_end ** (1 / power)
+        start = self.beta_start ** (1 / power)
+        end = self.beta_end ** (1 / power)
         return torch.linspace(start, end, self.timesteps, dtype=torch.float64) ** power
 
     @cached_property
     def alpha_bar(self) -> Tensor:
         """(T,) float64: the cumulative product of 1 - beta (2006.11239, eq. 4)."""
         alpha_bar = (1 - self._betas).cumprod(0)
-        if (
-            self.zero_snr
-        ):  # 2305.08891, algorithm 1: shift the last alpha to 0, scale the first back
+        if self.zero_snr:
+            # 2305.08891, algorithm 1: shift the last alpha to 0, scale the first back
             alpha = alpha_bar.sqrt()
             alpha_bar = ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2
         return self.shift**2 * alpha_bar / (self.shift**2 * alpha_bar + 1 - alpha_bar)
 
     @cached_property
     def _lambdas(self) -> Tensor:
+        """(T,) float64: log(alpha / sigma) at each timestep."""
         return 0.5 * (self.alpha_bar.log() - torch.log1p(-self.alpha_bar))
 
-    def lambda_(self, t) -> Tensor:
-        """log(alpha_t / sigma_t) in float64 for t in [0, T-1]; linear between whole timesteps, as in 2206.00927."""
+    def lambda_(self, t: float | Tensor) -> Tensor:
+        """log(alpha_t / sigma_t) in float64 for t in [0, T - 1], of any shape.
+
+        Between whole timesteps it is a straight line, as in 2206.00927.
+        """
         t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
         if t.numel() and not 0 <= t.min() <= t.max() <= self.timesteps - 1:
             raise ValueError(
@@ -152,8 +184,8 @@ class NoiseSchedule:
         # down to pure noise, alpha / sigma itself is linear
         return torch.where(high.isinf(), low + torch.log1p(k - t), low + (t - k) * (high - low))
 
-    def t_of_lambda(self, lambda_) -> Tensor:
-        """The inverse of lambda_, cut to [0, T-1]."""
+    def t_of_lambda(self, lambda_: float | Sequence[float] | Tensor) -> Tensor:
+        """The inverse of lambda_, cut to [0, T - 1]."""
         lambda_ = torch.as_tensor(lambda_, dtype=torch.float64)
         k = torch.searchsorted(-self._lambdas, -lambda_).clamp(1, self.timesteps - 1) - 1
         low, high = self._lambdas[k], self._lambdas[k + 1]
@@ -162,27 +194,32 @@ class NoiseSchedule:
         )
         return k + fraction.clamp(0, 1)
 
-    def level(self, t) -> Level:
-        """The level at t: of floats for a number, of float64 tensors (b,) for a tensor (b,)."""
+    @overload
+    def level(self, t: float) -> Level: ...
+    @overload
+    def level(self, t: Tensor) -> BatchLevel: ...
+    def level(self, t: float | Tensor) -> Level | BatchLevel:
+        """The level at a number t, or the levels at each t of a tensor (b,), in float64."""
         lambda_ = self.lambda_(t)
-        alpha, sigma = (2 * lambda_).sigmoid().sqrt(), (-2 * lambda_).sigmoid().sqrt()
-        return (
-            Level(t, alpha, sigma)
-            if isinstance(t, Tensor)
-            else Level(float(t), alpha.item(), sigma.item())
-        )
+        alpha = (2 * lambda_).sigmoid().sqrt()
+        sigma = (-2 * lambda_).sigmoid().sqrt()
+        if isinstance(t, Tensor):
+            return BatchLevel(t, alpha, sigma)
+        return Level(float(t), alpha.item(), sigma.item())
 
     def levels(self, timesteps: Sequence[float]) -> Grid:
         """The grid of these timesteps, which must fall strictly, and of clean data at its end."""
         if any(s >= t for t, s in itertools.pairwise(timesteps)):
             raise ValueError("the timesteps of a grid must be strictly decreasing")
-        all_at_once = self.level(torch.tensor(timesteps, dtype=torch.float64))
-        return (*map(Level, *(part.tolist() for part in vars(all_at_once).values())), CLEAN)
+        batch = self.level(torch.tensor(timesteps, dtype=torch.float64))
+        rows = zip(batch.t.tolist(), batch.alpha.tolist(), batch.sigma.tolist(), strict=True)
+        return (*(Level(t, alpha, sigma) for t, alpha, sigma in rows), CLEAN)
 
     def grid(self, steps: int, spacing: str = "trailing") -> Grid:
-        """steps distinct levels, noise falling, and then clean data; ValueError unless 1 <= steps <= T.
+        """`steps` distinct levels, noise falling, and then clean data; 1 <= steps <= T.
 
-        The spacings are those of 2305.08891, table 2, for any number of steps; 'karras' is 2206.00364, eq. 5
+        The spacings are those of 2305.08891, table 2, for any number of steps; 'karras' is
+        2206.00364, eq. 5.
         """
         n, T = steps, self.timesteps
         if spacing not in SPACINGS:
@@ -195,11 +232,16 @@ class NoiseSchedule:
             return self.levels([i * (T // n) for i in reversed(range(n))])
         if spacing == "linspace":
             return self.levels([T - 1 - round(i * (T - 1) / max(n - 1, 1)) for i in range(n)])
+        return self._karras_grid(n)
+
+    def _karras_grid(self, n: int) -> Grid:
+        """n levels evenly spaced in the seventh root of sigma / alpha (2206.00364, eq. 5)."""
         if self.zero_snr:
             raise ValueError(
                 "spacing 'karras' needs a finite largest sigma, but zero_snr ends in pure noise"
             )
-        most, least = ((-self._lambdas[k]).exp().item() ** (1 / 7) for k in (-1, 0))
+        most = (-self._lambdas[-1]).exp().item() ** (1 / 7)
+        least = (-self._lambdas[0]).exp().item() ** (1 / 7)
         sigmas = [(most + i / max(n - 1, 1) * (least - most)) ** 7 for i in range(n)]
-        t = self.t_of_lambda([-math.log(s) for s in sigmas])
-        return (*map(Level.of_sigma, t.tolist(), sigmas), CLEAN)
+        timesteps = self.t_of_lambda([-math.log(sigma) for sigma in sigmas]).tolist()
+        return (*map(Level.of_sigma, timesteps, sigmas), CLEAN)
