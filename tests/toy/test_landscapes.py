@@ -8,8 +8,8 @@ from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
+from tinyldm.tasks.base import read_examples, read_requests
 from tinyldm.tasks.landscape import CLASSES
-from tinyldm.tasks.table import read_examples, read_prompts
 from tinyldm.toy import landscapes as scenery
 from tinyldm.toy.landscapes import GROUND, TIMES, Style, draw, paint, shapes, write_landscapes
 
@@ -55,8 +55,9 @@ def test_the_set_has_the_layout_of_the_assignment(tmp_path, capsys):
     out = tmp_path / "land"
     command = ["landscapes", "--out", str(out), "--train", "12", "--test", "3", "--size", "32x24"]
     assert dispatch(COMMANDS, command) == 0
-    examples, prompts = read_examples(out), read_prompts(out / "label_to_img.json")
-    assert (len(examples), len(prompts), examples.task) == (12, 3, "landscape")
+    task, examples = read_examples(out)
+    requests = read_requests(out / "label_to_img.json")
+    assert (len(examples), len(requests), task.name) == (12, 3, "landscape")
     for folder, suffix in (("train_resized/imgs", "jpg"), ("train_resized/labels", "png")):
         with Image.open(out / folder / f"00000.{suffix}") as image:
             assert image.size == (32, 24)

@@ -25,6 +25,9 @@ def add_arguments(parser):
         default="64",
         help="pixels to squash them to: 64, or WIDTHxHEIGHT",
     )
+    train.add_argument(
+        "--task", metavar="TASK", help="whose data it is, as for train.py (default: detected)"
+    )
     train.add_argument("--steps", type=int, help="optimiser steps (default: 2500; for maps 1000)")
     train.add_argument("--batch-size", type=int, help="images a step (default: 64; for maps 32)")
     train.add_argument("--lr", type=float, default=2e-3, help="highest learning rate")
@@ -43,19 +46,19 @@ def add_arguments(parser):
 def run(options):
     """Train, save, and print the held-out scores."""
     from tinyldm.device import pick_device
-    from tinyldm.scores.evaluator import train_evaluator
-    from tinyldm.scores.old_tasks import find_judge
-    from tinyldm.tasks.table import read_examples
+    from tinyldm.scores.evaluator import find_judge, train_evaluator
+    from tinyldm.tasks.base import read_examples
 
     check_numbers(options, above=("steps", "batch_size", "lr"))
     check_empty(options.out, options.overwrite)
-    examples = read_examples(options.data, skip_bad=options.skip_bad)
-    if find_judge(examples.task, examples.names) is None:
-        raise InputError(f"--data {options.data}: --task {examples.task} has no evaluator")
+    task, examples = read_examples(options.data, skip_bad=options.skip_bad, task=options.task)
+    name = options.task or task.name
+    find_judge(name, examples.names)  # an InputError where there is none
     if options.skip_bad:
-        leave_out_broken(examples)
+        examples = examples.checked()
     with claimed(options.out):
         evaluator = train_evaluator(
+            name,
             examples,
             options.size,
             options.steps,
@@ -96,10 +99,3 @@ def check_numbers(options, above=(), least=()) -> None:
             lowest = "from 0 on" if zero_will_do else "above 0"
             option = name.replace("_", "-")
             raise InputError(f"--{option} {value}: expected a number {lowest}")
-
-
-def leave_out_broken(examples) -> None:
-    """Take out the examples whose image, or map, cannot be read, and print how many those are."""
-    from tinyldm.scores import old_tasks
-
-    old_tasks.leave_out_broken(examples)
