@@ -15,6 +15,7 @@ import numpy as np
 import pictures as procedural
 
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
+from tinyldm.stage_one.recipe import Recipe
 from tinyldm.stage_one.training import train_autoencoder
 from tinyldm.toy.monsters import ACTIONS, draw, monsters
 
@@ -61,9 +62,8 @@ def train_tiny(
         "pictures": procedural.pictures(HELD_OUT, seed=seed + 10**6),
     }
     config = AutoencoderConfig(**TINY)
-    vae = train_autoencoder(
-        config, images, steps, out, held_out, batch_size=16, lr=1.5e-3, kl=1e-5, seed=seed
-    )
+    recipe = Recipe(steps, batch_size=16, lr=1.5e-3, kl=1e-5, seed=seed)
+    vae = train_autoencoder(config, images, recipe, out, held_out)
     vae.half().save_pretrained(out)  # half the size to ship; load gives float32
     return AutoencoderKL.load(out)
 
