@@ -315,10 +315,10 @@ def is_landscapes(folder: Path) -> bool:
 
 
 def check_landscape(example: Example) -> None:
-    """InputError unless the map of an example can be read."""
+    """InputError unless the map of an example can be read and is as large as its image."""
     file = Scene.of(example.prompts[0]).map_file
     if file is not None:
-        load_map(file)
+        load_map(file, example.image)
 
 
 def find_beside(file: Path, name: str, folders: Sequence[str], kind: str) -> str:
