@@ -1,8 +1,15 @@
-"""Draw pictures from prompts with a trained run: python sample.py --steps 50."""
+"""Draw pictures from prompts with a trained run: python sample.py --steps 50
+
+The story of a drawing, from top to bottom: checkpoint, prompts, frozen models, conditions, pictures.
+"""
+
+from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from tinyldm.cli import Parser, guarded
+from tinyldm.cli import Parser, add_options, guarded
+from tinyldm.sampling.settings import SampleOptions
 
 EXAMPLES = """examples:
   python sample.py --steps 50                              the newest run, its own preview prompts
@@ -10,98 +17,93 @@ EXAMPLES = """examples:
   python sample.py --run runs/monsters --prompts test.json --out submission --batch-size 64
   python sample.py --strip "a green ghost with horns"      one picture from noise to the end
 
-The pictures go to samples/RUN, a grid and the settings to its folder about/; or to RUN-2, RUN-3, ... if that holds
-pictures made otherwise. The same command again finishes what was interrupted.
+The pictures go to samples/RUN, a grid and the settings to its folder about/; or to RUN-2, RUN-3, ... if
+that holds pictures made otherwise. The same command again finishes what was interrupted.
 """
 
 
 def parser() -> Parser:
-    from tinyldm.device import PRECISIONS
-    from tinyldm.diffusion.schedule import SPACINGS
-    from tinyldm.sampling.drawing import SOLVERS, Drawing
-
-    how = Drawing()
-    p = Parser(description=__doc__, epilog=EXAMPLES)
-    what = p.add_argument_group("what to draw")
-    what.add_argument(
-        "--run", metavar="FOLDER", help="a run or a checkpoint (default: the newest run in runs/)"
-    )
-    prompts = what.add_mutually_exclusive_group()
-    prompts.add_argument(
-        "--prompt", action="append", metavar="TEXT", help="a prompt; may be given several times"
-    )
-    prompts.add_argument(
-        "--prompts",
-        metavar="FILE",
-        help="test.json, generate.csv, label_to_img.json, or .txt with a prompt a line",
-    )
-    what.add_argument(
-        "--strip",
-        metavar="TEXT",
-        help="write about/strip.png and .gif: its x_t and x0, step by step",
-    )
-    what.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        help="picture k depends on the seed and k, not on the batch size",
-    )
-    out = p.add_argument_group("where to")
-    out.add_argument("--out", metavar="FOLDER", help="default: samples/RUN")
-    out.add_argument("--overwrite", action="store_true", help="replace the pictures that are there")
-    method = p.add_argument_group("how")
-    method.add_argument("--steps", type=int, default=how.steps, help="calls of the network")
-    method.add_argument(
-        "--solver", choices=SOLVERS, default="dpm++", help="dpm++ needs the fewest steps"
-    )
-    method.add_argument(
-        "--order", type=int, choices=(1, 2, 3), help="of dpm++, sde-dpm++ and dpm (default: 2)"
-    )
-    method.add_argument(
-        "--eta", type=float, help="of ddim: 0 is deterministic, 1 as noisy as ddpm (default: 0)"
-    )
-    method.add_argument("--spacing", choices=SPACINGS, default=how.spacing, help="of the timesteps")
-    method.add_argument(
-        "--guidance", type=float, help=f"1: none (default: {how.guidance:g}; 1 after --cfg-drop 0)"
-    )
-    method.add_argument(
-        "--guidance-map",
-        type=float,
-        metavar="SCALE",
-        help="landscapes: of the map alone (default: as --guidance)",
-    )
-    method.add_argument(
-        "--guidance-style",
-        type=float,
-        metavar="SCALE",
-        help="landscapes: of the style alone (the same)",
-    )
-    method.add_argument(
-        "--guidance-interval",
-        type=float,
-        nargs=2,
-        metavar=("LO", "HI"),
-        help="guide only where sigma/alpha lies in between",
-    )
-    method.add_argument(
-        "--guidance-rescale", type=float, default=how.rescale, help="0 to 1, against oversaturation"
-    )
-    machine = p.add_argument_group("machine")
-    machine.add_argument("--batch-size", type=int, default=32, help="pictures at a time")
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    machine.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default=how.precision,
-        help="of the network (auto: bfloat16 where that is fast); bfloat16: of the VAE's decoder too",
-    )
-    return p
+    """The command line of sample.py. Nothing heavy is imported for it: --help answers at once."""
+    parser = Parser(description=__doc__, epilog=EXAMPLES)
+    add_options(parser, SampleOptions)
+    return parser
 
 
-def main():
-    from tinyldm.sampling.drawing import run
+def main() -> None:
+    draw(SampleOptions(**vars(parser().parse_args())))
 
-    run(parser().parse_args())
+
+def draw(options: SampleOptions) -> None:
+    """Draw what the options ask for."""
+    from tinyldm.data.examples import Request
+    from tinyldm.device import pick_device
+    from tinyldm.sampling.drawing import Painter, draw_requests
+    from tinyldm.sampling.folder import GRID, STRIP, numbered_names, run_name
+    from tinyldm.sampling.job import (
+        check_grid,
+        check_requests,
+        open_samples,
+        save_grid,
+        save_strip,
+    )
+    from tinyldm.training.checkpoint import (
+        find_checkpoint,
+        latest_run,
+        load_checkpoint,
+        read_config,
+        task_of,
+    )
+    from tinyldm.training.frozen_models import load_frozen
+
+    # 1. The checkpoint, and how to draw with it.
+    folder = find_checkpoint(latest_run() if options.run is None else options.run)
+    config = read_config(folder)
+    task = task_of(config)
+    how = options.drawing(task, config["settings"])
+
+    # 2. The prompts: a file's, the command line's, or those that the run was watched by.
+    if options.prompts is not None:
+        requests = task.requests(Path(options.prompts))
+    else:
+        texts, data = options.prompt, Path()
+        if texts is None:
+            texts = [] if options.strip is not None else config["preview_prompts"]
+            data = options.data_folder(config["settings"])
+        prompts = [task.prompt(text, data) for text in texts]
+        names = numbered_names(texts)
+        requests = [Request(name, prompt) for name, prompt in zip(names, prompts, strict=True)]
+    strip = None if options.strip is None else task.prompt(options.strip)
+    check_requests(requests, strip)
+
+    # 3. The network with its averaged weights, and the frozen models that it was trained with.
+    device = pick_device(options.device)
+    checkpoint = load_checkpoint(folder, device)
+    check_grid(checkpoint, how)
+    vae, encoder = load_frozen(config, device, folder)
+
+    # 4. The folder to draw into: a new one, or one that holds the start of this very job.
+    out = open_samples(
+        checkpoint,
+        encoder,
+        requests,
+        options.out,
+        how=how,
+        seed=options.seed,
+        strip=strip,
+        overwrite=options.overwrite,
+    )
+
+    # 5. Conditions, noise, solver steps, decoder, files: batch by batch.
+    painter = Painter.of(checkpoint, vae, task, how, device)
+    draw_requests(painter, encoder, requests, out, options.seed, options.batch_size)
+    save_grid(requests, out)
+    save_strip(painter, encoder, strip, out, options.seed)
+
+    made = [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]
+    if requests:
+        s = "" if len(requests) == 1 else "s"
+        made.insert(0, f"{len(requests)} image{s} of {run_name(folder)} in {out}")
+    print("; ".join(made))
 
 
 if __name__ == "__main__":

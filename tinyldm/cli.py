@@ -1,38 +1,166 @@
-"""How every command parses its options and ends: one line and status 2 for bad input, never a traceback."""
+"""How every command takes its options and how it ends: bad input is one line and exit status 2.
+
+Options are declared once, as fields of a settings dataclass made by option(); add_options() puts them
+on a parser. Nothing here imports torch, so that --help answers at once.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from tinyldm.errors import InputError
 
+# ---- options, declared as fields of a dataclass
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field is given on a command line.
+
+    help:      what it does; default: what the help calls its default, "" for nothing
+    group:     the heading under which the help lists it
+    parse:     text -> value, where the type of the field does not say it
+    choices:   the values allowed
+    metavar:   what the help calls the value; None: after its type
+    negatable: a flag that can also be switched off, --flip and --no-flip
+    more:      further arguments of argparse's add_argument
+    """
+
+    help: str
+    group: str
+    default: str | None = None
+    parse: Callable[[str], Any] | None = None
+    choices: tuple[str, ...] | None = None
+    metavar: str | tuple[str, ...] | None = None
+    negatable: bool = False
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def option(value: Any, help: str, group: str, **how: Any) -> Any:
+    """A dataclass field with a default value that is also an option; `how`: fields of Option."""
+    return field(default=value, metadata={"option": Option(help, group, **how)})
+
+
+PARSERS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
+METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
+
+
+def flag_of(name: str) -> str:
+    """The command-line spelling of a field: cfg_drop is --cfg-drop."""
+    return f"--{name.replace('_', '-')}"
+
+
+def add_options(
+    parser: argparse.ArgumentParser, settings: type, only: Iterable[str] | None = None
+) -> None:
+    """Add the options of a settings dataclass to a parser, under their headings.
+
+    only: the names of the fields to add, in place of all
+    """
+    groups = {group.title: group for group in parser._action_groups}
+    for f in fields(settings):
+        if "option" not in f.metadata or (only is not None and f.name not in set(only)):
+            continue
+        title = f.metadata["option"].group
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        add_option(groups[title], f)
+
+
+def add_option(group: argparse._ArgumentGroup, f: Field[Any]) -> None:
+    """Add the option that a dataclass field declares."""
+    how: Option = f.metadata["option"]
+    shown = how.default if how.default is not None else default_text(f.default)
+    text = f"{how.help} (default: {shown})" if shown else how.help
+    flag, kind = flag_of(f.name), str(f.type).removesuffix(" | None")
+    if kind == "bool":
+        action = argparse.BooleanOptionalAction if how.negatable else "store_true"
+        group.add_argument(flag, action=action, help=text)
+        return
+    if how.choices is not None:
+        group.add_argument(flag, choices=how.choices, help=text)
+        return
+    parse = how.parse or PARSERS[kind]
+    metavar = how.metavar or METAVARS[parse]
+    group.add_argument(flag, type=parse, metavar=metavar, help=text, **how.more)
+
+
+def default_text(value: Any) -> str:
+    """A default as the help shows it; nothing for a flag that is off or a value that is absent."""
+    return "" if value is None or value is MISSING or isinstance(value, bool) else f"{value}"
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) from "64", or from WIDTHxHEIGHT such as "512x384"."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise InputError(
+            f"--size {text}: expected a number of pixels such as 64, or WIDTHxHEIGHT such as 512x384"
+        )
+    width = int(match[1])
+    return int(match[2] or width), width
+
+
+def load_object(name: str, flag: str) -> Any:
+    """What `my_module:name` stands for, with my_module in the current folder or on Python's path.
+
+    flag: the option that named it, for the one line of an InputError
+    """
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise InputError(f"{flag} {name}: expected my_module:name")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = import_module(module_name)
+    except ImportError as error:
+        raise InputError(f"{flag} {name}: no module {module_name} ({error})") from None
+    if attribute not in vars(module):
+        raise InputError(f"{flag} {name}: {module_name} has no {attribute}")
+    return vars(module)[attribute]
+
+
+# ---- parsers, and how commands end
+
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows each default that tells something; leaves the lines of descriptions and examples as they are."""
+    """Shows each default that tells something; leaves descriptions and examples as they are."""
 
-    def _get_help_string(self, action):
-        if any(
-            action.default is nothing for nothing in (None, False, argparse.SUPPRESS)
-        ) or "%(default)" in (action.help or ""):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = (None, False, argparse.SUPPRESS)
+        if "(default:" in (action.help or "") or any(action.default is value for value in silent) or "%(default)" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that takes no abbreviations, shows defaults, and says what is wrong in one line."""
+    """An ArgumentParser that takes no abbreviations, shows defaults and says in one line what is wrong."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         super().__init__(**{"formatter_class": HelpFormatter, "allow_abbrev": False, **options})
 
-    def error(self, message: str):
+    def error(self, message: str) -> Any:
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
-def guarded(job, *arguments) -> int:
-    """Run job(*arguments) and return the exit status: 0, 2 for bad input, a full disk or memory, 130 for Ctrl-C."""
+OUT_OF_MEMORY = (
+    "error: out of memory: give a smaller --batch-size, --size or --preset, or train with --accumulate"
+)
+
+
+def guarded(job: Callable[..., object], *arguments: Any) -> int:
+    """Run job(*arguments) and return the exit status.
+
+    0; 2 for bad input, a full disk or too little memory, with one line on stderr; 130 for Ctrl-C.
+    """
     try:
         job(*arguments)
     except InputError as error:
@@ -42,15 +170,13 @@ def guarded(job, *arguments) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return 2
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not re.search(
-            "out of memory|allocate memory", str(error)
-        ):
+    except MemoryError:
+        print(OUT_OF_MEMORY, file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if not re.search("out of memory|allocate memory", str(error)):
             raise
-        print(
-            "error: out of memory: give a smaller --batch-size, --size or --preset, or train with --accumulate",
-            file=sys.stderr,
-        )
+        print(OUT_OF_MEMORY, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -59,38 +185,28 @@ def guarded(job, *arguments) -> int:
 
 
 def dispatch(
-    commands: dict[str, tuple[str, str]],
-    arguments: list[str] | None = None,
-    prog: str | None = None,
+    commands: Mapping[str, str], arguments: Sequence[str] | None = None, prog: str | None = None
 ) -> int:
-    """Parse and run one of commands, a table name -> (module, help).
+    """Parse and run one of the commands, a table name -> line of help; see run_command."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    return guarded(run_command, commands, arguments, prog)
 
-    Only the module of the command asked for is imported; it gives add_arguments(parser) and run(options).
+
+def run_command(
+    commands: Mapping[str, str], arguments: Sequence[str], prog: str | None = None
+) -> None:
+    """Run the command that the arguments name.
+
+    A command lives in tinyldm/commands/NAME.py, which has add_arguments(parser) and run(options). Only
+    the module of the command asked for is imported.
     """
-    return guarded(_dispatch, commands, sys.argv[1:] if arguments is None else arguments, prog)
-
-
-def _dispatch(commands: dict[str, tuple[str, str]], arguments: list[str], prog: str | None) -> None:
-    parser = Parser(
-        prog=prog, description="The commands of tinyldm; COMMAND --help tells more about each."
-    )
+    parser = Parser(prog=prog, description="The commands of tinyldm; COMMAND --help tells more.")
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )
-    for name, (module, text) in commands.items():
+    for name, text in commands.items():
         subparser = subparsers.add_parser(name, help=text, description=text)
         if name in arguments[:1]:
-            import_module(module).add_arguments(subparser)
+            import_module(f"tinyldm.commands.{name}").add_arguments(subparser)
     options = parser.parse_args(arguments)
-    import_module(commands[options.command][0]).run(options)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) from "64" or from WIDTHxHEIGHT, such as "512x384"."""
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if match is None:
-        raise InputError(
-            f"--size {text}: expected a number of pixels such as 64, or WIDTHxHEIGHT such as 512x384"
-        )
-    width = int(match[1])
-    return int(match[2] or width), width
+    import_module(f"tinyldm.commands.{options.command}").run(options)

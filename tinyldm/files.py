@@ -1,33 +1,31 @@
-"""Files that are whole or absent, locks, and reading with one-line errors."""
+"""Files and folders that are whole or absent, locks between processes, and text files read with
+one-line errors.
+"""
 
 from __future__ import annotations
 
 import csv
 import errno
 import io
-import itertools
 import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
 
 from tinyldm.errors import InputError
 
-
-@contextmanager
-def writing(path: Path):
-    """An open binary file to write, flushed to the disk at the end; every OSError in the block names a file."""
-    with naming(path), open(path, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+# ---- writing
 
 
 @contextmanager
-def naming(path: Path):
-    """An OSError without a file name gets this one."""
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError of the block that names no file the name of this one."""
     try:
         yield
     except OSError as error:
@@ -37,10 +35,19 @@ def naming(path: Path):
 
 
 @contextmanager
-def replacing(path: Path):
-    """A temporary path beside `path`, which takes its place when the block ends well: never a half-written file.
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Open a binary file for writing and flush it to the disk at the end of the block."""
+    with naming(path), open(path, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
-    Every OSError in the block names a file.
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well.
+
+    Nobody ever sees a half-written file. Every OSError of the block names a file.
     """
     temporary = path.with_name(f".{path.stem[:40]}.{os.getpid()}{path.suffix}")
     try:
@@ -52,41 +59,14 @@ def replacing(path: Path):
 
 
 def require_space(path: Path, size: int) -> None:
-    """OSError now rather than hours later when the disk has no room for a file of that many bytes."""
+    """OSError now, rather than hours later, if the disk has no room for a file of `size` bytes."""
     free = shutil.disk_usage(path.parent).free
     if free < size:
         reason = f"the cache needs {size / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left"
         raise OSError(errno.ENOSPC, reason, str(path))
 
 
-@contextmanager
-def locked(path: Path, busy: str = ""):
-    """Hold a lock file, waiting while another process does, or raising InputError(busy); False where there are no locks.
-
-    Without them (Windows, some network disks) each process builds its own cache, and one rename wins.
-    """
-    with open(path, "w") as file:
-        try:
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if busy:
-                    raise InputError(busy) from None
-                print(
-                    f"waiting for another run that builds {path.with_suffix('')}",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                fcntl.flock(file, fcntl.LOCK_EX)
-            held = True
-        except (ImportError, OSError):
-            held = False
-        yield held
-
-
-def _flush(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make the names in a folder survive a loss of power."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
@@ -96,27 +76,99 @@ def _flush(folder: Path) -> None:
             os.close(descriptor)
 
 
-def read_json(file: Path, kind: type | tuple[type, ...]):
+@contextmanager
+def locked(path: Path, busy: str = "") -> Iterator[bool]:
+    """Hold the lock file `path` during the block.
+
+    While another process holds it, wait for it, or raise InputError(busy) if `busy` is given.
+    Yields False on file systems that know no locks; there, processes are not kept apart.
+    """
+    lock = FileLock(path)
+    try:
+        held = acquire(lock, busy, waiting_for=path.with_suffix(""))
+    except NotImplementedError:
+        held = False
+    try:
+        yield held
+    finally:
+        if held:
+            lock.release()
+
+
+def acquire(lock: FileLock, busy: str, waiting_for: Path) -> bool:
+    """Acquire a lock at once, or after a word about the wait."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if busy:
+            raise InputError(busy) from None
+        print(f"waiting for another run that builds {waiting_for}", file=sys.stderr, flush=True)
+        lock.acquire()
+    return True
+
+
+# ---- reading
+
+
+def read_text(file: Path) -> str:
+    """The text of a UTF-8 file, without a byte-order mark."""
+    try:
+        return file.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 text (byte {error.start})") from None
+
+
+def read_json(file: Path, kind: type | tuple[type, ...]) -> Any:
     """The content of a JSON file whose outermost value is of the kind: dict, list or either."""
-    return _parse(_read(file), str(file), kind)
+    return parse_json(read_text(file), str(file), kind)
+
+
+def parse_json(text: str, where: str, kind: type | tuple[type, ...]) -> Any:
+    """The value that a JSON text holds; `where` names its place in an InputError."""
+    try:
+        value = json.loads(text, object_pairs_hook=distinct_keys)
+        # a lone surrogate such as \ud800 passes as JSON but is no text
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON ({error})") from None
+    if not isinstance(value, kind):
+        names = {dict: "an object", list: "a list"}
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        wanted = " or ".join(names[k] for k in kinds)
+        got = names.get(type(value), type(value).__name__)
+        raise InputError(f"{where}: expected JSON with {wanted}, got {got}")
+    return value
+
+
+def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. A key that comes twice is refused, since one of its values would be lost."""
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise ValueError(f"the key {key!r} comes twice")
+        content[key] = value
+    return content
 
 
 def read_csv(file: Path, *columns: str) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header that has these columns, values stripped."""
-    rows = csv.DictReader(io.StringIO(_read(file), newline=""), skipinitialspace=True, strict=True)
+    """The rows of a CSV file whose header has these columns; values are stripped."""
+    stream = io.StringIO(read_text(file), newline="")
+    rows = csv.DictReader(stream, skipinitialspace=True, strict=True)
+    table = []
     try:
         header = [(name or "").strip() for name in rows.fieldnames or ()]
-        wrong = [name for name in columns if header.count(name) != 1]
-        if wrong:
-            raise InputError(
-                f"{file}: no column {wrong[0]!r}, or two, expected {','.join(columns)}, got {','.join(header)}"
-            )
+        for name in columns:
+            if header.count(name) != 1:
+                expected, got = ",".join(columns), ",".join(header)
+                raise InputError(
+                    f"{file}: no column {name!r}, or two, expected {expected}, got {got}"
+                )
         rows.fieldnames = header
-        table = []
         for row in rows:
-            if None in row or any(
-                row[name] is None for name in columns
-            ):  # a comma in a caption without quotes, for one
+            # None as a key: more cells than columns, such as a caption with a comma but no quotes
+            if None in row or any(row[name] is None for name in columns):
                 raise InputError(
                     f"{file}: line {rows.line_num} has more or fewer columns than the header"
                 )
@@ -124,37 +176,3 @@ def read_csv(file: Path, *columns: str) -> list[dict[str, str]]:
     except csv.Error as error:
         raise InputError(f"{file}: line {rows.reader.line_num}: not CSV ({error})") from None
     return table
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text("utf-8-sig")  # a byte-order mark is no part of the text
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 text (byte {error.start})") from None
-
-
-def _parse(text: str, where: str, kind):
-    try:
-        value = json.loads(text, object_pairs_hook=_distinct)
-        json.dumps(
-            value, ensure_ascii=False
-        ).encode()  # \ud800 alone would pass JSON, but is no text
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON ({error})") from None
-    if not isinstance(value, kind):
-        names = {dict: "an object", list: "a list"}
-        got = names.get(type(value), type(value).__name__)
-        wanted = " or ".join(names[k] for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise InputError(f"{where}: expected JSON with {wanted}, got {got}")
-    return value
-
-
-def _distinct(pairs: list[tuple[str, object]]) -> dict:
-    """An object of JSON; one that has a key twice would lose one of the two."""
-    keys = sorted(key for key, _ in pairs)
-    for key, after in itertools.pairwise(keys):
-        if key == after:
-            raise ValueError(f"the key {key!r} comes twice")
-    return dict(pairs)

@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+import scenes
 import torch
 import torch.nn.functional as F
 from tokenizers import (
@@ -24,7 +25,6 @@ from tqdm import tqdm
 from tinyldm.errors import InputError
 from tinyldm.frozen.loading import quiet
 from tinyldm.toy import monsters as toy
-from tinyldm.toy import scenes
 
 PAD, END, START = "<|pad|>", "<|endoftext|>", "<|startoftext|>"  # numbers 0, 1, 2
 MAX_LENGTH = 77

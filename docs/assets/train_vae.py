@@ -6,10 +6,10 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+import pictures as procedural
 
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 from tinyldm.stage_one.training import train_autoencoder
-from tinyldm.toy import pictures as procedural
 from tinyldm.toy.monsters import ACTIONS, draw, monsters
 
 # the shape of the autoencoder that ships: a quarter of the image's sides, little work at full resolution

@@ -1,4 +1,4 @@
-"""The autoencoder against diffusers', on files of the published layouts, and what a file that doesn't fit says."""
+"""The autoencoder against diffusers', on files of the published layouts, and on others."""
 
 import json
 
@@ -83,7 +83,7 @@ def test_equals_diffusers(tmp_path, options):
 
 
 def old_names(weights, convolutions):
-    """The weights under the names that diffusers had in 2022, attention as linear layers or 1x1 convolutions."""
+    """The weights under the names of 2022, attention as linear layers or as 1x1 convolutions."""
     written = {}
     for key, weight in weights.items():
         if ".attentions." in key:
@@ -207,7 +207,7 @@ def test_what_is_not_there(tmp_path, saved):
     (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(InputError, match="not JSON"):
         AutoencoderKL.load(folder)
-    with pytest.raises(InputError, match="no config.json in it or in its folder vae"):
+    with pytest.raises(InputError, match=r"no config\.json in it or in its folder vae"):
         AutoencoderKL.load(tmp_path)
     with pytest.raises(InputError, match="a folder that exists"):
         AutoencoderKL.load(tmp_path / "none")
@@ -225,10 +225,11 @@ def test_unreachable_hub_says_how_to_fetch_after_one_question(monkeypatch, subfo
         assert local_files_only
         raise OSError("not in the cache")
 
-    monkeypatch.setattr("tinyldm.frozen.vae_files.hf_hub_download", fetch)
+    monkeypatch.setattr("tinyldm.autoencoder.published.hf_hub_download", fetch)
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
     name = "CompVis/stable-diffusion-v1-4"
-    command = f"hf download {name} vae/config.json vae/diffusion_pytorch_model.safetensors --local-dir FOLDER"
+    files = "vae/config.json vae/diffusion_pytorch_model.safetensors"
+    command = f"hf download {name} {files} --local-dir FOLDER"
     with pytest.raises(InputError, match=f"{command}.*--vae tiny") as caught:
         AutoencoderKL.load(name, subfolder=subfolder)
     assert "\n" not in str(caught.value)
@@ -249,7 +250,7 @@ def test_hub_files_are_found_in_vae_too(monkeypatch, saved, cached):
     monkeypatch.setattr(
         "huggingface_hub.HfApi.model_info", unreachable if cached else lambda *_, **__: None
     )
-    monkeypatch.setattr("tinyldm.frozen.vae_files.hf_hub_download", serve)
+    monkeypatch.setattr("tinyldm.autoencoder.published.hf_hub_download", serve)
     assert (
         AutoencoderKL.load("somebody/model").fingerprint == AutoencoderKL.load(folder).fingerprint
     )

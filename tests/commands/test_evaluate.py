@@ -11,8 +11,11 @@ from PIL import Image
 
 from tinyldm.cli import Parser, guarded
 from tinyldm.errors import InputError
-from tinyldm.scores import attributes, evaluation
-from tinyldm.scores.evaluation import METRICS, evaluate, table
+from tinyldm.commands import evaluate as command
+from tinyldm.scores import attributes, evaluation, metrics
+from tinyldm.scores.evaluation import evaluate
+from tinyldm.scores.metrics import METRICS
+from tinyldm.scores.written import table
 from tinyldm.toy.monsters import ATTRIBUTES, draw, monsters
 
 MONSTERS = [
@@ -54,7 +57,7 @@ def toy(tmp_path, monkeypatch):
     for entry in entries.values():
         Image.new("RGB", (64, 64), "white").save(tmp_path / "samples" / entry["image_name"])
     monkeypatch.setattr(attributes, "load_classifier", lambda device: Reader())
-    monkeypatch.setattr(evaluation, "DRAWINGS", 10)
+    monkeypatch.setattr(metrics, "DRAWINGS", 10)
     return tmp_path
 
 
@@ -78,7 +81,7 @@ def test_toy_attributes_are_shares_of_the_images(toy):
 
 def test_pitfall_22_the_report_names_what_made_it(toy, capsys):
     parser = Parser()
-    evaluation.add_arguments(parser)
+    command.add_arguments(parser)
     options = parser.parse_args(
         [
             str(toy / "samples"),
@@ -92,17 +95,17 @@ def test_pitfall_22_the_report_names_what_made_it(toy, capsys):
             "toy attributes",
         ]
     )
-    assert guarded(evaluation.run, options) == 0
+    assert guarded(command.run, options) == 0
     assert "generated" in capsys.readouterr().out
     report = json.loads((toy / "new" / "scores.json").read_text())
     assert report["prompts"] == str(toy / "test.json")
     assert report["scores"]["toy attributes"]["n"] == 4
     assert report["scores"]["toy attributes"]["extractor"].startswith("AttributeNet")
     assert report["versions"]["torch"] == torch.__version__
-    assert guarded(evaluation.run, options) == 2
+    assert guarded(command.run, options) == 2
     assert "exists already" in capsys.readouterr().err
     options.overwrite = True
-    assert guarded(evaluation.run, options) == 0
+    assert guarded(command.run, options) == 0
 
 
 def test_it_says_that_no_reference_has_the_name_of_an_image(toy, capsys):
@@ -110,7 +113,7 @@ def test_it_says_that_no_reference_has_the_name_of_an_image(toy, capsys):
     for k in range(2):
         Image.new("RGB", (64, 64), (k, 0, 0)).save(toy / "real" / f"{k}.png")
     parser = Parser()
-    evaluation.add_arguments(parser)
+    command.add_arguments(parser)
     options = parser.parse_args(
         [
             str(toy / "samples"),
@@ -122,7 +125,7 @@ def test_it_says_that_no_reference_has_the_name_of_an_image(toy, capsys):
             "cpu",
         ]
     )
-    assert guarded(evaluation.run, options) == 0
+    assert guarded(command.run, options) == 0
     out = capsys.readouterr().out
     assert "without clip-i, which needs --reference FOLDER with an image of each name" in out
     assert "clip-fd" in out

@@ -14,7 +14,7 @@ NAMES = [f"{k}_main.png" for k in range(4)]
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """test.json, generate.csv and four images of 8x8 in out/, with sample.py's about/ beside them."""
+    """test.json, generate.csv, four images of 8x8 in out/, sample.py's about/ beside them."""
     monkeypatch.chdir(tmp_path)
     entries = {name[:-4]: {"image_name": name, "text_prompt": "x"} for name in NAMES}
     (tmp_path / "test.json").write_text(json.dumps(entries))

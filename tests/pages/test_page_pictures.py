@@ -1,24 +1,32 @@
 """Pictures to look at: labelled grids, animations, and neighbours that find a copy."""
 
+import sys
+
+import pytest
 import torch
 from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
-from tinyldm.pages.pictures import labelled, memorised, nearest
+from tinyldm.data.images import grid
+from tinyldm.pages.pictures import memorised, nearest
 from tinyldm.sampling.folder import save_animation
 from tinyldm.toy import monsters as toy
 
 
 def test_labelled_pictures_keep_their_places():
-    sheet = labelled(
-        [Image.new("RGB", (20, 10), c) for c in ("red", "lime", "blue")], ["a", "", "c"], columns=2
-    )
+    images = [Image.new("RGB", (20, 10), c) for c in ("red", "lime", "blue")]
+    sheet = grid(images, columns=2, gap=6, words=["a", "", "c"])
     assert sheet.size == (2 * 26 + 6, 2 * 28 + 6)
     assert [
         sheet.getpixel((6 + 26 * x + 10, 6 + 28 * y + 17))
         for x, y in [(0, 0), (1, 0), (0, 1), (1, 1)]
     ] == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
+    above = [sheet.crop((6 + 26 * x, 6, 26 + 26 * x, 18)).getextrema()[0] for x in (0, 1)]
+    assert above[0][0] < 100  # a word
+    assert above[1] == (255, 255)  # none
+    with pytest.raises(ValueError, match="2 words for 3 images"):
+        grid(images, words=["a", "b"])
 
 
 def test_animations_rest_at_the_end(tmp_path):
@@ -111,3 +119,13 @@ def test_previews_and_curve_of_a_run(tmp_path, capsys):
         assert sheet.size == (5 * 26 + 6, 2 * 38 + 6)
         assert film.n_frames == 12
     assert (tmp_path / "l.svg").read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+
+
+def test_a_curve_without_matplotlib_is_one_line(tmp_path, capsys, monkeypatch):
+    (tmp_path / "log.csv").write_text("step,loss,lr,grad_norm,images_per_second\n1,0.5,1,1,1\n")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    out = tmp_path / "l.svg"
+    assert dispatch(COMMANDS, ["picture", "curve", str(tmp_path), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error == "error: Curves need matplotlib: pip install 'tinyldm[plots]'\n"
+    assert not out.exists()

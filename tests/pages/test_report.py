@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shlex
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -14,8 +15,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tinyldm.errors import InputError
-from tinyldm.pages.html import picture, table
-from tinyldm.pages.report import after_save, spread, train_command, write_report
+from tinyldm.pages import curves, report
+from tinyldm.pages.html import embedded
+from tinyldm.pages.report import after_save, command_line, spread, write_report
 from tinyldm.training.options import train_parser
 from tinyldm.training.settings import TrainSettings, defaults_for
 
@@ -133,7 +135,7 @@ def test_a_run_that_has_just_begun_has_a_report(run):
 
 def test_training_goes_on_without_its_report(run, capsys):
     (run / "scores.json").write_text("{}")
-    with pytest.raises(InputError, match="scores.json: not scores of python -m tinyldm evaluate"):
+    with pytest.raises(InputError, match=r"scores.json: not scores of python -m tinyldm evaluate"):
         write_report(run)
     after_save(run)
     assert "report.html: not written" in capsys.readouterr().err
@@ -154,7 +156,7 @@ def test_training_goes_on_without_its_report(run, capsys):
     ],
 )
 def test_the_command_line_makes_the_same_settings(settings):
-    words = shlex.split(train_command(settings.to_dict()))
+    words = shlex.split(command_line(settings.to_dict()))
     assert words[:2] == ["python", "train.py"]
     given = vars(train_parser().parse_args(words[2:]))
     assert defaults_for(given, (64, 64), settings.task) == settings
@@ -168,7 +170,7 @@ def test_a_run_that_was_converted_has_no_report(run):
 
 
 def test_defaults_need_no_options():
-    assert train_command(TrainSettings().to_dict()) == "python train.py"
+    assert command_line(TrainSettings().to_dict()) == "python train.py"
 
 
 def test_spread_keeps_the_ends():
@@ -178,12 +180,128 @@ def test_spread_keeps_the_ends():
 
 def test_wide_pictures_are_made_smaller(tmp_path):
     Image.new("RGBA", (400, 100), (0, 0, 0, 0)).save(tmp_path / "a.png")
-    assert 'width="200" height="50"' in picture(tmp_path / "a.png", "<a>", 200)
-    assert "&lt;a&gt;" in picture(tmp_path / "a.png", "<a>", 200)
+    shown = embedded(tmp_path / "a.png", "<a>", 200)
+    assert (shown.width, shown.height) == (200, 50)
+    inside = Image.open(io.BytesIO(base64.b64decode(shown.source.partition(",")[2])))
+    assert inside.size == (200, 50)
 
 
-def test_cells_are_text():
-    assert table([("<b>", 1)], ("&",), best=0) == (
-        '<div class="wide"><table class=columns><tr><th>&amp;</th></tr><tr class=best><td>&lt;b&gt;</td><td>1</td></tr>'
-        "</table></div>"
-    )
+def test_the_curves_stand_in_the_page(run):
+    reader = read(write_report(run))
+    described = [a["aria-label"] for tag, a in reader.tags if tag == "svg"]
+    assert described == [
+        "loss, smoothed over step",
+        "learning rate over step",
+        "norm of the gradient over step",
+        "images/s over step",
+    ]
+    ids = [a["id"] for _, a in reader.tags if "id" in a]
+    assert len(ids) == len(set(ids))  # no chart takes its parts from another one
+
+
+def test_equal_runs_have_equal_reports(run):
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+
+
+def test_without_matplotlib_the_page_says_so_once_and_shows_the_rest(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    reader = read(write_report(run))
+    assert reader.text.count("Curves need matplotlib: pip install 'tinyldm[plots]'") == 1
+    assert "svg" not in {tag for tag, _ in reader.tags}
+    assert len([a for tag, a in reader.tags if tag == "img"]) == 9
+    for words in ("10 of 10, finished", "0.2500", "python train.py --max-steps 10"):
+        assert words in reader.text
+    assert not curves.available()
+
+
+HOSTILE = """</code></td></li></p></b></h1></title></style><script>alert(1)</script><img src=x
+ onerror="alert(2)">' onload='x' "><svg onload=alert(3)>&lt;&#60;\u202e\x07 {{ 7 * 7 }} {% raw %}
+ $\\frac{1}$ <!-- <![CDATA["""
+
+
+def structure(reader):
+    """The tags of a page and the names of their attributes, in order."""
+    return [(tag, sorted(attributes)) for tag, attributes in reader.tags]
+
+
+def write_hostile(run, text):
+    """Put a text wherever a run, its scores and its sweep say something in words."""
+    file = run / "checkpoints" / "step-0000010" / "config.json"
+    config = json.loads(file.read_text())
+    config["settings"] |= {"preset": text, "data": text, "schedule": text, "device": text}
+    config |= {"vae": text, "text_encoder": text, "prediction": text, "machine": text}
+    config["condition"] = {"task": text, "name": text}
+    config["preview_prompts"] = [text]
+    config["progress"]["skipped"] = text
+    config["settings"]["schedule"] = text
+    file.write_text(json.dumps(config))
+    score = {"n": text, "extractor": text, "value": 0.25}
+    (run / "scores.json").write_text(json.dumps({"scores": {text: score}}))
+    rows = []
+    for guidance, steps, solver in ((1, 5, text), (2, 10, text), (2, 5, "ddim")):
+        scores = {"clip-t": guidance + 0.5, "clip-fd": steps + 0.5}
+        row = {"checkpoint": text, "guidance": guidance, "steps": steps, "solver": solver}
+        rows.append({**row, "step": steps, "made": text, "scores": scores})
+    asked = {"prompts": {text: text}, "metrics": ["clip-t", "clip-fd"]}
+    facts = {"n": text, "extractor": text, "preprocessing": text, "reference": text}
+    result = {"asked": asked, "advice": text, "rows": rows, "readers": {text: facts}}
+    (run / "sweep").mkdir(exist_ok=True)
+    (run / "sweep" / "sweep.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def any_settings(monkeypatch):
+    """Settings are shown whatever they say: it is the page that is tested, not TrainSettings."""
+    monkeypatch.setattr(report, "command_line", lambda settings: settings["data"])
+
+
+def test_nothing_that_a_run_says_becomes_markup(run, any_settings):
+    """Plain and hostile words give the same tags and attributes, and are shown as they are."""
+    write_hostile(run, "plain words")
+    plain = read(write_report(run))
+    assert "svg" in {tag for tag, _ in plain.tags}
+    write_hostile(run, HOSTILE)
+    hostile = read(write_report(run))
+    assert structure(hostile) == structure(plain)
+    assert "script" not in {tag for tag, _ in hostile.tags}
+    for _, attributes in hostile.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        links = [value for name, value in attributes.items() if name.endswith("href")]
+        assert all(link.startswith("#") for link in links)
+    shown = " ".join(hostile.text.split())
+    assert shown.count("alert(2)") >= 15
+    assert "{{ 7 * 7 }} {% raw %}" in shown
+    assert "49" not in [word for word in shown.split() if word.isdigit()]
+
+
+def test_names_of_folders_and_files_are_no_markup(run, any_settings):
+    """A folder and a file of scores may have any name that the disk allows."""
+    name = "<script>alert(1)<script>\" onload='x'\n&lt;"
+    folder = run.rename(run.with_name(name))
+    (folder / "scores.json").rename(folder / "scores<script>\n\"'.json")
+    before = folder / "checkpoints" / "step-0000010"
+    before.rename(before.with_name('step-<script>"\n'))
+    reader = read(write_report(folder))
+    assert "script" not in {tag for tag, _ in reader.tags}
+    assert not [a for _, a in reader.tags for key in a if key.startswith("on")]
+    assert "scores<script>" in reader.text
+    assert "step-<script>" in reader.text
+    assert reader.text.count("<script>alert(1)<script>\" onload='x'\n&lt;: toy network") == 2
+    assert reader.text.count("<script>alert(1)<script>") >= 5  # in the commands, quoted for a shell
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"asked": {"metrics": ["clip-t"], "prompts": {}}, "rows": [], "readers": {}},
+        {"asked": {"metrics": ["beauty"], "prompts": {}}, "rows": [{"scores": {"beauty": 1}}]},
+        {"asked": [], "rows": "x"},
+    ],
+)
+def test_a_sweep_that_is_none_is_named(run, content):
+    (run / "sweep").mkdir()
+    (run / "sweep" / "sweep.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"sweep.json: not a sweep of python -m tinyldm sweep"):
+        write_report(run)

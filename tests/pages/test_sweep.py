@@ -11,7 +11,7 @@ from tinyldm.cli import dispatch
 from tinyldm.data.images import load_image
 from tinyldm.errors import InputError
 from tinyldm.pages import sweep
-from tinyldm.pages.sweep import ranked
+from tinyldm.pages.ranking import ranked
 from tinyldm.tasks.table import read_examples
 
 KNOWN = {
@@ -23,7 +23,7 @@ KNOWN = {
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """A run with two checkpoints that held out two of ten gray images; drawing notes what it is asked for.
+    """A run with two checkpoints that held out two of ten gray images; drawing only takes notes.
 
     Scores are functions of the setting.
     """
@@ -108,7 +108,7 @@ def test_every_setting_is_drawn_once(world, capsys):
 
 
 def test_it_judges_by_what_the_training_left_out(world, capsys):
-    """The captions of every fifth image and these images; what it says to submit is drawn from the test's prompts."""
+    """The captions of every fifth image and these images; what to submit has the test's prompts."""
     assert run("--guidance", "1", "--steps", "5", "5") == 0
     assert "--prompts data/test.json" in capsys.readouterr().out
     assert len(world) == 1

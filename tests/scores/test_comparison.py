@@ -25,7 +25,7 @@ def folders(tmp_path_factory):
 
 def compare(files, references=(), **given):
     return Comparison(
-        files,
+        files=files,
         reference=references[0].parent if references else None,
         references=references,
         clip="tiny",

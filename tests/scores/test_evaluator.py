@@ -12,15 +12,13 @@ from tinyldm.cli import dispatch
 from tinyldm.data.examples import Example, Examples
 from tinyldm.errors import InputError
 from tinyldm.scores import evaluator
-from tinyldm.scores.evaluator import (
-    Evaluator,
+from tinyldm.scores.evaluator import Evaluator, disturb
+from tinyldm.scores.old_tasks import Labels, split
+from tinyldm.tasks.judges import (
     class_accuracy,
-    disturb,
     exact_accuracy,
-    split,
     style_likeness,
     top_k_accuracy,
-    truth_of,
 )
 from tinyldm.toy.landscapes import write_landscapes
 
@@ -163,9 +161,8 @@ def test_the_command_trains_and_saves(data, tmp_path, capsys):
         (again / "config.json").write_text(json.dumps(facts))
         with pytest.raises(InputError, match="not an evaluator"):
             Evaluator.load(again)
-    assert truth_of("labels", ["blue square, red square"], judge.names, (1, 1)).tolist() == [
-        [True, False, True]
-    ]
+    asked = [Labels(("blue square", "red square"))]
+    assert judge.judge.truth(asked, (1, 1), None).tolist() == [[True, False, True]]
 
 
 def test_what_it_is_measured_on_is_not_trained_on(tmp_path, monkeypatch):

@@ -4,7 +4,13 @@ import pytest
 from PIL import Image
 
 from tinyldm.errors import InputError
-from tinyldm.scores.files import check_sizes, image_files, missing_names, read_headers, some
+from tinyldm.scores.files import (
+    check_sizes,
+    first_few,
+    image_files,
+    missing_names,
+    read_headers,
+)
 
 
 def test_images_by_name(tmp_path):
@@ -19,8 +25,8 @@ def test_images_by_name(tmp_path):
 
 
 def test_some_names():
-    assert some("abc") == "a, b, c"
-    assert some("abcdefg") == "a, b, c, d, e and 2 more"
+    assert first_few("abc") == "a, b, c"
+    assert first_few("abcdefg") == "a, b, c, d, e and 2 more"
 
 
 def test_headers(tmp_path):

@@ -1,10 +1,10 @@
-"""What a critic adds to stage one: the hinge, distances of features, equal pulls."""
+"""What a critic adds to stage one: the hinge and equal pulls."""
 
 import pytest
 import torch
 from torch import nn
 
-from tinyldm.stage_one.losses import Critic, adaptive_weight, critic_loss, feature_distance
+from tinyldm.stage_one.losses import Critic, adaptive_weight, critic_loss
 
 
 def test_the_hinge_wants_a_margin_and_no_more():
@@ -34,21 +34,6 @@ def test_the_critic_learns_what_is_real():
     assert y.grad is None
     assert critic(x).mean() > critic(y).mean() + 1
     assert [f.shape[1:] for f in critic.features(x)] == [(8, 8, 8), (16, 4, 4)]
-
-
-def test_feature_distance_is_zero_for_equals_and_has_no_unit():
-    generator = torch.Generator().manual_seed(0)
-    wanted = [
-        torch.randn(2, 4, 8, 8, generator=generator),
-        torch.randn(2, 8, 4, 4, generator=generator),
-    ]
-    assert feature_distance(wanted, wanted) == 0
-    nothing = [torch.zeros_like(f) for f in wanted]
-    assert feature_distance(nothing, wanted).item() == pytest.approx(1, abs=1e-4)
-    other = [f + 0.1 for f in wanted]
-    scaled = feature_distance([100 * f for f in other], [100 * f for f in wanted])
-    assert scaled.item() == pytest.approx(feature_distance(other, wanted).item(), rel=1e-4)
-    assert scaled > 0
 
 
 def test_the_adaptive_weight_makes_both_losses_pull_equally():

@@ -1,23 +1,22 @@
-"""commands.evaluate."""
+"""python -m tinyldm evaluate: score generated images, or an autoencoder's reconstructions."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from tinyldm.errors import InputError
-from tinyldm.scores.comparison import CLIP
-from tinyldm.scores.evaluation import (
-    METRICS,
-    evaluate,
-)
-from tinyldm.scores.written import table, write_scores
+from tinyldm.scores.metrics import CLIP, METRICS
 
 EXAMPLES = """examples:
-  python sample.py --prompts data/toy/test.json --out samples/test
-  python -m tinyldm evaluate samples/test --prompts data/toy/test.json     are the toy monsters what was asked for?
-  python -m tinyldm evaluate submission --prompts test.json --reference test --out scores.json     an assignment's rules
-  python -m tinyldm evaluate submission --reference photos --metrics clip-fd cmmd     no need of torchvision
-  python -m tinyldm evaluate photos --vae tiny --size 64                   what does the autoencoder keep of these?
+  are the toy monsters what was asked for?
+    python sample.py --prompts data/toy/test.json --out samples/test
+    python -m tinyldm evaluate samples/test --prompts data/toy/test.json
+  an assignment's rules
+    python -m tinyldm evaluate submission --prompts test.json --reference test --out scores.json
+  without torchvision
+    python -m tinyldm evaluate submission --reference photos --metrics clip-fd cmmd
+  what does the autoencoder keep of these?
+    python -m tinyldm evaluate photos --vae tiny --size 64
 """
 
 
@@ -25,7 +24,17 @@ def add_arguments(parser):
     """The options of python -m tinyldm evaluate."""
     parser.epilog = EXAMPLES
     parser.add_argument("images", metavar="IMAGES", help="the folder of images to score")
-    given = parser.add_argument_group("what to compare with")
+    add_given(parser.add_argument_group("what to compare with"))
+    add_how(parser.add_argument_group("how"))
+    out = parser.add_argument_group("where to")
+    out.add_argument(
+        "--out", metavar="FILE", help="also write the scores there, as JSON (such as scores.json)"
+    )
+    out.add_argument("--overwrite", action="store_true", help="replace that file")
+
+
+def add_given(given):
+    """The options that say what the images are compared with."""
     given.add_argument(
         "--prompts", metavar="FILE", help="what the images were to show: test.json, .csv or .txt"
     )
@@ -38,8 +47,8 @@ def add_arguments(parser):
     given.add_argument(
         "--vae",
         metavar="NAME",
-        help="score this autoencoder's reconstructions of the images; with "
-        "--prompts: of real drawings, as a ceiling (default there: the one that drew the images)",
+        help="score this autoencoder's reconstructions of the images; with --prompts of toys: "
+        "those of real drawings, as a ceiling (default there: the one that drew the images)",
     )
     given.add_argument(
         "--size", type=int, help="with --vae: squash the images to this many pixels first"
@@ -47,18 +56,19 @@ def add_arguments(parser):
     given.add_argument(
         "--evaluator",
         metavar="FOLDER",
-        help="a network of python -m tinyldm evaluator train, which "
-        "reads labels or maps off the images",
+        help="a network of python -m tinyldm evaluator train, which reads labels or maps",
     )
-    how = parser.add_argument_group("how")
+
+
+def add_how(how):
+    """The options that say how images are scored."""
+    names = ", ".join(f"{name!r}" if " " in name else name for name in METRICS)
     how.add_argument(
         "--metrics",
         nargs="+",
         metavar="NAME",
-        help="some of "
-        + ", ".join(f"{name!r}" if " " in name else name for name in METRICS)
-        + " (default: all that what is given allows; for toy "
-        "prompts without those of Inception)",
+        help=f"some of {names} (default: all that apply to what is given; for toys without those "
+        "of Inception)",
     )
     how.add_argument(
         "--clip",
@@ -75,26 +85,33 @@ def add_arguments(parser):
     )
     how.add_argument("--batch-size", type=int, default=64, help="images at a time")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    out = parser.add_argument_group("where to")
-    out.add_argument(
-        "--out", metavar="FILE", help="also write the scores there, as JSON (such as scores.json)"
-    )
-    out.add_argument("--overwrite", action="store_true", help="replace that file")
 
 
 def run(options):
     """Score, print a table, write the scores."""
+    from tinyldm.scores.evaluation import evaluate
+    from tinyldm.scores.written import table, write_scores
+
     out = Path(options.out) if options.out else None
     if out is not None and out.exists() and not options.overwrite:
         raise InputError(f"{out}: exists already; give another --out, or --overwrite")
     if options.overwrite and out is None:
         raise InputError("--overwrite: there is nothing to overwrite without --out")
-    given = {
-        name: value
-        for name, value in vars(options).items()
-        if name not in ("command", "out", "overwrite")
-    }
-    scores = evaluate(**given)
+    scores = evaluate(
+        options.images,
+        options.prompts,
+        vae=options.vae,
+        size=options.size,
+        device=options.device,
+        reference=options.reference,
+        moments=options.moments,
+        metrics=options.metrics,
+        clip=options.clip,
+        inception=options.inception,
+        pytorch_fid=options.pytorch_fid,
+        evaluator=options.evaluator,
+        batch_size=options.batch_size,
+    )
     print(table(scores))
     if options.reference and not options.metrics and "clip-i" not in scores:
         print(f"without clip-i, which needs {METRICS['clip-i'].needs}")
@@ -102,5 +119,7 @@ def run(options):
         write_scores(
             out,
             scores,
-            **{k: v for k, v in given.items() if k in ("images", "prompts", "reference")},
+            images=options.images,
+            prompts=options.prompts,
+            reference=options.reference,
         )

@@ -1,24 +1,17 @@
-"""python -m tinyldm evaluator: train the network that judges what was drawn, on the real images of an assignment."""
+"""python -m tinyldm evaluator: train the network that judges drawn images."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tqdm import tqdm
-
 from tinyldm.cli import parse_size
-from tinyldm.data.examples import Examples
-from tinyldm.data.images import load_image
-from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 from tinyldm.files import locked
-from tinyldm.scores.evaluator import KINDS, train_evaluator
-from tinyldm.tasks.landscape import load_map, parts
-from tinyldm.tasks.table import read_examples
 
 
 def add_arguments(parser):
-    """Its one part, train, and the options of that."""
+    """The one part of the command, train, and its options."""
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     text = "train it, measure it on images held out, and save it (about six minutes on two cores)"
     train = parts.add_parser("train", help=text, description=text)
@@ -48,14 +41,17 @@ def add_arguments(parser):
 
 
 def run(options):
-    """Train, save, tell the held-out scores."""
+    """Train, save, and print the held-out scores."""
+    from tinyldm.device import pick_device
+    from tinyldm.scores.evaluator import train_evaluator
+    from tinyldm.scores.old_tasks import find_judge
+    from tinyldm.tasks.table import read_examples
+
     check_numbers(options, above=("steps", "batch_size", "lr"))
     check_empty(options.out, options.overwrite)
     examples = read_examples(options.data, skip_bad=options.skip_bad)
-    if examples.task not in KINDS:
-        raise InputError(
-            f"--data {options.data}: no evaluator for --task {examples.task}, only for {', '.join(KINDS)}"
-        )
+    if find_judge(examples.task, examples.names) is None:
+        raise InputError(f"--data {options.data}: --task {examples.task} has no evaluator")
     if options.skip_bad:
         leave_out_broken(examples)
     with claimed(options.out):
@@ -64,52 +60,46 @@ def run(options):
             options.size,
             options.steps,
             options.batch_size,
-            options.lr,
-            options.seed,
-            pick_device(options.device),
+            lr=options.lr,
+            seed=options.seed,
+            device=pick_device(options.device),
         )
         evaluator.save(options.out)
-    held_out = ", ".join(f"{name} {value:.4f}" for name, value in evaluator.held_out.items())
-    print(f"{options.out}: on {evaluator.images} images held out: {held_out}")
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in evaluator.held_out.items())
+    print(f"{options.out}: on {evaluator.images} images held out: {scores}")
 
 
 def check_empty(out: Path, overwrite: bool) -> None:
-    """InputError where a folder to write holds something, unless it may be overwritten."""
-    if (
-        out.exists()
-        and not (out.is_dir() and all(file.name == ".lock" for file in out.iterdir()))
-        and not overwrite
-    ):
-        raise InputError(f"--out {out}: not empty; choose another folder or give --overwrite")
+    """InputError: a folder to write is not empty and may not be overwritten."""
+    if overwrite or not out.exists():
+        return
+    if out.is_dir() and all(file.name == ".lock" for file in out.iterdir()):
+        return
+    raise InputError(f"--out {out}: not empty; choose another folder or give --overwrite")
 
 
-def claimed(out: Path):
-    """Hold a folder to write, against other processes; one that can't be written to is told before the training."""
+def claimed(out: Path) -> AbstractContextManager:
+    """Lock a folder for this process. Fails before training starts if it cannot be written."""
     out.mkdir(parents=True, exist_ok=True)
     return locked(out / ".lock", busy=f"--out {out}: another process is training there")
 
 
 def check_numbers(options, above=(), least=()) -> None:
-    """InputError: an option of above that is not more than 0, one of least below 0, a seed that none can be."""
+    """InputError: an option of `above` is not above 0, or one of `least` or the seed below 0."""
     for name in (*above, *least, "seed"):
-        value, lowest = getattr(options, name), "above 0" if name in above else "from 0 on"
-        if value is not None and not (
-            0 < value < 2**63 or (value == 0 and name not in above)
-        ):  # nor is NaN
-            raise InputError(f"--{name.replace('_', '-')} {value}: expected a number {lowest}")
+        value = getattr(options, name)
+        if value is None:
+            continue
+        zero_will_do = name not in above
+        fits = 0 < value < 2**63  # which NaN does not
+        if not fits and not (value == 0 and zero_will_do):
+            lowest = "from 0 on" if zero_will_do else "above 0"
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} {value}: expected a number {lowest}")
 
 
-def leave_out_broken(examples: Examples) -> None:
-    """Take out those whose image, or map, is no good; with the problems that there were they are counted aloud."""
-    good, problems = [], [*examples.problems]
-    for example in tqdm(examples, "checking images", unit="image", disable=len(examples) < 500):
-        try:
-            load_image(example.image)
-            if examples.format == "landscape":
-                load_map(*parts(example.captions[0]))
-            good.append(example)
-        except InputError as error:
-            problems.append(str(error))
-    if problems:
-        print(f"left out: {len(problems)} images, first {problems[0]}")
-    examples[:] = good
+def leave_out_broken(examples) -> None:
+    """Take out the examples whose image, or map, cannot be read, and print how many those are."""
+    from tinyldm.scores import old_tasks
+
+    old_tasks.leave_out_broken(examples)

@@ -1,4 +1,4 @@
-"""commands.picture."""
+"""python -m tinyldm picture: previews over the training, the loss, nearest training images."""
 
 from __future__ import annotations
 
@@ -6,46 +6,33 @@ from pathlib import Path
 
 from tinyldm.cli import Parser
 from tinyldm.errors import InputError
-from tinyldm.pages.pictures import (
-    draw_curve,
-    draw_neighbours,
-    draw_previews,
-)
-from tinyldm.scores.comparison import CLIP
 
 EXAMPLES = """examples:
-  python -m tinyldm picture previews runs/toy-1 --out previews.gif        or .png: ten of them side by side
+  python -m tinyldm picture previews runs/toy-1 --out previews.gif
+      or previews.png: ten of them side by side
   python -m tinyldm picture curve runs/toy-1 --out loss.svg
-  python -m tinyldm picture neighbours samples/test --train data/toy/train --clip tiny --out neighbours.png
+  python -m tinyldm picture neighbours samples/test --train data/toy/train --clip tiny --out n.png
 """
+PARTS = {
+    "previews": "the previews of a run over its training, as .gif or side by side",
+    "curve": "the loss of a run as .svg",
+    "neighbours": "is it memorising? samples beside the training images nearest to them",
+}
+SUFFIXES = {
+    "previews": (".gif", ".png", ".jpg"),
+    "curve": (".svg",),
+    "neighbours": (".png", ".jpg"),
+}
 
 
 def add_arguments(parser):
     """The parts of the command and their options."""
     parser.epilog = EXAMPLES
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True, parser_class=Parser)
-    for name, text in {
-        "previews": "the previews of a run over its training, as .gif or side by side",
-        "curve": "the loss of a run as .svg",
-        "neighbours": "is it memorising? samples beside the training images nearest to them",
-    }.items():
+    for name, text in PARTS.items():
         part = parts.add_parser(name, help=text, description=text)
         if name == "neighbours":
-            part.add_argument("images", metavar="IMAGES", type=Path, help="the folder of samples")
-            part.add_argument(
-                "--train",
-                metavar="DIR",
-                type=Path,
-                required=True,
-                help="the folder of training images",
-            )
-            part.add_argument(
-                "--clip", default=CLIP, help="tiny, a hub name or a folder: tells what is near"
-            )
-            part.add_argument(
-                "--rows", type=int, default=8, help="samples to show, the most suspicious ones"
-            )
-            part.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+            add_neighbours_arguments(part)
         else:
             part.add_argument("run", metavar="RUN", type=Path, help="the run folder")
         part.add_argument(
@@ -54,15 +41,27 @@ def add_arguments(parser):
         part.add_argument("--overwrite", action="store_true", help="replace it")
 
 
-SUFFIXES = {
-    "previews": (".gif", ".png", ".jpg"),
-    "curve": (".svg",),
-    "neighbours": (".png", ".jpg"),
-}
+def add_neighbours_arguments(part):
+    """The options of neighbours alone."""
+    from tinyldm.training.settings import CLIP
+
+    part.add_argument("images", metavar="IMAGES", type=Path, help="the folder of samples")
+    part.add_argument(
+        "--train", metavar="DIR", type=Path, required=True, help="the folder of training images"
+    )
+    part.add_argument(
+        "--clip", default=CLIP, help="tiny, a hub name or a folder: decides which images are near"
+    )
+    part.add_argument(
+        "--rows", type=int, default=8, help="how many samples to show, the most suspicious ones"
+    )
+    part.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
 def run(options):
     """Draw the picture asked for."""
+    from tinyldm.pages.pictures import draw_curve, draw_neighbours, draw_previews
+
     out = options.out
     if out.suffix not in SUFFIXES[options.part]:
         raise InputError(
@@ -71,17 +70,30 @@ def run(options):
     if out.exists() and not options.overwrite:
         raise InputError(f"--out {out}: exists already; give another one, or --overwrite")
     out.parent.mkdir(parents=True, exist_ok=True)
-    if options.part == "neighbours":
+    if options.part == "previews":
+        draw_previews(options.run, out)
+    elif options.part == "curve":
+        draw_curve(options.run, out)
+    else:
         if options.rows < 1:
             raise InputError(f"--rows {options.rows}: expected 1 or more")
         found = draw_neighbours(
-            options.images, options.train, out, options.clip, options.rows, options.device
+            options.images,
+            options.train,
+            out,
+            clip=options.clip,
+            rows=options.rows,
+            device=options.device,
         )
-        print(
-            f"median cosine with the nearest training image: {found['cosine of samples']:.3f}; of training images "
-            f"with another one: {found['cosine of training images']:.3f}; {found['share']:.1%} of the samples are "
-            "nearer than 95 % of those (about 5 % where nothing is memorised)"
-        )
-    else:
-        {"previews": draw_previews, "curve": draw_curve}[options.part](options.run, out)
+        print(describe(found))
     print(out)
+
+
+def describe(found: dict[str, float]) -> str:
+    """What memorised() found, in words."""
+    return (
+        "median cosine with the nearest training image: "
+        f"{found['cosine of samples']:.3f}; of training images with another one: "
+        f"{found['cosine of training images']:.3f}; {found['share']:.1%} of the samples are nearer "
+        "than 95 % of those (about 5 % where nothing is memorised)"
+    )

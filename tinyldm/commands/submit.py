@@ -1,17 +1,19 @@
-"""commands.submit."""
+"""python -m tinyldm submit: check a folder against what an assignment asks for, and zip it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from tinyldm.errors import InputError
-from tinyldm.pages.submit import SIZES, check_submission, write_archive
-from tinyldm.tasks.table import read_prompts
+
+SIZES = {".json": 256, ".csv": 64}
+"""Pixels a side that an assignment asks for: the monsters' with a test.json, the animals' with a
+generate.csv."""
 
 EXAMPLES = """examples:
   python -m tinyldm submit submission --prompts test.json --out submission.zip
   python -m tinyldm submit submission --prompts generate.csv --out images.zip --inside generated_images
-"""
+"""  # noqa: E501 - a command to copy
 
 
 def add_arguments(parser):
@@ -27,7 +29,7 @@ def add_arguments(parser):
         "--size", type=int, help="pixels a side (default: 256 for a .json, 64 for a .csv)"
     )
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, help="the .zip to write (default: none, check alone)"
+        "--out", metavar="FILE", type=Path, help="the .zip to write (default: none, only check)"
     )
     parser.add_argument(
         "--inside",
@@ -39,31 +41,36 @@ def add_arguments(parser):
 
 
 def run(options):
-    """Check, and write the archive."""
-    out, size = options.out, options.size or SIZES.get(options.prompts.suffix)
+    """Check the folder, and write the archive if one is asked for."""
+    from tinyldm.pages.submit import check_submission, write_archive
+    from tinyldm.tasks.table import read_prompts
+
+    size = options.size or SIZES.get(options.prompts.suffix)
     if size is None or size < 1:
         raise InputError(
             f"--size {options.size}: expected 1 or more; a {options.prompts.suffix} file tells none"
         )
-    if out is not None and (out.suffix != ".zip" or (out.exists() and not options.overwrite)):
-        raise InputError(
-            f"--out {out}: "
-            + (
-                "expected a name that ends in .zip"
-                if out.suffix != ".zip"
-                else "exists already; give another one, or --overwrite"
-            )
-        )
-    if (options.inside or options.overwrite) and out is None:
-        raise InputError("--inside, --overwrite: belong to --out FILE.zip")
-    if set(options.inside) & set("/\\:") or options.inside.startswith("."):
-        raise InputError(f"--inside {options.inside}: expected a plain name")
-    files = check_submission(
-        options.images, [prompt.name for prompt in read_prompts(options.prompts)], size
-    )
-    if out is not None:
-        write_archive(files, out, options.inside)
+    check_options(options)
+    names = [prompt.name for prompt in read_prompts(options.prompts)]
+    files = check_submission(options.images, names, size)
+    where = ""
+    if options.out is not None:
+        write_archive(files, options.out, options.inside)
+        where = f", in {options.out}"
     print(
-        f"{options.images}: {len(files)} images of {size}x{size}, as {options.prompts} asks for"
-        + (f", in {out}" if out is not None else "")
+        f"{options.images}: {len(files)} images of {size}x{size}, "
+        f"as {options.prompts} asks for{where}"
     )
+
+
+def check_options(options) -> None:
+    """InputError for an archive that cannot be written as asked, before anything is read."""
+    out, inside = options.out, options.inside
+    if out is not None and out.suffix != ".zip":
+        raise InputError(f"--out {out}: expected a name that ends in .zip")
+    if out is not None and out.exists() and not options.overwrite:
+        raise InputError(f"--out {out}: exists already; give another one, or --overwrite")
+    if out is None and (inside or options.overwrite):
+        raise InputError("--inside, --overwrite: belong to --out FILE.zip")
+    if inside.startswith(".") or any(sign in inside for sign in "/\\:"):
+        raise InputError(f"--inside {inside}: expected a plain name")

@@ -1,29 +1,32 @@
-"""commands.sweep."""
+"""python -m tinyldm sweep: draw and score a grid of checkpoints, guidance, steps and solvers."""
 
 from __future__ import annotations
 
 import math
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tinyldm.commands.encode import read_data
 from tinyldm.errors import InputError
-from tinyldm.pages.sweep import (
-    EXAMPLES,
-    PAGE,
-    prompts_of,
-    ranked,
-    shown,
-    sweep,
-)
-from tinyldm.sampling.drawing import SOLVERS
-from tinyldm.scores.evaluation import METRICS
-from tinyldm.scores.held_out import IMAGES, Split
-from tinyldm.training.checkpoint import checkpoints, latest_run, read_config
+
+if TYPE_CHECKING:
+    from tinyldm.pages.html import Table
+    from tinyldm.scores.held_out import Split
+
+EXAMPLES = """examples:
+  python -m tinyldm sweep --guidance 1 2 3 5 --steps 10 25 50 --count 64
+      of a run that was trained with train.py --hold-out 0.05
+  python -m tinyldm sweep --run runs/monsters-1 --checkpoints all --metrics fid clip-t
+  python -m tinyldm sweep --run runs/monsters-1 --prompts mine.json --reference photos
+      with prompts and images that you held out yourself
+"""
+LEAST = {"guidance": 0, "steps": 1, "count": 1, "seed": 0, "batch_size": 1}
 
 
 def add_arguments(parser):
     """The options of python -m tinyldm sweep."""
+    from tinyldm.sampling.drawing import SOLVERS
+
     parser.epilog = EXAMPLES
     grid = parser.add_argument_group("the grid")
     grid.add_argument("--run", metavar="FOLDER", help="default: the newest run in runs/")
@@ -36,21 +39,21 @@ def add_arguments(parser):
         type=float,
         default=[1.0, 2.0, 3.0, 5.0],
         metavar="X",
-        help="scales",
+        help="guidance scales",
     )
     grid.add_argument(
-        "--steps", nargs="+", type=int, default=[25], metavar="N", help="calls of the network"
+        "--steps", nargs="+", type=int, default=[25], metavar="N", help="solver steps a picture"
     )
     grid.add_argument("--solver", nargs="+", choices=SOLVERS, default=["dpm++"], help="one or more")
     judged = parser.add_argument_group("how it is judged")
     judged.add_argument(
         "--prompts",
         metavar="FILE",
-        help="to judge by, other than those of the test (default: "
-        "the captions that the run held out, with their images, if it was trained with --hold-out)",
+        help="prompts to judge by, other than the test's (default: the captions that a run trained "
+        "with --hold-out has left out, with their images)",
     )
     judged.add_argument(
-        "--count", type=int, metavar="N", help="so many prompts, spread over them (default: all)"
+        "--count", type=int, metavar="N", help="take N prompts, evenly spread (default: all)"
     )
     judged.add_argument(
         "--reference",
@@ -58,14 +61,16 @@ def add_arguments(parser):
         help="real images, or test_mu.npy and test_sigma.npy (default: the images held out)",
     )
     judged.add_argument(
-        "--evaluator", metavar="FOLDER", help="reads labels or maps off the images, as in evaluate"
+        "--evaluator",
+        metavar="FOLDER",
+        help="a network that reads labels or maps off the images, as in evaluate",
     )
     judged.add_argument(
         "--metrics",
         nargs="+",
         metavar="NAME",
-        help="of evaluate (default: clip-t for captions, "
-        "clip-fd with images held out or --reference, evaluator with --evaluator, toy attributes for toys)",
+        help="metrics of evaluate (default: clip-t for captions, clip-fd with images held out or "
+        "--reference, evaluator with --evaluator, toy attributes for toys)",
     )
     judged.add_argument("--clip", metavar="NAME", help="as in evaluate")
     machine = parser.add_argument_group("machine and output")
@@ -73,76 +78,127 @@ def add_arguments(parser):
         "--out", metavar="FOLDER", help="default: RUN/sweep, where report.html finds it"
     )
     machine.add_argument("--overwrite", action="store_true", help="forget what the folder holds")
-    machine.add_argument("--seed", type=int, default=0, help="of the noise")
+    machine.add_argument("--seed", type=int, default=0, help="seed of the noise")
     machine.add_argument("--batch-size", type=int, default=32, help="images at a time")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
 def run(options):
     """Sweep, print the table, say which setting to submit with."""
+    from tinyldm.pages.ranking import ranked, ranking
+    from tinyldm.pages.sweep import PAGE, Setting, Sweep, prompts_of, sweep
+    from tinyldm.scores.held_out import IMAGES
+    from tinyldm.training.checkpoint import latest_run, read_config
+
     folder = Path(options.run or latest_run())
-    known = {path.name: path for path in checkpoints(folder)}
-    wanted = options.checkpoints or list(known)[-1:]
-    names = (
-        list(known) if wanted == ["all"] else [s if s in known else f"step-{s:0>7}" for s in wanted]
-    )
-    if not names or any(name not in known for name in names):
-        there = ", ".join(known) or "no checkpoint at all"
-        raise InputError(f"--checkpoints {' '.join(wanted)}: {folder} has {there}")
-    for name, least in {"guidance": 0, "steps": 1, "count": 1, "seed": 0, "batch_size": 1}.items():
-        values = getattr(options, name)
-        for value in values if isinstance(values, list) else [values]:
-            if value is not None and not least <= value < math.inf:
-                raise InputError(f"--{name.replace('_', '-')} {value:g}: expected {least} or more")
-    settings = read_config(known[names[-1]])["settings"]
+    checkpoints = chosen_checkpoints(folder, options.checkpoints)
+    check_numbers(options)
+    settings = read_config(checkpoints[-1])["settings"]
     if not settings["cfg_drop"] and options.guidance != [1.0]:
         raise InputError(
-            "--guidance: the run was trained with --cfg-drop 0 and knows no null condition; expected 1"
+            "--guidance: the run was trained with --cfg-drop 0 and knows no null condition; "
+            "expected 1"
         )
-    if options.prompts:
-        split = Split.of_file(Path(options.prompts), options.count)
-    elif settings.get("hold_out"):
-        split = Split.of_held(*read_data(settings)[::-1], options.count)
-    else:
-        raise InputError(
-            f"{folder}: its training held nothing out to judge by (train.py --hold-out 0.05); give --prompts "
-            "FILE, of other prompts than the test's"
-        )
+    split = make_split(folder, settings, options)
     out = Path(options.out) if options.out else folder / "sweep"
-    reference = options.reference or (out / IMAGES if split.images else None)
-    fit = {
-        "clip-t": settings.get("task", "text") == "text",
-        "clip-fd": reference,
-        "evaluator": options.evaluator,
-        "toy attributes": split.toys,
-    }
-    metrics = options.metrics or [name for name, fits in fit.items() if fits]
-    if not metrics:
-        raise InputError("nothing to score by: expected --evaluator FOLDER or --reference DIR")
-    if set(metrics) - METRICS.keys():
-        raise InputError(f"--metrics {' '.join(metrics)}: expected some of {', '.join(METRICS)}")
-    grid = list(
-        dict.fromkeys(
-            product((known[n] for n in names), options.guidance, options.steps, options.solver)
-        )
-    )
-    result = sweep(
-        folder,
-        out,
-        split,
-        grid,
-        metrics,
+    reference = options.reference
+    if not reference and split.images:
+        reference = out / IMAGES
+    metrics = options.metrics or default_metrics(settings, split, reference, options.evaluator)
+    check_metrics(metrics)
+    job = Sweep(
+        run=folder,
+        out=out,
+        split=split,
+        metrics=metrics,
+        judges={"reference": reference, "evaluator": options.evaluator, "clip": options.clip},
         submission=str(prompts_of(settings) or options.prompts or "FILE"),
         seed=options.seed,
-        device=options.device,
         batch_size=options.batch_size,
-        overwrite=options.overwrite,
-        reference=reference,
-        evaluator=options.evaluator,
-        clip=options.clip,
+        device=options.device,
     )
-    cells, head = shown(ranked(result["rows"], metrics), metrics)
-    wide = [max(len(str(row[k])) for row in [head, *cells]) for k in range(len(head))]
-    for row in [head, *cells]:
-        print("  ".join(f"{cell!s:>{w}}" for cell, w in zip(row, wide)))
+    grid = [
+        Setting(checkpoint, guidance, steps, solver)
+        for checkpoint, guidance, steps, solver in product(
+            checkpoints, options.guidance, options.steps, options.solver
+        )
+    ]
+    distinct = list(dict.fromkeys(grid))
+    result = sweep(job, distinct, options.overwrite)
+    print_table(ranking(ranked(result["rows"], metrics), metrics))
     print(f"submit with: {result['advice']}\ncurves: {out / PAGE}")
+
+
+def chosen_checkpoints(run: Path, asked: list[str] | None) -> list[Path]:
+    """The checkpoints that --checkpoints names by step or folder; by default the newest."""
+    from tinyldm.training.checkpoint import checkpoints
+
+    known = {path.name: path for path in checkpoints(run)}
+    wanted = asked or list(known)[-1:]
+    if wanted == ["all"]:
+        names = list(known)
+    else:
+        names = [word if word in known else f"step-{word:0>7}" for word in wanted]
+    if not names or any(name not in known for name in names):
+        there = ", ".join(known) or "no checkpoint at all"
+        raise InputError(f"--checkpoints {' '.join(wanted)}: {run} has {there}")
+    return [known[name] for name in names]
+
+
+def check_numbers(options) -> None:
+    """InputError for a number that is too small or not finite."""
+    for name, least in LEAST.items():
+        given = getattr(options, name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and not least <= value < math.inf:
+                raise InputError(f"--{name.replace('_', '-')} {value:g}: expected {least} or more")
+
+
+def make_split(run: Path, settings: dict[str, Any], options) -> Split:
+    """What to judge by: the prompts of a file, or else what the training held out."""
+    from tinyldm.commands.encode import read_data
+    from tinyldm.scores.held_out import Split
+
+    if options.prompts:
+        return Split.of_file(Path(options.prompts), options.count)
+    if settings.get("hold_out"):
+        folder, examples = read_data(settings)
+        return Split.of_held(examples, folder, options.count)
+    raise InputError(
+        f"{run}: its training held nothing out to judge by (train.py --hold-out 0.05); give "
+        "--prompts FILE, of other prompts than the test's"
+    )
+
+
+def default_metrics(
+    settings: dict[str, Any], split: Split, reference: Path | str | None, evaluator: str | None
+) -> list[str]:
+    """What suits the task and what was given."""
+    metrics = []
+    if settings.get("task", "text") == "text":
+        metrics.append("clip-t")
+    if reference:
+        metrics.append("clip-fd")
+    if evaluator:
+        metrics.append("evaluator")
+    if split.toys:
+        metrics.append("toy attributes")
+    if not metrics:
+        raise InputError("nothing to score by: expected --evaluator FOLDER or --reference DIR")
+    return metrics
+
+
+def check_metrics(metrics: list[str]) -> None:
+    """InputError for a metric that does not exist."""
+    from tinyldm.scores.evaluation import METRICS
+
+    if set(metrics) - METRICS.keys():
+        raise InputError(f"--metrics {' '.join(metrics)}: expected some of {', '.join(METRICS)}")
+
+
+def print_table(table: Table) -> None:
+    """Print a table with its columns aligned on the right."""
+    lines = [table.head, *table.rows]
+    widths = [max(len(str(cell)) for cell in cells) for cells in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(f"{cell!s:>{width}}" for cell, width in zip(line, widths, strict=True)))

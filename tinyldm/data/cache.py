@@ -1,4 +1,6 @@
-"""Folders that are built once and then shared: whole or absent, whatever interrupts or competes with the building."""
+"""Folders that are built once and then shared: whole or absent, whatever interrupts the building or
+competes with it.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,9 @@ import tempfile
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
-from tinyldm.files import _flush, locked, writing
+from tinyldm.files import flush_folder, locked, writing
 
 HEADER = "cache.json"
 
@@ -20,13 +23,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("TINYLDM_CACHE") or "~/.cache/tinyldm").expanduser()
 
 
-def key_of(*parts) -> str:
-    """A name for what the parts, anything that JSON holds, say together."""
+def key_of(*parts: Any) -> str:
+    """A name for what the parts, anything that JSON can hold, say together."""
     return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def read_header(folder: Path) -> dict | None:
-    """The header of a finished cache folder; None when it is absent or one of its files hasn't the size written."""
+def read_header(folder: Path) -> dict[str, Any] | None:
+    """The header of a finished cache folder.
+
+    None if it is absent, or if one of its files does not have the size that was written.
+    """
     try:
         header = json.loads((folder / HEADER).read_text())
         sizes = {name: (folder / name).stat().st_size for name in header["files"]}
@@ -35,16 +41,15 @@ def read_header(folder: Path) -> dict | None:
     return header if sizes == header["files"] else None
 
 
-def build_once(folder: Path, build: Callable[[Path], dict]) -> dict:
-    """The header of a folder, built first if it isn't there: build(empty folder) writes files and returns a header.
+def build_once(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """The header of a cache folder, which is built first if it is not there.
 
-    Built aside, flushed to the disk and renamed, so that the folder is never seen half-written; a second process
-    waits for the first and then finds its result. OSError names a file that couldn't be written.
+    build(empty folder) writes files and returns a header. It works aside; its folder is flushed to the
+    disk and renamed, so that a half-written cache is never seen. A second process waits for the first
+    and then finds its result. OSError names a file that could not be written.
     """
     header = read_header(folder)
-    if (
-        header is not None
-    ):  # a finished cache is opened without writing, so it may be on a read-only disk
+    if header is not None:  # opened without writing, so it may lie on a read-only disk
         return header
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(folder.name + ".lock")) as alone:
@@ -60,10 +65,10 @@ def build_once(folder: Path, build: Callable[[Path], dict]) -> dict:
             header["files"] = {file.name: file.stat().st_size for file in unfinished.iterdir()}
             with writing(unfinished / HEADER) as file:
                 file.write(json.dumps(header).encode())
-            _flush(unfinished)
+            flush_folder(unfinished)
             shutil.rmtree(folder, ignore_errors=True)  # a damaged one
             os.rename(unfinished, folder)
-            _flush(folder.parent)
+            flush_folder(folder.parent)
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)  # what an error or Ctrl-C left of it
+            shutil.rmtree(unfinished, ignore_errors=True)  # what an error or Ctrl-C left
     return header

@@ -1,188 +1,230 @@
-"""What the latent cache writes: the posteriors of all views of all images, and the tokens of all captions."""
+"""What the latent cache writes: the posteriors of all views of all images, and the tokens of all
+prompts.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from hashlib import blake2b, file_digest
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from tinyldm.condition import Condition
 from tinyldm.data.images import Augmentation, from_bytes, load_image, to_bytes
 from tinyldm.errors import InputError
 from tinyldm.files import require_space, writing
 
-CAPTIONS_AT_ONCE = 64
+PROMPTS_AT_ONCE = 64
 PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**21}  # 8 images of 256x256, or 32
 
+T = TypeVar("T")
 
-def digests(files: list[Path], workers: int, progress: bool) -> list[str | None]:
-    """A hash of the bytes of each file; None for one that can't be read."""
 
-    def digest(file: Path) -> str | None:
-        try:
-            with open(file, "rb") as opened:
-                return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
-        except (OSError, ValueError):  # ValueError: no name that a file can have
-            return None
+def file_hash(file: Path) -> str | None:
+    """A hash of the bytes of a file; None for one that cannot be read."""
+    try:
+        with open(file, "rb") as opened:
+            return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
+    except (OSError, ValueError):  # ValueError: no name that a file can have
+        return None
 
-    with ThreadPoolExecutor(workers) as pool:
-        found = pool.map(digest, files)
-        return list(
-            tqdm(found, "reading images", len(files), unit="image", delay=2, disable=not progress)
+
+def file_hashes(files: Sequence[Path], workers: int, progress: bool) -> list[str | None]:
+    """The hashes of files, read by so many threads."""
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        found = pool.map(file_hash, files)
+        bar = tqdm(
+            found, "reading images", len(files), unit="image", delay=2, disable=not progress
         )
+        return list(bar)
 
 
-def _chunks(items, n: int):
-    """Tuples of n items, the last maybe shorter."""
+def chunks(items: Iterable[T], n: int) -> Iterator[tuple[T, ...]]:
+    """Tuples of n items, the last one maybe shorter."""
     items = iter(items)
     while chunk := tuple(islice(items, n)):
         yield chunk
 
 
+@dataclass(frozen=True)
+class ImageSet:
+    """Images to encode.
+
+    hashes: of the files' bytes, None where a file cannot be read
+    size:   (h, w) of every view
+    """
+
+    files: tuple[Path, ...]
+    hashes: tuple[str | None, ...]
+    size: tuple[int, int]
+    augmentation: Augmentation
+
+    def views(self, index: int) -> Tensor:
+        """All views of image `index`, uint8 (views, 3, h, w)."""
+        image = load_image(self.files[index])
+        # the copies of an image follow from its bytes, not from its place in the folder
+        key = int(self.hashes[index] or "0", 16)
+        views = self.augmentation.apply(image, self.size, key)
+        return torch.stack([to_bytes(view) for view in views])
+
+    def decoded(self, workers: int) -> Iterator[tuple[int, Tensor | InputError]]:
+        """(index, views, or the error that the image gave), with a few decoded ahead."""
+
+        def decode(index: int) -> Tensor | InputError:
+            try:
+                return self.views(index)
+            except InputError as error:
+                return error
+
+        with ThreadPoolExecutor(workers) as pool:
+            ahead: deque[tuple[int, Any]] = deque()
+            try:
+                for index in range(len(self.files)):
+                    ahead.append((index, pool.submit(decode, index)))
+                    if len(ahead) > 4 * workers:
+                        first, job = ahead.popleft()
+                        yield first, job.result()
+                while ahead:
+                    first, job = ahead.popleft()
+                    yield first, job.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Moments:
+    """Running sums over latents, for the mean and the deviation of each channel."""
+
+    def __init__(self) -> None:
+        self.count, self.total, self.squares = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, record: Tensor) -> None:
+        """Take posteriors (b, 2, c, h, w), or pixels (b, 1, c, h, w), into the sums."""
+        mean, *std = record.double().unbind(1)
+        squares = mean**2
+        if std:
+            squares = squares + std[0] ** 2  # E x^2 = mean^2 + std^2 of what is sampled
+        self.count += mean[:, 0].numel()
+        self.total = self.total + mean.sum((0, 2, 3))
+        self.squares = self.squares + squares.sum((0, 2, 3))
+
+    def mean_and_std(self) -> tuple[Tensor, Tensor]:
+        """(c,) each. A channel that never changes gets a deviation of 1: there is nothing to scale."""
+        mean = self.total / self.count
+        std = (self.squares / self.count - mean**2).clamp(min=0).sqrt()
+        std[std < 1e-4] = 1
+        return mean, std
+
+
 def write_latents(
     folder: Path,
-    files: list[Path],
-    hashes: list[str | None],
-    vae,
-    size: tuple[int, int],
-    augmentation: Augmentation,
-    device,
+    images: ImageSet,
+    vae: Any,
+    *,
+    device: torch.device | str,
     workers: int,
     progress: bool,
     skip_bad: bool,
-) -> dict:
-    """Write latents.f16, (rows, 2, c, h, w): mean and std of the posterior of each view of each image, in order.
+) -> dict[str, Any]:
+    """Write latents.f16, (rows, 2, c, h, w): mean and std of the posterior of each view, in order.
 
-    Without a VAE the pixels themselves, (rows, 1, 3, h, w). The header has the shape, the number of views, the mean
-    and std of each channel of the sampled posterior, and what was left out, {index: why}.
-    InputError: an image that can't be read, unless skip_bad; a VAE that gives anything not finite.
+    Without a VAE the pixels themselves, (rows, 1, 3, h, w). The header returned has the shape, the
+    number of views, the mean and std of each channel of the sampled posteriors, and what was left
+    out, {index: why}.
+    InputError: an image that cannot be read, unless skip_bad; a VAE whose latents are not finite.
     """
-    sums, left_out, shape = 0, {}, None
-    limit = max(
-        1, PIXELS_AT_ONCE.get(torch.device(device).type, 2**19) // math.prod(size)
-    )  # views in one call
-    images = _decoded(files, hashes, size, augmentation, workers)
-    bar = tqdm(total=len(files), desc="encoding images", unit="image", disable=not progress)
+    views, count = images.augmentation.views, len(images.files)
+    most = PIXELS_AT_ONCE.get(torch.device(device).type, PIXELS_AT_ONCE["cpu"])
+    limit = max(1, most // math.prod(images.size))  # views in one call of the VAE
+    moments, left_out, shape = Moments(), {}, None
+    bar = tqdm(total=count, desc="encoding images", unit="image", disable=not progress)
     with bar, writing(folder / "latents.f16") as file:
-        for batch in _chunks(images, math.ceil(limit / augmentation.views)):
+        for batch in chunks(images.decoded(workers), math.ceil(limit / views)):
+            good = []
             for index, pixels in batch:
-                if isinstance(pixels, InputError):
-                    if not skip_bad:
-                        raise pixels
+                if isinstance(pixels, Tensor):
+                    good.append(pixels)
+                elif skip_bad:
                     left_out[str(index)] = str(pixels)  # a string, as JSON will have it
-            views = [pixels for _, pixels in batch if not isinstance(pixels, InputError)]
-            for rows in torch.cat(views).split(limit) if views else ():
-                record = _posterior(vae, from_bytes(rows.to(device)))
+                else:
+                    raise pixels
+            for rows in torch.cat(good).split(limit) if good else ():
+                record = posterior_record(vae, from_bytes(rows.to(device)))
                 if not torch.isfinite(record).all():
-                    first, last = files[batch[0][0]], files[batch[-1][0]]
+                    first, last = images.files[batch[0][0]], images.files[batch[-1][0]]
                     raise InputError(
                         f"the VAE's latents are not finite in float16, between {first} and {last}"
                     )
                 if shape is None:
                     shape = list(record.shape[1:])
-                    require_space(
-                        folder / "latents.f16",
-                        len(files) * augmentation.views * math.prod(shape) * 2,
-                    )
-                file.write(record.numpy())
-                sums = sums + _moments(record)
+                    size = count * views * math.prod(shape) * 2
+                    require_space(folder / "latents.f16", size)
+                file.write(record.numpy().data)
+                moments.add(record)
             bar.update(len(batch))
     if shape is None:
         raise InputError(f"no image that can be read: {next(iter(left_out.values()))}")
-    count, total, squares = sums  # (c,) each
-    mean = total / count
-    std = (squares / count - mean**2).clamp(min=0).sqrt()
-    std[std < 1e-4] = 1  # a channel that never changes carries nothing that a scale could bring out
-    views = (len(files) - len(left_out)) * augmentation.views
+    mean, std = moments.mean_and_std()
     return {
-        "shape": [views, *shape],
-        "views": augmentation.views,
+        "shape": [(count - len(left_out)) * views, *shape],
+        "views": views,
         "left_out": left_out,
         "mean": mean.tolist(),
         "std": std.tolist(),
     }
 
 
-def _decoded(
-    files: list[Path], hashes: list[str | None], size, augmentation: Augmentation, workers: int
-):
-    """Yield (index, uint8 views (views, 3, h, w), or the InputError that the image gave), decoding a few ahead."""
-
-    def decode(index: int):
-        try:
-            image = load_image(files[index])
-            key = int(
-                hashes[index] or "0", 16
-            )  # the copies of an image follow from its bytes, not from its place
-            return torch.stack([to_bytes(view) for view in augmentation.apply(image, size, key)])
-        except InputError as error:
-            return error
-
-    with ThreadPoolExecutor(workers) as pool:
-        ahead = deque()
-        try:
-            for index in range(len(files)):
-                ahead.append((index, pool.submit(decode, index)))
-                if len(ahead) > 4 * workers:
-                    index, job = ahead.popleft()
-                    yield index, job.result()
-            while ahead:
-                index, job = ahead.popleft()
-                yield index, job.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
 @torch.no_grad()
-def _posterior(vae, images: Tensor) -> Tensor:
-    """Mean and std of the images' (b, 3, h, w) posteriors, float16 (b, 2, c, h, w); (b, 1, 3, h, w) without a VAE."""
+def posterior_record(vae: Any, images: Tensor) -> Tensor:
+    """Mean and std of the posteriors of images (b, 3, h, w): float16 (b, 2, c, h, w).
+
+    Without a VAE the images themselves, (b, 1, 3, h, w).
+    """
     if vae is None:
         return images.unsqueeze(1).half().cpu()
-    with torch.autocast(
-        images.device.type, enabled=False
-    ):  # float32: the encoder overflows float16
+    with torch.autocast(images.device.type, enabled=False):  # float32: the encoder overflows float16
         posterior = vae.encode(images)
     return torch.stack([posterior.mean, posterior.std], 1).half().cpu().contiguous()
 
 
-def _moments(record: Tensor) -> Tensor:
-    """(3, c): count, sum and sum of squares of what a record's posteriors give when sampled."""
-    mean, *std = record.double().unbind(1)
-    squares = mean**2 + (std[0] ** 2 if std else 0)  # E x^2 = mean^2 + std^2
-    return torch.stack([part.sum((0, 2, 3)) for part in (torch.ones_like(mean), mean, squares)])
-
-
 @torch.no_grad()
-def write_captions(folder: Path, captions: list[str], text_encoder, progress: bool) -> dict:
-    """Write tokens.f16, (n, width), the real tokens of all captions in a row, and offsets.i64, where each begins."""
-    offsets, width = [0], text_encoder.width
-    encode = getattr(text_encoder, "stored", None) or text_encoder.encode
-    bar = tqdm(total=len(captions), desc="encoding captions", unit="caption", disable=not progress)
+def write_tokens(
+    folder: Path,
+    prompts: Sequence[Any],
+    stored: Callable[[Sequence[Any]], Condition],
+    width: int,
+    progress: bool,
+) -> dict[str, Any]:
+    """Write tokens.f16, (n, width), the real tokens of all prompts in a row, and where each begins.
+
+    stored: prompts -> Condition with tokens (b, n, width). offsets.i64 holds the beginnings.
+    """
+    offsets = [0]
+    bar = tqdm(total=len(prompts), desc="encoding captions", unit="caption", disable=not progress)
     with bar, writing(folder / "tokens.f16") as file:
-        for batch in _chunks(captions, CAPTIONS_AT_ONCE):
-            encoded = encode(list(batch)).to("cpu")
-            tokens = encoded.tokens.half()
-            mask = (
-                torch.ones(tokens.shape[:2], dtype=torch.bool)
-                if encoded.mask is None
-                else encoded.mask
-            )
-            for caption, rows, real in zip(batch, tokens, mask):
-                rows = rows[real]  # (n, width)
+        for batch in chunks(prompts, PROMPTS_AT_ONCE):
+            encoded = stored(list(batch)).to("cpu")
+            if encoded.tokens is None:
+                raise InputError(f"the encoder keeps no tokens of {str(batch[0])!r}")
+            tokens, mask = encoded.tokens.half(), encoded.mask
+            for k, prompt in enumerate(batch):
+                rows = tokens[k] if mask is None else tokens[k][mask[k]]  # (n, width)
                 if not torch.isfinite(rows).all():
                     raise InputError(
-                        f"the text encoder's tokens of {caption!r} are not finite in float16"
+                        f"the text encoder's tokens of {str(prompt)!r} are not finite in float16"
                     )
-                file.write(rows.numpy())
+                file.write(rows.contiguous().numpy().data)
                 offsets.append(offsets[-1] + len(rows))
             bar.update(len(batch))
     with writing(folder / "offsets.i64") as file:
-        file.write(np.array(offsets, np.int64))
+        file.write(np.array(offsets, np.int64).data)
     return {"width": width, "tokens": offsets[-1]}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch import Tensor
 
 from tinyldm.errors import InputError
@@ -170,13 +171,29 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(rearrange(pixels, "c h w -> h w c").contiguous().numpy())
 
 
-def grid(images: list[Image.Image], columns: int | None = None, gap: int = 2) -> Image.Image:
-    """Images of one size in rows on white, left to right; as square as can be unless columns is given."""
+def grid(
+    images: list[Image.Image], columns: int | None = None, gap: int = 2, words: Sequence[str] = ()
+) -> Image.Image:
+    """The one contact sheet: images of one size in rows on white, left to right.
+
+    columns: how many stand side by side; without it the sheet is as square as can be
+    gap:     pixels between two images
+    words:   one for each image, written above it
+    """
+    if words and len(words) != len(images):
+        raise ValueError(f"{len(words)} words for {len(images)} images, expected one for each")
     columns = min(len(images), columns or math.ceil(math.sqrt(len(images))))
-    width, height = images[0].width + gap, images[0].height + gap
-    sheet = Image.new(
-        "RGB", (columns * width + gap, math.ceil(len(images) / columns) * height + gap), "white"
-    )
-    for k, image in enumerate(images):
-        sheet.paste(image, (gap + k % columns * width, gap + k // columns * height))
+    rows = math.ceil(len(images) / columns)
+    above = 12 if words else 0  # pixels for the words
+    width = images[0].width + gap
+    height = images[0].height + gap + above
+    sheet = Image.new("RGB", (columns * width + gap, rows * height + gap), "white")
+    pen = ImageDraw.Draw(sheet)
+    for place, image in enumerate(images):
+        row, column = divmod(place, columns)
+        left = gap + column * width
+        top = gap + row * height
+        if words:
+            pen.text((left, top), words[place], fill="black")
+        sheet.paste(image, (left, top + above))
     return sheet

@@ -1,9 +1,9 @@
-"""Pictures and captions in the common space of a CLIP."""
+"""A frozen CLIP with both towers: images and captions as vectors of one space (2103.00020)."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,82 +12,90 @@ from huggingface_hub import hf_hub_download
 from PIL import Image
 from torch import Tensor
 
-from tinyldm.frozen.loading import load_pretrained, load_weights
-from tinyldm.frozen.text import resolve
+from tinyldm.files import read_json
+from tinyldm.frozen.hub import Role, local_or_hub
+from tinyldm.frozen.loading import load_model, load_pretrained, resolve
 
+ROLE = Role("CLIP", "--clip")
 SETTINGS = "preprocessor_config.json"
-NAMES = ("CLIP", "--clip")
 
 
-def pixel_statistics(source: str, local_files_only: bool) -> dict:
-    """The settings of a CLIP's pictures: image_mean and image_std, of pixels in [0, 1]."""
-    folder = Path(source)
-    found = folder.exists()
-    file = (
-        folder / SETTINGS
-        if found
-        else hf_hub_download(source, SETTINGS, local_files_only=local_files_only)
-    )
-    return json.loads(Path(file).read_text())
+def pixel_statistics(source: str, role: Role) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the pixels (in [0, 1]) that a CLIP expects: (3, 1, 1) each.
+
+    source: a folder or a hub name
+    """
+
+    def load(source: str, local_files_only: bool) -> tuple[Tensor, Tensor]:
+        file = Path(source) / SETTINGS
+        if not Path(source).exists():
+            file = Path(hf_hub_download(source, SETTINGS, local_files_only=local_files_only))
+        settings = read_json(file, dict)
+        mean, std = torch.tensor(settings["image_mean"]), torch.tensor(settings["image_std"])
+        return mean.view(3, 1, 1), std.view(3, 1, 1)
+
+    return local_or_hub(load, source, role)
 
 
 class ClipScorer:
-    """A frozen CLIP with both towers; the dot product of two of its vectors is the cosine similarity."""
+    """A frozen CLIP. The dot product of two of its unit vectors is their cosine similarity.
 
-    def __init__(self, model, tokenizer, mean, std):
+    mean, std: of the pixels that it expects, for each colour
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, mean: Any, std: Any):
         self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
-        self.mean, self.std = (
-            torch.tensor(v, device=model.device)[:, None, None] for v in (mean, std)
-        )
+        self.mean = torch.as_tensor(mean, device=model.device).view(3, 1, 1)
+        self.std = torch.as_tensor(std, device=model.device).view(3, 1, 1)
 
     @classmethod
-    def load(cls, name: str | Path, device="cpu") -> ClipScorer:
-        """The folder or hub name of a whole CLIPModel, or "tiny"; strict about weights."""
+    def load(cls, name: str | Path, device: torch.device | str = "cpu") -> ClipScorer:
+        """A whole CLIPModel in a folder or under a hub name, or "tiny"; strict about weights."""
         from transformers import AutoTokenizer, CLIPModel
 
         source = resolve(name)
-        model = load_weights(CLIPModel, source, *NAMES).to(device)
-        tokenizer = load_pretrained(AutoTokenizer.from_pretrained, source, *NAMES)
-        settings = load_pretrained(pixel_statistics, source, *NAMES)
-        return cls(model, tokenizer, settings["image_mean"], settings["image_std"])
+        model = load_model(CLIPModel, source, ROLE).to(device)
+        tokenizer = load_pretrained(AutoTokenizer, source, ROLE)
+        mean, std = pixel_statistics(source, ROLE)
+        return cls(model, tokenizer, mean, std)
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """An image as the network's input (3, s, s), prepared as OpenAI's own code does: s = 224 for ViT-B/32.
+        """An image as the network's input (3, s, s), made as in OpenAI's own code.
 
-        The short side is resized to s on 8-bit colours by Pillow's bicubic filter, then the middle is cut out.
+        The short side is resized to s (224 for ViT-B/32), in 8-bit colours and by Pillow's bicubic
+        filter, and the middle is cut out.
         """
         size = self.model.config.vision_config.image_size
-        side, image = min(image.size), image.convert("RGB")
-        if side != size:
-            image = image.resize(
-                tuple(int(size * length / side) for length in image.size), Image.Resampling.BICUBIC
-            )
-        left, top = (round((length - size) / 2) for length in image.size)
-        pixels = np.array(image.crop((left, top, left + size, top + size)))
-        return (
-            torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 - self.mean.cpu()
-        ) / self.std.cpu()
+        image = image.convert("RGB")
+        short = min(image.size)
+        if short != size:
+            width, height = (int(size * side / short) for side in image.size)
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = round((image.width - size) / 2), round((image.height - size) / 2)
+        middle = np.array(image.crop((left, top, left + size, top + size)))  # (s, s, 3) uint8
+        pixels = torch.from_numpy(middle).permute(2, 0, 1).float() / 255
+        return (pixels - self.mean.cpu()) / self.std.cpu()
 
     @torch.no_grad()
     def embed(self, pixels: Tensor) -> Tensor:
         """Prepared pixels (b, 3, s, s) as vectors (b, d) of the common space, not normalised."""
-        views = self.model.vision_model(pixel_values=pixels.to(self.model.device)).pooler_output
-        return self.model.visual_projection(views)
+        states = self.model.vision_model(pixel_values=pixels.to(self.model.device))
+        return self.model.visual_projection(states.pooler_output)
 
     def images(self, images: list[Image.Image]) -> Tensor:
-        """Images as unit vectors (b, d)."""
-        return F.normalize(
-            self.embed(torch.stack([self.prepare(image) for image in images])), dim=-1
-        )
+        """Images of any sizes as unit vectors (b, d)."""
+        pixels = torch.stack([self.prepare(image) for image in images])
+        return F.normalize(self.embed(pixels), dim=-1)
 
     @torch.no_grad()
     def texts(self, texts: list[str]) -> Tensor:
-        """Captions as unit vectors (b, d)."""
+        """Captions as unit vectors (b, d). Of one that is too long, the rest is cut off."""
         length = self.model.config.text_config.max_position_embeddings
         inputs = self.tokenizer(
             texts, return_tensors="pt", padding=True, truncation=True, max_length=length
         )
         states = self.model.text_model(
-            **{k: inputs[k].to(self.model.device) for k in ("input_ids", "attention_mask")}
+            input_ids=inputs["input_ids"].to(self.model.device),
+            attention_mask=inputs["attention_mask"].to(self.model.device),
         )
         return F.normalize(self.model.text_projection(states.pooler_output), dim=-1)

@@ -1,111 +1,109 @@
-"""Loading through transformers, strictly: first from folders and what was fetched before, then from the hub."""
+"""Loading models through transformers, strictly: every weight must be there and fit."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tinyldm.errors import InputError
+from tinyldm.frozen.hub import Role, local_or_hub
+from tinyldm.weights import weights_hash
+
+TINY = Path(__file__).parent.parent / "assets" / "clip"
+# The numbers 0, 1, 2, ... of the positions, which old files hold among the weights
+POSITION_IDS = (
+    "embeddings.position_ids",
+    "text_model.embeddings.position_ids",
+    "vision_model.embeddings.position_ids",
+)
+
+
+def resolve(name: str | Path) -> str:
+    """The folder or hub name that a name stands for; "tiny" is the CLIP in the package."""
+    return str(TINY) if str(name) == "tiny" else str(name)
 
 
 @contextmanager
-def quiet():
-    """Without the bars and reports of transformers: what matters in them is raised as an error."""
+def quiet() -> Iterator[None]:
+    """Silence the bars and reports of transformers; what matters in them is raised as an error."""
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
 
 
-def load_pretrained(load, source: str, what: str, option: str, files: str = ""):
-    """load(source, local_files_only=...): from a folder or the cache of the hub, or else from the hub itself.
+def load_pretrained(loader: Any, source: str, role: Role, **options: Any) -> Any:
+    """loader.from_pretrained(source, **options), from a folder, the hub's cache or the hub.
 
-    what and option name the model and its option in the one line of an InputError, files those worth fetching.
+    loader: a class of transformers: a model, a tokenizer, AutoConfig, ...
+    Code that comes with a model is never run. InputError, in one line, where it cannot be loaded.
     """
-    from huggingface_hub import HfApi
 
-    try:
+    def load(source: str, local_files_only: bool) -> Any:
+        how = {"local_files_only": local_files_only, "trust_remote_code": False, **options}
+        if not local_files_only:
+            return loader.from_pretrained(source, **how)  # a download shows its progress
         with quiet():
-            return load(source, local_files_only=True)
-    except (
-        Exception
-    ) as error:  # whatever transformers, tokenizers, safetensors and pickle make of broken files
-        if Path(source).exists():
-            raise InputError(f"{what} {source}: {' '.join(str(error).split())[:240]}") from error
-    try:
-        HfApi().model_info(
-            source, timeout=10
-        )  # one question, so that a missing network doesn't take many retries
-        return load(source, local_files_only=False)
-    except Exception as error:
-        raise InputError(
-            f"{what} {source} is not a folder and can't be fetched ({type(error).__name__}): where there is "
-            f"a network, `hf download {source}{files} --local-dir FOLDER`, then give {option} FOLDER; or "
-            f"use {option} tiny"
-        ) from error
+            return loader.from_pretrained(source, **how)
+
+    return local_or_hub(load, source, role)
 
 
-def load_weights(
-    model_class, source: str, what: str, option: str, other_parts: tuple[str, ...] = (), spare=()
-):
-    """model_class from source in float32, frozen; raises InputError unless every weight is there and fits.
+def load_model(
+    model_class: Any,
+    source: str,
+    role: Role,
+    other_parts: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
+) -> Any:
+    """A model of a class of transformers in float32, in eval mode, its weights frozen.
 
-    Weights in the file that begin with other_parts belong to something else; those that begin with spare may lack.
-    A pytorch_model.bin, where there is no safetensors file, is read as tensors only and never runs code.
+    other_parts: weights in the file whose names start with one of these belong to another model
+    optional:    weights whose names start with one of these may be missing
+    InputError unless every other weight is there, in its shape, and the file holds no more.
+    Where there is no safetensors file, a pytorch_model.bin is read, as tensors only: no code runs.
     """
-    strict = dict(
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        weights_only=True,
+    model, report = load_pretrained(
+        model_class,
+        source,
+        role,
         dtype=torch.float32,
+        weights_only=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # so that they are reported, not raised by transformers
     )
-
-    def load(name, **how):
-        return model_class.from_pretrained(name, **how, **strict)
-
-    model, info = load_pretrained(load, source, what, option)
-    numbers = "embeddings.position_ids"  # 0, 1, 2, ...: old files hold them
-    other = (*other_parts, numbers, f"text_model.{numbers}", f"vision_model.{numbers}")
+    ignored = (*other_parts, *POSITION_IDS)
     wrong = {
-        "missing": [k for k in info["missing_keys"] if not k.startswith(tuple(spare))],
-        "unexpected": [k for k in info["unexpected_keys"] if not k.startswith(other)],
-        "mismatched": [k[0] for k in info["mismatched_keys"]],
+        "missing": [name for name in report["missing_keys"] if not name.startswith(optional)],
+        "unexpected": [name for name in report["unexpected_keys"] if not name.startswith(ignored)],
+        "mismatched": [name for name, *_shapes in report["mismatched_keys"]],
     }
-    for kind, keys in wrong.items():
-        if keys:
-            rest = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+    for kind, names in wrong.items():
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise InputError(
-                f"{what} {source}: {kind} weight {min(keys)}{rest} for {model_class.__name__}"
+                f"{role.name} {source}: {kind} weight {min(names)}{more} for {model_class.__name__}"
             )
     return model.eval().requires_grad_(False)
 
 
-def weights_hash(weights: dict[str, torch.Tensor], about=None) -> str:
-    """A hash of named weights, and of what else decides what is computed with them: anything that JSON can say."""
-    digest = hashlib.sha256(
-        b"" if about is None else json.dumps(about, sort_keys=True, default=str).encode()
-    )
-    for name, weight in sorted(weights.items()):
-        digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def fingerprint(model: Any, *about: object) -> str:
+    """A hash of a transformers model: its configuration, its weights, and whatever else is given.
 
-
-def fingerprint(model, *known) -> str:
-    """A hash of a model's configuration and weights, and of what else decides what it computes."""
-    config = {
-        k: v
-        for k, v in model.config.to_dict().items()
-        if k not in ("_name_or_path", "transformers_version")
-    }
-    return weights_hash(model.state_dict(), [config, *known])[:16]
+    about: other values, expressible in JSON, that decide what is computed with it
+    """
+    config = model.config.to_dict()
+    for name in ("_name_or_path", "transformers_version"):  # change nothing that is computed
+        config.pop(name, None)
+    return weights_hash(model.state_dict(), [config, *about])[:16]

@@ -1,8 +1,9 @@
-"""A reference image -> tokens: what the image tower of a frozen CLIP sees in each of its patches, and their colours."""
+"""A reference image -> tokens: what the image tower of a frozen CLIP sees, and colours."""
 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,53 +11,63 @@ from PIL import Image
 from torch import Tensor
 
 from tinyldm.data.images import from_bytes, resize, to_bytes
+from tinyldm.frozen.hub import Role
 from tinyldm.frozen.image import pixel_statistics
-from tinyldm.frozen.loading import fingerprint, load_pretrained, load_weights
-from tinyldm.frozen.text import resolve
+from tinyldm.frozen.loading import fingerprint, load_model, resolve
 
-NAMES = ("image encoder", "--image-encoder")
+ROLE = Role("image encoder", "--image-encoder")
 OTHER_PARTS = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
+COLOURS = 12  # numbers at the end of each token: 3 colours of each of 4 quarters
 
 
 class StyleEncoder:
-    """The image tower of a CLIP: a token of the whole image and one for each patch, all through its last norm.
+    """The image tower of a CLIP: one token for the whole image and one for each patch.
 
-    The tower's norms take away how bright and how strong in colour a patch is, so each token ends with the mean colours
-    of the patch's four quarters, in the tower's units: 12 numbers; the first with those of all patches.
+    Each token is what the tower sees, through its last norm, and then 12 numbers: the mean colours
+    of the patch's four quarters, in the tower's units; for the whole image, their mean over all
+    patches. The norms of the tower take away how bright and how saturated a patch is, and the
+    colours bring that back.
+
+    width: of the tokens
     """
 
-    def __init__(self, model, mean, std):
-        self.model, self.width = model, model.config.hidden_size + 12
-        self.mean, self.std = (
-            torch.tensor(v, device=model.device)[:, None, None] for v in (mean, std)
-        )
+    def __init__(self, model: Any, mean: Any, std: Any):
+        self.model = model
+        self.width: int = model.config.hidden_size + COLOURS
+        self.mean = torch.as_tensor(mean, device=model.device).view(3, 1, 1)
+        self.std = torch.as_tensor(std, device=model.device).view(3, 1, 1)
+        # Some versions of transformers wrap the tower in a module, so that names begin differently.
+        modules = {name.rpartition(".")[2]: module for name, module in model.named_modules()}
+        self.last_norm = modules["post_layernorm"]
 
     @classmethod
-    def load(cls, name: str, device="cpu") -> StyleEncoder:
-        """A folder or hub name of a CLIP, or "tiny"; strict about weights."""
+    def load(cls, name: str, device: torch.device | str = "cpu") -> StyleEncoder:
+        """The image tower of a CLIP in a folder or under a hub name, or of "tiny"; strict."""
         from transformers import CLIPVisionModel
 
         source = resolve(name)
-        model = load_weights(CLIPVisionModel, source, *NAMES, OTHER_PARTS).to(device)
-        settings = load_pretrained(pixel_statistics, source, *NAMES)
-        return cls(model, settings["image_mean"], settings["image_std"])
+        model = load_model(CLIPVisionModel, source, ROLE, OTHER_PARTS).to(device)
+        mean, std = pixel_statistics(source, ROLE)
+        return cls(model, mean, std)
 
     @torch.no_grad()
     def encode(self, images: list[Image.Image]) -> Tensor:
         """RGB images of any sizes, squashed to the tower's own: (b, 1 + patches, width) float32."""
-        config, tower = self.model.config, getattr(self.model, "vision_model", self.model)
-        pixels = torch.stack([to_bytes(resize(image, config.image_size)) for image in images]).to(
-            self.model.device
-        )
-        pixels = (from_bytes(pixels) / 2 + 0.5 - self.mean) / self.std
-        states = tower.post_layernorm(self.model(pixel_values=pixels).last_hidden_state).float()
-        halves = F.adaptive_avg_pool2d(
-            pixels, 2 * (config.image_size // config.patch_size)
-        )  # of patches, each way
-        quarters = F.pixel_unshuffle(halves, 2).flatten(2).mT  # (b, patches, 12)
-        return torch.cat([states, torch.cat([quarters.mean(1, keepdim=True), quarters], 1)], 2)
+        config = self.model.config
+        pixels = torch.stack([to_bytes(resize(image, config.image_size)) for image in images])
+        pixels = from_bytes(pixels.to(self.model.device)) / 2 + 0.5  # (b, 3, s, s) in [0, 1]
+        pixels = (pixels - self.mean) / self.std
+
+        states = self.model(pixel_values=pixels).last_hidden_state
+        states = self.last_norm(states).float()  # (b, 1 + patches, width - 12)
+
+        patches = config.image_size // config.patch_size  # along each side
+        halves = F.adaptive_avg_pool2d(pixels, 2 * patches)  # (b, 3, 2 patches, 2 patches)
+        quarters = F.pixel_unshuffle(halves, 2).flatten(2).mT  # (b, patches^2, 12)
+        colours = torch.cat([quarters.mean(dim=1, keepdim=True), quarters], dim=1)
+        return torch.cat([states, colours], dim=2)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of configuration and weights."""
+        """A hash of configuration and weights, and of the colours' form."""
         return fingerprint(self.model, "colours of quarters")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tinyldm.condition import Condition
-from tinyldm.frozen.loading import fingerprint, load_pretrained, load_weights
+from tinyldm.frozen.hub import Role
+from tinyldm.frozen.loading import TINY, fingerprint, load_model, load_pretrained, resolve
 
-TINY = Path(__file__).parent.parent / "assets" / "clip"
-NAMES = ("text encoder", "--text-encoder")
-# What a file may hold besides the text encoder that is taken from it: the rest of a CLIP, of a T5, of a BERT
+__all__ = ["TINY", "TextEncoder"]
+
+ROLE = Role("text encoder", "--text-encoder")
+# What a file may hold besides its text encoder: the rest of a CLIP, of a T5, of a BERT
 OTHER_PARTS = (
     "vision_model.",
     "visual_projection.",
@@ -24,58 +27,55 @@ OTHER_PARTS = (
 )
 
 
-def resolve(name: str | Path) -> str:
-    """The folder or hub name that a name stands for: "tiny" is the CLIP that ships in the package."""
-    return str(TINY) if str(name) == "tiny" else str(name)
-
-
 class TextEncoder:
     """A frozen text encoder and its tokenizer.
 
-    width: of its tokens; max_length: of its captions, in tokens; name: as it was asked for
+    name:       what was asked for: "tiny", a folder or a hub name
+    width:      of its tokens
+    max_length: the most tokens that a caption may have; of a longer one the rest is cut off
     """
 
-    def __init__(self, model, tokenizer, name: str):
+    def __init__(self, model: Any, tokenizer: Any, name: str):
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.width: int = model.config.hidden_size
-        self.max_length: int = min(
-            tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512)
-        )
+        positions: int = model.config.to_dict().get("max_position_embeddings", 512)
+        self.max_length: int = min(tokenizer.model_max_length, positions)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
 
     @classmethod
-    def load(cls, name: str | Path, device="cpu") -> TextEncoder:
-        """A folder or hub name of any text encoder, or of a whole CLIPModel; "tiny" is the one in the package.
+    def load(cls, name: str | Path, device: torch.device | str = "cpu") -> TextEncoder:
+        """The text encoder in a folder or under a hub name, or in a whole CLIP or T5; or "tiny".
 
-        Raises InputError if it can't be reached, or if any weight is missing, unexpected or of another shape.
+        InputError: it cannot be reached, or a weight is missing, unexpected or of another shape.
         """
         from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer, CLIPTextModel
 
         source = resolve(name)
-        kind = load_pretrained(AutoConfig.from_pretrained, source, *NAMES).model_type
-        model_class = CLIPTextModel if kind.startswith("clip") else AutoModelForTextEncoding
-        model = load_weights(model_class, source, *NAMES, OTHER_PARTS, spare=("pooler.",))
-        tokenizer = load_pretrained(AutoTokenizer.from_pretrained, source, *NAMES)
+        config = load_pretrained(AutoConfig, source, ROLE)
+        of_clip = config.model_type.startswith("clip")
+        model_class = CLIPTextModel if of_clip else AutoModelForTextEncoding
+        # The last hidden states are used, so a BERT may come without the layer that pools them.
+        model = load_model(model_class, source, ROLE, OTHER_PARTS, optional=("pooler.",))
+        tokenizer = load_pretrained(AutoTokenizer, source, ROLE)
         return cls(model.to(device), tokenizer, str(name))
 
     @torch.no_grad()
     def encode(self, texts: list[str]) -> Condition:
-        """The last hidden states: tokens (b, n, width) float32 and mask (b, n); n is the longest caption's length.
+        """The last hidden states: tokens (b, n, width) float32 and their mask (b, n) bool.
 
-        A caption longer than max_length is cut.
+        n is the length of the longest caption, at most max_length.
         """
         inputs = self.tokenizer(
             texts, return_tensors="pt", padding=True, truncation=True, max_length=self.max_length
         )
-        ids, mask = (
-            inputs.input_ids.to(self.model.device),
-            inputs.attention_mask.to(self.model.device),
-        )
+        ids = inputs.input_ids.to(self.model.device)  # (b, n)
+        mask = inputs.attention_mask.to(self.model.device)  # (b, n)
         states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # (b, n, width)
         return Condition(tokens=states.float(), mask=mask.bool())
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of configuration, vocabulary and weights: equal models give equal conditions."""
-        return fingerprint(self.model, sorted(self.tokenizer.get_vocab().items()), self.max_length)
+        vocabulary = sorted(self.tokenizer.get_vocab().items())
+        return fingerprint(self.model, vocabulary, self.max_length)

@@ -42,58 +42,78 @@ class GroupNorm(nn.GroupNorm):
 class ResBlock(nn.Module):
     """Two convolutions around the time (2006.11239, appendix B), added to the input.
 
-    x (b, width_in, h, w), emb (b, time_dim) already through SiLU -> (b, width, h, w). The time is added between the
-    convolutions, or with scale_shift scales and shifts the second norm (AdaGN, 2105.05233, section 3).
+    x (b, width_in, h, w), emb (b, time_dim) already through SiLU -> (b, width, h, w). The time is
+    added between the convolutions, or with scale_shift scales and shifts the second norm (AdaGN,
+    2105.05233, section 3). time_dim None: a block without time, as an autoencoder has them.
     """
 
     def __init__(
         self,
         width_in: int,
         width: int,
-        time_dim: int,
+        time_dim: int | None,
         groups: int,
         eps: float,
-        dropout: float,
-        scale_shift: bool,
+        dropout: float = 0.0,
+        scale_shift: bool = False,
     ):
         super().__init__()
         self.scale_shift = scale_shift
         self.norm1 = GroupNorm(groups, width_in, eps)
         self.conv1 = nn.Conv2d(width_in, width, 3, padding=1)
-        self.time_emb_proj = nn.Linear(time_dim, 2 * width if scale_shift else width)
+        self.time_emb_proj: nn.Linear | None = None
+        if time_dim is not None:
+            self.time_emb_proj = nn.Linear(time_dim, 2 * width if scale_shift else width)
         self.norm2 = GroupNorm(groups, width, eps)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zero(nn.Conv2d(width, width, 3, padding=1))
         self.conv_shortcut = nn.Conv2d(width_in, width, 1) if width_in != width else nn.Identity()
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
-        emb = self.time_emb_proj(emb)[:, :, None, None]  # (b, width or 2 width, 1, 1)
-        if self.scale_shift:
-            scale, shift = emb.chunk(2, dim=1)
-            h = self.norm2(h) * (1 + scale) + shift
+        if self.time_emb_proj is None:
+            h = self.norm2(h)
         else:
-            h = self.norm2(h + emb)
+            emb = self.time_emb_proj(emb)[:, :, None, None]  # (b, width or 2 width, 1, 1)
+            if self.scale_shift:
+                scale, shift = emb.chunk(2, dim=1)
+                h = self.norm2(h) * (1 + scale) + shift
+            else:
+                h = self.norm2(h + emb)
         return self.conv_shortcut(x) + self.conv2(self.dropout(F.silu(h)))
 
 
-class Downsample(nn.Sequential):
-    """(b, c, h, w) -> (b, c, ceil(h / 2), ceil(w / 2))."""
+class Downsample(nn.Module):
+    """Half the size: (b, c, h, w) -> (b, c, ceil(h / 2), ceil(w / 2)).
 
-    def __init__(self, width: int):
+    asymmetric: pad at the right and the bottom alone, as the published autoencoders do; h and w must
+    be even.
+    """
+
+    def __init__(self, width: int, asymmetric: bool = False):
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.asymmetric = asymmetric
+        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=0 if asymmetric else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.asymmetric:
+            x = F.pad(x, (0, 1, 0, 1))  # left, right, top, bottom
+        return self.conv(x)
 
 
 class Upsample(nn.Module):
-    """(b, c, h, w) -> (b, c, *size): size is the skip's, so that odd sizes come back as they were."""
+    """(b, c, h, w) -> (b, c, *size): the skip's, so that odd sizes come back as they were.
+
+    size None: twice h and w.
+    """
 
     def __init__(self, width: int):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        scale = 2.0 if size is None else None
+        return self.conv(F.interpolate(x, size=size, scale_factor=scale, mode="nearest"))
 
 
 class Sinusoidal(nn.Module):

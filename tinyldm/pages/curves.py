@@ -1,20 +1,53 @@
-"""Curves as SVG that stands inside a page: axes, ticks, lines; linear or logarithmic."""
+"""Curves: what a chart shows, as plain values, and its drawing as SVG by matplotlib.
+
+matplotlib is the extra `plots`. It is imported when the first chart is drawn, without pyplot, so
+that nothing here depends on a display or on the state of a notebook.
+"""
 
 from __future__ import annotations
 
+import io
 import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
-COLOURS = ("#2563eb", "#dc2626", "#16a34a", "#d97706", "#9333ea", "#0891b2", "#be185d", "#65a30d")
-WIDTH, HEIGHT = 640, 340
-STANDALONE = 'xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="14"'  # for a file of its own
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 46  # margins around the plotting area
+from tinyldm.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MISSING = "Curves need matplotlib: pip install 'tinyldm[plots]'"
+SIZE = (440, 300)  # of a chart, in the pixels of a page; small, so that a phone need not shrink it
+COLOURS = ("#3b82f6", "#ef4444", "#16a34a", "#d97706", "#a855f7", "#0891b2", "#db2777", "#65a30d")
+GREY = "#767676"  # of words and axes: as far from white as from black
+ROUND = (1, 2, 5, 10)  # the steps between two ticks, times a power of ten
+FEW = 24  # a line of at most so many points shows each of them
+
+STYLE: dict[Any, Any] = {
+    "font.size": 14,
+    "text.color": GREY,
+    "axes.labelcolor": GREY,
+    "xtick.labelcolor": GREY,
+    "ytick.labelcolor": GREY,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "svg.fonttype": "none",  # words stay words, in the fonts of the page
+}
+SVG_NAMESPACE = "http://www.w3.org/2000/svg"
+LINK_NAMESPACE = "http://www.w3.org/1999/xlink"
 
 
 @dataclass(frozen=True)
 class Line:
-    """Points (x, y) joined in their order. labels: a word at each point; faint: drawn behind, and not in the legend."""
+    """Points (x, y) joined in their order.
+
+    labels: a word for each point, written beside it
+    faint:  drawn thin and pale, and left out of the legend
+    """
 
     name: str
     points: tuple[tuple[float, float], ...]
@@ -22,119 +55,204 @@ class Line:
     faint: bool = False
 
 
-def ticks(low: float, high: float, log: bool = False) -> list[float]:
-    """Round numbers in [low, high]: about five in steps of 1, 2 or 5 times a power of ten; log: 1, 2, 3, 5 times it."""
-    if log:
-        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        found = [k * 10.0**p for p in powers for k in (1, 2, 3, 5) if low <= k * 10.0**p <= high]
-        if len(found) >= 2:
-            return found if len(found) <= 8 else [10.0**p for p in powers if low <= 10.0**p <= high]
-    rough = (high - low) / 5
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(k * unit for k in (1, 2, 5, 10) if k * unit >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
+@dataclass(frozen=True)
+class Chart:
+    """Lines over common axes, under a title. log: the vertical axis is logarithmic."""
+
+    title: str
+    lines: tuple[Line, ...]
+    x_label: str
+    y_label: str
+    log: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether no line has a point that can be drawn."""
+        return not any(self.drawable(line) for line in self.lines)
+
+    def drawable(self, line: Line) -> list[int]:
+        """The places of a line's points that are finite and, on a logarithmic axis, above 0."""
+        places = []
+        for place, (x, y) in enumerate(line.points):
+            if math.isfinite(x) and math.isfinite(y) and (y > 0 or not self.log):
+                places.append(place)
+        return places
 
 
-def chart(lines: list[Line], x_label: str, y_label: str, log: bool = False) -> str:
-    """The lines as one SVG element; points that are not finite, on a log scale not above 0, are left out."""
-    kept = [
-        [
-            (x, y)
-            for x, y in line.points
-            if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log)
-        ]
-        for line in lines
-    ]
-    flat = [point for points in kept for point in points]
-    if not flat:
-        return "<p>Nothing to draw yet.</p>"
-    x_low, x_high = _range([x for x, _ in flat], False)
-    y_low, y_high = _range([y for _, y in flat], log)
+def available() -> bool:
+    """Whether matplotlib is installed."""
+    try:
+        import matplotlib  # noqa: F401 - only its presence is asked for
+    except ImportError:
+        return False
+    return True
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        down = (
-            math.log(y_high / y) / math.log(y_high / y_low)
-            if log
-            else (y_high - y) / (y_high - y_low)
-        )
-        return LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT), TOP + down * (
-            HEIGHT - TOP - BOTTOM
-        )
 
-    out = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_label)} over {escape(x_label)}">'
-    ]
-    for y in ticks(y_low, y_high, log):
-        _, v = at(x_low, y)
-        out.append(
-            f'<path stroke="#8886" d="M{LEFT} {v:.1f}H{WIDTH - RIGHT}"/>'
-            f'<text x="{LEFT - 8}" y="{v + 4:.1f}" text-anchor="end">{y:.4g}</text>'
-        )
-    for x in ticks(x_low, x_high):
-        u, _ = at(x, y_high)
-        out.append(
-            f'<path stroke="#8886" d="M{u:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
-            f'<text x="{u:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:.5g}</text>'
-        )
-    out.append(
-        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{escape(x_label)}</text>'
-        f'<text x="{LEFT}" y="{HEIGHT - 6}">{escape(y_label)}{" (log scale)" if log else ""}</text>'
+def svg(chart: Chart) -> str:
+    """The chart as one <svg> element, which can stand in a page or be a file of its own.
+
+    Equal charts give equal text. Its colours suit light and dark surroundings. All that it says is
+    escaped. Raises InputError where matplotlib is not installed.
+    """
+    stream = io.StringIO()
+    with _matplotlib(salt=repr(chart)):
+        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure(chart).savefig(stream, format="svg", transparent=True, metadata=nothing)
+    return _element(stream.getvalue(), f"{chart.y_label} over {chart.x_label}")
+
+
+def figure(chart: Chart) -> Figure:
+    """The chart as a figure of matplotlib."""
+    with _matplotlib():
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+
+        width, height = SIZE
+        # An inch has 72 units in an SVG of matplotlib, and a unit is to be a pixel.
+        drawn = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        FigureCanvasSVG(drawn)
+        axes = drawn.add_subplot()
+        handles, names = [], []
+        for line, colour in zip(chart.lines, _colours(len(chart.lines)), strict=True):
+            handle = _draw(axes, line, chart.drawable(line), colour)
+            if line.name and not line.faint:
+                handles.append(handle)
+                names.append(_printable(line.name))
+        _dress(axes, chart)
+        if len(names) > 1:
+            columns = 2 if max(len(name) for name in names) <= 18 else 1
+            drawn.legend(handles, names, loc="outside lower left", ncols=columns, frameon=False)
+    return drawn
+
+
+@contextmanager
+def _matplotlib(salt: str = "") -> Iterator[None]:
+    """Import matplotlib and work in STYLE, whatever the user's own settings are.
+
+    salt: what the names of parts inside an SVG are made from; those of two charts on one page must
+    differ
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise InputError(MISSING) from None
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({**STYLE, "svg.hashsalt": salt})
+        # The page has its own fonts; that matplotlib's lacks a sign does not matter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def _colours(count: int) -> list[str]:
+    return [COLOURS[k % len(COLOURS)] for k in range(count)]
+
+
+def _draw(axes: Axes, line: Line, places: list[int], colour: str):
+    """Draw the points of a line that stand at these places; returns matplotlib's line."""
+    points = [line.points[place] for place in places]
+    dotted = len(points) <= FEW and not line.faint
+    (drawn,) = axes.plot(
+        [x for x, _ in points],
+        [y for _, y in points],
+        color=colour,
+        linewidth=1 if line.faint else 2,
+        alpha=0.35 if line.faint else 1,
+        marker="o" if dotted else "",
+        markersize=7,
     )
-    for k, (line, points) in enumerate(zip(lines, kept)):
-        out += _drawn(line, [at(*point) for point in points], COLOURS[k % len(COLOURS)])
-    named = [(line, k) for k, line in enumerate(lines) if line.name and not line.faint]
-    legend = "".join(
-        f'<span><i style="background:{COLOURS[k % len(COLOURS)]}"></i>{escape(line.name)}</span>'
-        for line, k in named
-    )
-    return "".join(out) + "</svg>" + (f'<p class="legend">{legend}</p>' if len(named) > 1 else "")
+    if dotted and line.labels:
+        for place, point in zip(places, points, strict=True):
+            label = _printable(line.labels[place])
+            axes.annotate(label, point, xytext=(5, 5), textcoords="offset points")
+    return drawn
 
 
-def _range(values: list[float], log: bool) -> tuple[float, float]:
-    """Lowest and highest value with a little room, never equal."""
-    low, high = min(values), max(values)
-    if log:
-        return low / 1.1, high * 1.1
-    room = (high - low) * 0.04 or abs(high) * 0.1 or 1.0
-    return low - room, high + room
+def _dress(axes: Axes, chart: Chart) -> None:
+    """Words, round ticks and a grid; no frame."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axes.set_xlabel(_printable(chart.x_label))
+    axes.set_ylabel(_printable(chart.y_label) + (" (log scale)" if chart.log else ""))
+    axes.margins(0.04)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
+    if chart.log:
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        # Over two decades the powers of ten suffice; below a factor of 4 there may be too few even
+        # of 1, 2, 3 and 5 times them, and the ticks are those of a linear axis.
+        ticks = LogLocator(subs=(1,) if high / low >= 100 else (1, 2, 3, 5))
+        axes.yaxis.set_major_locator(ticks if high / low >= 4 else MaxNLocator(6, steps=ROUND))
+        axes.yaxis.set_minor_locator(NullLocator())
+    plain = FuncFormatter(lambda value, position: f"{value:g}")
+    axes.xaxis.set_major_formatter(plain)
+    axes.yaxis.set_major_formatter(plain)
+    axes.tick_params(which="both", length=0)
+    axes.grid(color=GREY, alpha=0.35, linewidth=1)
+    axes.spines[:].set_visible(False)
 
 
-def _drawn(line: Line, points: list[tuple[float, float]], colour: str) -> list[str]:
-    """A line; where its points are few, with a dot and its label at each."""
-    if not points:
-        return []
-    path = "M" + "L".join(f"{u:.1f} {v:.1f}" for u, v in points)
-    out = [
-        f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{1 if line.faint else 2}" '
-        f'opacity="{0.35 if line.faint else 1}" stroke-linejoin="round"/>'
-    ]
-    if len(points) <= 24 and not line.faint:
-        out += [f'<circle cx="{u:.1f}" cy="{v:.1f}" r="3.5" fill="{colour}"/>' for u, v in points]
-        out += [
-            f'<text x="{u + 6:.1f}" y="{v - 6:.1f}">{escape(label)}</text>'
-            for (u, v), label in zip(points, line.labels)
-        ]
-    return out
+def _printable(text: str) -> str:
+    """The text with a space for each control character, which XML cannot hold."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
-def thinned(values: list[tuple[float, float]], most: int = 400) -> tuple[tuple[float, float], ...]:
-    """Points (x, y) as the means of at most so many equal runs of them."""
+def _element(document: str, description: str) -> str:
+    """An SVG document of matplotlib as one element that is as wide as its surroundings.
+
+    Ids of groups are dropped, for they are the same in every chart. Those that other parts refer to
+    are kept.
+    """
+    root = ElementTree.fromstring(document)
+    for part in root.iter():
+        part.tag = part.tag.removeprefix(f"{{{SVG_NAMESPACE}}}")
+        if part.tag == "g":
+            part.attrib.pop("id", None)
+        if f"{{{LINK_NAMESPACE}}}href" in part.attrib:
+            part.set("xlink:href", part.attrib.pop(f"{{{LINK_NAMESPACE}}}href"))
+    width, height = SIZE
+    root.attrib = {
+        "xmlns": SVG_NAMESPACE,
+        "xmlns:xlink": LINK_NAMESPACE,
+        "viewBox": f"0 0 {width} {height}",
+        "role": "img",
+        "aria-label": _printable(description),
+    }
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def thinned(
+    values: Sequence[tuple[float, float]], most: int = 400
+) -> tuple[tuple[float, float], ...]:
+    """At most so many points (x, y), each the mean y of a run of neighbours, at its last x."""
     size = math.ceil(len(values) / most) or 1
-    runs = [values[k : k + size] for k in range(0, len(values), size)]
-    return tuple((run[-1][0], sum(y for _, y in run) / len(run)) for run in runs)
+    points = []
+    for start in range(0, len(values), size):
+        run = values[start : start + size]
+        mean = sum(y for _, y in run) / len(run)
+        points.append((run[-1][0], mean))
+    return tuple(points)
 
 
-def smoothed(values: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The exponential mean over about a hundredth of the points, unbiased at its start; without what is not finite."""
-    keep, total, weight, out = 1 - 1 / max(5.0, len(values) / 100), 0.0, 0.0, []
+def smoothed(values: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The exponential moving average of y over about a hundredth of the points (x, y).
+
+    It is unbiased from the first point on. Points whose y is not finite are left out.
+    """
+    keep = 1 - 1 / max(5.0, len(values) / 100)
+    total, weight = 0.0, 0.0
+    points = []
     for x, y in values:
         if math.isfinite(y):
-            total, weight = keep * total + y, keep * weight + 1
-            out.append((x, total / weight))
-    return out
+            total = keep * total + y
+            weight = keep * weight + 1
+            points.append((x, total / weight))
+    return points
 
 
-def loss_lines(values: list[tuple[float, float]]) -> list[Line]:
+def loss_lines(values: Sequence[tuple[float, float]]) -> tuple[Line, Line]:
     """The loss (step, loss) of a run: smoothed, and behind it as it was."""
-    return [Line("", thinned(smoothed(values))), Line("each step", thinned(values), faint=True)]
+    smooth = Line("", thinned(smoothed(values)))
+    raw = Line("each step", thinned(values), faint=True)
+    return smooth, raw

@@ -1,76 +1,81 @@
-"""One self-contained page: its style, tables, pictures as base64; no script, and nothing is fetched from anywhere."""
+"""Pages: a jinja2 template and plain values in, one self-contained HTML document out.
+
+The templates lie in templates/. Every value is escaped where it is put in; the only markup that
+comes from Python is the SVG of the curves. A page has no scripts and fetches nothing.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-from html import escape
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8882 }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem }
-h1 { font-size: 1.5rem; margin: .5rem 0 } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem } h3 { font-size: 1rem }
-img { max-width: 100% } svg { width: 100%; max-width: 44rem } img, svg { height: auto; display: block }
-svg { overflow: visible } svg text { font: 15px system-ui, sans-serif; fill: currentColor }
-@media (max-width: 34rem) { svg text { font-size: 21px } }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
-td + td, pre { overflow-wrap: anywhere } .columns th, .columns td { white-space: nowrap }
-pre { background: var(--soft); padding: .7rem; white-space: pre-wrap }
-pre code { display: block; padding-left: 1.5rem; text-indent: -1.5rem }
-.row { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .8rem }
-figure { margin: 0 } figcaption, .legend { font-size: .85rem; opacity: .8 } ol { padding-left: 1.6rem }
-.big img { width: 36rem } .legend span { margin-right: 1rem } .best { font-weight: 700 }
-.legend i { display: inline-block; width: .8rem; height: .8rem; border-radius: 50%; margin-right: .3rem }
-"""
+from tinyldm.files import replacing
+from tinyldm.pages import curves
 
 
-def page(title: str, body: list[str]) -> str:
-    """A whole HTML document; title is text, the parts of body are HTML."""
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
-        f"<body><h1>{escape(title)}</h1>\n" + "\n".join(body) + "\n</body></html>\n"
-    )
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under the names of their columns."""
+
+    head: tuple[str, ...]
+    rows: list[tuple]
 
 
-def table(rows, head: tuple[str, ...] = (), best: int | None = None) -> str:
-    """Rows of values as a table that scrolls within itself; best: the row that stands out."""
-    top = "".join(f"<th>{escape(str(cell))}</th>" for cell in head)
-    lines = [f"<tr>{top}</tr>"] if head else []
-    for k, row in enumerate(rows):
-        cells = "".join(f"<td>{escape(str(cell))}</td>" for cell in row)
-        lines.append(f"<tr{' class=best' if k == best else ''}>{cells}</tr>")
-    return (
-        f'<div class="wide"><table{" class=columns" if head else ""}>{"".join(lines)}</table></div>'
-    )
+@dataclass(frozen=True)
+class Picture:
+    """An image inside a page: a data URL, its size in pixels, and the words below it."""
+
+    source: str
+    width: int
+    height: int
+    caption: str
 
 
-def commands(lines: list[str]) -> str:
-    """Command lines to copy."""
-    return "<pre>" + "".join(f"<code>{escape(line)}\n</code>" for line in lines) + "</pre>"
-
-
-def folded(summary: str, *parts: str) -> str:
-    """What is shown when its summary is tapped."""
-    return f"<details><summary>{escape(summary)}</summary>{''.join(parts)}</details>"
-
-
-def picture(file: Path, caption: str, widest: int) -> str:
-    """An image file inside the page, no wider than so many pixels."""
+def embedded(file: Path, caption: str, widest: int) -> Picture:
+    """An image file as a Picture at most so many pixels wide."""
     with Image.open(file) as opened:
         image = opened.convert("RGB")
     if image.width > widest:
-        image = image.resize(
-            (widest, round(image.height * widest / image.width)), Image.Resampling.LANCZOS
-        )
+        height = round(image.height * widest / image.width)
+        image = image.resize((widest, height), Image.Resampling.LANCZOS)
     data = io.BytesIO()
     image.save(data, "WEBP", quality=85)
-    source = base64.b64encode(data.getvalue()).decode()
-    return (
-        f'<figure><img src="data:image/webp;base64,{source}" alt="{escape(caption)}" width="{image.width}" '
-        f'height="{image.height}"><figcaption>{escape(caption)}</figcaption></figure>'
+    source = "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
+    return Picture(source, image.width, image.height, caption)
+
+
+def render(template: str, **values) -> str:
+    """The HTML document that a template makes of the values; a value that it lacks is an error."""
+    return _environment().get_template(template).render(**values, curves_drawn=curves.available())
+
+
+def write_page(file: Path, template: str, **values) -> None:
+    """Write render() to a file, all of it or nothing."""
+    document = render(template, **values)
+    with replacing(file) as temporary:
+        temporary.write_text(document, encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("tinyldm.pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters["svg"] = _inline_svg
+    environment.globals["curves_missing"] = curves.MISSING
+    return environment
+
+
+def _inline_svg(chart: curves.Chart) -> Markup:
+    return Markup(curves.svg(chart))  # escaped already: see curves.svg

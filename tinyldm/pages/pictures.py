@@ -1,4 +1,4 @@
-"""python -m tinyldm picture: previews over the training, the loss curve, and the nearest training images of samples."""
+"""Pictures of a run: its previews, its loss, and the training images nearest to its samples."""
 
 from __future__ import annotations
 
@@ -6,106 +6,105 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
 from torch import Tensor
 
-from tinyldm.data.images import load_image, resize
+from tinyldm.data.images import grid, load_image, resize
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
-from tinyldm.files import naming, replacing
-from tinyldm.pages.curves import STANDALONE, chart, loss_lines
-from tinyldm.pages.report import spread, step_of
+from tinyldm.files import replacing
+from tinyldm.pages.curves import Chart, loss_lines, svg
+from tinyldm.pages.report import column, read_rows, spread, step_of
 from tinyldm.sampling.folder import save, save_animation
 from tinyldm.scores.comparison import Comparison
 from tinyldm.scores.files import image_files
-from tinyldm.training.log import read_log
 
-
-def labelled(
-    images: list[Image.Image], words: list[str], columns: int, gap: int = 6
-) -> Image.Image:
-    """Images of one size in rows on white, each with a word above it."""
-    width, height = images[0].width + gap, images[0].height + gap + 12
-    sheet = Image.new(
-        "RGB", (columns * width + gap, -(-len(images) // columns) * height + gap), "white"
-    )
-    pen = ImageDraw.Draw(sheet)
-    for k, (image, word) in enumerate(zip(images, words)):
-        x, y = gap + k % columns * width, gap + k // columns * height
-        pen.text((x, y), word, fill="black")
-        sheet.paste(image, (x, y + 12))
-    return sheet
+NEIGHBOURS = 4  # training images shown beside each sample
+GAP = 6  # pixels between the images of a sheet
 
 
 def draw_previews(run: Path, out: Path) -> None:
-    """The previews of a run: an animation, or at most ten side by side."""
+    """Write the previews of a run: all as an animation, or at most ten on one sheet."""
     files = sorted((run / "previews").glob("step-*.png"))
     if not files:
         raise InputError(f"{run}: no previews there; expected {run}/previews/step-*.png")
     if out.suffix == ".gif":
         save_animation([load_image(file) for file in files], out)
-    else:
-        shown = spread(files, 10)
-        save(
-            labelled(
-                [load_image(file) for file in shown],
-                [step_of(file) for file in shown],
-                min(5, len(shown)),
-            ),
-            out,
-        )
+        return
+    shown = spread(files, 10)
+    images = [load_image(file) for file in shown]
+    save(grid(images, columns=5, gap=GAP, words=[step_of(file) for file in shown]), out)
 
 
 def draw_curve(run: Path, out: Path) -> None:
-    """The loss of a run, smoothed, on a log scale, as SVG."""
-    rows = [(float(row[0]), float(row[1])) for row in read_log(run / "log.csv")]
-    if not rows:
+    """Write the loss of a run as SVG: smoothed, and as it was, on a logarithmic axis."""
+    log = read_rows(run / "log.csv")
+    if not log:
         raise InputError(f"{run / 'log.csv'}: no steps there")
-    svg = chart(loss_lines(rows), "step", "loss, smoothed", log=True)
-    with naming(out), replacing(out) as temporary:
-        temporary.write_text(svg.replace("<svg ", f"<svg {STANDALONE} ", 1), encoding="utf-8")
+    lines = loss_lines(column(log, "loss"))
+    drawn = svg(Chart("Loss", lines, "step", "loss, smoothed", log=True))
+    with replacing(out) as temporary:
+        temporary.write_text(drawn, encoding="utf-8")
 
 
 def nearest(a: Tensor, b: Tensor, count: int, chunk: int = 2048) -> tuple[Tensor, Tensor]:
-    """The cosines (n, count) and rows of b that are nearest to each row of a (n, d), the nearest first."""
-    a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
-    found = [(part @ b.T).topk(count, dim=1) for part in a.split(chunk)]
-    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+    """The rows of b (m, d) that have the largest cosines with each row of a (n, d).
+
+    Returns the cosines and the places of those rows in b, both (n, count), the nearest first.
+    """
+    a = F.normalize(a, dim=1)
+    b = F.normalize(b, dim=1)
+    cosines, places = [], []
+    for part in a.split(chunk):
+        found = (part @ b.T).topk(count, dim=1)
+        cosines.append(found.values)
+        places.append(found.indices)
+    return torch.cat(cosines), torch.cat(places)
 
 
 def memorised(made: Tensor, train: Tensor) -> dict[str, float]:
-    """How near features of samples (n, d) lie to training images (m, d), and how near those lie to one another.
+    """How near features of samples (n, d) lie to training images (m, d), and those to one another.
 
-    share: of the samples that are nearer to a training image than 95 % of the training images are to another one
+    "share" is the share of the samples that lie nearer to a training image than 95 % of the
+    training images lie to another one; "cosine of ..." are medians.
     """
-    step = max(1, len(train) // 2000)
-    own = nearest(train[::step], train, 2)[0][:, 1]  # the nearest of all is the image itself
-    near = nearest(made, train, 1)[0][:, 0]
+    every = max(1, len(train) // 2000)
+    to_itself_and_next, _ = nearest(train[::every], train, 2)
+    among_training = to_itself_and_next[:, 1]
+    to_training, _ = nearest(made, train, 1)
+    to_training = to_training[:, 0]
+    near = to_training > among_training.quantile(0.95)
     return {
-        "cosine of samples": near.median().item(),
-        "cosine of training images": own.median().item(),
-        "share": (near > own.quantile(0.95)).double().mean().item(),
+        "cosine of samples": to_training.median().item(),
+        "cosine of training images": among_training.median().item(),
+        "share": near.double().mean().item(),
     }
 
 
 def draw_neighbours(
-    images: Path, train: Path, out: Path, clip: str, rows: int, device: str
+    images: Path, train: Path, out: Path, *, clip: str, rows: int, device: str
 ) -> dict[str, float]:
-    """Samples, those most like a training image first, each with its four nearest training images and their cosines."""
-    made, known = image_files(images), image_files(train)
-    if not made or len(known) < 5:
+    """Write a sheet of samples, the most like a training image first; returns memorised().
+
+    Each row is a sample and its nearest training images, with their cosines of CLIP's vectors.
+    """
+    made = image_files(images)
+    known = image_files(train)
+    if not made or len(known) <= NEIGHBOURS:
         raise InputError(
-            f"{images}, {train}: {len(made)} and {len(known)} images, expected at least 1 and 5"
+            f"{images}, {train}: {len(made)} and {len(known)} images, "
+            f"expected at least 1 and {NEIGHBOURS + 1}"
         )
-    job = Comparison(made, references=known, clip=clip, device=pick_device(device))
-    features, real = job.features("clip", made), job.features("clip", known)
-    cosines, places = nearest(features, real, 4)
+    job = Comparison(files=made, references=known, clip=clip, device=pick_device(device))
+    features = job.features("clip", made)
+    real = job.features("clip", known)
+    cosines, places = nearest(features, real, NEIGHBOURS)
     pictures, words = [], []
-    for k in cosines[:, 0].argsort(descending=True)[:rows].tolist():
-        first = load_image(made[k])
-        pictures += [first] + [
-            resize(load_image(known[j]), (first.height, first.width)) for j in places[k]
-        ]
-        words += [made[k].stem[:16]] + [f"{cosine:.3f}" for cosine in cosines[k]]
-    save(labelled(pictures, words, 5), out)
+    for sample in cosines[:, 0].argsort(descending=True)[:rows].tolist():
+        drawn = load_image(made[sample])
+        pictures.append(drawn)
+        words.append(made[sample].stem[:16])
+        for place, cosine in zip(places[sample].tolist(), cosines[sample].tolist(), strict=True):
+            pictures.append(resize(load_image(known[place]), (drawn.height, drawn.width)))
+            words.append(f"{cosine:.3f}")
+    save(grid(pictures, columns=1 + NEIGHBOURS, gap=GAP, words=words), out)
     return memorised(features, real)

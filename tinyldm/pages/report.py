@@ -1,50 +1,78 @@
-"""report.html of a run: what was trained, how it went, what it draws, how good that is, and how to make it again."""
+"""report.html of a run: what was trained, how it went, what it draws, its scores, how to repeat it.
+
+The functions here gather plain values from the run folder; templates/report.html shows them.
+"""
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
-from dataclasses import fields
-from html import escape
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
+from typing import Any, TypeVar
 
 from tinyldm.errors import InputError
-from tinyldm.files import replacing
-from tinyldm.pages.curves import Line, chart, loss_lines, smoothed, thinned
-from tinyldm.pages.html import commands, folded, page, picture, table
-from tinyldm.pages.sweep import RESULT, prompts_of, summary
+from tinyldm.files import read_json
+from tinyldm.pages.curves import Chart, Line, loss_lines, smoothed, thinned
+from tinyldm.pages.html import Picture, Table, embedded, write_page
+from tinyldm.pages.ranking import summary
+from tinyldm.pages.sweep import RESULT, prompts_of
 from tinyldm.training.checkpoint import find_checkpoint, read_config
 from tinyldm.training.log import COLUMNS, read_log
 from tinyldm.training.settings import TrainSettings, defaults_for
 
 REPORT = "report.html"
-SHOWN = 8  # previews beside the newest
+EARLIER = 8  # previews shown beside the newest
+MORE_CURVES = {
+    "lr": "learning rate",
+    "grad_norm": "norm of the gradient",
+    "images_per_second": "images/s",
+}
+
+Item = TypeVar("Item")
+LogRow = dict[str, float]  # a number for each of COLUMNS
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The newest preview, the prompts of its pictures row by row, and previews of earlier steps."""
+
+    newest: Picture
+    prompts: list[str]
+    earlier: list[Picture]
 
 
 def write_report(run: Path) -> Path:
-    """Write report.html into a run folder, from what lies in it."""
+    """Write report.html into a run folder, from what lies in it; returns the file.
+
+    Raises InputError for a folder without a checkpoint, for a run that was not trained here, and
+    for scores or a sweep that cannot be read.
+    """
     run = Path(run)
     checkpoint = find_checkpoint(run)
     config = read_config(checkpoint)
-    if "preset" not in config["settings"]:
+    settings = config["settings"]
+    if "preset" not in settings:
         raise InputError(f"{checkpoint}: was not trained here; there is nothing to report")
-    log = [dict(zip(COLUMNS, map(float, row))) for row in read_log(run / "log.csv")]
-    settings = [
-        (f"--{name.replace('_', '-')}", value) for name, value in config["settings"].items()
-    ]
-    body = [
-        *glance(run, checkpoint, config, log),
-        *previews(run, config),
-        *curves(log),
-        *scores(run),
-        *again(run, config),
-        folded("All settings", table(settings)),
-    ]
-    title = f"{run.resolve().name}: {config['settings']['preset']} network"
-    with replacing(run / REPORT) as temporary:
-        temporary.write_text(page(title, body), encoding="utf-8")
+    log = read_rows(run / "log.csv")
+    found = run / "sweep" / RESULT
+    write_page(
+        run / REPORT,
+        "report.html",
+        title=f"{run.resolve().name}: {settings['preset']} network",
+        facts=facts(checkpoint, config, log),
+        preview=preview(run, config),
+        loss=Chart("Loss", loss_lines(column(log, "loss")), "step", "loss, smoothed", log=True),
+        more_curves=[
+            Chart(title, (Line("", thinned(column(log, name))),), "step", title)
+            for name, title in MORE_CURVES.items()
+        ],
+        scores={file.name: scores(file) for file in sorted(run.glob("scores*.json"))},
+        sweep=summary(found) if found.is_file() else None,
+        commands=commands(run, config),
+        settings=[(f"--{name.replace('_', '-')}", value) for name, value in settings.items()],
+    )
     return run / REPORT
 
 
@@ -56,62 +84,83 @@ def after_save(run: Path) -> None:
         print(f"{run / REPORT}: not written ({type(error).__name__}: {error})", file=sys.stderr)
 
 
-def glance(run: Path, checkpoint: Path, config: dict, log: list[dict]) -> list[str]:
-    """The facts that a person asks for first."""
-    s, last = config["settings"], log[-1] if log else {}
-    weights = (checkpoint / "model.safetensors").stat().st_size / 4e6
-    speed = median(row["images_per_second"] for row in log) if log else 0.0
-    spent = (
-        sum(s["batch_size"] / row["images_per_second"] for row in log if row["images_per_second"])
-        / 60
-    )
-    loss = smoothed([(row["step"], row["loss"]) for row in log])
-    how = config.get("condition", {"name": config["text_encoder"]})
-    reads = " ".join(str(how[key]) for key in ("task", "name") if key in how)
-    rows = [
-        (
-            "step",
-            f"{last.get('step', config['step']):.0f} of {s['max_steps']}"
-            + (", finished" if last.get("step", 0) >= s["max_steps"] else ""),
-        ),
+def read_rows(file: Path) -> list[LogRow]:
+    """The rows of a log.csv as numbers; none if there is no such file."""
+    rows = []
+    for row in read_log(file):
+        numbers = [float(value) for value in row]
+        rows.append(dict(zip(COLUMNS, numbers, strict=True)))
+    return rows
+
+
+def column(log: list[LogRow], name: str) -> list[tuple[float, float]]:
+    """A column of the log over the steps."""
+    return [(row["step"], row[name]) for row in log]
+
+
+def facts(checkpoint: Path, config: dict[str, Any], log: list[LogRow]) -> list[tuple[str, Any]]:
+    """What a person asks for first, as (name, value)."""
+    settings = config["settings"]
+    step = log[-1]["step"] if log else config["step"]
+    finished = bool(log) and step >= settings["max_steps"]
+    size = (checkpoint / "model.safetensors").stat().st_size
+    parameters = size / 4e6  # in millions, of four bytes each
+    height, width = config["size"]
+    return [
+        ("step", f"{step:.0f} of {settings['max_steps']}{', finished' if finished else ''}"),
         ("checkpoint", checkpoint.name),
-        ("network", f"{s['preset']}, {weights:.1f}M parameters"),
-        ("data", s["data"] or "toy monsters"),
-        ("images", f"{config['size'][1]}x{config['size'][0]}"),
-        ("frozen models", f"VAE {config['vae']}, prompts by {reads}"),
+        ("network", f"{settings['preset']}, {parameters:.1f}M parameters"),
+        ("data", settings["data"] or "toy monsters"),
+        ("images", f"{width}x{height}"),
+        ("frozen models", f"VAE {config['vae']}, prompts by {reader_of_prompts(config)}"),
         (
             "learns",
-            f"{config['prediction']}, {s['schedule']} schedule, batches of {s['batch_size']}",
+            f"{config['prediction']}, {settings['schedule']} schedule, "
+            f"batches of {settings['batch_size']}",
         ),
-        ("loss", f"{loss[-1][1]:.4f} (smoothed)" if loss else "not yet"),
-        ("speed", f"{speed:.4g} images/s, {spent:.0f} minutes of training steps"),
+        ("loss", last_loss(log)),
+        ("speed", speed(log, settings["batch_size"])),
         ("batches left out", config.get("progress", {}).get("skipped", 0)),
         ("machine", config.get("machine", "not recorded")),
     ]
-    return [table(rows)]
 
 
-def previews(run: Path, config: dict) -> list[str]:
-    """The newest preview, its prompts, and earlier ones spread over the training."""
+def reader_of_prompts(config: dict[str, Any]) -> str:
+    """What encodes the prompts, in words: the task, and the frozen model if there is one."""
+    how = config.get("condition", {"name": config["text_encoder"]})
+    return " ".join(str(how[key]) for key in ("task", "name") if key in how)
+
+
+def last_loss(log: list[LogRow]) -> str:
+    """The smoothed loss at the end, in words."""
+    smooth = smoothed(column(log, "loss"))
+    if not smooth:
+        return "not yet"
+    _, loss = smooth[-1]
+    return f"{loss:.4f} (smoothed)"
+
+
+def speed(log: list[LogRow], batch_size: int) -> str:
+    """The median speed and the time spent in optimiser steps, in words."""
+    speeds = [row["images_per_second"] for row in log]
+    typical = median(speeds) if speeds else 0.0
+    seconds = sum(batch_size / speed for speed in speeds if speed)
+    return f"{typical:.4g} images/s, {seconds / 60:.0f} minutes of training steps"
+
+
+def preview(run: Path, config: dict[str, Any]) -> Preview | None:
+    """The newest preview and some earlier ones; None if there are none yet."""
     files = sorted((run / "previews").glob("step-*.png"))
     if not files:
-        return []
-    earlier = spread(files[:-1], SHOWN)
-    prompts = "".join(f"<li>{escape(prompt)}</li>" for prompt in config["preview_prompts"])
-    out = [
-        "<h2>What it draws</h2>",
-        f'<div class="big">{picture(files[-1], step_of(files[-1]), 1056)}</div>',
-        folded("Its prompts, row by row", f"<ol>{prompts}</ol>"),
-    ]
-    thumbnails = "".join(picture(file, step_of(file), 320) for file in earlier)
-    return out + (
-        ["<h3>The same noise, earlier</h3>", f'<div class="row">{thumbnails}</div>']
-        if earlier
-        else []
+        return None
+    return Preview(
+        newest=embedded(files[-1], step_of(files[-1]), widest=1056),
+        prompts=config["preview_prompts"],
+        earlier=[embedded(f, step_of(f), widest=320) for f in spread(files[:-1], EARLIER)],
     )
 
 
-def spread(items: list, most: int) -> list:
+def spread(items: list[Item], most: int) -> list[Item]:
     """At most so many of the items, the first and the last among them."""
     if len(items) <= most:
         return items
@@ -119,82 +168,62 @@ def spread(items: list, most: int) -> list:
 
 
 def step_of(file: Path) -> str:
-    """Which step the name of a preview tells."""
+    """The step in the name of a preview, in words."""
     return f"step {int(file.stem.removeprefix('step-'))}"
 
 
-def curves(log: list[dict]) -> list[str]:
-    """Loss, learning rate, norm of the gradient and speed over the steps."""
-
-    def points(column):
-        return [(row["step"], row[column]) for row in log]
-
-    out = ["<h2>Loss</h2>", chart(loss_lines(points("loss")), "step", "loss, smoothed", log=True)]
-    more = {
-        "lr": "learning rate",
-        "grad_norm": "norm of the gradient",
-        "images_per_second": "images/s",
-    }
-    for column, name in more.items():
-        out.append(folded(name, chart([Line("", thinned(points(column)))], "step", name)))
-    return out
+def scores(file: Path) -> Table:
+    """The scores in a file that `python -m tinyldm evaluate --out` wrote."""
+    try:
+        rows = []
+        for name, score in read_json(file, dict)["scores"].items():
+            value = "infinite" if score["value"] is None else f"{score['value']:.4f}"
+            rows.append((name, value, score["n"], score["extractor"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file}: not scores of python -m tinyldm evaluate ({error})") from None
+    return Table(("metric", "value", "n", "read by"), rows)
 
 
-def scores(run: Path) -> list[str]:
-    """Every scores*.json and the sweep of the run."""
-    out = []
-    for file in sorted(run.glob("scores*.json")):
-        try:
-            report = json.loads(file.read_text(encoding="utf-8"))
-            rows = [
-                (
-                    name,
-                    "infinite" if s["value"] is None else f"{s['value']:.4f}",
-                    s["n"],
-                    s["extractor"],
-                )
-                for name, s in report["scores"].items()
-            ]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{file}: not scores of python -m tinyldm evaluate ({error})"
-            ) from None
-        out += [f"<h3>{escape(file.name)}</h3>", table(rows, ("metric", "value", "n", "read by"))]
-    if (run / "sweep" / RESULT).is_file():
-        out += ["<h3>Sweep</h3>", *summary(run / "sweep" / RESULT)]
-    return ["<h2>Scores</h2>", *out] if out else []
-
-
-def again(run: Path, config: dict) -> list[str]:
-    """The command lines that make this run, and what follows from it."""
+def commands(run: Path, config: dict[str, Any]) -> list[str]:
+    """The command lines that train this run again, draw from it, score that, and report."""
+    folder = shlex.quote(str(run))
+    samples = shlex.quote(f"samples/{run.resolve().name}")
     prompts = prompts_of(config["settings"])
     asked = f" --prompts {shlex.quote(str(prompts))}" if prompts else ""
-    where, samples = shlex.quote(str(run)), shlex.quote(f"samples/{run.resolve().name}")
     lines = [
-        train_command(config["settings"]),
-        f"python sample.py --run {where}{asked} --out {samples}",
+        command_line(config["settings"]),
+        f"python sample.py --run {folder}{asked} --out {samples}",
     ]
-    lines += (
-        [f"python -m tinyldm evaluate {samples}{asked} --out {where}/scores.json"]
-        if prompts
-        else []
-    )
-    return ["<h2>Again</h2>", commands([*lines, f"python -m tinyldm report {where}"])]
+    if prompts:
+        lines.append(f"python -m tinyldm evaluate {samples}{asked} --out {folder}/scores.json")
+    lines.append(f"python -m tinyldm report {folder}")
+    return lines
 
 
-def train_command(settings: dict) -> str:
-    """The command line whose settings are these: what differs from the defaults for such data, VAE and size."""
-    s = TrainSettings.from_dict(settings)
-    given = (
-        {name: getattr(s, name) for name in ("data", "vae", "size")} if s.data is not None else {}
-    )
-    default, words = defaults_for(given, s.size, s.task), ["python", "train.py"]
-    for name in (f.name for f in fields(s)):
-        value, option = getattr(s, name), f"--{name.replace('_', '-')}"
+def command_line(settings: dict[str, Any]) -> str:
+    """The call of train.py with these settings: the options that differ from their defaults.
+
+    The defaults depend on the data, the VAE and the size, which are therefore given for any data
+    but the toy's.
+    """
+    wanted = TrainSettings.from_dict(settings)
+    given = {}
+    if wanted.data is not None:
+        given = {"data": wanted.data, "vae": wanted.vae, "size": wanted.size}
+    default = defaults_for(given, wanted.size, wanted.task)
+    words = ["python", "train.py"]
+    for name in (field.name for field in fields(wanted)):
+        value = getattr(wanted, name)
         if name not in given and value == getattr(default, name):
             continue
-        if isinstance(value, bool):
-            words.append(option if value else option.replace("--", "--no-"))
+        option = name.replace("_", "-")
+        if value is True:
+            words.append(f"--{option}")
+        elif value is False:
+            words.append(f"--no-{option}")
+        elif name == "size":
+            height, width = value
+            words += [f"--{option}", f"{width}x{height}"]
         else:
-            words += [option, "x".join(map(str, value[::-1])) if name == "size" else str(value)]
+            words += [f"--{option}", str(value)]
     return shlex.join(words)

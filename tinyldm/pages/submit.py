@@ -1,4 +1,4 @@
-"""python -m tinyldm submit: is a folder what an assignment asks for? Then its archive."""
+"""Is a folder what an assignment asks for? Then its archive."""
 
 from __future__ import annotations
 
@@ -10,48 +10,49 @@ from tqdm import tqdm
 from tinyldm.data.images import load_image
 from tinyldm.errors import InputError
 from tinyldm.files import naming, replacing
-from tinyldm.scores.files import image_files, missing_names, read_headers, some
+from tinyldm.scores.files import first_few, image_files, missing_names, read_headers
 
-SIZES = {".json": 256, ".csv": 64}  # what the monster and the animal-object assignment ask for
-KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
+"""What a file with such a suffix has to hold."""
 
 
 def check_submission(folder: Path, names: list[str], size: int) -> list[Path]:
-    """The files to hand in; InputError names what is missing, not asked for, broken, of another mode, kind or size."""
-    files = {file.name: file for file in image_files(folder)}
-    missing = missing_names(names, files.values())
+    """The files to hand in, in the order of their names in the assignment.
+
+    Raises InputError, which names the files, unless the folder holds an image under each name and
+    no other, RGB, size x size pixels, in the format of its suffix, and whole to its last pixel.
+    """
+    there = {file.name: file for file in image_files(folder)}
+    missing = missing_names(names, there.values())
     if missing:
         raise InputError(
-            f"{folder}: {len(missing)} of {len(names)} images are missing: {some(missing)}"
+            f"{folder}: {len(missing)} of {len(names)} images are missing: {first_few(missing)}"
         )
-    more = sorted(files.keys() - set(names))
+    more = sorted(there.keys() - set(names))
     if more:
-        raise InputError(f"{folder}: {len(more)} images that nothing asks for: {some(more)}")
-    asked = [files[name] for name in names]
+        raise InputError(f"{folder}: {len(more)} images that nothing asks for: {first_few(more)}")
+    files = [there[name] for name in names]
     wrong = []
-    for file, (shape, mode, kind) in zip(asked, read_headers(asked)):
-        if (shape, mode, kind) != ((size, size), "RGB", KINDS[file.suffix.lower()]):
-            wrong.append(f"{file.name} is {shape[0]}x{shape[1]} {mode} {kind}")
+    for file, (found, mode, kind) in zip(files, read_headers(files), strict=True):
+        if (found, mode, kind) != ((size, size), "RGB", FORMATS[file.suffix.lower()]):
+            width, height = found
+            wrong.append(f"{file.name} is {width}x{height} {mode} {kind}")
     if wrong:
         raise InputError(
-            f"{folder}: expected {size}x{size} RGB in the format that the name says, but {some(wrong)}"
-            " (another size: --size)"
+            f"{folder}: expected {size}x{size} RGB in the format that the name says, "
+            f"but {first_few(wrong)} (another size: --size)"
         )
-    for file in tqdm(asked, "reading images", unit="image", disable=len(asked) < 500):
+    for file in tqdm(files, "reading images", unit="image", disable=len(files) < 500):
         load_image(file)  # decodes every pixel: a file that was cut off has a whole header
-    return asked
+    return files
 
 
 def write_archive(files: list[Path], out: Path, inside: str = "") -> None:
-    """A zip of the files, at its top or inside one folder; equal files give an equal archive."""
+    """Write a zip of the files, at its top or in one folder. Equal files give equal archives."""
     with naming(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            replacing(out) as temporary,
-            zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
-        ):
-            for file in files:
-                archive.writestr(
-                    zipfile.ZipInfo(f"{inside}/{file.name}" if inside else file.name),
-                    file.read_bytes(),
-                )
+    with replacing(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for file in files:
+            name = f"{inside}/{file.name}" if inside else file.name
+            # A ZipInfo of its own has a fixed date, where the file's would differ each time.
+            archive.writestr(zipfile.ZipInfo(name), file.read_bytes())

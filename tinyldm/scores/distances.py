@@ -1,4 +1,4 @@
-"""How far apart two sets of features are: the Frechet distance and CMMD, in float64."""
+"""How far apart two sets of features are: the Fréchet distance and CMMD, in float64."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from torch import Tensor
 
 from tinyldm.errors import InputError
 
-MOMENTS = (
-    "test_mu.npy",
-    "test_sigma.npy",
-)  # the assignment's files of the reference's mean and covariance
+# the assignment's files of the reference's mean and covariance
+MOMENTS = ("test_mu.npy", "test_sigma.npy")
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The mean (d,) of n samples, and a factor (k, d) of their covariance factor^T factor; n: 0 if unknown."""
+    """The mean (d,) of n samples, and a factor (k, d) of their covariance, factor^T factor.
+
+    n is 0 where it is not known.
+    """
 
     mean: Tensor
     factor: Tensor
@@ -28,20 +29,29 @@ class Statistics:
 
 
 def statistics(features: Tensor) -> Statistics:
-    """Statistics of features (n, d); the covariance divides by n - 1, as np.cov does. ValueError unless n > 1."""
+    """The statistics of features (n, d); the covariance divides by n - 1, as np.cov does.
+
+    ValueError: fewer than two samples, which have no covariance.
+    """
     n, d = features.shape
     if n < 2:
         raise ValueError(f"{n} samples have no covariance, expected at least 2")
-    mean = features.double().mean(0)
-    factor = (features.double() - mean) / (n - 1) ** 0.5
-    return Statistics(mean, torch.linalg.qr(factor, mode="r").R if n > d else factor, n)
+    features = features.double()
+    mean = features.mean(0)
+    factor = (features - mean) / (n - 1) ** 0.5  # (n, d)
+    if n > d:
+        factor = torch.linalg.qr(factor, mode="r").R  # (d, d), with the same factor^T factor
+    return Statistics(mean, factor, n)
 
 
 def frechet(a: Statistics, b: Statistics) -> float:
-    """|mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), the distance of two Gaussians (1706.08500, eq. 6).
+    """The distance of two Gaussians (1706.08500, eq. 6).
 
-    With S_a = A^T A and S_b = B^T B the eigenvalues of S_a S_b are the squared singular values of A B^T, so that no
-    root of a matrix is taken and a covariance of less than full rank, fewer samples than features, does no harm.
+        |mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))
+
+    With S_a = A^T A and S_b = B^T B the eigenvalues of S_a S_b are the squared singular values of
+    A B^T. So no root of a matrix is taken, and a covariance of less than full rank, from fewer
+    samples than features, does no harm.
     """
     root = torch.linalg.svdvals(a.factor @ b.factor.T).sum()
     distance = (
@@ -54,7 +64,10 @@ def frechet(a: Statistics, b: Statistics) -> float:
 
 
 def read_moments(folder: Path) -> Statistics:
-    """The statistics in test_mu.npy (d,) and test_sigma.npy (d, d) of a folder; pickled objects are refused."""
+    """The statistics in test_mu.npy (d,) and test_sigma.npy (d, d) of a folder.
+
+    InputError: a file that is missing, is no plain array of numbers, or is no covariance.
+    """
     mean, covariance = (_read_array(folder / name) for name in MOMENTS)
     if mean.ndim != 1 or covariance.shape != 2 * mean.shape:
         shapes = f"{tuple(mean.shape)} and {tuple(covariance.shape)}"
@@ -62,15 +75,18 @@ def read_moments(folder: Path) -> Statistics:
             f"{folder}: {' and '.join(MOMENTS)} hold {shapes}, expected (d,) and (d, d)"
         )
     values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
-    off = (covariance - covariance.T).abs().max()
-    if max(off, -values[0]) > 1e-6 * values[-1].abs():
+    asymmetry = (covariance - covariance.T).abs().max()
+    if max(asymmetry, -values[0]) > 1e-6 * values[-1].abs():
         raise InputError(
-            f"{folder / MOMENTS[1]}: not a covariance, expected a symmetric matrix, no eigenvalue below 0"
+            f"{folder / MOMENTS[1]}: not a covariance, expected a symmetric matrix, "
+            "no eigenvalue below 0"
         )
-    return Statistics(mean, values.clamp(min=0).sqrt()[:, None] * vectors.T, 0)
+    factor = values.clamp(min=0).sqrt()[:, None] * vectors.T
+    return Statistics(mean, factor, 0)
 
 
 def _read_array(file: Path) -> Tensor:
+    """A .npy array of numbers, as float64; pickled objects are refused."""
     try:
         with open(file, "rb") as stream:  # np.load would also open archives and, asked to, pickles
             array = np.lib.format.read_array(stream, allow_pickle=False)
@@ -92,17 +108,19 @@ def _read_array(file: Path) -> Tensor:
 def cmmd(
     x: Tensor, y: Tensor, sigma: float = 10.0, scale: float = 1000.0, chunk: int = 2048
 ) -> float:
-    """Squared maximum mean discrepancy of CLIP features x (n, d) and y (m, d), times 1000 (2401.09603, eq. 2 and 4).
+    """Squared maximum mean discrepancy of CLIP features, times 1000 (2401.09603, eq. 2 and 4).
 
-    The kernel is exp(-|x - y|^2 / (2 sigma^2)) of unit vectors; a sample is compared with itself too, as in the
-    authors' code, so that a set has no distance from itself.
+    x: (n, d); y: (m, d). The kernel is exp(-|x - y|^2 / (2 sigma^2)) of unit vectors. A sample is
+    also compared with itself, as in the authors' code, so that a set has no distance from itself.
     """
-    x, y = (F.normalize(features.double(), dim=-1) for features in (x, y))
+    x = F.normalize(x.double(), dim=-1)
+    y = F.normalize(y.double(), dim=-1)
 
     def mean_kernel(a: Tensor, b: Tensor) -> float:
         total = 0.0
         for part in a.split(chunk):
-            total += torch.exp((part @ b.T - 1) / sigma**2).sum().item()  # |a - b|^2 = 2 - 2 a.b
+            kernel = torch.exp((part @ b.T - 1) / sigma**2)  # |a - b|^2 = 2 - 2 a.b
+            total += kernel.sum().item()
         return total / (len(a) * len(b))
 
     return scale * (mean_kernel(x, x) + mean_kernel(y, y) - 2 * mean_kernel(x, y))

@@ -1,67 +1,79 @@
-"""python -m tinyldm evaluate: how good a folder of pictures is, by every metric that what was given allows."""
+"""How good a folder of images is, by every metric that what is given allows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tinyldm.data.examples import Prompt
-from tinyldm.data.images import load_image
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 from tinyldm.files import read_json
 from tinyldm.sampling.folder import RECORD
-from tinyldm.scores import attributes
-from tinyldm.scores.comparison import CLIP, Comparison
+from tinyldm.scores.comparison import Comparison
 from tinyldm.scores.distances import MOMENTS
-from tinyldm.scores.evaluator import Evaluator, judged, read_pixels, style_scores
-from tinyldm.scores.files import check_prompted, check_sizes, image_files
-from tinyldm.tasks.landscape import parts
-from tinyldm.tasks.table import read_prompts
+from tinyldm.scores.evaluator import Evaluator
+from tinyldm.scores.files import check_requested, check_sizes, image_files
+from tinyldm.scores.metrics import CLIP, METRICS, TOYS
+from tinyldm.scores.old_tasks import Scene, read_requests
+from tinyldm.tasks.base import Request
 
-DRAWINGS = 2000  # fresh real drawings that show what the attribute classifier itself can read
+ONLY_FOR = {  # options that a single metric looks at
+    "size": "reconstruction",
+    "evaluator": "evaluator",
+    "moments": "fid",
+    "inception": "fid",
+    "pytorch-fid": "pytorch-fid",
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job(Comparison):
-    """What an evaluation is given: a comparison; the file of prompts and what it says, one for each of files; a VAE."""
+    """A folder of images to score, and all that was given to score it by.
 
-    images: Path = Path()
+    images:       the folder
+    prompts_file: a file of prompts, and `requests` what it asks for: one for each of `files`
+    vae:          an autoencoder, as --vae names it; size: pixels that images are squashed to for it
+    """
+
+    images: Path
     prompts_file: Path | None = None
-    prompts: tuple[Prompt, ...] = ()
+    requests: tuple[Request, ...] = ()
     vae: str | None = None
     size: int | None = None
     evaluator: Evaluator | None = None
 
+    @property
+    def prompts(self) -> list[Any]:
+        """What each of the files was to show."""
+        return [request.prompt for request in self.requests]
+
+    @property
+    def style_files(self) -> list[Path]:
+        """The images whose style the files are to have, as far as the prompts name any."""
+        found = []
+        for prompt in self.prompts:
+            if isinstance(prompt, Scene):
+                file = prompt.reference_file
+                if file is not None and file.is_file():
+                    found.append(file)
+        return found
+
+    @property
     def with_references(self) -> bool:
-        """Whether every prompt names a map and the image whose style it is to have."""
-        return bool(self.prompts) and all(
-            file and file.is_file() for p in self.prompts for file in parts(p.text)
-        )
+        """Whether every prompt names an image whose style it is to have."""
+        return 0 < len(self.style_files) == len(self.requests)
 
     @property
     def of_toys(self) -> bool:
-        """Whether the prompts are the toy set's, which attributes.json explains."""
-        return (
-            self.prompts_file is not None
-            and self.prompts_file.with_name("attributes.json").is_file()
-        )
+        """Whether the prompts are the toy set's, explained by a file beside them."""
+        return is_toy_set(self.prompts_file)
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A way to score: what it needs, in words; whether a job has that; the scores; which value is the best.
-
-    score returns n, extractor, preprocessing, the headline number as "value", and rows (name -> column -> number).
-    load: gets what the images are scored with, before any of them is read
-    """
-
-    needs: str
-    applies: Callable[[Job], object]
-    score: Callable[[Job], dict]
-    load: Callable[[Job], object] = lambda job: None
-    best: str = "highest"
+def is_toy_set(prompts_file: Path | None) -> bool:
+    """Whether a file of prompts is the toy set's."""
+    return prompts_file is not None and prompts_file.with_name(TOYS).is_file()
 
 
 def evaluate(
@@ -73,7 +85,7 @@ def evaluate(
     *,
     reference: str | Path | None = None,
     moments: str | Path | None = None,
-    metrics: list[str] | None = None,
+    metrics: Sequence[str] | None = None,
     clip: str | None = None,
     inception: str | None = None,
     pytorch_fid: str | None = None,
@@ -81,225 +93,155 @@ def evaluate(
     batch_size: int = 64,
     shared: dict | None = None,
     drawn: bool = True,
-) -> dict:
-    """The scores of a folder of images, metric -> values, by the metrics named, or by every one that applies.
+    task: str | None = None,
+) -> dict[str, dict]:
+    """The scores of a folder of images, metric -> values, by the metrics named or all that apply.
 
-    Not drawn: no scores yet, but an InputError now for all that could be missing once the images are there.
+    The options are those of `python -m tinyldm evaluate`. shared: see Comparison. task: whose
+    prompts the file holds; None: the evaluator's task, or detected. drawn=False: there are no
+    images yet, so no scores either, but an InputError now for anything else that is missing.
     """
-    images, reference = Path(images), Path(reference) if reference is not None else None
-    for name, value in {"size": size, "batch-size": batch_size}.items():
-        if value is not None and value < 1:
-            raise InputError(f"--{name} {value}: expected 1 or more")
-    files, references = image_files(images), image_files(reference) if reference is not None else ()
-    wanted = read_prompts(prompts) if prompts is not None else []
-    record = read_json(images / RECORD, dict) if (images / RECORD).is_file() else {}  # sample.py's
-    if wanted:
+    check_positive({"size": size, "batch-size": batch_size})
+    folder = Path(images)
+    files = image_files(folder)
+    real = Real.read(reference, moments)
+    where = pick_device(device)
+    judge = Evaluator.load(evaluator, where) if evaluator is not None else None
+    requests = read_prompts(prompts, task, judge)
+    record = read_record(folder)
+    if requests:
         if drawn:
-            check_prompted(images, wanted, record)
-        files = tuple(images / prompt.name for prompt in wanted)
-    if not files and (reference or not vae):
-        raise InputError(f"{images}: no images there, expected some to score")
-    beside = (
-        moments is None
-        and reference is not None
-        and any((reference / name).exists() for name in MOMENTS)
-    )
-    if reference is not None and not references and not beside:
-        raise InputError(f"{reference}: no images there, nor {' and '.join(MOMENTS)}")
+            check_requested(folder, requests, record)
+        files = tuple(folder / request.name for request in requests)
+    if not files and (real.folder or not vae):
+        raise InputError(f"{folder}: no images there, expected some to score")
     job = Job(
-        files,
-        tuple(prompt.text for prompt in wanted),
-        reference,
-        references,
-        reference if beside else Path(moments) if moments else None,
-        clip or CLIP,
-        {"torchvision": inception, "pytorch-fid": pytorch_fid},
-        batch_size,
-        pick_device(device),
-        {} if shared is None else shared,
-        {},
-        images,
-        Path(prompts) if prompts is not None else None,
-        tuple(wanted),
-        record.get("vae") if vae is None and prompts is not None else vae,
-        size,
-        Evaluator.load(evaluator, pick_device(device)) if evaluator is not None else None,
+        files=files,
+        texts=tuple(request.text for request in requests),
+        reference=real.folder,
+        references=real.files,
+        moments=real.moments,
+        clip=clip or default_clip(prompts),
+        weights={"torchvision": inception, "pytorch-fid": pytorch_fid},
+        batch_size=batch_size,
+        device=where,
+        shared={} if shared is None else shared,
+        images=folder,
+        prompts_file=Path(prompts) if prompts is not None else None,
+        requests=requests,
+        vae=record.get("vae") if vae is None and prompts is not None else vae,
+        size=size,
+        evaluator=judge,
     )
-    job = replace(job, clip="tiny") if clip is None and job.of_toys else job
-    given = {
-        "size": (size, "reconstruction"),
-        "evaluator": (evaluator, "evaluator"),
-        "moments": (moments, "fid"),
-        "inception": (inception, "fid"),
-        "pytorch-fid": (pytorch_fid, "pytorch-fid"),
-    }
-    chosen = choose(job, metrics, given)
-    if drawn and chosen != ["reconstruction"]:  # which says itself what it can't read
-        check_sizes(files)
+    given = (size, evaluator, moments, inception, pytorch_fid)
+    chosen = choose(job, metrics, dict(zip(ONLY_FOR, given, strict=True)))
+    return score(job, chosen, drawn)
+
+
+def score(job: Job, chosen: Sequence[str], drawn: bool = True) -> dict[str, dict]:
+    """Load what the chosen metrics need, all of it before the first score, and score."""
+    if drawn and chosen != ["reconstruction"]:  # which itself says what it cannot read
+        check_sizes(job.files)
     for name in chosen:
         METRICS[name].load(job)
-    return {name: METRICS[name].score(job) for name in chosen if drawn}
+    if not drawn:
+        return {}
+    return {name: METRICS[name].score(job) for name in chosen}
 
 
-def choose(job: Job, asked: list[str] | None, given: dict[str, tuple]) -> list[str]:
-    """The metrics asked for, which must apply, or else all that do; Inception, which knows photos, scores no toys.
+@dataclass(frozen=True)
+class Real:
+    """What images are compared with: a folder, the images in it, and the folder of moments."""
 
-    given: option -> (its value, the metric that alone looks at it); one that would be ignored is refused
+    folder: Path | None
+    files: tuple[Path, ...]
+    moments: Path | None
+
+    @classmethod
+    def read(cls, reference: str | Path | None, moments: str | Path | None) -> Real:
+        """From --reference and --moments; the moments may also lie in the folder of references."""
+        given = Path(moments) if moments is not None else None
+        if reference is None:
+            return cls(None, (), given)
+        folder = Path(reference)
+        files = image_files(folder)
+        beside = any((folder / name).exists() for name in MOMENTS)
+        if given is None and beside:
+            given = folder
+        elif not files:
+            raise InputError(f"{folder}: no images there, nor {' and '.join(MOMENTS)}")
+        return cls(folder, files, given)
+
+
+def read_prompts(
+    file: str | Path | None, task: str | None, judge: Evaluator | None
+) -> tuple[Request, ...]:
+    """The requests in a file of prompts: of a task, or the judge's, or one that is detected."""
+    if file is None:
+        return ()
+    if task is None and judge is not None:
+        task = judge.task
+    return tuple(read_requests(file, task))
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What sample.py wrote about the images in a folder; empty where they come from elsewhere."""
+    file = folder / RECORD
+    return read_json(file, dict) if file.is_file() else {}
+
+
+def default_clip(prompts: str | Path | None) -> str:
+    """The CLIP to score by where none is named: the assignments', or for toys the tiny one."""
+    toys = prompts is not None and is_toy_set(Path(prompts))
+    return "tiny" if toys else CLIP
+
+
+def check_positive(given: Mapping[str, int | None]) -> None:
+    """InputError: an option that was given and is below 1."""
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value}: expected 1 or more")
+
+
+def choose(job: Job, asked: Sequence[str] | None, given: Mapping[str, Any]) -> list[str]:
+    """The metrics asked for, all of which must apply; or, where none are, those that suit the job.
+
+    given: the value of each option of ONLY_FOR; one that no chosen metric would look at is refused.
     """
     for name in asked or ():
         if name not in METRICS:
             raise InputError(f"--metrics {name}: expected some of {', '.join(METRICS)}")
         if not METRICS[name].applies(job):
             raise InputError(f"--metrics {name}: needs {METRICS[name].needs}")
-    applying = [name for name, metric in METRICS.items() if metric.applies(job)]
-    texts = not (job.evaluator or job.with_references())  # others than captions are nothing to CLIP
-    chosen = asked or [
-        name
-        for name in applying
-        if not (job.of_toys and "fid" in name) and (texts or name != "clip-t")
-    ]
-    for option, (value, metric) in given.items():
+    chosen = list(asked) if asked else suiting(job)
+    for option, value in given.items():
+        metric = ONLY_FOR[option]
         if value is not None and metric not in chosen:
             raise InputError(
-                f"--{option} {value}: belongs to {metric} alone, which needs {METRICS[metric].needs}"
+                f"--{option} {value}: belongs to {metric} alone, "
+                f"which needs {METRICS[metric].needs}"
             )
     if not chosen:
-        raise InputError(
-            "nothing to score by: "
-            + "; ".join(f"{name} needs {m.needs}" for name, m in METRICS.items())
-        )
+        needs = [f"{name} needs {metric.needs}" for name, metric in METRICS.items()]
+        raise InputError(f"nothing to score by: {'; '.join(needs)}")
     if not asked or "clip-i" in asked:
         job.check_pairs()
     return chosen
 
 
-def load_toys(job: Job):
-    """What attributes.json says the monsters were to be, attribute -> n indices into its values; and their classifier."""
-    file = job.prompts_file.with_name("attributes.json")
-    known = read_json(file, dict)
-    try:
-        rows = [known[Path(prompt.name).stem] for prompt in job.prompts]
-        truth = {
-            name: [values.index(row[name]) for row in rows]
-            for name, values in attributes.ATTRIBUTES.items()
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{file}: doesn't say what each toy of {job.prompts_file.name} is to be ({error!r})"
-        ) from None
-    return truth, job.once("attributes", lambda: attributes.load_classifier(job.device))
+def suiting(job: Job) -> list[str]:
+    """The metrics that apply to a job and mean something there.
 
-
-def attribute_scores(job: Job) -> dict:
-    """The share of the images whose attributes are read as asked for; beside it, what the reader can do at its best."""
-    truth, net = load_toys(job)
-    images = attributes.from_bytes(read_pixels(job.files, load_image(job.files[0]).size[::-1]))
-    found = attributes.accuracy(net.read(images), truth)
-    return {
-        "n": len(images),
-        "extractor": f"AttributeNet {attributes.version()}",
-        "preprocessing": f"{attributes.SIZE}x{attributes.SIZE} (tensor, bilinear, antialiased)",
-        "value": sum(found.values()) / len(found),
-        "generated": found,
-        **job.once(("ceilings", job.vae), lambda: attribute_ceilings(net, job)),
-    }
-
-
-def attribute_ceilings(net, job: Job) -> dict:
-    """What the classifier reads of real drawings, and of what a VAE makes of them."""
-    drawings, labels = attributes.drawings(
-        DRAWINGS, seed=2_000_000
-    )  # the classifier was trained on others
-    scores = {
-        "real drawings": attributes.accuracy(net.read(attributes.from_bytes(drawings)), labels)
-    }
-    if job.vae is not None:
-        from tinyldm.autoencoder.kl import AutoencoderKL
-        from tinyldm.scores.reconstruction import reconstruct
-
-        pictures = reconstruct(
-            AutoencoderKL.load(job.vae).to(job.device), drawings.permute(0, 2, 3, 1)
-        )
-        again = attributes.from_bytes(pictures.permute(0, 3, 1, 2))
-        scores[f"their reconstructions by VAE {job.vae}"] = attributes.accuracy(
-            net.read(again), labels
-        )
-    return scores
-
-
-def reconstruction_scores(job: Job) -> dict:
-    """PSNR and SSIM of an autoencoder's reconstructions of the images in the folder."""
-    from tinyldm.autoencoder.kl import AutoencoderKL
-    from tinyldm.scores.reconstruction import folder_scores
-
-    vae = AutoencoderKL.load(job.vae).to(job.device)
-    kept = folder_scores(vae, job.images, job.size, batch_size=job.batch_size)
-    return {
-        "n": kept.images,
-        "extractor": f"VAE {job.vae} {vae.fingerprint[:16]}",
-        "preprocessing": f"squashed to {job.size}x{job.size} (Pillow, bicubic)"
-        if job.size
-        else "none",
-        "value": kept.mean,
-        "reconstructions": {"PSNR": kept.mean, "pooled": kept.pooled, "SSIM": kept.ssim},
-    }
-
-
-METRICS = {  # where a way to score is added
-    "fid": Metric(
-        "--reference FOLDER of images, or --moments",
-        lambda job: job.references or job.moments,
-        lambda job: job.frechet_distance("torchvision"),
-        lambda job: job.real("torchvision"),
-        "lowest",
-    ),
-    "pytorch-fid": Metric(
-        "--reference FOLDER of images",
-        lambda job: job.references,
-        lambda job: job.frechet_distance("pytorch-fid"),
-        lambda job: job.real("pytorch-fid"),
-        "lowest",
-    ),
-    "clip-i": Metric(
-        "--reference FOLDER with an image of each name",
-        lambda job: job.files and not job.unpaired,
-        Job.clip_i,
-        Job.clip_scorer,
-    ),
-    "clip-t": Metric("--prompts FILE", lambda job: job.prompts, Job.clip_t, Job.clip_scorer),
-    "clip-fd": Metric(
-        "--reference FOLDER of images",
-        lambda job: job.references,
-        lambda job: job.frechet_distance("clip"),
-        lambda job: job.real("clip"),
-        "lowest",
-    ),
-    "cmmd": Metric(
-        "--reference FOLDER of images",
-        lambda job: job.references,
-        Job.cmmd,
-        Job.clip_scorer,
-        "lowest",
-    ),
-    "toy attributes": Metric(
-        "--prompts of the toy set (with attributes.json beside them)",
-        lambda job: job.of_toys,
-        attribute_scores,
-        load_toys,
-    ),
-    "evaluator": Metric(
-        "--evaluator FOLDER (of python -m tinyldm evaluator train) and --prompts FILE",
-        lambda job: job.evaluator and job.prompts,
-        lambda job: judged(job.evaluator, job.files, [prompt.text for prompt in job.prompts]),
-    ),
-    "style": Metric(
-        "--prompts label_to_img.json, of landscapes with references",
-        Job.with_references,
-        lambda job: style_scores(job.files, [prompt.text for prompt in job.prompts]),
-    ),
-    "reconstruction": Metric(
-        "--vae without --prompts and --reference",
-        lambda job: job.vae and not job.prompts_file and not job.reference,
-        reconstruction_scores,
-    ),
-}
+    Inception knows photographs and scores no toys; CLIP reads captions, not labels or maps.
+    """
+    chosen = []
+    captions = job.evaluator is None and not job.with_references
+    for name, metric in METRICS.items():
+        if not metric.applies(job):
+            continue
+        if job.of_toys and name in ("fid", "pytorch-fid"):
+            continue
+        if name == "clip-t" and not captions:
+            continue
+        chosen.append(name)
+    return chosen

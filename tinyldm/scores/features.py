@@ -15,15 +15,19 @@ from tqdm import tqdm
 
 from tinyldm.data.images import load_image
 from tinyldm.frozen.image import ClipScorer
-from tinyldm.frozen.loading import weights_hash
+from tinyldm.weights import weights_hash
+
+READERS = 4  # threads that read and prepare images
 
 
 @dataclass(frozen=True)
 class Extractor:
     """A network in eval mode that turns images into vectors.
 
-    name: of the network, with a hash of its weights; preprocessing: what prepare does, in words
-    prepare: an RGB image -> (c, h, w); embed: (b, c, h, w) on any device -> (b, d)
+    name:          of the network, with a hash of its weights
+    preprocessing: what prepare does, in words
+    prepare:       an RGB image -> (c, h, w)
+    embed:         (b, c, h, w) on any device -> (b, d)
     """
 
     name: str
@@ -33,30 +37,37 @@ class Extractor:
 
     @torch.inference_mode()
     def features(self, files: Sequence[Path], batch_size: int = 64) -> Tensor:
-        """Features (n, d) of image files, float32 on the CPU; transparency lies on white."""
-        parts, starts = [], range(0, len(files), batch_size)
-        with ThreadPoolExecutor(4) as pool:
-            for start in tqdm(starts, f"{self.name.split()[0]} features", unit="batch", delay=2):
-                batch = pool.map(
-                    lambda file: self.prepare(load_image(file)), files[start : start + batch_size]
-                )
-                parts.append(self.embed(torch.stack(list(batch))).float().cpu())
-        return torch.cat(parts)
+        """The features (n, d) of image files, float32 on the CPU; transparency lies on white."""
+
+        def read(file: Path) -> Tensor:
+            return self.prepare(load_image(file))
+
+        found = []
+        starts = range(0, len(files), batch_size)
+        title = f"{self.name.split()[0]} features"
+        with ThreadPoolExecutor(READERS) as pool:
+            for start in tqdm(starts, title, unit="batch", delay=2):
+                batch = list(pool.map(read, files[start : start + batch_size]))
+                found.append(self.embed(torch.stack(batch)).float().cpu())
+        return torch.cat(found)
 
     @cached_property
     @torch.inference_mode()
     def width(self) -> int:
-        """How many features an image has."""
-        return self.embed(self.prepare(Image.new("RGB", (64, 64)))[None]).shape[1]
+        """d, the number of features of an image."""
+        blank = self.prepare(Image.new("RGB", (64, 64)))
+        return self.embed(blank[None]).shape[1]
 
 
 def clip_extractor(scorer: ClipScorer, name: str) -> Extractor:
-    """The image tower of a CLIP, its vectors not normalised."""
+    """The image tower of a CLIP; its vectors are not normalised."""
     size = scorer.model.config.vision_config.image_size
-    words = f"short side to {size} (Pillow, bicubic), centre crop, CLIP's mean and deviation"
+    fingerprint = weights_hash(scorer.model.state_dict())[:16]
     return Extractor(
-        f"CLIP {name} {weights_hash(scorer.model.state_dict())[:16]}",
-        words,
-        scorer.prepare,
-        scorer.embed,
+        name=f"CLIP {name} {fingerprint}",
+        preprocessing=(
+            f"short side to {size} (Pillow, bicubic), centre crop, CLIP's mean and deviation"
+        ),
+        prepare=scorer.prepare,
+        embed=scorer.embed,
     )

@@ -1,76 +1,100 @@
-"""The folders that are scored and handed in: is every image there, under its name, of one size?"""
+"""Folders of images to score or to hand in: is every image there, under its name, of one size?"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
-from tinyldm.data.examples import IMAGE_SUFFIXES, Prompt
+from tinyldm.data.examples import IMAGE_SUFFIXES
+from tinyldm.data.images import load_image, resize, to_bytes
 from tinyldm.errors import InputError
+
+if TYPE_CHECKING:
+    from tinyldm.tasks.base import Request
 
 
 def image_files(folder: Path) -> tuple[Path, ...]:
-    """The images that lie in a folder, by name."""
+    """The images that lie in a folder, sorted by name, without hidden files."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one with images")
-    return tuple(
-        sorted(
-            f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.name[0] != "."
-        )
-    )
+    found = []
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
+            found.append(file)
+    return tuple(found)
 
 
-def some(names) -> str:
-    """The first five of many names, and how many more there are."""
+def read_pixels(files: Sequence[Path], size: tuple[int, int]) -> Tensor:
+    """Image files squashed to (h, w), as uint8 (n, 3, h, w)."""
+    progress = tqdm(files, "reading images", unit="image", disable=len(files) < 500)
+    return torch.stack([to_bytes(resize(load_image(file), size)) for file in progress])
+
+
+def first_few(names: Iterable[str]) -> str:
+    """The first five of many names, and how many more there are, for a message."""
     names = list(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    listed = ", ".join(names[:5])
+    if len(names) > 5:
+        listed += f" and {len(names) - 5} more"
+    return listed
 
 
-def missing_names(names, files) -> list[str]:
-    """Those of the names that none of the files has."""
+def missing_names(names: Iterable[str], files: Iterable[Path]) -> list[str]:
+    """The names that none of the files has."""
     there = {file.name for file in files}
     return [name for name in names if name not in there]
 
 
-def read_headers(files) -> list[tuple[tuple[int, int], str, str]]:
-    """(width, height), mode and format of image files, without decoding them."""
+def read_headers(files: Collection[Path]) -> list[tuple[tuple[int, int], str, str | None]]:
+    """(width, height), mode and format of each image file, which is not decoded."""
     headers = []
     for file in tqdm(files, "checking images", unit="image", disable=len(files) < 5000):
         try:
             with Image.open(file) as image:
                 headers.append((image.size, image.mode, image.format))
         except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(
-                f"{file}: not an image that can be read ({' '.join(str(error).split())})"
-            ) from None
+            reason = " ".join(str(error).split())
+            raise InputError(f"{file}: not an image that can be read ({reason})") from None
     return headers
 
 
-def check_sizes(files) -> None:
-    """InputError unless all image files are of one size."""
-    sizes = ["x".join(map(str, size)) for size, *_ in read_headers(files)]
-    for file, size in zip(files, sizes):
+def check_sizes(files: Sequence[Path]) -> None:
+    """InputError unless all image files have the same size."""
+    sizes = [f"{width}x{height}" for (width, height), _, _ in read_headers(files)]
+    for file, size in zip(files, sizes, strict=True):
         if size != sizes[0]:
             raise InputError(f"{file}: is {size}, expected {sizes[0]} as {files[0].name}")
 
 
-def check_prompted(folder: Path, prompts: list[Prompt], record: dict):
-    """Every prompt must have its image, every image its prompt, from which it was drawn as far as that is known."""
-    missing = [prompt.name for prompt in prompts if not (folder / prompt.name).is_file()]
+def check_requested(folder: Path, requests: Sequence[Request], record: Mapping) -> None:
+    """InputError unless a folder holds the images of these requests and no others.
+
+    record: what sample.py wrote about the folder, if anything; an image that it drew from another
+    prompt than the request's is an error too.
+    """
+    missing = [request.name for request in requests if not (folder / request.name).is_file()]
     if missing:
         raise InputError(
-            f"{folder}: {len(missing)} of {len(prompts)} images are missing: {some(missing)}"
+            f"{folder}: {len(missing)} of {len(requests)} images are missing: {first_few(missing)}"
         )
-    more = sorted({file.name for file in image_files(folder)} - {prompt.name for prompt in prompts})
+    there = {file.name for file in image_files(folder)}
+    more = sorted(there - {request.name for request in requests})
     if more:
         raise InputError(
-            f"{folder}: {len(more)} images that no prompt asks for: {some(more)}; move them elsewhere"
+            f"{folder}: {len(more)} images that no prompt asks for: {first_few(more)}; "
+            "move them elsewhere"
         )
-    for prompt in prompts:
-        drawn = record.get("images", {}).get(prompt.name, prompt.text)
-        if drawn != prompt.text:
+    drawn_from = record.get("images", {})
+    for request in requests:
+        text = drawn_from.get(request.name, request.text)
+        if text != request.text:
             raise InputError(
-                f"{folder / prompt.name}: was drawn from {drawn!r}, but the prompt is {prompt.text!r}"
+                f"{folder / request.name}: was drawn from {text!r}, "
+                f"but the prompt is {request.text!r}"
             )

@@ -1,69 +1,107 @@
-"""What a model is judged by before the test: prompts, and the real images of those that its training left out."""
+"""What a model is judged by before the test: prompts, and images that training left out."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from tinyldm.data.examples import Examples, Prompt
 from tinyldm.data.images import load_image
 from tinyldm.files import read_json
-from tinyldm.tasks.table import read_prompts
+from tinyldm.scores.metrics import TOYS
+from tinyldm.scores.old_tasks import held_out_of, prompts_of, read_requests
+from tinyldm.tasks.base import Request
 
-PROMPTS, IMAGES, TOYS = "prompts.json", "held_out", "attributes.json"
+PROMPTS = "prompts.json"
+IMAGES = "held_out"
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Split:
-    """Prompts; the image of each, or none at all; and, of toy monsters, the content of their attributes.json."""
+    """Prompts to judge a model by.
 
-    prompts: list[Prompt]
+    prompts: the pictures to draw
+    images:  the real image of each, or none at all
+    toys:    of toy monsters, what each of them is to show: the content of attributes.json
+    """
+
+    prompts: list[Request]
     images: list[Path]
-    toys: dict
+    toys: dict[str, dict[str, Any]]
 
     @classmethod
-    def of_file(cls, file: Path, count: int | None) -> Split:
-        """So many prompts of a file, spread over it."""
-        toys = read_json(file.with_name(TOYS), dict) if file.with_name(TOYS).is_file() else {}
-        prompts = read_prompts(file)
-        return cls(prompts[:: max(1, len(prompts) // (count or len(prompts)))][:count], [], toys)
+    def of_file(cls, file: Path, count: int | None, task: str | None = None) -> Split:
+        """Some prompts of a file, evenly spread over it; count: how many, None for all."""
+        beside = file.with_name(TOYS)
+        toys = read_json(beside, dict) if beside.is_file() else {}
+        return cls(spread(read_requests(file, task), count), [], toys)
 
     @classmethod
-    def of_held(cls, examples: Examples, folder: Path, count: int | None) -> Split:
-        """So many of the examples of a data folder that were held out, each by its first caption."""
-        held, toys = (
-            examples.held[:: max(1, len(examples.held) // (count or len(examples.held)))][:count],
-            {},
+    def of_held(cls, examples, folder: Path, count: int | None) -> Split:
+        """Some of the examples of a data folder that were held out, each by its first prompt."""
+        held_out = held_out_of(examples)
+        chosen = spread(
+            list(zip(held_out, prompts_of(held_out, examples.task), strict=True)), count
         )
-        info = read_json(folder / "train_info.json", dict) if (folder / TOYS).is_file() else {}
-        for k, (key, *_) in enumerate(e.image.stem.rpartition("_") for e in held if info):
-            *words, eyes = info[key]["original_name"].split()  # red round horns 2
-            values = (*words, int(eyes), key.partition("_")[2])
-            toys[f"{k:05d}"] = dict(zip(("colour", "shape", "feature", "eyes", "action"), values))
-        return cls(
-            [Prompt(f"{k:05d}.png", e.captions[0]) for k, e in enumerate(held)],
-            [e.image for e in held],
-            toys,
-        )
+        images = [example.image for example, _ in chosen]
+        requests = [Request(f"{k:05d}.png", prompt) for k, (_, prompt) in enumerate(chosen)]
+        toys = {}
+        if (folder / TOYS).is_file():
+            info = read_json(folder / "train_info.json", dict)
+            for request, image in zip(requests, images, strict=True):
+                toys[Path(request.name).stem] = toy_attributes(image, info)
+        return cls(requests, images, toys)
 
     def write(self, folder: Path) -> None:
-        """All of it as files: prompts.json, attributes.json, held_out/NAME of each prompt."""
+        """Write prompts.json, held_out/NAME, the image of each, and attributes.json of toys."""
+        folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
-        (folder / (IMAGES if self.images else ".")).mkdir(parents=True, exist_ok=True)
-        for prompt, image in zip(
-            tqdm(self.prompts, "images held out", disable=not self.images, delay=2), self.images
-        ):
-            load_image(image).save(folder / IMAGES / prompt.name)
-        entries = {
-            prompt.name: {"image_name": prompt.name, "text_prompt": prompt.text}
-            for prompt in self.prompts
-        }
+        if self.images:
+            (folder / IMAGES).mkdir()
+            requests = tqdm(self.prompts, "images held out", delay=2)
+            for request, image in zip(requests, self.images, strict=True):
+                load_image(image).save(folder / IMAGES / request.name)
+        entries = {}
+        for request in self.prompts:
+            entries[request.name] = {"image_name": request.name, "text_prompt": request.text}
+        write_json(folder / PROMPTS, entries)
         (folder / TOYS).unlink(missing_ok=True)
-        for name, content in {PROMPTS: entries, **({TOYS: self.toys} if self.toys else {})}.items():
-            (folder / name).write_text(
-                json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8"
-            )
+        if self.toys:
+            write_json(folder / TOYS, self.toys)
+
+
+def spread(items: Sequence[Item], count: int | None) -> list[Item]:
+    """At most `count` of the items, evenly spread over them; None: all."""
+    if count is None:
+        return list(items)
+    every = max(1, len(items) // count)
+    return list(items[::every][:count])
+
+
+def toy_attributes(image: Path, info: dict[str, Any]) -> dict[str, Any]:
+    """What a training image of the toy set shows, as attributes.json would say it.
+
+    info: the content of train_info.json
+    """
+    key, _, _ = image.stem.rpartition("_")  # 12_jump_3.png: monster, action, frame
+    _, _, action = key.partition("_")
+    colour, shape, feature, eyes = info[key]["original_name"].split()  # red round horns 2
+    return {
+        "colour": colour,
+        "shape": shape,
+        "feature": feature,
+        "eyes": int(eyes),
+        "action": action,
+    }
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write a value as JSON."""
+    file.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")

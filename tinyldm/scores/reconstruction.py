@@ -19,7 +19,12 @@ from tinyldm.scores.similarity import psnr, ssim
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Over a set of pictures: the mean of their PSNR in dB, the PSNR of the pooled squared error, the mean SSIM."""
+    """The scores of a set of reconstructions.
+
+    mean:   of the PSNR of each picture, in dB
+    pooled: the PSNR of the squared error of all pictures together, never above the mean
+    ssim:   the mean SSIM
+    """
 
     images: int
     mean: float
@@ -29,37 +34,40 @@ class Reconstruction:
     @classmethod
     def of(cls, each: Tensor, likeness: Tensor) -> Reconstruction:
         """From the PSNR and the SSIM of each picture, (n,) both."""
-        pooled = -10 * torch.log10((10 ** (-each / 10)).mean())
+        error = (10 ** (-each / 10)).mean()
+        pooled = -10 * torch.log10(error)
         return cls(len(each), each.mean().item(), pooled.item(), likeness.mean().item())
 
 
 def to_batch(pictures: np.ndarray | Tensor) -> Tensor:
-    """uint8 (b, h, w, 3) to float (b, 3, h, w) in [-1, 1]."""
+    """uint8 (b, h, w, 3) -> float (b, 3, h, w) in [-1, 1]."""
     return from_bytes(torch.as_tensor(pictures).permute(0, 3, 1, 2)).contiguous()
 
 
 def to_pictures(batch: Tensor) -> Tensor:
     """The inverse of to_batch; values beyond [-1, 1] are clipped."""
-    return ((batch.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+    bytes_ = ((batch.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return bytes_.permute(0, 2, 3, 1)
 
 
 @torch.no_grad()
 def reconstruct(
     vae: AutoencoderKL, pictures: np.ndarray | Tensor, batch_size: int = 64, noise: float = 0.0
 ) -> Tensor:
-    """decode(mean) of uint8 pictures (n, h, w, 3), of the same shape and type, in float32.
+    """decode(mean of encode) of uint8 pictures (n, h, w, 3), of the same shape and type.
 
-    noise: standard deviation of an error put on the latents, in units of their own; how a sampler's errors would look.
+    noise: the standard deviation of an error put on the latents, in units of each picture's own;
+    it shows how the errors of a sampler would look.
     """
-    generator, device, parts = torch.Generator().manual_seed(0), vae.device, []
+    generator = torch.Generator().manual_seed(0)
+    made = []
     for batch in torch.as_tensor(pictures).split(batch_size):
-        z = vae.encode(to_batch(batch).to(device)).mean
+        z = vae.encode(to_batch(batch).to(vae.device)).mean
         if noise:
-            z = z + noise * z.std((0, 2, 3), keepdim=True) * torch.randn(
-                z.shape, generator=generator
-            ).to(z)
-        parts.append(to_pictures(vae.decode(z)).cpu())
-    return torch.cat(parts)
+            error = torch.randn(z.shape, generator=generator).to(z)
+            z = z + noise * z.std((0, 2, 3), keepdim=True) * error
+        made.append(to_pictures(vae.decode(z)).cpu())
+    return torch.cat(made)
 
 
 def each_score(
@@ -67,8 +75,9 @@ def each_score(
 ) -> tuple[Tensor, Tensor]:
     """PSNR and SSIM (n,) of the 8-bit reconstructions of uint8 pictures (n, h, w, 3)."""
     pictures = torch.as_tensor(pictures)
-    a, b = (p.permute(0, 3, 1, 2) for p in (reconstruct(vae, pictures, noise=noise), pictures))
-    return psnr(a, b, span=255.0), ssim(a, b, span=255.0)
+    made = reconstruct(vae, pictures, noise=noise).permute(0, 3, 1, 2)
+    given = pictures.permute(0, 3, 1, 2)
+    return psnr(made, given, span=255.0), ssim(made, given, span=255.0)
 
 
 def picture_scores(
@@ -85,29 +94,40 @@ def folder_scores(
     limit: int | None = None,
     batch_size: int = 64,
 ) -> Reconstruction:
-    """The scores over the pictures in a folder, squashed to size x size (None: left as they are)."""
-    files = sorted(f for f in Path(folder).rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)[:limit]
+    """The scores over the pictures in a folder and those below it, at most `limit` of them.
+
+    size: squash them to size x size first; None: leave them as they are.
+    """
+    pictures = sorted(Path(folder).rglob("*"))
+    files = [file for file in pictures if file.suffix.lower() in IMAGE_SUFFIXES][:limit]
     if not files:
-        raise InputError(
-            f"{folder}: no pictures there (expected {', '.join(IMAGE_SUFFIXES)} files)"
-        )
-    scores = []
+        kinds = ", ".join(IMAGE_SUFFIXES)
+        raise InputError(f"{folder}: no pictures there (expected {kinds} files)")
+    each, likeness = [], []
     for start in tqdm(range(0, len(files), batch_size), desc="reconstructing", unit="batch"):
-        pictures = [_read(file, size, vae.factor) for file in files[start : start + batch_size]]
-        same = all(p.shape == pictures[0].shape for p in pictures)
-        scores += [
-            each_score(vae, part)
-            for part in ([torch.stack(pictures)] if same else [p[None] for p in pictures])
-        ]
-    return Reconstruction.of(*(torch.cat(parts) for parts in zip(*scores)))
+        batch = [_read(file, size, vae.factor) for file in files[start : start + batch_size]]
+        for part in _of_one_size(batch):
+            ratio, similarity = each_score(vae, part)
+            each.append(ratio)
+            likeness.append(similarity)
+    return Reconstruction.of(torch.cat(each), torch.cat(likeness))
+
+
+def _of_one_size(pictures: list[Tensor]) -> list[Tensor]:
+    """Pictures (h, w, 3) as one batch if they have the same size, else each as its own batch."""
+    if all(picture.shape == pictures[0].shape for picture in pictures):
+        return [torch.stack(pictures)]
+    return [picture[None] for picture in pictures]
 
 
 def _read(file: Path, size: int | None, factor: int) -> Tensor:
+    """An image file as uint8 (h, w, 3); InputError where its size suits neither VAE nor SSIM."""
     image = load_image(file)
-    image = image if size is None else resize(image, size)
+    if size is not None:
+        image = resize(image, size)
     if image.width % factor or image.height % factor or min(image.size) < 11:
         raise InputError(
-            f"{file}: {image.width}x{image.height}, expected sides of at least 11, divisible by {factor} "
-            "(give a --size)"
+            f"{file}: {image.width}x{image.height}, expected sides of at least 11, "
+            f"divisible by {factor} (give a --size)"
         )
     return torch.from_numpy(np.array(image))

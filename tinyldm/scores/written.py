@@ -4,52 +4,55 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import tinyldm
 from tinyldm.files import replacing
 
-MEASURED = (
-    "torch",
-    "torchvision",
-    "transformers",
-    "pillow",
-    "numpy",
-)  # packages that a score may depend on
+# packages that a score may depend on
+MEASURED = ("torch", "torchvision", "transformers", "pillow", "numpy")
 
 
-def table(scores: dict) -> str:
-    """The scores of each metric as text: its number and facts in a line, then a column for each value, a row a set."""
+def table(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """The scores as text: for each metric a line with its value and facts, then its rows."""
     lines = []
     for metric, values in scores.items():
         rows = {name: value for name, value in values.items() if isinstance(value, dict)}
-        facts = ", ".join(
-            f"{k} {v}" for k, v in values.items() if k not in (*rows, "value", "preprocessing")
-        )
-        lines.append(f"{metric:<14} {values['value']:>9.4f}  ({facts})")
+        left_out = {*rows, "value", "preprocessing"}
+        facts = [f"{name} {value}" for name, value in values.items() if name not in left_out]
+        lines.append(f"{metric:<14} {values['value']:>9.4f}  ({', '.join(facts)})")
         if rows:
-            columns, wide = list(next(iter(rows.values()))), max(map(len, rows))
-            lines.append(" " * (wide + 2) + "".join(f"{c:>10}" for c in columns))
-            lines += [
-                f"  {name:<{wide}}" + "".join(f"{row[c]:>10.3f}" for c in columns)
-                for name, row in rows.items()
-            ]
+            lines += _rows(rows)
     return "\n".join(lines)
 
 
-def write_scores(out: Path, scores: dict, **about):
-    """Write scores as JSON, null for what is not finite, with the versions of what made them; about: what is scored."""
+def _rows(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The names of the columns, and a line for each row."""
+    columns = list(next(iter(rows.values())))
+    width = max(len(name) for name in rows)
+    lines = [" " * (width + 2) + "".join(f"{column:>10}" for column in columns)]
+    for name, row in rows.items():
+        lines.append(f"  {name:<{width}}" + "".join(f"{row[column]:>10.3f}" for column in columns))
+    return lines
+
+
+def write_scores(out: Path, scores: Mapping[str, Any], **about: Any) -> None:
+    """Write scores as JSON, with the versions of what made them.
+
+    about: what was scored. A number that is not finite, such as the PSNR of equal pictures, is
+    written as null, since JSON has no infinity.
+    """
     versions = {"tinyldm": tinyldm.__version__, "python": platform.python_version()}
     for name in MEASURED:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
+    text = json.dumps({**about, "scores": scores, "versions": versions})
+    report = json.loads(text, parse_constant=lambda constant: None)  # NaN, Infinity, -Infinity
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
-        report = json.dumps({**about, "scores": scores, "versions": versions})
-        finite = json.loads(
-            report, parse_constant=lambda number: None
-        )  # JSON has no infinity, the PSNR of equal pictures
-        temporary.write_text(json.dumps(finite, indent=1, ensure_ascii=False), encoding="utf-8")
+        temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")

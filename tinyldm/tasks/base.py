@@ -1,20 +1,23 @@
-"""What differs between assignments, in one object: a Task, the prompts it reads and the Encoder that
-turns them into a Condition.
+"""A Task is everything that differs between assignments, in one object; an Encoder is what turns its
+prompts into a Condition; a Judge is what scores its pictures.
 
 To add an assignment, derive a class from Task in a module of your own and train with
-`--task my_module:MyTask`; docs/examples/new_task.py is one. Nothing else in the library asks which
-task it is working for.
+`--task my_module:MyTask`; docs/examples/new_task.py is one. Nothing outside of tasks/ asks which task
+it is working for.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from tinyldm.cli import flag_of, load_object
+from tinyldm.data.examples import Example, Examples, Layout, Prompt, Request, read_layout
 from tinyldm.errors import InputError
+from tinyldm.tasks.prompt_files import read_request_file
 
 if TYPE_CHECKING:
     import torch
@@ -27,105 +30,54 @@ if TYPE_CHECKING:
     from tinyldm.sampling.settings import Drawing
     from tinyldm.training.settings import TrainSettings
 
-
-class Prompt(Protocol):
-    """What one picture is to show: a caption (a plain str), a set of labels, a map with a style.
-
-    Equal prompts ask for the same picture. str(prompt) is what one would type on a command line.
-    """
-
-    def __str__(self) -> str: ...
-    def __hash__(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Request:
-    """A picture to draw: its file name, and what it is to show."""
-
-    name: str
-    prompt: Prompt
-
-    @property
-    def text(self) -> str:
-        """The prompt as it would be typed."""
-        return str(self.prompt)
-
-
-@dataclass(frozen=True)
-class Example:
-    """A picture to learn from: its file, and the prompts that describe it. Training picks one at random."""
-
-    image: Path
-    prompts: tuple[Prompt, ...]
-
-    @property
-    def name(self) -> str:
-        """The file's name, without its folder."""
-        return self.image.name
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A way in which a data folder may be laid out.
-
-    name:        short, for records and messages
-    description: what the folder holds, for the message that lists all known layouts
-    detect:      whether a folder is laid out like this
-    read:        (folder, split, problems) -> examples; a line is added to problems for each left out
-    scene:       a regular expression; images whose names start with the same match show the same
-                 thing and are held out together. None: each image stands for itself.
-    """
-
-    name: str
-    description: str
-    detect: Callable[[Path], bool]
-    read: Callable[[Path, str, list[str]], list[Example]]
-    scene: str | None = None
-
-
-@dataclass(frozen=True)
-class Judge:
-    """How a task's pictures are judged: by a small network that reads off them what they show.
-
-    network: number of names -> a module, images (b, 3, h, w) in [-1, 1] -> logits
-    loss:    (logits, truth) -> scalar
-    truth:   (prompts, size (h, w)) -> what a perfect network would read off such pictures
-    scores:  name -> (logits, truth) -> number; the first is the headline
-    names:   of the labels or classes, in the order of the logits
-    steps, batch_size: a training that suffices
-    """
-
-    network: Callable[[int], nn.Module]
-    loss: Callable[[Tensor, Tensor], Tensor]
-    truth: Callable[[Sequence[Prompt], tuple[int, int]], Tensor]
-    scores: Mapping[str, Callable[[Tensor, Tensor], float]]
-    names: tuple[str, ...]
-    steps: int = 2500
-    batch_size: int = 64
+__all__ = [
+    "Encoder",
+    "Example",
+    "Examples",
+    "Judge",
+    "Layout",
+    "Prompt",
+    "Request",
+    "Task",
+    "find_task",
+    "read_examples",
+    "read_requests",
+    "tasks",
+]
 
 
 class Encoder(ABC):
     """Turns prompts into a Condition, in two steps, so that the latent cache can keep the slow one.
 
-    stored() is slow and its tokens are kept on disk; finish() is quick and runs for every batch.
-    An encoder whose prompts hold maps says so in map_size; the cache then keeps them as well, turned
-    and cropped as the images are, and hands them to finish().
+    stored() is slow, and its tokens are kept on disk; finish() is quick, and runs for every batch.
+    An encoder whose prompts hold maps says so by map_size. The cache then keeps the maps as well,
+    mirrored and cropped as their images are, and hands them to finish().
+
+    fingerprint: equal fingerprints give equal conditions
+    width:       of the stored tokens
+    map_size:    (h, w) at which maps are kept; None: there are none
     """
 
-    fingerprint: str  # equal fingerprints give equal conditions
-    width: int  # of the stored tokens
-    map_size: tuple[int, int] | None = None  # (h, w) at which maps are kept
+    fingerprint: str
+    width: int
+    map_size: tuple[int, int] | None = None
 
     @abstractmethod
     def stored(self, prompts: Sequence[Prompt]) -> Condition:
-        """The part to keep: tokens (b, n, width) with a mask. The empty prompt, "", has to work."""
+        """The part to keep: tokens (b, n, width) and a mask. Has to work for `empty`, too."""
+
+    @property
+    def empty(self) -> Prompt:
+        """The prompt that asks for nothing; its Condition is the null condition."""
+        return ""
 
     def finish(
         self, stored: Condition, maps: Tensor | None, generator: torch.Generator | None
     ) -> Condition:
-        """What the network is told, from stored rows and their maps (b, *map_size) uint8.
+        """What the network is told, made of stored rows.
 
-        generator is None outside of training, where nothing is dropped or drawn at random.
+        maps:      (b, *map_size) uint8, or None for the null condition
+        generator: draws what is dropped in training; None for the null condition
         """
         return stored
 
@@ -137,50 +89,77 @@ class Encoder(ABC):
         """What decides the stored tokens of each prompt: its text, or a hash of the file it names."""
         return [str(prompt) for prompt in prompts]
 
-    def read_map(self, prompt: Prompt, image: Path) -> Image:
-        """The map of a prompt, as large as its image. Asked for only where map_size is set."""
-        raise NotImplementedError(f"{type(self).__name__} sets map_size but has no read_map")
-
     def map_file(self, prompt: Prompt) -> Path:
-        """The file that holds the map of a prompt. Asked for only where map_size is set."""
-        raise NotImplementedError(f"{type(self).__name__} sets map_size but has no map_file")
+        """The file of a prompt's map. Asked for only where map_size is set."""
+        raise NotImplementedError(f"{type(self).__name__} has a map_size but no map_file()")
 
-    def check(self, prompts: Sequence[Prompt]) -> str:
-        """InputError for a prompt that cannot be encoded; a hash of the files that prompts name, or ""."""
-        return ""
+    def read_map(self, prompt: Prompt, image: Path | None = None) -> Image:
+        """A prompt's map, as large as its image. Asked for only where map_size is set."""
+        raise NotImplementedError(f"{type(self).__name__} has a map_size but no read_map()")
+
+    def check(self, prompts: Sequence[Prompt]) -> str | None:
+        """InputError for a prompt that cannot be encoded. A hash of the files named, if any are."""
+        return None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How pictures are judged: by a small network that reads off them what they show.
+
+    names:   of the labels or classes, in the order of the logits
+    network: makes a module, images (b, 3, h, w) in [-1, 1] -> logits
+    loss:    (logits, truth) -> scalar
+    truth:   (prompts, (h, w)) -> what a perfect network would read off their pictures
+    scores:  name -> (logits, truth) -> number; the first is the headline
+    steps, batch_size: a training that suffices
+    """
+
+    names: tuple[str, ...]
+    network: Callable[[], nn.Module]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    truth: Callable[[Sequence[Prompt], tuple[int, int]], Tensor]
+    scores: Mapping[str, Callable[[Tensor, Tensor], float]]
+    steps: int = 2500
+    batch_size: int = 64
 
 
 class Task(ABC):
     """One assignment: how its folder is read, what its prompts are, which settings suit it.
 
     name:         what --task calls it, and what a checkpoint records
-    layouts:      the folders it recognises
+    layouts:      the folders that it recognises
     prompt_files: names under which a data folder may hold the test prompts
     options:      settings of train.py that belong to this task; other tasks refuse them
+    captions:     whether prompts are sentences, which a CLIP can compare with pictures
+    guides_style: whether a style can be guided apart from the rest, by --guidance-style
     """
 
     name: ClassVar[str]
     layouts: ClassVar[tuple[Layout, ...]]
     prompt_files: ClassVar[tuple[str, ...]] = ("test.json", "generate.csv")
     options: ClassVar[frozenset[str]] = frozenset()
+    captions: ClassVar[bool] = False
+    guides_style: ClassVar[bool] = False
+
+    # ---- prompts
 
     def prompt(self, text: str, folder: Path = Path()) -> Prompt:
-        """The prompt that a text stands for; the paths in it start at the folder."""
+        """The prompt that a text stands for; paths in it start at the folder."""
         return text
 
     def text(self, prompt: Prompt, folder: Path = Path()) -> str:
         """The inverse of prompt(): the text of a prompt, with paths relative to the folder."""
         return str(prompt)
 
-    def prompts(self, file: Path) -> list[Request]:
-        """The requests in a file: .txt (a prompt a line), test.json or generate.csv."""
-        from tinyldm.tasks.prompt_files import read_requests
-
-        return read_requests(file, self.prompt)
+    def requests(self, file: Path) -> list[Request]:
+        """The requests in a file of prompts: .txt (a prompt a line), test.json or generate.csv."""
+        return read_request_file(file, self.prompt)
 
     def reads(self, file: Path) -> bool:
-        """Whether a file of prompts, met without a run, is of this task's own kind."""
+        """Whether a file of prompts is in a format that this task alone has."""
         return False
+
+    # ---- training
 
     def names(self, folder: Path) -> tuple[str, ...]:
         """The names of the labels or classes that a data folder uses, if it has any."""
@@ -188,32 +167,105 @@ class Task(ABC):
 
     @abstractmethod
     def recipe(self, native: tuple[int, int], given: Mapping[str, Any]) -> dict[str, Any]:
-        """The defaults of train.py for data of this task.
+        """The defaults of train.py for data of this task, which the options given go over.
 
-        native: (h, w) of the first image; given: the options that were given, which come on top
+        native: (h, w) of the first image
         """
 
     @abstractmethod
     def conditioning(self, settings: TrainSettings, names: tuple[str, ...]) -> dict[str, Any]:
-        """What encoder() needs to know, as plain values; a checkpoint records it."""
+        """What encoder() has to know, as plain values for the checkpoint."""
 
     @abstractmethod
     def encoder(self, facts: Mapping[str, Any], area: tuple[int, int], device: Any) -> Encoder:
         """The encoder that conditioning() described, for latents of an area (h, w)."""
 
+    # ---- sampling and judging
+
     def guidance(
         self, how: Drawing, null: Condition, schedule: NoiseSchedule
     ) -> Guidance | StepwiseGuidance | None:
-        """What --guidance and its kin ask for; None where the conditional model is used as it is."""
+        """What the options of guidance ask for; None where the conditional model is used as it is."""
         from tinyldm.diffusion.guidance import Guidance
 
-        if how.style is not None:
-            raise InputError("--guidance-map, --guidance-style: for landscapes alone")
         if how.guidance == 1:
             return None
-        levels = schedule if how.interval else None
-        return Guidance(how.guidance, null, how.rescale, how.interval, levels)
+        return Guidance(
+            how.guidance,
+            null,
+            rescale=how.rescale,
+            interval=how.interval,
+            schedule=schedule if how.interval else None,
+        )
 
     def judge(self, names: tuple[str, ...]) -> Judge | None:
-        """What evaluates this task's pictures, besides CLIP and Inception; None: nothing does."""
+        """What judges this task's pictures, besides CLIP and Inception; None if nothing does."""
         return None
+
+    # ---- options
+
+    def check_options(self, given: Mapping[str, Any]) -> None:
+        """InputError for an option that was given and belongs to another task."""
+        for other in tasks():
+            for name in other.options - self.options:
+                if name in given:
+                    raise InputError(
+                        f"{flag_of(name)} {given[name]}: belongs to --task {other.name}, "
+                        f"this is {self.name}"
+                    )
+
+
+TASKS = {
+    "text": "tinyldm.tasks.text:TextTask",
+    "labels": "tinyldm.tasks.labels:LabelTask",
+    "landscape": "tinyldm.tasks.landscape:LandscapeTask",
+}
+
+
+def find_task(name: str) -> Task:
+    """The task of that name: one of TASKS, or the class that "my_module:MyTask" stands for."""
+    if name not in TASKS and ":" not in name:
+        raise InputError(f"--task {name}: expected {', '.join(TASKS)} or my_module:MyTask")
+    found = load_object(TASKS.get(name, name), "--task")
+    if not isinstance(found, type) or not issubclass(found, Task):
+        raise InputError(f"--task {name}: not a class derived from tinyldm.tasks.base.Task")
+    return found()
+
+
+def tasks() -> list[Task]:
+    """The tasks that the library brings."""
+    return [find_task(name) for name in TASKS]
+
+
+def read_examples(
+    folder: str | Path,
+    split: str = "train",
+    skip_bad: bool = False,
+    task: str | None = None,
+    hold_out: float = 0.0,
+) -> tuple[Task, Examples]:
+    """The task that a data folder is for, detected from its files unless named, and its examples.
+
+    hold_out: a share of the examples to set apart
+    InputError: see read_layout; or the folder is for another task than the one named.
+    """
+    folder = Path(folder).expanduser()
+    known = tasks()
+    if task is not None and task not in TASKS:
+        known = [find_task(task)]
+    layouts = [layout for each in known for layout in each.layouts]
+    examples = read_layout(folder, layouts, split, skip_bad)
+    found = next(each for each in known if examples.layout in each.layouts)
+    if task in TASKS and task != found.name:
+        raise InputError(
+            f"--task {task}: {folder} is for --task {found.name} ({examples.layout.description})"
+        )
+    return found, replace(examples, names=found.names(folder)).hold_out(hold_out)
+
+
+def read_requests(file: str | Path, task: Task | None = None) -> list[Request]:
+    """The requests in a file of prompts; its format tells the task, where none is given."""
+    file = Path(file)
+    if task is None:
+        task = next((each for each in tasks() if each.reads(file)), find_task("text"))
+    return task.requests(file)

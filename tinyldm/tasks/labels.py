@@ -1,107 +1,146 @@
-"""Task labels: a picture shows a set of objects that have names. In texts the names stand side by side, with commas."""
+"""Task labels: a picture shows a set of objects that have names, as in i-CLEVR."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from tinyldm.condition import Condition
-from tinyldm.data.examples import Example, Format, Prompt
+from tinyldm.data.examples import Example, Layout, Prompt, Request
 from tinyldm.errors import InputError
 from tinyldm.files import read_json
+from tinyldm.tasks.base import Encoder, Judge, Task
+from tinyldm.tasks.prompt_files import checked
+from tinyldm.tasks.recipes import FULL, LARGEST_SMALL, SMALL_LABELS
 
-FORMS = ("tokens", "vector", "maps", "tokens+vector")
-FOLDERS = ("images", "image", "iclevr", "train", ".")  # where the images may lie
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from tinyldm.condition import Condition
+    from tinyldm.training.settings import TrainSettings
+
+IMAGE_FOLDERS = ("images", "image", "iclevr", "train", ".")  # where the images may lie
 
 
-def split_names(text: str) -> list[str]:
-    """The names in a text, "red sphere, cyan cube"; an empty text has none."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+@dataclass(frozen=True)
+class Labels:
+    """A prompt: the names of the objects to show. As text they stand side by side, with commas."""
+
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return ", ".join(self.names)
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> Labels:
+        """The labels of a prompt, which may be given as text: "red sphere, cyan cube"."""
+        if isinstance(prompt, Labels):
+            return prompt
+        names = [name.strip() for name in str(prompt).split(",")]
+        return cls(tuple(name for name in names if name))
 
 
-def number(name: str, names: tuple[str, ...], where: str = "") -> int:
-    """The place of a name among the known ones; InputError tells the nearest of them."""
+def label_number(name: str, names: Sequence[str], where: str = "") -> int:
+    """The place of a name among the known ones; an InputError suggests the nearest of them."""
     if name in names:
-        return names.index(name)
+        return list(names).index(name)
     near = get_close_matches(name.lower(), names, n=3, cutoff=0.4) or names[:3]
     raise InputError(
         f"{where}no label {name!r}, expected one of {len(names)}, such as {', '.join(near)}"
     )
 
 
-class LabelEncoder:
-    """Sets of labels -> Condition, in one of FORMS.
+class LabelEncoder(Encoder):
+    """Sets of labels -> Condition, in one of the forms that --label-form names.
 
-    tokens: (b, n, width) a token for each label, in no order, with a mask. It marks the label's name and those of its
-            words that other labels share (its shape, its colour); so the keys and values of an attention to it, linear
-            in the token, are embeddings of names and words, learned by each attention for itself.
-    vector: (b, labels) what is there, one or zero each
-    maps:   (b, labels, h, w) the same at every position; area is (h, w)
+    tokens: (b, n, width), a token for each label, in no order, with a mask. It marks the label's name
+            and those of its words that other labels share (its shape, its colour). The keys and
+            values of an attention to it are linear in the token, so they are embeddings of names
+            and words, which each attention learns for itself.
+    vector: (b, labels), one where a label is asked for, else zero
+    maps:   (b, labels, h, w), the same at every position; area is (h, w)
     """
 
-    def __init__(self, names, form: str = "tokens", area: tuple[int, int] = (1, 1)):
-        self.names, self.form, self.area = tuple(names), form, tuple(area)
-        words = [set(name.split()) for name in self.names]
-        shared = sorted(
-            w
-            for w in set().union(*words)
-            if sum(w in of for of in words) > 1 and w not in self.names
-        )
-        own, marks = (
-            torch.eye(len(self.names)),
-            torch.tensor([[w in of for w in shared] for of in words]).float(),
-        )
-        rows = torch.cat([own, marks.view(len(own), len(shared))], 1)
-        self.width = rows.shape[1]
-        self.rows = (
-            rows * (self.width / rows.sum(1, keepdim=True)).sqrt()
-        )  # mean square 1, as a text encoder's tokens
-        self.fingerprint = blake2b(
-            json.dumps(["labels", self.names]).encode(), digest_size=8
-        ).hexdigest()
+    def __init__(self, names: Sequence[str], form: str = "tokens", area: tuple[int, int] = (1, 1)):
+        self.names = tuple(names)
+        self.form = form
+        self.area = (area[0], area[1])
+        self.rows = token_rows(self.names)  # (labels, width)
+        self.width = self.rows.shape[1]
+        content = json.dumps(["labels", self.names])
+        self.fingerprint = blake2b(content.encode(), digest_size=8).hexdigest()
 
-    def numbers(self, text: str) -> list[int]:
-        """The labels of a text, in order of their numbers, each once."""
-        return sorted({number(name, self.names) for name in split_names(text)})
+    def numbers(self, prompt: Prompt) -> list[int]:
+        """The labels of a prompt, in the order of their numbers, each once."""
+        return sorted({label_number(name, self.names) for name in Labels.of(prompt).names})
 
-    def stored(self, texts: list[str]) -> Condition:
+    def stored(self, prompts: Sequence[Prompt]) -> Condition:
         """The tokens, which the latent cache keeps whatever the form."""
-        sets = [self.numbers(text) for text in texts]
-        n = max([1, *map(len, sets)])
-        tokens, mask = (
-            torch.zeros(len(texts), n, self.width),
-            torch.zeros(len(texts), n, dtype=torch.bool),
-        )
+        import torch
+
+        from tinyldm.condition import Condition
+
+        sets = [self.numbers(prompt) for prompt in prompts]
+        longest = max([1, *map(len, sets)])
+        tokens = torch.zeros(len(sets), longest, self.width)
+        mask = torch.zeros(len(sets), longest, dtype=torch.bool)
         for k, labels in enumerate(sets):
-            tokens[k, : len(labels)], mask[k, : len(labels)] = self.rows[labels], True
+            tokens[k, : len(labels)] = self.rows[labels]
+            mask[k, : len(labels)] = True
         return Condition(tokens, mask)
 
-    def finish(self, stored: Condition, rows=None, generator=None) -> Condition:
+    def finish(
+        self, stored: Condition, maps: Tensor | None, generator: torch.Generator | None
+    ) -> Condition:
         """Stored tokens in the form asked for."""
-        vector = (stored.tokens[:, :, : len(self.names)] > 0).any(1).float()  # (b, labels)
+        from tinyldm.condition import Condition
+
+        assert stored.tokens is not None
+        own = stored.tokens[:, :, : len(self.names)]  # what marks a label's own name
+        vector = (own > 0).any(1).float()  # (b, labels)
         if self.form == "maps":
-            return Condition(maps=vector[:, :, None, None].expand(*vector.shape, *self.area))
-        tokens = (stored.tokens, stored.mask) if "tokens" in self.form else (None, None)
-        return Condition(*tokens, vector if "vector" in self.form else None)
+            b, labels = vector.shape
+            return Condition(maps=vector[:, :, None, None].expand(b, labels, *self.area))
+        with_tokens = "tokens" in self.form
+        return Condition(
+            tokens=stored.tokens if with_tokens else None,
+            mask=stored.mask if with_tokens else None,
+            vector=vector if "vector" in self.form else None,
+        )
 
-    def check(self, texts: list[str]) -> None:
-        """InputError: an unknown name."""
-        for text in texts:
-            self.numbers(text)
-
-    def encode(self, texts: list[str]) -> Condition:
-        """Texts in the form asked for; InputError: an unknown name."""
-        return self.finish(self.stored(texts))
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """InputError for an unknown name."""
+        for prompt in prompts:
+            self.numbers(prompt)
 
 
-def truth(texts: list[str], names: tuple[str, ...]) -> Tensor:
-    """Which labels the texts name: (b, labels) bool."""
-    return LabelEncoder(names, "vector").encode(texts).vector.bool()
+def token_rows(names: Sequence[str]) -> Tensor:
+    """The token of each label, (labels, labels + shared words), with a mean square of 1."""
+    import torch
+
+    words = [set(name.split()) for name in names]
+    shared = []
+    for word in sorted(set().union(*words)):
+        if word not in names and sum(word in of_name for of_name in words) > 1:
+            shared.append(word)
+    marks = torch.tensor([[float(word in of_name) for word in shared] for of_name in words])
+    rows = torch.cat([torch.eye(len(names)), marks.view(len(names), len(shared))], dim=1)
+    return rows * (rows.shape[1] / rows.sum(1, keepdim=True)).sqrt()
+
+
+def wanted_labels(prompts: Sequence[Prompt], names: Sequence[str]) -> Tensor:
+    """Which labels the prompts ask for: (b, labels) bool."""
+    vector = LabelEncoder(names, "vector").encode(prompts).vector
+    assert vector is not None
+    return vector.bool()
+
+
+# ---- files
 
 
 def read_names(folder: Path) -> tuple[str, ...]:
@@ -109,61 +148,114 @@ def read_names(folder: Path) -> tuple[str, ...]:
     file = folder / "objects.json"
     known = read_json(file, dict)
     if not known or sorted(known.values(), key=str) != sorted(range(len(known)), key=str):
-        raise InputError(
-            f"{file}: expected names with the numbers 0 to {max(len(known) - 1, 0)}, each once"
-        )
+        last = max(len(known) - 1, 0)
+        raise InputError(f"{file}: expected names with the numbers 0 to {last}, each once")
     if any("," in name or name != name.strip() or not name for name in known):
         raise InputError(f"{file}: a name that is empty, ends in a space or has a comma in it")
-    return tuple(sorted(known, key=known.get))
+    return tuple(sorted(known, key=known.__getitem__))
 
 
-def joined(labels, names: tuple[str, ...] | None, where: str) -> str:
-    """A list of names as a text; they are checked where the known ones are given."""
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise InputError(f"{where}: expected a list of label names, got {json.dumps(labels)[:60]}")
-    return ", ".join(
-        names[number(name, names, f"{where}: ")] if names else name.strip() for name in labels
-    )
+def as_labels(value: Any, names: Sequence[str] | None, where: str) -> Labels:
+    """A list of names in a JSON file as a prompt; checked where the known names are given."""
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise InputError(
+            f"{where}: expected a list of label names, got {json.dumps(value)[:60]}"
+        )
+    if names is None:
+        return Labels(tuple(name.strip() for name in value))
+    return Labels(tuple(names[label_number(name, names, f"{where}: ")] for name in value))
 
 
-def read_examples(folder: Path, split: str, problems: list[str]) -> list[Example]:
-    """{split}.json maps image names to lists of labels; images lie in one of FOLDERS."""
+def read_labelled(folder: Path, split: str, problems: list[str]) -> list[Example]:
+    """{split}.json maps names of images to lists of labels; the images lie in one IMAGE_FOLDERS."""
     names, table = read_names(folder), folder / f"{split}.json"
-    captions = {
-        name: joined(labels, names, f"{table}: {name}")
-        for name, labels in read_json(table, dict).items()
-    }
-    held = {
-        place: {p.name for p in (folder / place).iterdir()}
-        for place in FOLDERS
-        if (folder / place).is_dir()
-    }
-    place = max(held, key=lambda p: len(held[p] & captions.keys()))
-    absent = [name for name in captions if name not in held[place]]
-    problems += [
-        f"{folder / place / name}: no such image, but {table.name} names it" for name in absent
-    ]
-    return [
-        Example(folder / place / n, (text,))
-        for n, text in sorted(captions.items())
-        if n in held[place]
-    ]
+    labels = {}
+    for name, value in read_json(table, dict).items():
+        labels[name] = as_labels(value, names, f"{table}: {name}")
+    place, there = place_of_images(folder, labels.keys())
+    for name in labels:
+        if name not in there:
+            problems.append(f"{place / name}: no such image, but {table.name} names it")
+    return [Example(place / name, (labels[name],)) for name in sorted(labels) if name in there]
 
 
-def read_prompts(file: Path) -> list[Prompt]:
-    """A list of lists of labels, drawn as 0.png, 1.png, ...; they are those of the objects.json beside it, if one is."""
-    entries, names = (
-        read_json(file, list),
-        read_names(file.parent) if (file.parent / "objects.json").is_file() else None,
+def place_of_images(folder: Path, wanted: Any) -> tuple[Path, set[str]]:
+    """That of the IMAGE_FOLDERS with the most of the wanted names, and the names in it."""
+    best, most = (folder, set[str]()), -1
+    for name in IMAGE_FOLDERS:
+        place = folder / name
+        if not place.is_dir():
+            continue
+        there = {path.name for path in place.iterdir()}
+        if len(there & wanted) > most:
+            best, most = (place, there), len(there & wanted)
+    return best
+
+
+def is_labelled(folder: Path) -> bool:
+    """Whether a folder has the two files of the assignment."""
+    return (folder / "train.json").is_file() and (folder / "objects.json").is_file()
+
+
+class LabelTask(Task):
+    """Multi-label scenes: i-CLEVR, or any folder with train.json and objects.json."""
+
+    name = "labels"
+    options = frozenset({"label_form"})
+    layouts = (
+        Layout(
+            "labels",
+            "images with train.json and objects.json (labels, as i-CLEVR)",
+            detect=is_labelled,
+            read=read_labelled,
+            scene=r"CLEVR_\w+?_\d+",  # the pictures of one scene differ by an object
+        ),
     )
-    return [
-        Prompt(f"{k}.png", joined(labels, names, f"{file}: entry {k}"))
-        for k, labels in enumerate(entries)
-    ]
 
+    def prompt(self, text: str, folder: Path = Path()) -> Labels:
+        """The labels that a text lists."""
+        return Labels.of(text)
 
-FORMAT = Format(
-    "images with train.json and objects.json (labels, as i-CLEVR)",
-    lambda folder: all((folder / name).is_file() for name in ("train.json", "objects.json")),
-    read_examples,
-)
+    def requests(self, file: Path) -> list[Request]:
+        """A JSON list of lists of labels, drawn as 0.png, 1.png, ...; or a common file of prompts.
+
+        Names are checked against the objects.json beside the file, if there is one.
+        """
+        if not self.reads(file):
+            return super().requests(file)
+        entries = read_json(file, list)
+        known = (file.parent / "objects.json").is_file()
+        names = read_names(file.parent) if known else None
+        requests = []
+        for k, value in enumerate(entries):
+            requests.append(Request(f"{k}.png", as_labels(value, names, f"{file}: entry {k}")))
+        return checked(requests, file)
+
+    def reads(self, file: Path) -> bool:
+        """A .json whose outermost value is a list."""
+        return file.suffix == ".json" and isinstance(read_json(file, (dict, list)), list)
+
+    def names(self, folder: Path) -> tuple[str, ...]:
+        """The labels of objects.json."""
+        return read_names(folder)
+
+    def recipe(self, native: tuple[int, int], given: Mapping[str, Any]) -> dict[str, Any]:
+        """64x64 pixels under the tiny VAE, unless more are asked for; nothing is mirrored."""
+        recipe = {**FULL, "size": (64, 64)}
+        if max(given.get("size", recipe["size"])) <= LARGEST_SMALL:
+            recipe.update(SMALL_LABELS)
+        return {**recipe, "vae": "tiny", "flip": False, "centre": True}
+
+    def conditioning(self, settings: TrainSettings, names: tuple[str, ...]) -> dict[str, Any]:
+        """The names, and the form in which the network is told of them."""
+        return {"task": self.name, "names": list(names), "form": settings.label_form}
+
+    def encoder(self, facts: Mapping[str, Any], area: tuple[int, int], device: Any) -> Encoder:
+        """The labels' encoder."""
+        return LabelEncoder(facts["names"], facts["form"], area)
+
+    def judge(self, names: tuple[str, ...]) -> Judge:
+        """A small ResNet that reads the labels off a picture."""
+        from tinyldm.tasks.judges import label_judge
+
+        return label_judge(names, lambda prompts, size: wanted_labels(prompts, names))

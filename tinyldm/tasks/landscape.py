@@ -1,361 +1,424 @@
-"""Task landscape: a segmentation map says where things are, a reference image how they look.
-
-In texts the two files stand side by side, "map.png | reference.jpg"; without the second there is no style.
-"""
+"""Task landscape: a segmentation map says where things are, a reference image how they look."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from PIL import Image
-from torch import Tensor
-from tqdm import tqdm
-
-from tinyldm.condition import Condition
-from tinyldm.data.cache import build_once, cache_folder, key_of, read_header
-from tinyldm.data.encode import digests
-from tinyldm.data.examples import IMAGE_SUFFIXES, Example, Examples, Format, Prompt
-from tinyldm.data.images import Augmentation, load_image, resize
-from tinyldm.data.latents import LatentCache, open_or_build
+from tinyldm.data.cache import key_of
+from tinyldm.data.examples import IMAGE_SUFFIXES, Example, Layout, Prompt, Request
 from tinyldm.errors import InputError
-from tinyldm.files import read_json, writing
-from tinyldm.frozen.style import StyleEncoder
+from tinyldm.files import read_json
+from tinyldm.tasks.base import Encoder, Judge, Task
+from tinyldm.tasks.prompt_files import checked
+from tinyldm.tasks.recipes import FULL, LARGEST_SMALL, SMALL_LANDSCAPES
 
-BETWEEN = " | "
-GRAIN = 4  # a map is kept at up to so many times the latents' height and width: what share of a cell is of which class
-MAPS = ("val_B_labels_resized", "val_A_labels_resized", "labels", "train_resized/labels", ".")
-IMAGES = ("train_resized/imgs", "imgs", ".")
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from tinyldm.condition import Condition
+    from tinyldm.diffusion.guidance import Guidance, StepwiseGuidance
+    from tinyldm.diffusion.schedule import NoiseSchedule
+    from tinyldm.frozen.style import StyleEncoder
+    from tinyldm.sampling.settings import Drawing
+    from tinyldm.training.settings import TrainSettings
+
+# The classes of the assignment's maps, in the order of their numbers, 0 to 28.
+CLASSES = (
+    "mountain", "sky", "water", "sea", "rock", "tree", "earth", "hill", "river", "sand",
+    "land", "building", "grass", "plant", "person", "boat", "waterfall", "wall", "pier", "path",
+    "lake", "bridge", "field", "road", "railing", "fence", "ship", "house", "other",
+)
+BETWEEN = "|"  # "map.png | reference.jpg"
+GRAIN = 4  # a map is kept at so many times the latents' height and width
+MAP_FOLDERS = ("val_B_labels_resized", "val_A_labels_resized", "labels", "train_resized/labels", ".")
+IMAGE_FOLDERS = ("train_resized/imgs", "imgs", ".")
+LARGEST = 512  # pictures of more pixels a side are made smaller, to the assignment's 512x384
 
 
-def parts(text: str) -> tuple[Path | None, Path | None]:
-    """The map and the reference that a text names."""
-    first, _, second = (part.strip() for part in text.partition(BETWEEN.strip()))
-    return Path(first) if first else None, Path(second) if second else None
+@dataclass(frozen=True)
+class Scene:
+    """A prompt: a segmentation map and a reference image, either of which may be missing.
+
+    map, reference: paths that start at the folder, or are absolute
+    """
+
+    map: str = ""
+    reference: str = ""
+    folder: Path = field(default=Path(), compare=False)
+
+    @property
+    def map_file(self) -> Path | None:
+        """The file of the map."""
+        return self.folder / self.map if self.map else None
+
+    @property
+    def reference_file(self) -> Path | None:
+        """The file of the reference image."""
+        return self.folder / self.reference if self.reference else None
+
+    def __str__(self) -> str:
+        map, reference = self.map_file, self.reference_file
+        return f"{map or ''} {BETWEEN} {reference}" if reference else f"{map or ''}"
+
+    @classmethod
+    def of(cls, prompt: Prompt, folder: Path = Path()) -> Scene:
+        """The scene of a prompt, which may be given as text: "map.png | reference.jpg"."""
+        if isinstance(prompt, Scene):
+            return prompt
+        map, _, reference = str(prompt).partition(BETWEEN)
+        return cls(map.strip(), reference.strip(), folder)
 
 
-def load_map(file: Path, image: Path | None = None) -> Image.Image:
-    """A single-channel image of class numbers, as large as its image; InputError names a file that isn't."""
+# ---- maps
+
+
+def load_map(file: Path, image: Path | None = None) -> Image:
+    """A single-channel image of class numbers, as large as its image; InputError if it is not."""
+    import numpy as np
+    from PIL import Image
+
     try:
         with Image.open(file) as scene:
             scene.load()
     except FileNotFoundError:
         raise InputError(f"{file}: no such segmentation map") from None
-    except Exception as error:
+    except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
         raise InputError(f"{file}: not an image that can be read ({error})") from None
     if scene.mode not in ("L", "P"):
         raise InputError(
             f"{file}: a segmentation map has one channel of 8 bits, this image is {scene.mode}"
         )
-    highest = int(np.asarray(scene).max())
-    if highest >= len(CLASSES):
-        raise InputError(
-            f"{file}: a value of {highest}, expected classes from 0 to {len(CLASSES) - 1}"
-        )
-    if image is not None and (size := _size(image) or scene.size) != scene.size:
-        raise InputError(
-            f"{file}: is {'%dx%d' % scene.size}, but its image {image.name} is {'%dx%d' % size}"
-        )
-    return Image.fromarray(np.asarray(scene))  # of a palette, the numbers
+    numbers = np.asarray(scene)  # of an image with a palette, the numbers and not the colours
+    if numbers.max() >= len(CLASSES):
+        last = len(CLASSES) - 1
+        raise InputError(f"{file}: a value of {numbers.max()}, expected classes from 0 to {last}")
+    size = image_size(image) if image is not None else None
+    if image is not None and size is not None and size != scene.size:
+        is_size, expected = "{}x{}".format(*scene.size), "{}x{}".format(*size)
+        raise InputError(f"{file}: is {is_size}, but its image {image.name} is {expected}")
+    return Image.fromarray(numbers)
 
 
-def class_shares(maps: Tensor, area: tuple[int, int]) -> Tensor:
-    """uint8 maps (b, h, w) -> the share of each class in each cell, (b, 29, *area): one-hot within a class."""
-    hot = (
-        maps[:, None]
-        == torch.arange(len(CLASSES), dtype=torch.uint8, device=maps.device)[:, None, None]
-    ).float()
-    return F.adaptive_avg_pool2d(hot, area)
+def image_size(file: Path) -> tuple[int, int] | None:
+    """(width, height) of an image file; None if it cannot be read, which encoding will tell."""
+    from PIL import Image
 
-
-@dataclass(frozen=True, eq=False)
-class LandscapeEncoder:
-    """Texts -> Condition: maps (b, 29, *area); the style's tokens with a mask, the first of them also as the vector."""
-
-    style: StyleEncoder
-    area: tuple[int, int]  # (h, w) of the latents
-    style_drop: float = 0.0
-
-    @property
-    def width(self) -> int:
-        return self.style.width
-
-    @property
-    def fingerprint(self) -> str:
-        return key_of("landscape", self.style.fingerprint, CLASSES)[:16]
-
-    def stored(self, texts: list[str]) -> Condition:
-        """The tokens of the references, which the latent cache keeps; none, all masked, where there is no reference."""
-        references = [parts(text)[1] for text in texts]
-        there = [k for k, file in enumerate(references) if file]
-        if not there:
-            return Condition(
-                torch.zeros(len(texts), 1, self.width), torch.zeros(len(texts), 1, dtype=torch.bool)
-            )
-        found = self.style.encode(
-            [load_image(references[k]) for k in there]
-        ).cpu()  # (number of there, n, width)
-        tokens, mask = (
-            found.new_zeros(len(texts), *found.shape[1:]),
-            torch.zeros(len(texts), dtype=torch.bool),
-        )
-        tokens[there], mask[there] = found, True
-        return Condition(tokens, mask[:, None].expand(tokens.shape[:2]))
-
-    def encode(self, texts: list[str]) -> Condition:
-        """Maps and styles; InputError: a file that is missing or wrong."""
-        stored = self.stored(texts)
-        maps = torch.zeros(len(texts), len(CLASSES), *self.area)
-        for k, (file, _) in enumerate(map(parts, texts)):
-            if file is not None:
-                scene = resize(load_map(file), self.fine, nearest=True)
-                maps[k] = class_shares(torch.from_numpy(np.array(scene))[None], self.area)[0]
-        return Condition(stored.tokens, stored.mask, stored.tokens[:, 0], maps)
-
-    def check(self, texts: list[str]) -> str:
-        """A hash of what the files hold; InputError: a map or a reference that is missing or wrong."""
-        for text in texts:
-            first, second = parts(text)
-            if first is None:
-                raise InputError(f"{text!r}: expected a segmentation map, or MAP{BETWEEN}REFERENCE")
-            load_map(first)
-            if second is not None:
-                load_image(second)
-        return key_of(digests([file for text in texts for file in parts(text) if file], 4, False))
-
-    @property
-    def fine(self) -> tuple[int, int]:
-        """(h, w) at which maps are kept."""
-        return GRAIN * self.area[0], GRAIN * self.area[1]
-
-    def finish_with(self, maps: np.ndarray | None, kept: np.ndarray | None = None):
-        """What a latent cache calls to make the condition of stored tokens.
-
-        maps: (all rows, *fine) uint8; kept: (n,) which of them the rows of the cache are. The style of a sample is
-        dropped with probability style_drop, its map is not: so that guidance can tell the two apart.
-        """
-
-        def finish(stored: Condition, rows, generator) -> Condition:
-            cells, device = torch.zeros(len(stored), len(CLASSES), *self.area), stored.tokens.device
-            if rows is not None:  # None is the null condition
-                styled = (torch.rand(len(stored), 1, generator=generator) >= self.style_drop).to(
-                    device
-                )
-                stored = Condition(stored.tokens * styled[..., None], stored.mask & styled)
-                cells = class_shares(torch.from_numpy(maps[kept[rows]]).to(device), self.area)
-            return Condition(
-                stored.tokens, stored.mask, stored.tokens[:, 0].clone(), cells
-            )  # saved apart
-
-        return finish
-
-
-def open_cache(
-    examples,
-    vae,
-    encoder: LandscapeEncoder,
-    size,
-    augmentation: Augmentation,
-    *,
-    workers: int = 4,
-    progress: bool = True,
-    folder: str | Path | None = None,
-    skip_bad: bool = False,
-    **options,
-) -> LatentCache:
-    """The latent cache of landscapes: as open_or_build, and beside it the maps, augmented as the images are.
-
-    A reference counts by what it shows and not by where it lies, so that data that moved is known again.
-    """
-    hashes = digests([example.image for example in examples], max(workers, 1), progress)
-    maps = [parts(example.captions[0])[0] for example in examples]
-    key = key_of(
-        "maps", hashes, digests(maps, max(workers, 1), False), encoder.fine, augmentation.to_dict()
-    )
-    place = (Path(folder) if folder else cache_folder()) / "maps" / key
-    how = (encoder.fine, augmentation, progress, skip_bad)
-    wrong = build_once(place, lambda new: _write_maps(new, examples, maps, hashes, *how)).get(
-        "left_out", {}
-    )
-    if wrong and not skip_bad:
-        raise InputError(next(iter(wrong.values())))
-    good = [k for k in range(len(examples)) if str(k) not in wrong]
-    texts = {hashes[k] or str(k): f"{BETWEEN}{examples[k].image}" for k in good}
-    problems = [*getattr(examples, "problems", ()), *wrong.values()]
-    examples = Examples(
-        [Example(examples[k].image, (hashes[k] or str(k),)) for k in good], problems
-    )
-    keyed = SimpleNamespace(
-        stored=lambda keys: encoder.stored([texts.get(key, "") for key in keys]),
-        width=encoder.width,
-        finish=encoder.finish_with(None),
-        fingerprint=encoder.fingerprint,
-    )
-    options |= {"folder": folder, "workers": workers, "progress": progress, "skip_bad": skip_bad}
-    cache, views = (
-        open_or_build(examples, vae, keyed, size, augmentation, **options),
-        np.arange(augmentation.views),
-    )
-    left_out = set(map(int, read_header(cache.folder)["left_out"]))
-    kept = np.array([k for k in range(len(examples)) if k not in left_out])
-    content = np.memmap(place / "maps.u8", np.uint8, "r").reshape(-1, *encoder.fine)
-    cache.finish = encoder.finish_with(
-        np.asarray(content), (kept[:, None] * len(views) + views).ravel()
-    )
-    cache.key = key_of(cache.key, key)
-    return cache
-
-
-def _write_maps(
-    folder: Path, examples, maps, hashes, fine, augmentation: Augmentation, progress, skip_bad
-) -> dict:
-    """Write maps.u8 (rows, *fine): every view of every map; the header says, {index: why}, which of them are wrong."""
-    wrong, bar = {}, tqdm(maps, "reading maps", unit="map", delay=2, disable=not progress)
-    with writing(folder / "maps.u8") as file:
-        for k, (example, at, key) in enumerate(zip(examples, bar, hashes, strict=True)):
-            try:
-                scene = load_map(at, example.image)
-            except InputError as error:
-                if not skip_bad:
-                    raise
-                wrong[str(k)] = str(error)
-                continue
-            for view in augmentation.apply(scene, fine, int(key or "0", 16), nearest=True):
-                file.write(np.asarray(view, np.uint8))
-    return {"left_out": wrong}
-
-
-def _size(file: Path) -> tuple[int, int] | None:
-    """(width, height) of an image file; None for one that can't be read, which is told when it is encoded."""
     try:
         with Image.open(file) as image:
             return image.size
-    except Exception:  # as load_image
+    except Exception:  # as in load_map
         return None
 
 
-def read_examples(folder: Path, split: str, problems: list[str]) -> list[Example]:
-    """{split}_resized/imgs/STEM.jpg with the map {split}_resized/labels/STEM.png; a picture is its own reference."""
-    place = folder.resolve() / f"{split}_resized"
-    images = {
-        file.stem: file
-        for file in sorted((place / "imgs").iterdir())
-        if file.suffix.lower() in IMAGE_SUFFIXES
-    }
-    maps = {file.stem for file in (place / "labels").glob("*.png")}
-    problems += [
-        f"{place / 'labels' / stem}.png: no such segmentation map, for {file}"
-        for stem, file in images.items()
-        if stem not in maps
-    ]
-    pairs = [
-        (file, f"{place / 'labels' / stem}.png{BETWEEN}{file}")
-        for stem, file in images.items()
-        if stem in maps
-    ]
-    return [Example(file, (text,)) for file, text in pairs]
+def class_shares(maps: Tensor, area: tuple[int, int]) -> Tensor:
+    """uint8 maps (b, h, w) -> the share of each class in each cell, (b, 29, *area)."""
+    import torch
+    import torch.nn.functional as F
+
+    classes = torch.arange(len(CLASSES), dtype=torch.uint8, device=maps.device)
+    one_hot = (maps[:, None] == classes[:, None, None]).float()  # (b, 29, h, w)
+    return F.adaptive_avg_pool2d(one_hot, area)
 
 
-def read_prompts(file: Path) -> list[Prompt]:
-    """label_to_img.json: map -> reference; drawn as the map's stem with .jpg. Both lie in one of the usual places."""
-    pairs = read_json(file, dict)
-    prompts = []
-    for scene, reference in pairs.items():
-        if not isinstance(reference, str):
-            raise InputError(
-                f"{file}: {scene}: expected the name of an image, got {json.dumps(reference)[:60]}"
-            )
-        found = [
-            next(
-                (
-                    file.parent / place / name
-                    for place in places
-                    if (file.parent / place / name).is_file()
-                ),
-                None,
-            )
-            for name, places in ((scene, MAPS), (reference, IMAGES))
-        ]
-        for name, path, places, kind in zip(
-            (scene, reference), found, (MAPS, IMAGES), ("map", "reference image")
-        ):
-            if path is None:
-                raise InputError(
-                    f"{file}: no such {kind}: {name}, expected beside it or in {', '.join(places[:-1])}"
-                )
-        prompts.append(Prompt(f"{Path(scene).stem}.jpg", f"{found[0]}{BETWEEN}{found[1]}"))
-    return prompts
+# ---- prompts -> Condition
 
 
-FORMAT = Format(
-    "train_resized/imgs with train_resized/labels (landscapes and their segmentation maps)",
-    lambda folder: all((folder / "train_resized" / name).is_dir() for name in ("imgs", "labels")),
-    read_examples,
-)
+class LandscapeEncoder(Encoder):
+    """Scenes -> Condition: maps (b, 29, *area), the tokens of the style, the first also as vector.
 
-
-@dataclass(frozen=True, eq=False)
-class MapStyleGuidance:
-    """Guidance by map and style, each with a scale of its own (2211.09800, eq. 3), in place of diffusion's Guidance.
-
-    The guided prediction is N + scale_map (M - N) + scale_style (MS - M): N knows neither (null, one row), M the map
-    alone, MS both. It takes three rows of the network for a sample.
+    In training the style of a sample is dropped with probability style_drop and its map is not, so
+    that guidance can tell the two apart.
     """
 
-    scale_map: float
-    scale_style: float
-    null: Condition
+    def __init__(self, style: StyleEncoder, area: tuple[int, int], style_drop: float = 0.0):
+        self.style = style
+        self.area = area
+        self.style_drop = style_drop
+        self.width = style.width
+        self.map_size = (GRAIN * area[0], GRAIN * area[1])
+        self.fingerprint = key_of("landscape", style.fingerprint, CLASSES)[:16]
 
-    def __call__(self, denoiser):
-        """The guided denoiser (x_t, t, condition) -> prediction."""
+    @property
+    def empty(self) -> Scene:
+        """Neither map nor style."""
+        return Scene()
 
-        def guided(x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-            null = self.null.to(x_t.device).expand(len(x_t))
-            unstyled = replace(null, maps=condition.maps)
-            rows = denoiser(
-                torch.cat([x_t] * 3), t.repeat(3), Condition.cat([condition, unstyled, null])
+    def stored(self, prompts: Sequence[Prompt]) -> Condition:
+        """The tokens of the references; all masked where there is none."""
+        import torch
+
+        from tinyldm.condition import Condition
+        from tinyldm.data.images import load_image
+
+        files = [Scene.of(prompt).reference_file for prompt in prompts]
+        there = [k for k, file in enumerate(files) if file is not None]
+        if not there:
+            b = len(files)
+            return Condition(torch.zeros(b, 1, self.width), torch.zeros(b, 1, dtype=torch.bool))
+        references = [load_image(file) for file in files if file is not None]
+        found = self.style.encode(references).cpu()  # (number of references, n, width)
+        tokens = found.new_zeros(len(files), *found.shape[1:])
+        mask = torch.zeros(tokens.shape[:2], dtype=torch.bool)
+        tokens[there] = found
+        mask[there] = True
+        return Condition(tokens, mask)
+
+    def finish(
+        self, stored: Condition, maps: Tensor | None, generator: torch.Generator | None
+    ) -> Condition:
+        """The stored style, perhaps dropped, and the shares of the classes in each cell."""
+        import torch
+
+        from tinyldm.condition import Condition
+
+        tokens, mask = stored.tokens, stored.mask
+        assert tokens is not None and mask is not None
+        if generator is not None:
+            kept = torch.rand(len(tokens), 1, generator=generator) >= self.style_drop
+            kept = kept.to(tokens.device)
+            tokens, mask = tokens * kept[..., None], mask & kept
+        if maps is None:
+            cells = torch.zeros(len(tokens), len(CLASSES), *self.area, device=tokens.device)
+        else:
+            cells = class_shares(maps.to(tokens.device), self.area)
+        return Condition(tokens, mask, vector=tokens[:, 0].clone(), maps=cells)
+
+    def encode(self, prompts: Sequence[Prompt]) -> Condition:
+        """Scenes -> maps and styles; InputError for a file that is missing or wrong."""
+        import torch
+
+        scenes = [Scene.of(prompt) for prompt in prompts]
+        condition = self.finish(self.stored(scenes), None, None)
+        cells = torch.zeros(len(scenes), len(CLASSES), *self.area)
+        for k, scene in enumerate(scenes):
+            if scene.map_file is not None:
+                cells[k] = class_shares(self.kept_map(scene.map_file)[None], self.area)[0]
+        return replace(condition, maps=cells)
+
+    def kept_map(self, file: Path) -> Tensor:
+        """The map in a file at the size at which the latent cache keeps maps, (h, w) uint8."""
+        import numpy as np
+        import torch
+
+        from tinyldm.data.images import resize
+
+        return torch.from_numpy(np.array(resize(load_map(file), self.map_size, nearest=True)))
+
+    def keys(self, prompts: Sequence[Prompt]) -> list[str]:
+        """A hash of each reference: what it shows counts, not where it lies. "" where there is none."""
+        from tinyldm.data.encode import file_hashes
+
+        files = {prompt: Scene.of(prompt).reference_file for prompt in prompts}
+        known = [file for file in files.values() if file is not None]
+        hashes = dict(zip(known, file_hashes(known, workers=4, progress=False), strict=True))
+        keys = []
+        for prompt in prompts:
+            file = files[prompt]
+            keys.append("" if file is None else hashes[file] or str(prompt))
+        return keys
+
+    def map_file(self, prompt: Prompt) -> Path:
+        """The file of the map."""
+        file = Scene.of(prompt).map_file
+        if file is None:
+            raise InputError(f"{str(prompt)!r}: expected a map, or MAP {BETWEEN} REFERENCE")
+        return file
+
+    def read_map(self, prompt: Prompt, image: Path | None = None) -> Image:
+        """The map, which has to be as large as its image."""
+        return load_map(self.map_file(prompt), image)
+
+    def check(self, prompts: Sequence[Prompt]) -> str:
+        """InputError for a map or a reference that is missing or wrong; a hash of all of them."""
+        from tinyldm.data.encode import file_hashes
+        from tinyldm.data.images import load_image
+
+        files = []
+        for prompt in prompts:
+            scene = Scene.of(prompt)
+            if scene.map_file is None:
+                raise InputError(
+                    f"{str(prompt)!r}: expected a segmentation map, or MAP {BETWEEN} REFERENCE"
+                )
+            load_map(scene.map_file)
+            files.append(scene.map_file)
+            if scene.reference_file is not None:
+                load_image(scene.reference_file)
+                files.append(scene.reference_file)
+        return key_of(file_hashes(files, workers=4, progress=False))
+
+
+# ---- files
+
+
+def read_landscapes(folder: Path, split: str, problems: list[str]) -> list[Example]:
+    """{split}_resized/imgs/STEM.jpg with its map {split}_resized/labels/STEM.png.
+
+    A picture is its own reference.
+    """
+    place = f"{split}_resized"
+    examples = []
+    for image in sorted((folder / place / "imgs").iterdir()):
+        if image.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        map = f"{place}/labels/{image.stem}.png"
+        if (folder / map).is_file():
+            scene = Scene(map, f"{place}/imgs/{image.name}", folder)
+            examples.append(Example(image, (scene,)))
+        else:
+            problems.append(f"{folder / map}: no such segmentation map, for {image}")
+    return examples
+
+
+def is_landscapes(folder: Path) -> bool:
+    """Whether a folder has the two subfolders of the assignment."""
+    place = folder / "train_resized"
+    return (place / "imgs").is_dir() and (place / "labels").is_dir()
+
+
+def check_landscape(example: Example) -> None:
+    """InputError unless the map of an example can be read."""
+    file = Scene.of(example.prompts[0]).map_file
+    if file is not None:
+        load_map(file)
+
+
+def find_beside(file: Path, name: str, folders: Sequence[str], kind: str) -> str:
+    """Where a file lies that a prompt file names: its path from the prompt file's folder."""
+    for folder in folders:
+        path = Path(folder) / name
+        if (file.parent / path).is_file():
+            return str(path)
+    raise InputError(
+        f"{file}: no such {kind}: {name}, expected beside it or in {', '.join(folders[:-1])}"
+    )
+
+
+class LandscapeTask(Task):
+    """Landscapes from a segmentation map and a style image."""
+
+    name = "landscape"
+    prompt_files = ("label_to_img.json",)
+    options = frozenset({"image_encoder", "style_drop"})
+    guides_style = True
+    layouts = (
+        Layout(
+            "landscape",
+            "train_resized/imgs with train_resized/labels (landscapes and their segmentation maps)",
+            detect=is_landscapes,
+            read=read_landscapes,
+            check=check_landscape,
+        ),
+    )
+
+    def prompt(self, text: str, folder: Path = Path()) -> Scene:
+        """The scene of "map.png | reference.jpg"."""
+        return Scene.of(text, folder)
+
+    def text(self, prompt: Prompt, folder: Path = Path()) -> str:
+        """The scene with paths relative to the folder, where they lie inside of it."""
+        scene = Scene.of(prompt)
+        files = [file for file in (scene.map_file, scene.reference_file) if file is not None]
+        inside, root = [], folder.resolve()
+        for file in files:
+            path = file.resolve()
+            inside.append(str(path.relative_to(root) if path.is_relative_to(root) else path))
+        return f" {BETWEEN} ".join(inside)
+
+    def requests(self, file: Path) -> list[Request]:
+        """label_to_img.json, map -> reference, drawn as the map's stem with .jpg."""
+        if not self.reads(file):
+            return super().requests(file)
+        requests = []
+        for name, reference in read_json(file, dict).items():
+            if not isinstance(reference, str):
+                got = json.dumps(reference)[:60]
+                raise InputError(f"{file}: {name}: expected the name of an image, got {got}")
+            scene = Scene(
+                find_beside(file, name, MAP_FOLDERS, "map"),
+                find_beside(file, reference, IMAGE_FOLDERS, "reference image"),
+                file.parent,
             )
-            both, alone, neither = rows.to(x_t.dtype).chunk(3)
-            return neither + self.scale_map * (alone - neither) + self.scale_style * (both - alone)
+            requests.append(Request(f"{Path(name).stem}.jpg", scene))
+        return checked(requests, file)
 
-        return guided
+    def reads(self, file: Path) -> bool:
+        """A .json object with a string in it."""
+        if file.suffix != ".json":
+            return False
+        content = read_json(file, (dict, list))
+        return isinstance(content, dict) and any(isinstance(v, str) for v in content.values())
+
+    def names(self, folder: Path) -> tuple[str, ...]:
+        """The classes of the maps."""
+        return CLASSES
+
+    def recipe(self, native: tuple[int, int], given: Mapping[str, Any]) -> dict[str, Any]:
+        """The pictures' own size, if it is not too large."""
+        size = native if max(native) <= LARGEST else (384, 512)
+        recipe = {**FULL, "size": size}
+        if max(given.get("size", size)) <= LARGEST_SMALL:
+            recipe.update(SMALL_LANDSCAPES)
+        return recipe
+
+    def conditioning(self, settings: TrainSettings, names: tuple[str, ...]) -> dict[str, Any]:
+        """Which CLIP sees the style, and how often it is dropped."""
+        return {
+            "task": self.name,
+            "name": settings.image_encoder,
+            "style_drop": settings.style_drop,
+        }
+
+    def encoder(self, facts: Mapping[str, Any], area: tuple[int, int], device: Any) -> Encoder:
+        """The scenes' encoder."""
+        from tinyldm.frozen.style import StyleEncoder
+
+        style = StyleEncoder.load(facts["name"], device)
+        return LandscapeEncoder(style, area, facts["style_drop"])
+
+    def guidance(
+        self, how: Drawing, null: Condition, schedule: NoiseSchedule
+    ) -> Guidance | StepwiseGuidance | None:
+        """Map and style together by --guidance, or each by a scale of its own."""
+        if how.style is None:
+            return super().guidance(how, null, schedule)
+        from tinyldm.diffusion.guidance import StepwiseGuidance
+
+        return StepwiseGuidance((how.guidance, how.style), map_then_style(null))
+
+    def judge(self, names: tuple[str, ...]) -> Judge:
+        """A small UNet that reads the map off a picture."""
+        from tinyldm.tasks.judges import map_judge
+
+        return map_judge(names, wanted_maps)
 
 
-CLASSES = tuple(
-    [
-        "mountain",
-        "sky",
-        "water",
-        "sea",
-        "rock",
-        "tree",
-        "earth",
-        "hill",
-        "river",
-        "sand",
-        "land",
-        "building",
-        "grass",
-        "plant",
-        "person",
-        "boat",
-        "waterfall",
-        "wall",
-        "pier",
-        "path",
-        "lake",
-        "bridge",
-        "field",
-        "road",
-        "railing",
-        "fence",
-        "ship",
-        "house",
-        "other",
-    ]
-)
+def map_then_style(null: Condition) -> Any:
+    """What StepwiseGuidance is to compare: nothing, the map alone, map and style (2211.09800)."""
+
+    def conditions(full: Condition) -> list[Condition]:
+        nothing = null.expand(len(full))
+        return [nothing, replace(nothing, maps=full.maps), full]
+
+    return conditions
+
+
+def wanted_maps(prompts: Sequence[Prompt], size: tuple[int, int]) -> Tensor:
+    """The maps of the prompts at a size (h, w): (b, h, w) uint8."""
+    import numpy as np
+    import torch
+
+    from tinyldm.data.images import resize
+
+    maps = []
+    for prompt in prompts:
+        scene = Scene.of(prompt)
+        assert scene.map_file is not None
+        maps.append(torch.from_numpy(np.array(resize(load_map(scene.map_file), size, nearest=True))))
+    return torch.stack(maps)

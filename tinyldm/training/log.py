@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import time
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -14,33 +16,32 @@ COLUMNS = ("step", "loss", "lr", "grad_norm", "images_per_second")
 
 
 class RunLog:
-    """Takes one row for each optimiser step. Resumed at `step`, the rows behind it are taken back."""
+    """Takes one row for each optimiser step. A run resumed at `step` takes back the rows after it."""
 
     def __init__(self, run: Path, step: int, max_steps: int):
         self.file = run / "log.csv"
-        rows = [COLUMNS, *(row for row in read_log(self.file) if int(row[0]) <= step)]
-        with (
-            replacing(self.file) as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as stream,
-        ):
-            csv.writer(stream).writerows(rows)
-        self.stream = open(self.file, "a", newline="", encoding="utf-8", buffering=1)
+        kept = [row for row in read_log(self.file) if int(row[0]) <= step]
+        with replacing(self.file) as temporary:
+            write_rows(temporary, [list(COLUMNS), *kept])
+        self.stream = open(self.file, "a", newline="", encoding="utf-8", buffering=1)  # noqa: SIM115
         self.bar = tqdm(
             total=max_steps, initial=step, desc="training", unit="step", dynamic_ncols=True
         )
-        self.board = _tensorboard(run, step)
-        self.smooth, self.then = None, time.monotonic()
+        self.board = tensorboard_writer(run, step)
+        self.smooth: float | None = None
+        self.then = time.monotonic()
 
-    def row(self, step: int, loss: float, lr: float, grad_norm: float, images: int):
-        """Log step (counted from 1) of so many images."""
+    def row(self, step: int, loss: float, lr: float, grad_norm: float, images: int) -> None:
+        """Log step `step`, counted from 1, of so many images."""
         now = time.monotonic()
-        speed, self.then = images / max(1e-9, now - self.then), now
+        speed = images / max(1e-9, now - self.then)
+        self.then = now
+        values = {"loss": loss, "lr": lr, "grad_norm": grad_norm}
         with naming(self.file):
-            csv.writer(self.stream).writerow(
-                (step, f"{loss:.6g}", f"{lr:.6g}", f"{grad_norm:.6g}", f"{speed:.4g}")
-            )
+            numbers = [f"{value:.6g}" for value in values.values()]
+            csv.writer(self.stream).writerow([step, *numbers, f"{speed:.4g}"])
         if self.board is not None:
-            for name, value in zip(COLUMNS[1:], (loss, lr, grad_norm, speed), strict=True):
+            for name, value in {**values, "images_per_second": speed}.items():
                 self.board.add_scalar(name, value, step)
         self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
         self.bar.set_postfix_str(
@@ -48,23 +49,30 @@ class RunLog:
         )
         self.bar.update()
 
-    def say(self, text: str):
-        """A line above the bar."""
-        self.bar.write(text)
-
-    def pause(self):
+    def pause(self) -> None:
         """Restart the clock of images/s, after a preview or a save."""
         self.then = time.monotonic()
 
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.bar.close()
         with naming(self.file):
             self.stream.close()
         if self.board is not None:
             self.board.close()
+
+
+def write_rows(file: Path, rows: list[list[str]]) -> None:
+    """Write the rows of a CSV file."""
+    with open(file, "w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
 
 
 def read_log(file: Path) -> list[list[str]]:
@@ -75,7 +83,8 @@ def read_log(file: Path) -> list[list[str]]:
         return [row for row in csv.reader(stream) if len(row) == len(COLUMNS) and row[0].isdigit()]
 
 
-def _tensorboard(run: Path, step: int):
+def tensorboard_writer(run: Path, step: int) -> Any:
+    """A writer to RUN/tensorboard that forgets what was logged after `step`; None if not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,8 +1,9 @@
-"""One process or several: what training must know of its fellow processes (started by torchrun)."""
+"""One process or several: what a job has to know of its fellow processes, which torchrun started."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,34 +12,36 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
-class Workers:
-    """This process among `world` processes; rank 0 alone writes files and shows progress."""
+class Processes:
+    """This process, number `rank` of `world`. Rank 0 alone writes files and shows progress."""
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def barrier(self):
+    def barrier(self) -> None:
         """Wait until every process has come here."""
         if self.world > 1:
             dist.barrier()
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of value over all processes."""
-        if self.world > 1:
-            value = value.clone()
-            dist.all_reduce(value)
-            value /= self.world
-        return value
+        """The mean of a value over all processes."""
+        if self.world == 1:
+            return value
+        total = value.clone()
+        dist.all_reduce(total)
+        return total / self.world
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up in any process: all take the same decision."""
+        """Whether the flag is up in any process, so that all take the same decision."""
         if self.world == 1:
             return flag
         return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
@@ -48,8 +51,8 @@ class Workers:
         return DistributedDataParallel(network) if self.world > 1 else network
 
     @contextmanager
-    def main_first(self):
-        """Run the block in rank 0 first, then in the others: they find what it has built."""
+    def main_first(self) -> Iterator[None]:
+        """Run the block in rank 0 first, then in the others, which find what it has built."""
         if not self.is_main:
             self.barrier()
         yield
@@ -58,17 +61,17 @@ class Workers:
 
 
 @contextmanager
-def workers(device: torch.device):
+def joined(device: torch.device) -> Iterator[Processes]:
     """Join the processes that torchrun has started; a plain run is a world of one."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
+    world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield Workers(device=device)
+        yield Processes(device=device)
         return
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Workers(dist.get_rank(), world, device)
+        yield Processes(dist.get_rank(), world, device)
     finally:
         dist.destroy_process_group()

@@ -1,19 +1,287 @@
-"""The settings of a training run: one frozen value, made from the command line or read back from a run."""
+"""The settings of a training run: one frozen value, made from the command line or read from a run.
+
+Each field declares its option of train.py beside its default. Importing this module imports no torch.
+"""
 
 from __future__ import annotations
 
 import math
+import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
+from tinyldm.cli import flag_of, option, parse_size
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
-from tinyldm.tasks.labels import FORMS
-from tinyldm.tasks.table import SMALL, TASKS, task_defaults
+from tinyldm.tasks.recipes import FULL
 
-CLIP = "openai/clip-vit-base-patch32"
+if TYPE_CHECKING:
+    from tinyldm.tasks.base import Task
+
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
+PREDICTIONS = ("eps", "x0", "v")
+SCHEDULES = ("linear", "scaled_linear", "cosine")
+LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
+
+AT_LEAST_1 = ("max_steps", "batch_size", "accumulate", "lr_every", "sample_every", "save_every", "workers")
+AT_LEAST_0 = ("warmup", "weight_decay", "snr_gamma", "copies", "preview_guidance", "perceptual", "perceptual_from")
+
+
+def data_option(value: Any, help: str, **how: Any) -> Any:
+    """A field of the help's heading "data"."""
+    return option(value, help, "data", **how)
+
+
+def model_option(value: Any, help: str, **how: Any) -> Any:
+    """A field of the heading "model"."""
+    return option(value, help, "model", **how)
+
+
+def training_option(value: Any, help: str, **how: Any) -> Any:
+    """A field of the heading "training"."""
+    return option(value, help, "training", **how)
+
+
+def run_option(value: Any, help: str, **how: Any) -> Any:
+    """A field of the heading "run"."""
+    return option(value, help, "run", **how)
+
+
+def both(name: str, value: Any) -> str:
+    """How the help tells a default that differs for data of your own."""
+    return f"{value}; with --data: {FULL[name]}"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """All that decides a run. size is (height, width) in pixels; counts and periods are optimiser steps.
+
+    The defaults are those of the toy set; tasks/recipes.py has those for other data.
+    """
+
+    data: str | None = data_option(
+        None,
+        "folder of the assignment or an image folder with metadata.jsonl; none: the toy monsters",
+    )
+    task: str = data_option(
+        "text",
+        "what the pictures are conditioned on: text, labels, landscape or my_module:MyTask; "
+        "detected from the files of --data",
+        default="",
+    )
+    size: tuple[int, int] = data_option(
+        (64, 64),
+        "pixels: 64, or WIDTHxHEIGHT; smaller square images keep theirs, labels have 64, "
+        "landscapes theirs up to 512",
+        default=both("size", 64).replace("(256, 256)", "256"),
+        parse=parse_size,
+        metavar="SIZE",
+    )
+    flip: bool = data_option(
+        True, "also learn from mirrored pictures (default: yes; with labels: no)", negatable=True
+    )
+    copies: int = data_option(
+        0, "augmented copies of each picture in the latent cache, made by --crop and --jitter"
+    )
+    crop: float = data_option(1.0, "least share of the area that a copy shows")
+    jitter: float = data_option(
+        0.0, "how far brightness, contrast and saturation of a copy may change"
+    )
+    skip_bad: bool = data_option(
+        False, "count and leave out broken or missing images instead of stopping"
+    )
+    hold_out: float = data_option(
+        0.0, "share of the images, whole monsters or scenes, kept out for tinyldm sweep to judge by"
+    )
+    workers: int = data_option(2, "threads that read images while the latent cache is built")
+
+    preset: str = model_option(
+        "toy",
+        "network: toy, small, base (128-256-512-512) or large (256-384-512-768)",
+        default=both("preset", "toy"),
+    )
+    network: str | None = model_option(
+        None, "a network of your own instead, my_module:build; see docs/importing.md"
+    )
+    text_encoder: str = model_option(
+        "tiny",
+        "for captions: tiny, or a text encoder of transformers, by hub name or folder",
+        default=both("text_encoder", "tiny"),
+    )
+    label_form: str = model_option(
+        "tokens+vector",
+        "for labels: what the network is told, tokens to attend to, a vector, or maps beside x_t",
+        choices=LABEL_FORMS,
+    )
+    image_encoder: str = model_option(
+        "tiny",
+        "for landscapes: tiny, or a CLIP, whose image tower sees the style in the reference",
+        default=both("image_encoder", "tiny"),
+    )
+    vae: str = model_option(
+        "tiny",
+        "tiny, which labels take, none (the pixels), or an AutoencoderKL, by hub name or folder",
+        default=both("vae", "tiny"),
+    )
+    centre: bool = model_option(
+        False,
+        "subtract the mean latent of each position instead of each channel's (default: labels)",
+        negatable=True,
+    )
+    prediction: str = model_option("v", "what the network predicts", choices=PREDICTIONS)
+    schedule: str = model_option("cosine", "noise schedule", choices=SCHEDULES)
+    shift: float = model_option(
+        0.5,  # for the twelve channels of the tiny VAE
+        "factor of the schedule's alpha / sigma: below 1 is more noise, for latents of many channels",
+        default=both("shift", 0.5),
+    )
+    zero_snr: bool = model_option(
+        False, "rescale the schedule to end in pure noise (2305.08891)"
+    )
+
+    cfg_drop: float = training_option(
+        0.1,
+        "probability of training a sample without its condition, for classifier-free guidance",
+    )
+    style_drop: float = training_option(
+        0.1, "for landscapes: probability of training a sample without its style, but with its map"
+    )
+    max_steps: int = training_option(
+        2000, "length of the training", default=both("max_steps", 2000)
+    )
+    batch_size: int = training_option(
+        32,
+        "images an optimiser step, over all processes and accumulations together",
+        default=both("batch_size", 32),
+    )
+    accumulate: int = training_option(1, "parts that a batch is split into, to save memory")
+    lr: float = training_option(1e-3, "highest learning rate", default=both("lr", 1e-3))
+    lr_schedule: str = training_option(
+        "cosine",
+        "its course after the warm-up",
+        choices=LR_SCHEDULES,
+        default=both("lr_schedule", "cosine"),
+    )
+    lr_decay: float = training_option(
+        0.5, "factor of one reduction of the learning rate; schedules step and plateau"
+    )
+    lr_every: int = training_option(
+        10_000, "steps between two reductions (step) or looks at the loss (plateau)"
+    )
+    warmup: int = training_option(
+        100, "steps over which the learning rate rises", default=both("warmup", 100)
+    )
+    weight_decay: float = training_option(0.01, "AdamW's, on matrices alone")
+    clip: float = training_option(1.0, "highest norm of the gradient")
+    ema: float = training_option(
+        0.9999, "decay of the averaged weights, which warms up; 0: no average"
+    )
+    snr_gamma: float = training_option(
+        0.0, "min-SNR weighting (2303.09556), usually 5; 0: every t weighs the same"
+    )
+    perceptual: float = training_option(
+        0.0, "weight of the distance in features of the VAE's decoder (2411.04873); 0: none"
+    )
+    perceptual_from: int = training_option(0, "step from which that counts")
+    precision: str = training_option(
+        "auto",
+        "of the network; auto: bfloat16 where the device is good at it",
+        choices=PRECISIONS,
+    )
+    seed: int = training_option(0, "of weights, data order and noise")
+    device: str = training_option("auto", "auto, cpu, cuda, mps")
+    compile: bool = training_option(False, "compile the network with torch.compile")
+
+    sample_every: int = run_option(
+        500, "steps between preview grids", default=both("sample_every", 500)
+    )
+    preview_guidance: float = run_option(3.0, "guidance scale of the previews")
+    save_every: int = run_option(500, "steps between checkpoints", default=both("save_every", 500))
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                self.refuse(f.name, "a finite number")
+        self.check_ranges()
+        for name, allowed in {
+            "label_form": LABEL_FORMS,
+            "prediction": PREDICTIONS,
+            "schedule": SCHEDULES,
+            "lr_schedule": LR_SCHEDULES,
+            "precision": PRECISIONS,
+        }.items():
+            if getattr(self, name) not in allowed:
+                self.refuse(name, f"one of {', '.join(allowed)}")
+        if self.perceptual and self.vae == "none":
+            self.refuse("perceptual", "0 with --vae none: there is no decoder")
+        if self.perceptual_from and not self.perceptual:
+            self.refuse("perceptual_from", "0 without --perceptual")
+        if self.zero_snr and self.prediction == "eps":
+            raise InputError(
+                "--zero-snr with --prediction eps: at zero SNR eps tells nothing of x0; "
+                "expected v or x0"
+            )
+
+    def check_ranges(self) -> None:
+        """InputError for a number that lies where it means nothing."""
+        for name in AT_LEAST_1:
+            if getattr(self, name) < 1:
+                self.refuse(name, "1 or more")
+        for name in AT_LEAST_0:
+            if getattr(self, name) < 0:
+                self.refuse(name, "0 or more")
+        for name in ("lr", "clip"):
+            if getattr(self, name) <= 0:
+                self.refuse(name, "a number above 0")
+        for name in ("cfg_drop", "style_drop"):
+            if not 0 <= getattr(self, name) <= 1:
+                self.refuse(name, "a probability from 0 to 1")
+        if not 0.001 <= self.shift <= 1000:
+            self.refuse("shift", "a factor from 0.001 to 1000")
+        if not 0 <= self.seed < 2**63:
+            self.refuse("seed", "0 or more, and below 2^63")
+        if not 0 < self.lr_decay <= 1:
+            self.refuse("lr_decay", "a factor above 0, at most 1")
+        if not 0 <= self.ema < 1:
+            self.refuse("ema", "a decay of at least 0 and below 1 (0: no average)")
+        if min(self.size) < 8:
+            self.refuse("size", "at least 8 pixels")
+
+    def refuse(self, name: str, expected: str) -> None:
+        """Raise the InputError that names an option, what it is and what was expected."""
+        raise InputError(f"{flag_of(name)} is {getattr(self, name)}, expected {expected}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
+        """The inverse of to_dict(); an unknown key is refused."""
+        unknown = values.keys() - {f.name for f in fields(cls)}
+        if unknown:
+            raise InputError(f"unknown settings: {', '.join(sorted(unknown))}")
+        values = dict(values)
+        if "size" in values:
+            values["size"] = tuple(values["size"])
+        return cls(**values)
+
+    def resumed(self, given: Mapping[str, Any]) -> TrainSettings:
+        """These settings with those that were given again; only RESUMABLE ones may differ."""
+        for name, value in given.items():
+            before = getattr(self, name)
+            if name not in RESUMABLE and value != before:
+                raise InputError(
+                    f"{flag_of(name)} {value}: the run was started with {before}; "
+                    "start another one with --out"
+                )
+        return replace(self, **given)
+
+
 RESUMABLE = {
-    "data",
+    "data",  # the place alone: what it holds is compared
     "max_steps",
     "sample_every",
     "save_every",
@@ -23,203 +291,54 @@ RESUMABLE = {
     "accumulate",
     "skip_bad",
 }
-"""Settings that may change when a run is resumed; of data only the place, its contents are compared."""
+"""Settings that may change when a run is resumed."""
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """All that decides a run. size is (height, width) in pixels; counts and periods are optimiser steps."""
+def settings_for(
+    given: Mapping[str, Any], native: tuple[int, int], task: Task
+) -> TrainSettings:
+    """The settings of a run: the toy set's defaults, over them the task's recipe, over them `given`.
 
-    data: str | None = None  # None: the toy monsters
-    task: str = "text"
-    preset: str = "toy"
-    size: tuple[int, int] = (64, 64)
-    text_encoder: str = "tiny"
-    vae: str = "tiny"
-    label_form: str = "tokens+vector"
-    image_encoder: str = "tiny"
-    centre: bool = False
-    cfg_drop: float = 0.1
-    style_drop: float = 0.1
-    max_steps: int = 2000
-    batch_size: int = 32  # images an optimiser step, over all processes and accumulations
-    accumulate: int = 1
-    lr: float = 1e-3
-    lr_schedule: str = "cosine"
-    lr_decay: float = 0.5  # step, plateau: factor of one reduction
-    lr_every: int = 10_000  # step, plateau: steps between two looks
-    warmup: int = 100
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    ema: float = 0.9999
-    precision: str = "auto"
-    prediction: str = "v"
-    schedule: str = "cosine"
-    zero_snr: bool = False
-    shift: float = 0.5  # of the schedule, for the twelve channels of the tiny VAE
-    snr_gamma: float = 0.0  # 0: every t weighs the same
-    perceptual: float = 0.0
-    perceptual_from: int = 0
-    flip: bool = True
-    crop: float = 1.0  # least share of the area
-    jitter: float = 0.0
-    copies: int = 0
-    hold_out: float = (
-        0.0  # share of the images kept out of the training, for python -m tinyldm sweep
-    )
-    sample_every: int = 500
-    save_every: int = 500
-    preview_guidance: float = 3.0
-    skip_bad: bool = False
-    seed: int = 0
-    workers: int = 2
-    device: str = "auto"
-    compile: bool = False
-
-    def __post_init__(self):
-        def need(condition: bool, name: str, expected: str):
-            if not condition:
-                option = f"--{name.replace('_', '-')}"
-                raise InputError(f"{option} is {getattr(self, name)}, expected {expected}")
-
-        for f in fields(self):
-            value = getattr(self, f.name)
-            need(not isinstance(value, float) or math.isfinite(value), f.name, "a finite number")
-        for name in (
-            "max_steps",
-            "batch_size",
-            "accumulate",
-            "lr_every",
-            "sample_every",
-            "save_every",
-            "workers",
-        ):
-            need(getattr(self, name) >= 1, name, "1 or more")
-        for name in (
-            "warmup",
-            "weight_decay",
-            "snr_gamma",
-            "copies",
-            "preview_guidance",
-            "perceptual",
-            "perceptual_from",
-        ):
-            need(getattr(self, name) >= 0, name, "0 or more")
-        for name in ("lr", "clip"):
-            need(getattr(self, name) > 0, name, "a number above 0")
-        for name in ("cfg_drop", "style_drop"):
-            need(0 <= getattr(self, name) <= 1, name, "a probability from 0 to 1")
-        need(0.001 <= self.shift <= 1000, "shift", "a factor from 0.001 to 1000")
-        need(0 <= self.seed < 2**63, "seed", "0 or more, and below 2^63")
-        need(0 < self.lr_decay <= 1, "lr_decay", "a factor above 0, at most 1")
-        need(0 <= self.ema < 1, "ema", "a decay of at least 0 and below 1 (0 is none)")
-        need(min(self.size) >= 8, "size", "at least 8 pixels")
-        choices = {"task": TASKS, "lr_schedule": LR_SCHEDULES, "precision": PRECISIONS}
-        choices |= {
-            "label_form": FORMS,
-            "prediction": ("eps", "x0", "v"),
-            "schedule": ("linear", "scaled_linear", "cosine"),
-        }
-        for name, allowed in choices.items():
-            need(getattr(self, name) in allowed, name, f"one of {', '.join(allowed)}")
-        need(
-            not self.perceptual or self.vae != "none",
-            "perceptual",
-            "0 with --vae none: there is no decoder",
-        )
-        need(
-            self.perceptual > 0 or not self.perceptual_from,
-            "perceptual_from",
-            "0 without --perceptual",
-        )
-        if self.zero_snr and self.prediction == "eps":
-            raise InputError(
-                "--zero-snr with --prediction eps: at zero SNR eps tells nothing of x0; expected v or x0"
-            )
-
-    def to_dict(self) -> dict:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict) -> TrainSettings:
-        """The inverse of to_dict(); an unknown key is refused."""
-        unknown = values.keys() - {f.name for f in fields(cls)}
-        if unknown:
-            raise InputError(f"unknown settings: {', '.join(sorted(unknown))}")
-        return cls(**{**values, "size": tuple(values["size"])} if "size" in values else values)
-
-    def resumed(self, given: dict) -> TrainSettings:
-        """These settings with those that were given anew; only RESUMABLE ones may differ."""
-        for name, value in given.items():
-            if name not in RESUMABLE and value != getattr(self, name):
-                option = f"--{name.replace('_', '-')}"
-                raise InputError(
-                    f"{option} {value}: the run was started with {getattr(self, name)}; "
-                    "start another one with --out"
-                )
-        return replace(self, **given)
-
-
-REAL_DATA = dict(
-    preset="base",
-    size=(256, 256),
-    text_encoder=CLIP,
-    image_encoder=CLIP,
-    vae="CompVis/stable-diffusion-v1-4",
-    max_steps=100_000,
-    batch_size=64,
-    shift=1.0,
-    lr=1e-4,
-    lr_schedule="constant",
-    warmup=1000,
-    sample_every=2000,
-    save_every=2000,
-)
-"""Defaults for data of one's own: the assignment's frozen models, a network and a length for a GPU."""
-
-SMALL_LATENTS = dict(
-    preset="toy",
-    lr=1e-3,
-    lr_schedule="cosine",
-    max_steps=6000,
-    batch_size=32,
-    shift=0.5,
-    warmup=100,
-    sample_every=500,
-    save_every=500,
-)
-"""Defaults for small data of one's own, under the tiny VAE or for labels: the toy network, an hour on two cores."""
-
-
-def defaults_for(given: dict, native: tuple[int, int], task: str = "text") -> TrainSettings:
-    """The settings for what was given: the toy's defaults, or those for real data; native: (h, w) of its images."""
-    of_task = task_defaults(task, given, native)
+    native: (h, w) of the data's first image. InputError for an option that would be ignored.
+    """
+    task.check_options(given)
     if given.get("data") is None:
-        return _used(TrainSettings.from_dict(given), given)
-    small = native[0] == native[1] < REAL_DATA["size"][0]
-    values = REAL_DATA | ({"size": native} if small else {}) | of_task
-    if max(given.get("size", values["size"])) <= 128 and (
-        task != "text" or given.get("vae") == "tiny"
-    ):
-        values |= SMALL_LATENTS | SMALL[task]
-    return _used(TrainSettings.from_dict(values | given | {"task": task}), given)
-
-
-def _used(settings: TrainSettings, given: dict) -> TrainSettings:
-    """The settings, if none of what was given would be ignored."""
-    steps = settings.lr_schedule in ("step", "plateau")
-    for name, used in {
-        "lr_decay": steps,
-        "lr_every": steps,
-        "preview_guidance": settings.cfg_drop,
-    }.items():
-        if name in given and not used:
-            where = (
-                "--cfg-drop above 0"
-                if name == "preview_guidance"
-                else "--lr-schedule step or plateau"
-            )
-            raise InputError(
-                f"--{name.replace('_', '-')} {given[name]}: would be ignored, expected {where}"
-            )
+        settings = TrainSettings.from_dict(given)
+    else:
+        name = given.get("task", task.name)
+        settings = TrainSettings.from_dict({**task.recipe(native, given), **given, "task": name})
+    for name in ("lr_decay", "lr_every"):
+        if name in given and settings.lr_schedule not in ("step", "plateau"):
+            ignored(given, name, "--lr-schedule step or plateau")
+    if "preview_guidance" in given and not settings.cfg_drop:
+        ignored(given, "preview_guidance", "--cfg-drop above 0")
+    if given.get("network") is not None and "preset" in given:
+        ignored(given, "preset", "no --network beside it")
     return settings
+
+
+def ignored(given: Mapping[str, Any], name: str, expected: str) -> None:
+    """Raise the InputError for an option that would have no effect."""
+    raise InputError(f"{flag_of(name)} {given[name]}: would be ignored, expected {expected}")
+
+
+def command_line(settings: Mapping[str, Any], task: Task) -> str:
+    """The train.py command that gives these settings: what differs from the defaults for such data."""
+    wanted = TrainSettings.from_dict(settings)
+    given = {}
+    if wanted.data is not None:
+        given = {name: getattr(wanted, name) for name in ("data", "vae", "size")}
+    default = settings_for(given, wanted.size, task)
+    words = ["python", "train.py"]
+    for f in fields(wanted):
+        value = getattr(wanted, f.name)
+        if f.name not in given and value == getattr(default, f.name):
+            continue
+        flag = flag_of(f.name)
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-"))
+        elif f.name == "size":
+            words += [flag, "x".join(map(str, value[::-1]))]
+        else:
+            words += [flag, str(value)]
+    return shlex.join(words)

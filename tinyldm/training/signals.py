@@ -1,20 +1,23 @@
-"""Ctrl-C and SIGTERM during training: finish the step, save, stop."""
+"""Ctrl-C and SIGTERM during a training: finish the step, save, stop."""
 
 from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 class StopRequest:
-    """Whether a signal has asked to stop."""
+    """Whether a signal, or anybody else, has asked to stop."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.requested = False
 
-    def handle(self, number, frame):
-        if self.requested:  # asked twice: now
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """The handler of a signal. Asked a second time, it stops at once."""
+        if self.requested:
             raise KeyboardInterrupt
         self.requested = True
         print(
@@ -23,12 +26,11 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signal():
-    """A StopRequest that SIGINT and SIGTERM raise inside the block."""
+def stop_on_signal() -> Iterator[StopRequest]:
+    """A StopRequest that SIGINT and SIGTERM raise during the block."""
     request = StopRequest()
-    before = {
-        number: signal.signal(number, request.handle) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, request.handle) for number in numbers}
     try:
         yield request
     finally:

@@ -1,42 +1,61 @@
-"""Training: one loop that reads top to bottom, and what it needs to begin, to be watched and to go on."""
+"""The training loop, which reads top to bottom, and what it takes to begin, to save and to go on."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinyldm.condition import Condition
-from tinyldm.data.latents import LatentCache, data_order
+from tinyldm.data.latents import data_order
 from tinyldm.device import autocast
-from tinyldm.diffusion.loss import training_loss
-from tinyldm.diffusion.prediction import to_x0_eps
+from tinyldm.diffusion.loss import Noised, draw_noise, drop_condition, prediction_error
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet
-from tinyldm.stage_one.losses import decoder_features, feature_distance
-from tinyldm.training.checkpoint import (
-    drop_training_state,
-    load_weights,
-    read_config,
-    read_tensors,
-    save_checkpoint,
-)
+from tinyldm.randomness import torch_stream
+from tinyldm.training.checkpoint import drop_training_state, read_config, save_checkpoint
 from tinyldm.training.ema import EMA
 from tinyldm.training.learning_rate import Plateau, learning_rate
 from tinyldm.training.log import RunLog
-from tinyldm.training.processes import Workers
+from tinyldm.training.processes import Processes
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.signals import StopRequest
+from tinyldm.weights import load_into, read_weights
 
 MAX_SKIPPED = 20
 """So many infinite gradients in a row end the run."""
+
+ALONE = Processes()
+NEVER = StopRequest()
+
+
+class Cache(Protocol):
+    """What the trainer asks of its data: normalised latents and their conditions, by index.
+
+    data.latents.LatentCache is one. mean, std, null: as the checkpoint keeps them; longest: tokens of the longest condition
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    @property
+    def null(self) -> Condition: ...
+
+    @property
+    def longest(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def batch(
+        self, indices: Tensor, generator: torch.Generator, device: torch.device
+    ) -> tuple[Tensor, Condition]: ...
 
 
 @dataclass
@@ -49,180 +68,169 @@ class Progress:
 
 
 class Trainer:
-    """The network, its optimiser and its average, training on a latent cache.
+    """Trains a network on a latent cache: optimiser, average, log, checkpoints.
 
-    cache:   the normalised latents and their conditions (data/latents.py)
-    facts:   what the checkpoint says of data and frozen models, besides what the trainer knows itself
-    preview: called with (trainer, step) every sample_every steps in the main process, or None
-    vae:     the frozen autoencoder of the latents, of use to --perceptual alone
-    report:  an attribute, called with the run folder after every checkpoint in the main process, or None
+    network:    any denoiser that is a torch module
+    cache:      the normalised latents and their conditions
+    run:        the folder to write to
+    facts:      what the checkpoint says besides what the trainer knows: data, frozen models, and
+                under "network" how to build it (training/network.py); for a UNet that is its config
+    perceptual: a further term of the loss, (predicted, x_t, x0, level, prediction) -> scalar, with
+                the weight and from the step that the settings say; see autoencoder/perceptual.py
+    preview:    called with (averaged network, step) every sample_every steps, in the main process
+    report:     called with the run folder after each checkpoint, in the main process
     """
 
     def __init__(
         self,
+        network: nn.Module,
+        cache: Cache,
         settings: TrainSettings,
-        cache: LatentCache,
         run: Path,
-        workers: Workers = Workers(),
-        facts: dict | None = None,
-        preview=None,
-        vae=None,
+        *,
+        processes: Processes = ALONE,
+        facts: Mapping[str, Any] | None = None,
+        perceptual: Callable[..., Tensor] | None = None,
+        preview: Callable[[nn.Module, int], object] | None = None,
+        report: Callable[[Path], object] | None = None,
     ):
-        s, self.vae = settings, vae
-        self.settings, self.cache, self.run, self.workers = s, cache, run, workers
-        self.facts, self.preview, self.report, self.progress = (
-            facts or {},
-            preview,
-            None,
-            Progress(),
-        )
-        parts = s.accumulate * workers.world
+        s = settings
+        parts = s.accumulate * processes.world
         if s.batch_size % parts:
             raise InputError(
                 f"--batch-size {s.batch_size}: expected a multiple of {parts} "
-                f"(--accumulate {s.accumulate} x {workers.world} processes)"
+                f"(--accumulate {s.accumulate} x {processes.world} processes)"
             )
+        self.settings, self.cache, self.run, self.processes = s, cache, run, processes
+        self.perceptual, self.preview, self.report = perceptual, preview, report
+        self.facts = dict(facts or {})
+        if isinstance(network, UNet):
+            self.facts.setdefault("network", network.config.to_dict())
+        self.progress = Progress()
         self.micro_batch = s.batch_size // parts
         self.schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
-        torch.manual_seed(s.seed)
-        network = UNet(network_config(s.preset, cache)).to(workers.device)
-        self.network, self.ema = network, EMA(network, s.ema)
-        self.parallel = workers.share(
-            torch.compile(network, dynamic=False) if s.compile else network
-        )
-        matrices = [p for p in network.parameters() if p.ndim > 1]
-        vectors = [
-            p for p in network.parameters() if p.ndim <= 1
-        ]  # norms and biases are not decayed
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
-            lr=s.lr,
-            betas=(0.9, 0.99),
-            weight_decay=s.weight_decay,
-            fused=True,
-        )
+        self.network = network.to(processes.device)
+        self.ema = EMA(self.network, s.ema)
+        compiled = torch.compile(network, dynamic=False) if s.compile else network
+        self.denoiser = processes.share(compiled)  # the same weights; gradients are averaged
+        self.optimizer = make_optimizer(network, s)
 
-    def fit(self, stop: StopRequest = StopRequest()) -> bool:
-        """Train to max_steps, or until stop is requested; either way the last step is saved. True if complete."""
-        with (
-            RunLog(self.run, self.progress.step, self.settings.max_steps)
-            if self.workers.is_main
-            else nullcontext() as log
-        ):
-            self.loop(log, stop)
+    def fit(self, stop: StopRequest = NEVER) -> bool:
+        """Train to max_steps, or until a stop is requested; either way the last step is saved.
+
+        Returns whether the training is complete.
+        """
+        if self.processes.is_main:
+            with RunLog(self.run, self.progress.step, self.settings.max_steps) as log:
+                self.loop(log, stop)
+        else:
+            self.loop(None, stop)
         return self.progress.step == self.settings.max_steps
 
     def loop(self, log: RunLog | None, stop: StopRequest) -> None:
-        """The loop of fit(): learning rate, gradient, clip, step, average, log, preview, save."""
+        """The loop: learning rate, gradient, clip, step, average, log, preview, save."""
         s, now = self.settings, self.progress
-        in_a_row, stopping = 0, False
+        skipped_in_a_row, stopping = 0, False
         while now.step < s.max_steps and not stopping:
             lr = learning_rate(now.step, s, now.plateau.cuts)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
+
             loss = self.gradient()
-            grad_norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip))
-            if not math.isfinite(grad_norm):  # the same in all processes: gradients are averaged
-                now.skipped, in_a_row = now.skipped + 1, in_a_row + 1
-                if in_a_row == MAX_SKIPPED:
+            norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), s.clip))
+            if not math.isfinite(norm):  # the same in all processes: gradients are averaged
+                now.skipped += 1
+                skipped_in_a_row += 1
+                if skipped_in_a_row == MAX_SKIPPED:
                     raise InputError(
                         f"{self.run}: {MAX_SKIPPED} infinite gradients in a row at step {now.step}; "
                         "earlier checkpoints are whole; try a lower --lr or --precision float32"
                     )
                 continue
-            in_a_row = 0
+            skipped_in_a_row = 0
+
             self.optimizer.step()
             self.ema.update(self.network)
             now.step += 1
             now.plateau.observe(loss, s.lr_every)
-            if log:
-                log.row(now.step, loss, lr, grad_norm, s.batch_size)
-            if log and self.preview and (now.step % s.sample_every == 0 or now.step == s.max_steps):
-                self.preview(self, now.step)
-                log.pause()
-            stopping = self.workers.any(stop.requested)
-            if now.step % s.save_every == 0 or now.step == s.max_steps or stopping:
+
+            last = now.step == s.max_steps
+            if log is not None:
+                log.row(now.step, loss, lr, norm, s.batch_size)
+                if self.preview and (last or now.step % s.sample_every == 0):
+                    self.preview(self.ema.network, now.step)
+                    log.pause()
+            stopping = self.processes.any(stop.requested)
+            if last or stopping or now.step % s.save_every == 0:
                 self.save()
-                if log:
+                if log is not None:
                     log.pause()
 
     def gradient(self) -> float:
-        """The gradient of one optimiser step, in `accumulate` parts; returns the mean loss over all processes."""
-        s, position = self.settings, self.progress.step + self.progress.skipped
+        """The gradient of one optimiser step, in `accumulate` parts.
+
+        Returns the mean loss over all parts and processes.
+        """
+        s = self.settings
+        position = self.progress.step + self.progress.skipped
         self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.workers.device)
+        total = torch.zeros((), device=self.processes.device)
         for part in range(s.accumulate):
             x0, condition, generator = self.batch(position * s.accumulate + part)
-            last = part == s.accumulate - 1
-            with nullcontext() if last or self.workers.world == 1 else self.parallel.no_sync():
-                with autocast(self.workers.device, s.precision):
-                    seen = {}
-                    loss = training_loss(
-                        partial(self.recorded, seen),
-                        x0,
-                        condition,
-                        self.schedule,
-                        s.prediction,
-                        snr_gamma=s.snr_gamma or None,
-                        null=self.cache.null,
-                        cfg_drop=s.cfg_drop,
-                        generator=generator,
-                    ).mean()
-                    if s.perceptual and self.progress.step >= s.perceptual_from:
-                        loss = loss + s.perceptual * self.perceptual(x0, **seen)
+            with self.synchronised(part == s.accumulate - 1):
+                with autocast(self.processes.device, s.precision):
+                    loss = self.loss(x0, condition, generator)
                 (loss / s.accumulate).backward()
             total += loss.detach() / s.accumulate
-        return float(self.workers.mean(total))
+        return float(self.processes.mean(total))
 
-    def recorded(self, seen: dict, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """The network's prediction; what it was made of is entered in seen."""
-        seen |= {"x_t": x_t, "t": t, "predicted": self.parallel(x_t, t, condition)}
-        return seen["predicted"]
+    def synchronised(self, last: bool) -> Any:
+        """A context in which backward() averages gradients over the processes, after the last part."""
+        if last or self.processes.world == 1:
+            return nullcontext()
+        return self.denoiser.no_sync()
 
-    def perceptual(self, x0: Tensor, x_t: Tensor, t: Tensor, predicted: Tensor) -> Tensor:
-        """How far what the frozen decoder sees of the estimates of x0 is from what it sees of x0 (2411.04873).
+    def loss(self, x0: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
+        """The loss of one part of a batch, a scalar: noise, predict, compare."""
+        s = self.settings
+        dropped = drop_condition(condition, self.cache.null, s.cfg_drop, generator)
+        noised = draw_noise(x0, self.schedule, generator)
+        predicted = self.denoiser(noised.x_t, noised.t.float(), dropped)
+        error = prediction_error(
+            predicted, noised, s.prediction, self.schedule, s.snr_gamma or None
+        )
+        loss = error.mean()
+        if s.perceptual and self.progress.step >= s.perceptual_from:
+            loss = loss + s.perceptual * self.perceptual_term(predicted, noised)
+        return loss
 
-        Only samples with more signal than noise count: of others the estimate is a blur, and rightly so.
-        """
-        level = self.schedule.level(t).like(x0)
-        guess, _ = to_x0_eps(predicted.float(), x_t, level, self.settings.prediction)
-        clear = (level.alpha > level.sigma).flatten()
-        if not clear.any():
-            return predicted.sum() * 0
-        std, mean = self.cache.std.to(x0.device), self.cache.mean.to(x0.device)
-        with torch.no_grad():
-            wanted = decoder_features(self.vae, x0[clear] * std + mean)
-        return (
-            feature_distance(decoder_features(self.vae, guess[clear] * std + mean), wanted)
-            * clear.float().mean()
+    def perceptual_term(self, predicted: Tensor, noised: Noised) -> Tensor:
+        """The further term of the loss, a scalar."""
+        assert self.perceptual is not None
+        return self.perceptual(
+            predicted, noised.x_t, noised.x0, noised.level, self.settings.prediction
         )
 
     def batch(self, position: int) -> tuple[Tensor, Condition, torch.Generator]:
-        """Part `position` of this process's data, and the generator of its noise: functions of (seed, rank, position)."""
-        s, w = self.settings, self.workers
-        indices = data_order(len(self.cache), self.micro_batch, s.seed, w.rank, w.world, position)
-        generator = torch.Generator().manual_seed(hash((s.seed, w.rank, position)) % 2**63)
-        x0, condition = self.cache.batch(indices, generator, w.device)
-        if (
-            s.compile and condition.tokens is not None
-        ):  # one shape for all batches: each other one would compile anew
-            condition = condition.padded(
-                max(self.cache.longest, condition.tokens.shape[1]), masked=True
-            )
+        """Batch number `position` of this process: x0, condition, and the generator of its noise."""
+        s, p = self.settings, self.processes
+        indices = data_order(
+            len(self.cache), self.micro_batch, seed=s.seed, rank=p.rank, world=p.world, step=position
+        )
+        generator = torch_stream(s.seed, "noise", rank=p.rank, position=position)
+        x0, condition = self.cache.batch(indices, generator, p.device)
+        if s.compile and condition.tokens is not None:
+            # one shape for all batches: each other one would be compiled again
+            longest = max(self.cache.longest, condition.tokens.shape[1])
+            condition = condition.padded(longest, masked=True)
         return x0, condition, generator
 
-    def save(self):
+    def save(self) -> None:
         """Write the checkpoint of this step."""
-        if not self.workers.is_main:
+        if not self.processes.is_main:
             return
-        names = {p: name for name, p in self.network.named_parameters()}
-        training = {f"weights.{name}": t for name, t in self.network.state_dict().items()}
-        for p, state in self.optimizer.state.items():
-            training |= {f"{key}.{names[p]}": value for key, value in state.items()}
-        null = {f"null.{name}": part for name, part in self.cache.null.parts().items()}
         config = {
             "step": self.progress.step,
-            "network": self.network.config.to_dict(),
             "schedule": self.schedule.to_dict(),
             "prediction": self.settings.prediction,
             **self.facts,
@@ -230,61 +238,60 @@ class Trainer:
             "progress": asdict(self.progress),
             "ema_updates": self.ema.updates,
         }
+        latents = {"mean": self.cache.mean, "std": self.cache.std}
+        for name, part in self.cache.null.parts().items():
+            latents[f"null.{name}"] = part
         folder = self.run / "checkpoints" / f"step-{self.progress.step:07d}"
-        save_checkpoint(
-            folder,
-            config,
-            {
-                "model": self.ema.network.state_dict(),
-                "training": training,
-                "latents": {"mean": self.cache.mean, "std": self.cache.std, **null},
-            },
-        )
+        weights = {
+            "model": self.ema.network.state_dict(),
+            "training": self.training_state(),
+            "latents": latents,
+        }
+        save_checkpoint(folder, config, weights)
         drop_training_state(self.run)
         if self.report:
             self.report(self.run)
 
-    def restore(self, folder: Path):
+    def training_state(self) -> dict[str, Tensor]:
+        """Raw weights and optimiser moments, by name."""
+        names = {p: name for name, p in self.network.named_parameters()}
+        state = {f"weights.{name}": t for name, t in self.network.state_dict().items()}
+        for p, moments in self.optimizer.state.items():
+            for kind, value in moments.items():
+                state[f"{kind}.{names[p]}"] = value
+        return state
+
+    def restore(self, folder: Path) -> None:
         """Go on from a checkpoint: weights, average, optimiser and progress as they were."""
         config, file = read_config(folder), folder / "training.safetensors"
-        tensors = read_tensors(file)
+        state = read_weights(file)
 
-        def part(key):
-            return {
-                n.removeprefix(f"{key}."): t for n, t in tensors.items() if n.startswith(f"{key}.")
-            }
+        def part(kind: str) -> dict[str, Tensor]:
+            start = f"{kind}."
+            return {n.removeprefix(start): t for n, t in state.items() if n.startswith(start)}
 
-        load_weights(self.network, part("weights"), file)
-        load_weights(
-            self.ema.network,
-            read_tensors(folder / "model.safetensors"),
-            folder / "model.safetensors",
-        )
+        load_into(self.network, part("weights"), file)
+        averaged = folder / "model.safetensors"
+        load_into(self.ema.network, read_weights(averaged), averaged)
         self.ema.updates = config["ema_updates"]
-        moments = {key: part(key) for key in ("step", "exp_avg", "exp_avg_sq")}
+        moments = {kind: part(kind) for kind in ("step", "exp_avg", "exp_avg_sq")}
         for name, p in self.network.named_parameters():
             if name in moments["step"]:
                 self.optimizer.state[p] = {
-                    key: tensors[name].to(p.device) for key, tensors in moments.items()
+                    kind: values[name].to(p.device) for kind, values in moments.items()
                 }
         saved = config["progress"]
-        self.progress = Progress(**{**saved, "plateau": Plateau(**saved["plateau"])})
+        self.progress = Progress(saved["step"], saved["skipped"], Plateau(**saved["plateau"]))
 
 
-def network_config(preset: str, cache: LatentCache):
-    """The preset's network, its input fitted to the data and to the parts of their conditions."""
-    channels, null, config = cache.mean.shape[0], cache.null, PRESETS[preset]
-    widths = {name: part.shape[-3 if name == "maps" else -1] for name, part in null.parts().items()}
-    kinds = (*config.attention, config.middle)
-    if null.tokens is None:  # nothing to cross to
-        kinds = ["self" if kind == "cross" else kind for kind in kinds]
-    return replace(
-        config,
-        in_channels=channels,
-        out_channels=channels,
-        attention=tuple(kinds[:-1]),
-        middle=kinds[-1],
-        token_dim=widths.get("tokens"),
-        vector_dim=widths.get("vector"),
-        map_channels=widths.get("maps", 0),
+def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW. Norms and biases, which are vectors, are not decayed."""
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    vectors = [p for p in network.parameters() if p.ndim <= 1]
+    return torch.optim.AdamW(
+        [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
+        lr=settings.lr,
+        betas=(0.9, 0.99),
+        weight_decay=settings.weight_decay,
+        fused=True,
     )

@@ -1,0 +1,102 @@
+"""Maps kept beside the latents: for each view of an image the same view of its map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tinyldm.data.cache import build_once, key_of
+from tinyldm.data.encode import file_hashes
+from tinyldm.data.examples import Example
+from tinyldm.data.images import Augmentation
+from tinyldm.errors import InputError
+from tinyldm.files import writing
+
+if TYPE_CHECKING:
+    from tinyldm.tasks.base import Encoder
+
+
+@dataclass(frozen=True)
+class MapCache:
+    """The maps of all examples and views, uint8 (rows, h, w), on disk.
+
+    key:  a hash of all that they depend on
+    left_out: index of an example -> why its map is not there
+    """
+
+    content: np.ndarray[Any, np.dtype[np.uint8]]
+    key: str
+    left_out: dict[int, str]
+
+    def rows(self, numbers: np.ndarray[Any, Any]) -> Tensor:
+        """The maps of these rows, (b, h, w)."""
+        return torch.from_numpy(self.content[numbers])
+
+
+def open_maps(
+    examples: Sequence[Example],
+    encoder: Encoder,
+    hashes: Sequence[str | None],
+    augmentation: Augmentation,
+    *,
+    root: Path,
+    workers: int,
+    progress: bool,
+    skip_bad: bool,
+) -> MapCache:
+    """The maps of the examples, read first unless they are there.
+
+    hashes: of the examples' images; with a map's own bytes they decide how its views are cut
+    InputError: a map that is wrong, unless skip_bad.
+    """
+    files = [encoder.map_file(example.prompts[0]) for example in examples]
+    map_hashes = file_hashes(files, workers, False)
+    key = key_of("maps", hashes, map_hashes, encoder.map_size, augmentation.to_dict())
+
+    def build(folder: Path) -> dict[str, Any]:
+        bar = tqdm(examples, "reading maps", unit="map", delay=2, disable=not progress)
+        return write_maps(folder, bar, encoder, hashes, augmentation, skip_bad=skip_bad)
+
+    header = build_once(root / "maps" / key, build)
+    wrong = {int(index): why for index, why in header.get("left_out", {}).items()}
+    if wrong and not skip_bad:
+        raise InputError(next(iter(wrong.values())))
+    assert encoder.map_size is not None
+    if not (root / "maps" / key / "maps.u8").stat().st_size:  # every map is wrong
+        raise InputError(f"no map that can be read: {next(iter(wrong.values()))}")
+    content = np.memmap(root / "maps" / key / "maps.u8", np.uint8, "r")
+    return MapCache(np.asarray(content).reshape(-1, *encoder.map_size), key, wrong)
+
+
+def write_maps(
+    folder: Path,
+    examples: Any,
+    encoder: Encoder,
+    hashes: Sequence[str | None],
+    augmentation: Augmentation,
+    *,
+    skip_bad: bool,
+) -> dict[str, Any]:
+    """Write maps.u8, every view of every map; the header tells which are wrong, {index: why}."""
+    assert encoder.map_size is not None
+    wrong = {}
+    with writing(folder / "maps.u8") as file:
+        for k, example in enumerate(examples):
+            try:
+                whole = encoder.read_map(example.prompts[0], example.image)
+            except InputError as error:
+                if not skip_bad:
+                    raise
+                wrong[str(k)] = str(error)
+                continue
+            key = int(hashes[k] or "0", 16)  # as for the image, so that both are cut alike
+            for view in augmentation.apply(whole, encoder.map_size, key, nearest=True):
+                file.write(np.ascontiguousarray(view, np.uint8).data)
+    return {"left_out": wrong}

@@ -1,0 +1,54 @@
+"""Finding frozen models: in a folder, in the local cache of the Hugging Face hub, or on the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tinyldm.errors import InputError
+
+Loaded = TypeVar("Loaded")
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a frozen model is for: its name in messages, and the option that chooses it."""
+
+    name: str
+    option: str
+
+
+def local_or_hub(
+    load: Callable[..., Loaded], source: str, role: Role, files: tuple[str, ...] = ()
+) -> Loaded:
+    """load(source, local_files_only=True), or where that fails, with local_files_only=False.
+
+    source: a folder, from which a failure is final, or a name on the hub
+    files:  those of the hub's folder that are needed, for the advice in the message; (): all
+    InputError, in one line: the folder's files are broken, or the model cannot be fetched.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        return load(source, local_files_only=True)
+    except Exception as error:  # broken files make the libraries behind load raise almost anything
+        if Path(source).exists():
+            raise InputError(f"{role.name} {source}: {_one_line(error)}") from error
+    try:
+        # Without a network, a download tries again for minutes; this question fails at once.
+        HfApi().model_info(source, timeout=10)
+        return load(source, local_files_only=False)
+    except Exception as error:
+        download = " ".join(["hf download", source, *files, "--local-dir FOLDER"])
+        raise InputError(
+            f"{role.name} {source} is not a folder and can't be fetched ({type(error).__name__}): "
+            f"where there is a network, `{download}`, then give {role.option} FOLDER; "
+            f"or use {role.option} tiny"
+        ) from error
+
+
+def _one_line(error: Any) -> str:
+    """What an exception says, without line breaks, and not endlessly."""
+    return " ".join(str(error).split())[:240]

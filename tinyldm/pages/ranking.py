@@ -1,0 +1,147 @@
+"""What a sweep found: its settings by rank, its curves, and their summary for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyldm.errors import InputError
+from tinyldm.files import read_json
+from tinyldm.pages.curves import Chart, Line
+from tinyldm.pages.html import Table
+from tinyldm.scores.evaluation import METRICS
+
+AXES = ("checkpoint", "guidance", "steps", "solver")
+FACTS = ("n", "extractor", "preprocessing", "reference", "reference n")  # shown of each score
+
+Row = dict[str, Any]
+"""A scored setting in sweep.json: a value for each of AXES; "step", how long the checkpoint was
+trained; "made", its version; "scores", metric -> value."""
+
+
+def ranked(rows: Iterable[Row], metrics: list[str]) -> list[Row]:
+    """The rows, each with its mean "rank" over the metrics, the best first.
+
+    Equal scores share a rank. Of equal mean ranks, the one with fewer steps comes first.
+    """
+    rows = list(rows)
+    order = {}
+    for metric in metrics:
+        values = {row["scores"][metric] for row in rows}
+        order[metric] = sorted(values, reverse=METRICS[metric].best == "highest")
+    found = []
+    for row in rows:
+        ranks = [order[metric].index(row["scores"][metric]) + 1 for metric in metrics]
+        found.append({**row, "rank": sum(ranks) / len(metrics)})
+    return sorted(found, key=lambda row: (row["rank"], row["steps"], [str(row[a]) for a in AXES]))
+
+
+def ranking(rows: list[Row], metrics: list[str]) -> Table:
+    """Ranked rows as a table."""
+    cells = []
+    for row in rows:
+        setting = (row["checkpoint"], f"{row['guidance']:g}", row["steps"], row["solver"])
+        scores = [f"{row['scores'][metric]:.4f}" for metric in metrics]
+        cells.append((*setting, *scores, f"{row['rank']:.2f}"))
+    return Table((*AXES, *metrics, "mean rank"), cells)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a sweep found, as a page shows it."""
+
+    settings: int  # how many were scored
+    prompts: int  # how many were drawn for each
+    metrics: list[str]
+    best: str  # the best setting, in words
+    advice: str  # the command that draws with it
+    ranking: Table  # all settings, the best first
+    charts: list[Chart]
+    readers: Table  # what read the scores off the pictures
+
+
+def summary(file: Path) -> Summary:
+    """The summary of a sweep.json, which may have come from anywhere."""
+    result = read_json(file, dict)
+    try:
+        metrics = result["asked"]["metrics"]
+        rows = ranked(result["rows"], metrics)
+        best = rows[0]
+        readers = [
+            (name, *(facts.get(key, "") for key in FACTS))
+            for name, facts in result["readers"].items()
+        ]
+        return Summary(
+            settings=len(rows),
+            prompts=len(result["asked"]["prompts"]),
+            metrics=metrics,
+            best=f"{best['checkpoint']}, guidance {best['guidance']:g}, {best['steps']} steps, "
+            f"{best['solver']}",
+            advice=result["advice"],
+            ranking=ranking(rows, metrics),
+            charts=charts(rows, metrics),
+            readers=Table(("metric", *FACTS), readers),
+        )
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise InputError(f"{file}: not a sweep of python -m tinyldm sweep ({error!r})") from None
+
+
+def charts(rows: list[Row], metrics: list[str]) -> list[Chart]:
+    """Curves of ranked rows; where nothing varies along an axis, there is no chart of it.
+
+    Each metric is drawn against steps and over the training, and CLIP-T against each distance,
+    along guidance.
+    """
+    found = []
+    for metric in metrics:
+        if _vary(rows, "steps"):
+            lines = curves(rows, fixed=("checkpoint",), along="steps", x="steps", y=metric)
+            found.append(Chart(f"{metric} against steps", lines, "steps", metric))
+        if _vary(rows, "step"):
+            setting = ("guidance", "steps", "solver")
+            lines = curves(rows, fixed=setting, along="step", x="step", y=metric)
+            found.append(Chart(f"{metric} over the training", lines, "training step", metric))
+        distance = METRICS[metric].best == "lowest"
+        if _vary(rows, "guidance") and distance and "clip-t" in metrics:
+            lines = curves(rows, fixed=("checkpoint",), along="guidance", x=metric, y="clip-t")
+            title = f"clip-t against {metric}, over guidance"
+            found.append(Chart(title, lines, metric, "clip-t"))
+    return found
+
+
+def _vary(rows: list[Row], key: str) -> bool:
+    return len({row[key] for row in rows}) > 1
+
+
+def curves(
+    rows: list[Row], *, fixed: tuple[str, ...], along: str, x: str, y: str
+) -> tuple[Line, ...]:
+    """A line for each setting of the axes that are neither fixed nor `along`.
+
+    fixed: axes on which only rows that agree with the first, the best one, are drawn
+    along: what orders the points of a line; where it is guidance, its value stands at each point
+    x, y:  what a point shows: keys of a row, or metrics
+    """
+    drawn = [row for row in rows if all(row[axis] == rows[0][axis] for axis in fixed)]
+    others = [axis for axis in ("guidance", "steps", "solver") if axis not in (*fixed, along)]
+    groups: dict[tuple, list[Row]] = {}
+    for row in drawn:
+        groups.setdefault(tuple(row[axis] for axis in others), []).append(row)
+    lines = []
+    for setting, group in sorted(groups.items(), key=lambda item: item[0]):
+        group.sort(key=lambda row: row[along])
+        words = []
+        for axis, value in zip(others, setting, strict=True):
+            words.append(str(value) if axis == "solver" else f"{axis} {value:g}")
+        points = tuple((_quantity(row, x), _quantity(row, y)) for row in group)
+        labels: tuple[str, ...] = ()
+        if along == "guidance":
+            labels = tuple(f"{row['guidance']:g}" for row in group)
+        lines.append(Line(", ".join(words), points, labels))
+    return tuple(lines)
+
+
+def _quantity(row: Row, name: str) -> float:
+    return float(row["scores"][name] if name in row["scores"] else row[name])

@@ -1,0 +1,119 @@
+"""A whole sampling job as one call, for those who draw many: sweep, notebooks, tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinyldm.data.examples import Prompt, Request, check_names
+from tinyldm.data.images import grid, load_image, save_animation, save_image
+from tinyldm.device import pick_device
+from tinyldm.errors import InputError
+from tinyldm.randomness import picture_seed
+from tinyldm.sampling.drawing import Painter, draw_requests, draw_strip, encode_prompts
+from tinyldm.sampling.folder import (
+    FILM,
+    GRID,
+    STRIP,
+    default_folder,
+    make_record,
+    open_folder,
+    run_name,
+)
+from tinyldm.sampling.settings import Drawing
+from tinyldm.tasks.base import Encoder
+from tinyldm.training.checkpoint import Checkpoint, load_checkpoint, task_of
+from tinyldm.training.frozen_models import load_frozen
+
+
+def sample_images(
+    run: str | Path,
+    requests: Sequence[Request],
+    out: str | Path | None = None,
+    *,
+    how: Drawing | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    strip: Prompt | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> Path:
+    """Draw an image for each request, a grid of the first 64, and a strip of one prompt.
+
+    Returns their folder; None is samples/RUN. Images that an earlier call with the same arguments has
+    finished are kept, so that an interrupted job goes on.
+    """
+    how = how or Drawing()
+    check_requests(requests, strip)
+    place = pick_device(device)
+    checkpoint = load_checkpoint(run, place)
+    check_grid(checkpoint, how)
+    vae, encoder = load_frozen(checkpoint.config, place, checkpoint.path)
+    folder = open_samples(
+        checkpoint, encoder, requests, out, how=how, seed=seed, strip=strip, overwrite=overwrite
+    )
+    painter = Painter.of(checkpoint, vae, task_of(checkpoint.config), how, place)
+    draw_requests(painter, encoder, requests, folder, seed, batch_size)
+    save_grid(requests, folder)
+    save_strip(painter, encoder, strip, folder, seed)
+    return folder
+
+
+def check_requests(requests: Sequence[Request], strip: Prompt | None) -> None:
+    """InputError for names or prompts that nothing can be drawn from."""
+    check_names(requests, "prompts")
+    if strip is not None:
+        check_names([Request("strip.png", strip)], "--strip")
+        if not str(strip).strip(" ,"):
+            raise InputError(f"--strip {str(strip)!r}: names nothing to draw")
+
+
+def check_grid(checkpoint: Checkpoint, how: Drawing) -> None:
+    """InputError for a number of steps that the schedule does not have."""
+    try:
+        checkpoint.schedule.grid(how.steps, how.spacing)
+    except ValueError as error:
+        raise InputError(f"--steps {how.steps} --spacing {how.spacing}: {error}") from None
+
+
+def open_samples(
+    checkpoint: Checkpoint,
+    encoder: Encoder,
+    requests: Sequence[Request],
+    out: str | Path | None,
+    *,
+    how: Drawing,
+    seed: int,
+    strip: Prompt | None,
+    overwrite: bool,
+) -> Path:
+    """The folder to draw into, made ready; see sampling/folder.py. Prompts are checked first."""
+    prompts = [request.prompt for request in requests] + ([] if strip is None else [strip])
+    files = encoder.check(prompts)
+    record = make_record(checkpoint, requests, how, seed, strip, files)
+    if out is None:
+        folder = default_folder(run_name(checkpoint.path), record, overwrite)
+    else:
+        folder = Path(out)
+    open_folder(folder, record, overwrite)
+    return folder
+
+
+def save_grid(requests: Sequence[Request], folder: Path) -> None:
+    """Save the first 64 pictures side by side, unless that was done."""
+    if not requests or (folder / GRID).exists():
+        return
+    shown = [load_image(folder / request.name) for request in requests[:64]]
+    save_image(grid(shown, columns=8 if len(shown) > 16 else None), folder / GRID)
+
+
+def save_strip(
+    painter: Painter, encoder: Encoder, strip: Prompt | None, folder: Path, seed: int
+) -> None:
+    """Save one prompt's way from noise to the picture, if asked for and unless that was done."""
+    if strip is None or (folder / STRIP).exists():
+        return
+    condition = encode_prompts(encoder, [strip])
+    still, frames = draw_strip(painter, condition, picture_seed(seed, 0))
+    save_animation(frames, folder / FILM)
+    save_image(still, folder / STRIP)

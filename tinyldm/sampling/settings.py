@@ -1,0 +1,212 @@
+"""How pictures are drawn: the options of sample.py, and the part of them that decides the pictures.
+
+Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyldm.cli import option
+from tinyldm.device import PRECISIONS
+from tinyldm.errors import InputError
+
+if TYPE_CHECKING:
+    from tinyldm.diffusion.sampler import Solver
+    from tinyldm.tasks.base import Task
+
+SOLVERS = ("dpm++", "sde-dpm++", "dpm", "ddim", "ddpm")
+SPACINGS = ("trailing", "leading", "linspace", "karras")
+DEFAULT_GUIDANCE = 3.0
+
+
+def make_solver(name: str, order: int | None = None, eta: float | None = None) -> Solver:
+    """The solver of that name, one of SOLVERS. An option that it would ignore is refused."""
+    from tinyldm.diffusion.ddim import DDIM
+    from tinyldm.diffusion.ddpm import DDPM
+    from tinyldm.diffusion.dpm_solver import DPMSolver
+
+    if order is not None and name in ("ddim", "ddpm"):
+        raise InputError(
+            f"--order {order}: {name} has no order; it belongs to dpm++, sde-dpm++ and dpm"
+        )
+    if eta is not None and name != "ddim":
+        raise InputError(f"--eta {eta:g}: belongs to ddim, not to {name}")
+    try:
+        if name == "ddim":
+            return DDIM(eta or 0.0)
+        if name == "ddpm":
+            return DDPM()
+        form = "eps" if name == "dpm" else "x0"
+        return DPMSolver(2 if order is None else order, sde=name == "sde-dpm++", form=form)
+    except ValueError as error:
+        raise InputError(f"--solver {name}: {error}") from None
+
+
+def default_solver() -> Solver:
+    """DPM-Solver++ of second order."""
+    return make_solver("dpm++")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are drawn. With the checkpoint, the prompts and the seed it decides them.
+
+    guidance: the scale of classifier-free guidance; 1 is none
+    style:    for landscapes, the scale of the style, if it differs from the map's, which guidance is
+    interval: (low, high) in units of sigma / alpha, the levels at which to guide (2404.07724)
+    """
+
+    steps: int = 50
+    solver: Solver = field(default_factory=default_solver)
+    guidance: float = DEFAULT_GUIDANCE
+    style: float | None = None
+    interval: tuple[float, float] | None = None
+    rescale: float = 0.0
+    spacing: str = "trailing"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, scale in {"guidance": self.guidance, "guidance-style": self.style}.items():
+            if scale is not None and not math.isfinite(scale):
+                raise ValueError(f"{name} {scale}: expected a finite number")
+        if self.guidance == 1 and (self.interval or self.rescale):
+            raise ValueError(
+                "guidance 1 is no guidance: an interval or a rescale would change nothing"
+            )
+        if self.style is not None and (self.interval or self.rescale):
+            raise ValueError("guidance-style takes neither an interval nor a rescale")
+        if self.interval and not 0 <= self.interval[0] < self.interval[1]:
+            raise ValueError(
+                f"guidance-interval {self.interval}: expected 0 <= low < high, in sigma/alpha"
+            )
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"guidance-rescale {self.rescale:g}: expected 0 to 1")
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """The options of sample.py."""
+
+    run: str | None = option(
+        None, "a run or a checkpoint (default: the newest run in runs/)", "what to draw", metavar="FOLDER"
+    )
+    prompt: list[str] | None = option(
+        None,
+        "a prompt; may be given several times",
+        "what to draw",
+        parse=str,
+        metavar="TEXT",
+        more={"action": "append"},
+    )
+    prompts: str | None = option(
+        None,
+        "test.json, generate.csv, label_to_img.json, or .txt with a prompt a line",
+        "what to draw",
+        metavar="FILE",
+    )
+    strip: str | None = option(
+        None,
+        "write about/strip.png and .gif: the x_t and x0 of this prompt, step by step",
+        "what to draw",
+        metavar="TEXT",
+    )
+    seed: int = option(
+        0, "picture k depends on the seed and k, not on the batch size", "what to draw"
+    )
+    data: str | None = option(
+        None,
+        "where the data lies now, for a run whose own prompts name files of it "
+        "(default: where it was trained)",
+        "what to draw",
+        metavar="FOLDER",
+    )
+    out: str | None = option(None, "default: samples/RUN", "where to", metavar="FOLDER")
+    overwrite: bool = option(False, "replace the pictures that are there", "where to")
+    steps: int = option(50, "calls of the network", "how")
+    solver: str = option("dpm++", "dpm++ needs the fewest steps", "how", choices=SOLVERS)
+    order: int | None = option(
+        None, "1, 2 or 3, of dpm++, sde-dpm++ and dpm (default: 2)", "how"
+    )
+    eta: float | None = option(
+        None, "of ddim: 0 is deterministic, 1 as noisy as ddpm (default: 0)", "how"
+    )
+    spacing: str = option("trailing", "of the timesteps", "how", choices=SPACINGS)
+    guidance: float | None = option(
+        None, f"1: none (default: {DEFAULT_GUIDANCE:g}; 1 after --cfg-drop 0)", "how"
+    )
+    guidance_map: float | None = option(
+        None, "landscapes: of the map alone (default: as --guidance)", "how", metavar="SCALE"
+    )
+    guidance_style: float | None = option(
+        None, "landscapes: of the style alone (default: as --guidance)", "how", metavar="SCALE"
+    )
+    guidance_interval: list[float] | None = option(
+        None,
+        "guide only where sigma/alpha lies in between",
+        "how",
+        parse=float,
+        metavar=("LO", "HI"),
+        more={"nargs": 2},
+    )
+    guidance_rescale: float = option(0.0, "0 to 1, against oversaturation", "how")
+    batch_size: int = option(32, "pictures at a time", "machine")
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps", "machine")
+    precision: str = option(
+        "auto",
+        "of the network (auto: bfloat16 where that is fast); bfloat16: of the VAE's decoder too",
+        "machine",
+        choices=PRECISIONS,
+    )
+
+    def __post_init__(self) -> None:
+        for name, least in {"batch_size": 1, "seed": 0}.items():
+            if getattr(self, name) < least:
+                flag = f"--{name.replace('_', '-')}"
+                raise InputError(f"{flag} {getattr(self, name)}: expected {least} or more")
+        if self.prompt and self.prompts:
+            raise InputError("--prompts: not allowed with --prompt")
+
+    def drawing(self, task: Task, settings: Mapping[str, Any]) -> Drawing:
+        """How to draw with a network of a task that was trained with these settings."""
+        cfg_drop = settings["cfg_drop"]
+        scale = self.guidance
+        if scale is None:
+            scale = DEFAULT_GUIDANCE if cfg_drop else 1.0
+        style = None
+        if self.guidance_map is not None or self.guidance_style is not None:
+            apart = task.guides_style and settings.get("style_drop", 0.0) > 0
+            if not apart or self.guidance is not None:
+                raise InputError(
+                    "--guidance-map, --guidance-style: for landscapes trained with --style-drop "
+                    "above 0, and without --guidance, which is both"
+                )
+            style = scale if self.guidance_style is None else self.guidance_style
+            scale = scale if self.guidance_map is None else self.guidance_map
+        if (scale != 1 or style is not None) and not cfg_drop:
+            raise InputError(
+                f"--guidance {scale:g}: the run was trained with --cfg-drop 0 "
+                "and knows no null condition"
+            )
+        interval = self.guidance_interval
+        try:
+            return Drawing(
+                steps=self.steps,
+                solver=make_solver(self.solver, self.order, self.eta),
+                guidance=scale,
+                style=style,
+                interval=(interval[0], interval[1]) if interval else None,
+                rescale=self.guidance_rescale,
+                spacing=self.spacing,
+                precision=self.precision,
+            )
+        except ValueError as error:
+            raise InputError(f"--{error}") from None
+
+    def data_folder(self, settings: Mapping[str, Any]) -> Path:
+        """Where the files lie that the prompts of a run may name."""
+        return Path(self.data or settings.get("data") or ".")

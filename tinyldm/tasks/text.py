@@ -1,0 +1,193 @@
+"""Task text: a picture is described by a caption. Prompts are plain strings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyldm.data.examples import Example, Layout, Prompt, images_in
+from tinyldm.errors import InputError
+from tinyldm.files import parse_json, read_csv, read_json, read_text
+from tinyldm.tasks.base import Encoder, Task
+from tinyldm.tasks.prompt_files import as_text, entry_values
+from tinyldm.tasks.recipes import FULL, LARGEST_SMALL, SMALL
+
+if TYPE_CHECKING:
+    from tinyldm.condition import Condition
+    from tinyldm.frozen.text import TextEncoder
+    from tinyldm.training.settings import TrainSettings
+
+# ---- the monsters of the sprite assignment
+
+
+def read_monsters(folder: Path, split: str, problems: list[str]) -> list[Example]:
+    """{split}/*.png named {key}_{frame}.png; {split}_info.json describes the keys (test.json: test)."""
+    info = folder / ("test.json" if split == "test" else f"{split}_info.json")
+    captions = {key: monster_captions(info, key, e) for key, e in read_json(info, dict).items()}
+    examples = []
+    for image in images_in(folder / split):
+        # the last part of a stem counts the frames; test images are named by the key alone
+        key = image.stem if split == "test" else image.stem.rpartition("_")[0]
+        if key in captions:
+            examples.append(Example(image, captions[key]))
+        else:
+            problems.append(f"{image}: no key {key!r} in {info.name}")
+    return examples
+
+
+def monster_captions(info: Path, key: str, entry: Any) -> tuple[str, ...]:
+    """Each description of a monster, followed by its action, which is empty for a portrait."""
+    given, action = entry_values(info, key, entry, "given_description", "action_description")
+    descriptions = [given] if isinstance(given, str) else given
+    good = isinstance(descriptions, list) and all(isinstance(d, str) for d in descriptions)
+    if not good or not descriptions:
+        raise InputError(
+            f"{info}: {key}: 'given_description' is {descriptions!r}, expected a list of strings"
+        )
+    action = as_text(info, key, "action_description", action)
+    return tuple(f"{description} {action}".strip() for description in descriptions)
+
+
+# ---- the animal-object pairs
+
+
+def read_animals(folder: Path, split: str, problems: list[str]) -> list[Example]:
+    """{split}.csv with id,animal,object; the images lie beside it, in {split}/ or in images/."""
+    table = folder / f"{split}.csv"
+    rows = read_csv(table, "id", "animal", "object")
+    place = place_of_images(folder, split, rows)
+    examples = []
+    for row in rows:
+        caption = f"{with_article(row['animal'])} and {with_article(row['object'])}"
+        examples.append(Example(place / row["id"], (caption,)))
+    return examples
+
+
+def place_of_images(folder: Path, split: str, rows: Sequence[Mapping[str, str]]) -> Path:
+    """The folder that holds the first image of a table, or else any images at all."""
+    places = [folder, folder / split, folder / "images"]
+    for place in places:
+        if rows and (place / rows[0]["id"]).is_file():
+            return place
+    for place in places:
+        if place.is_dir() and images_in(place):
+            return place  # only some are missing: the latent cache will name them
+    raise InputError(
+        f"{folder}: no images, expected them beside {split}.csv, in {split}/ or in images/"
+    )
+
+
+def with_article(noun: str) -> str:
+    """A noun with "a" or "an" before it."""
+    return f"{'an' if noun[:1].lower() in tuple('aeiou') else 'a'} {noun}"
+
+
+# ---- any folder of images with captions
+
+
+def metadata_file(folder: Path) -> Path | None:
+    """metadata.jsonl or metadata.csv of a folder, the ecosystem's convention."""
+    for name in ("metadata.jsonl", "metadata.csv"):
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def read_image_folder(folder: Path, split: str, problems: list[str]) -> list[Example]:
+    """metadata with file_name and text, in the subfolder of the split or, to train, the folder."""
+    table = metadata_file(folder / split)
+    if table is None and split == "train":
+        table = metadata_file(folder)
+    if table is None:
+        raise InputError(f"{folder / split}: no metadata.jsonl or metadata.csv")
+    if table.suffix == ".csv":
+        rows = read_csv(table, "file_name", "text")
+    else:
+        rows = read_json_lines(table)
+    return [Example(table.parent / row["file_name"], (row["text"].strip(),)) for row in rows]
+
+
+def read_json_lines(table: Path) -> list[dict[str, str]]:
+    """The rows of a metadata.jsonl: an object with file_name and text in each line."""
+    rows = []
+    # split("\n") and not splitlines(): a caption may hold U+2028
+    for number, line in enumerate(read_text(table).split("\n"), 1):
+        if not line.strip():
+            continue
+        place = f"line {number}"
+        row = parse_json(line, f"{table}: {place}", dict)
+        values = entry_values(table, place, row, "file_name", "text")
+        names = ("file_name", "text")
+        rows.append(
+            {n: as_text(table, place, n, value) for n, value in zip(names, values, strict=True)}
+        )
+    return rows
+
+
+# ---- the task
+
+
+class CaptionEncoder(Encoder):
+    """Captions through a frozen text encoder; all its tokens are kept."""
+
+    def __init__(self, text_encoder: TextEncoder):
+        self.text_encoder = text_encoder
+        self.width = text_encoder.width
+        self.fingerprint = text_encoder.fingerprint
+
+    def stored(self, prompts: Sequence[Prompt]) -> Condition:
+        """The last hidden states of the captions."""
+        return self.text_encoder.encode([str(prompt) for prompt in prompts])
+
+
+class TextTask(Task):
+    """Pictures with captions: the monsters, the animal-object pairs, any captioned image folder."""
+
+    name = "text"
+    options = frozenset({"text_encoder"})
+    captions = True
+    layouts = (
+        Layout(
+            "monsters",
+            "train/*.png with train_info.json (monsters)",
+            detect=lambda folder: (folder / "train_info.json").is_file(),
+            read=read_monsters,
+            scene="[^_]+",  # the number of the monster
+        ),
+        Layout(
+            "animals",
+            "images with train.csv of id,animal,object (animal-object pairs)",
+            detect=lambda folder: (folder / "train.csv").is_file(),
+            read=read_animals,
+        ),
+        Layout(
+            "image-folder",
+            "images with metadata.jsonl or metadata.csv of file_name and text (image folder)",
+            detect=lambda folder: bool(metadata_file(folder / "train") or metadata_file(folder)),
+            read=read_image_folder,
+        ),
+    )
+
+    def recipe(self, native: tuple[int, int], given: Mapping[str, Any]) -> dict[str, Any]:
+        """The full recipe, or the small one where the tiny VAE is asked for on small pictures.
+
+        Square images below 256 pixels keep their size.
+        """
+        recipe = dict(FULL)
+        if native[0] == native[1] < FULL["size"][0]:
+            recipe["size"] = native
+        size = given.get("size", recipe["size"])
+        if given.get("vae") == "tiny" and max(size) <= LARGEST_SMALL:
+            recipe.update(SMALL)
+        return recipe
+
+    def conditioning(self, settings: TrainSettings, names: tuple[str, ...]) -> dict[str, Any]:
+        """Which text encoder."""
+        return {"task": self.name, "name": settings.text_encoder}
+
+    def encoder(self, facts: Mapping[str, Any], area: tuple[int, int], device: Any) -> Encoder:
+        """The captions' encoder."""
+        from tinyldm.frozen.text import TextEncoder
+
+        return CaptionEncoder(TextEncoder.load(facts["name"], device))

@@ -1,0 +1,104 @@
+"""Which network a run trains, and how a checkpoint says so: a preset of the UNet, or a function of the
+user's own that builds any denoiser.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from tinyldm.cli import load_object
+from tinyldm.condition import Condition
+from tinyldm.errors import InputError
+from tinyldm.nn.presets import PRESETS
+from tinyldm.nn.unet import UNet, UNetConfig
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """What a network has to fit: the latents, and the parts of their conditions.
+
+    channels:     of the latents, in and out
+    size:         (h, w) of the latents
+    token_dim:    width of Condition.tokens, None if there are none
+    vector_dim:   width of Condition.vector, None if there is none
+    map_channels: channels of Condition.maps, 0 if there are none
+    """
+
+    channels: int
+    size: tuple[int, int]
+    token_dim: int | None = None
+    vector_dim: int | None = None
+    map_channels: int = 0
+
+    @classmethod
+    def of(cls, latent_shape: tuple[int, ...], null: Condition) -> DataShape:
+        """The shape of latents (c, h, w) whose null condition is given."""
+        channels, height, width = latent_shape
+        return cls(
+            channels,
+            (height, width),
+            token_dim=last_of(null.tokens, 1),
+            vector_dim=last_of(null.vector, 1),
+            map_channels=last_of(null.maps, 3) or 0,
+        )
+
+
+def last_of(part: Tensor | None, place: int) -> int | None:
+    """The size of a dimension, counted from the last, or None for a part that is absent."""
+    return None if part is None else part.shape[-place]
+
+
+def network_recipe(preset: str, builder: str | None, shape: DataShape) -> dict[str, Any]:
+    """How to build the network of a run, as plain values for the checkpoint; see build_network."""
+    if builder is not None:
+        return {"build": builder, "arguments": asdict(shape)}
+    if preset not in PRESETS:
+        raise InputError(f"--preset {preset}: expected one of {', '.join(PRESETS)}")
+    return fitted(PRESETS[preset], shape).to_dict()
+
+
+def fitted(config: UNetConfig, shape: DataShape) -> UNetConfig:
+    """A UNet's config with its input, output and conditions fitted to the data."""
+    attention, middle = config.attention, config.middle
+    if shape.token_dim is None:  # there is nothing to cross to
+        attention = tuple("self" if kind == "cross" else kind for kind in attention)
+        middle = "self" if middle == "cross" else middle
+    return replace(
+        config,
+        in_channels=shape.channels,
+        out_channels=shape.channels,
+        attention=attention,
+        middle=middle,
+        token_dim=shape.token_dim,
+        vector_dim=shape.vector_dim,
+        map_channels=shape.map_channels,
+    )
+
+
+def build_network(recipe: Mapping[str, Any]) -> nn.Module:
+    """The network of a recipe: a UNet from its config, or what a function of the user's returns.
+
+    A recipe with "build": "my_module:function" calls that function with the fields of DataShape as
+    keyword arguments. Modules of Python itself are refused: a checkpoint may come from anywhere.
+    """
+    if "build" not in recipe:
+        return UNet(UNetConfig.from_dict(dict(recipe)))
+    name, arguments = str(recipe["build"]), dict(recipe.get("arguments", {}))
+    unknown = arguments.keys() - {f.name for f in fields(DataShape)}
+    if name.partition(":")[0].partition(".")[0] in sys.stdlib_module_names or unknown:
+        raise InputError(f"--network {name}: not a function that builds a network")
+    build = load_object(name, "--network")
+    arguments["size"] = tuple(arguments["size"])
+    try:
+        network = build(**arguments)
+    except TypeError as error:
+        expected = ", ".join(f.name for f in fields(DataShape))
+        raise InputError(f"--network {name}: {error}; expected a function of {expected}") from None
+    if not isinstance(network, nn.Module):
+        raise InputError(f"--network {name}: returned no torch module")
+    return network
