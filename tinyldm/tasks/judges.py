@@ -30,10 +30,9 @@ class Block(nn.Module):
         self.norm1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(width)
+        self.past: nn.Module = nn.Identity()
         if stride > 1 or width != width_in:
             self.past = nn.Conv2d(width_in, width, 1, stride)
-        else:
-            self.past = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, width_in, h, w) -> (b, width, h / stride, w / stride)"""
@@ -73,7 +72,7 @@ class MapNet(UNet):
             )
         )
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]  # no time, no condition
         """Images (b, 3, h, w) in [-1, 1] -> the logits of each pixel, (b, classes, h, w)."""
         return super().forward(images, 0.0)
 
