@@ -1,6 +1,6 @@
 """Draws docs/toy.png: a monster in each row, its actions in the columns.
 
-    python docs/draw_toy.py
+python docs/draw_toy.py
 """
 
 from pathlib import Path
