@@ -25,9 +25,7 @@ that holds pictures made otherwise. The same command again finishes what was int
 
 def parser() -> Parser:
     """The command line of sample.py. Nothing heavy is imported for it: --help answers at once."""
-    parser = Parser(
-        description=__doc__, epilog=EXAMPLES, argument_default=argparse.SUPPRESS
-    )
+    parser = Parser(description=__doc__, epilog=EXAMPLES, argument_default=argparse.SUPPRESS)
     add_options(parser, SampleOptions)
     return parser
 

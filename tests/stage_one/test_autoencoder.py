@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tinyldm.jobs.autoencoder import monster_pictures
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL

@@ -81,6 +81,10 @@ def fitted(config: UNetConfig, shape: DataShape) -> UNetConfig:
     )
 
 
+PUBLISHED = "tinyldm.compat.network:build"
+"""Builds networks that only diffusers' settings describe; `convert` writes it into checkpoints."""
+
+
 def build_network(recipe: Mapping[str, Any]) -> nn.Module:
     """The network of a recipe: a UNet from its config, or what a function of the user's returns.
 
@@ -90,11 +94,13 @@ def build_network(recipe: Mapping[str, Any]) -> nn.Module:
     if "build" not in recipe:
         return UNet(UNetConfig.from_dict(dict(recipe)))
     name, arguments = str(recipe["build"]), dict(recipe.get("arguments", {}))
+    root = name.partition(":")[0].partition(".")[0]
     unknown = arguments.keys() - {f.name for f in fields(DataShape)}
-    if name.partition(":")[0].partition(".")[0] in sys.stdlib_module_names or unknown:
+    if root in sys.stdlib_module_names or (unknown and name != PUBLISHED):
         raise InputError(f"--network {name}: not a function that builds a network")
+    if name != PUBLISHED:
+        arguments["size"] = tuple(arguments["size"])
     build = load_object(name, "--network")
-    arguments["size"] = tuple(arguments["size"])
     try:
         network = build(**arguments)
     except TypeError as error:
