@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from tinyldm.tasks.table import read_examples
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
