@@ -1,35 +1,42 @@
-"""Draws docs/vae.png, pictures and what the tiny VAE keeps of them, and prints the rows of the table in docs/vae.md.
+"""Draw docs/vae.png, pictures and what the tiny VAE keeps of them, and print docs/vae.md's table.
 
-Run from the repository: python docs/draw_vae.py [FOLDER], with a folder of more pictures, such as those of i-CLEVR.
+Run from the repository: python docs/draw_vae.py [FOLDER ...]
+The folders hold further pictures to measure, such as those of i-CLEVR.
 """
 
 import sys
 from pathlib import Path
 
 import torch
-from einops import rearrange
 from PIL import Image
 
 from tinyldm.autoencoder.kl import AutoencoderKL
-from tinyldm.jobs.autoencoder import monster_pictures
+from tinyldm.data.images import grid
 from tinyldm.scores.reconstruction import folder_scores, picture_scores, reconstruct
-from tinyldm.toy import pictures as procedural
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS / "assets"))  # the pictures that the tiny VAE was trained on
+import pictures as procedural  # noqa: E402
+from train_vae import monster_pictures  # noqa: E402
 
 vae = AutoencoderKL.load("tiny").requires_grad_(False)
-sets = (monster_pictures(10, "page", known=False), procedural.pictures(10, seed=10**7))
-rows = [row for pictures in sets for row in (torch.as_tensor(pictures), reconstruct(vae, pictures))]
-page = rearrange(torch.stack(rows), "r n h w c -> (r h) (n w) c")
-Image.fromarray(page.numpy()).save(Path(__file__).parent / "vae.png", optimize=True)
+shown = []
+for pictures in (monster_pictures(10, "page", known=False), procedural.pictures(10, seed=10**7)):
+    shown += [*torch.as_tensor(pictures), *reconstruct(vae, pictures)]
+sheet = grid([Image.fromarray(picture.numpy()) for picture in shown], columns=10, gap=0)
+sheet.save(DOCS / "vae.png", optimize=True)
 
 monsters = monster_pictures(1000, "measured", known=False)
-scores = {"monsters of the held-out captions": picture_scores(vae, monsters)}
-scores |= {
-    f"the same, latents off by {noise}": picture_scores(vae, monsters[:200], noise)
-    for noise in (0.1, 0.3)
+scores = {
+    "monsters of the held-out captions": picture_scores(vae, monsters),
+    "the same, latents off by 0.1": picture_scores(vae, monsters[:200], 0.1),
+    "the same, latents off by 0.3": picture_scores(vae, monsters[:200], 0.3),
+    "procedural pictures": picture_scores(vae, procedural.pictures(192, seed=10**6)),
 }
-scores["procedural pictures"] = picture_scores(vae, procedural.pictures(192, seed=10**6))
-scores |= {folder: folder_scores(vae, folder, size=64) for folder in sys.argv[1:]}
+for folder in sys.argv[1:]:
+    scores[folder] = folder_scores(vae, folder, size=64)
 for name, score in scores.items():
     print(
-        f"{name:40} {score.images:5} pictures, mean {score.mean:.1f} dB, pooled {score.pooled:.1f} dB"
+        f"{name:40} {score.images:5} pictures, "
+        f"mean {score.mean:.1f} dB, pooled {score.pooled:.1f} dB"
     )
