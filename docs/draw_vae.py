@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from tinyldm.autoencoder.kl import AutoencoderKL
+from tinyldm.commands.toy import script
 from tinyldm.data.images import grid
 from tinyldm.scores.reconstruction import folder_scores, picture_scores, reconstruct
 
 DOCS = Path(__file__).parent
-sys.path.insert(0, str(DOCS / "assets"))  # the pictures that the tiny VAE was trained on
-import pictures as procedural  # noqa: E402
-from train_vae import monster_pictures  # noqa: E402
+procedural = script("pictures")  # in docs/assets, as the next one
+monster_pictures = script("train_vae").monster_pictures
 
 vae = AutoencoderKL.load("tiny").requires_grad_(False)
 shown = []
@@ -36,7 +36,5 @@ scores = {
 for folder in sys.argv[1:]:
     scores[folder] = folder_scores(vae, folder, size=64)
 for name, score in scores.items():
-    print(
-        f"{name:40} {score.images:5} pictures, "
-        f"mean {score.mean:.1f} dB, pooled {score.pooled:.1f} dB"
-    )
+    values = f"mean {score.mean:.1f} dB, pooled {score.pooled:.1f} dB"
+    print(f"{name:40} {score.images:5} pictures, {values}")

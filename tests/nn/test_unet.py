@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyldm import Condition, Guidance, NoiseSchedule, UNet, UNetConfig, sample, training_loss
+from tinyldm.compat.network import PublishedConfig, PublishedUNet
 from tinyldm.nn.presets import PRESETS
 
 TINY = UNetConfig(
@@ -20,7 +21,7 @@ KINDS = {
     "vector": replace(TINY, vector_dim=5),
     "classes": replace(TINY, classes=5),
     "maps": replace(TINY, map_channels=3, in_channels=2, out_channels=6),
-    "fourier": replace(TINY, time_embedding="fourier", time_dim=20),
+    "fourier": PublishedConfig(**TINY.to_dict() | dict(time_embedding="fourier", time_dim=20)),
 }
 # the ends of residual branches and the output, zero at the start by design (2006.11239, 2112.10752)
 ZERO = re.compile(
@@ -31,7 +32,8 @@ ZERO = re.compile(
 def build(config, awake=True, seed=0):
     """A network in eval mode; awake: with the parameters that start at zero set to something else."""
     torch.manual_seed(seed)
-    network = UNet(config).eval()
+    kind = PublishedUNet if isinstance(config, PublishedConfig) else UNet
+    network = kind(config).eval()
     for name, p in network.named_parameters():
         if awake and ZERO.search(name):
             torch.nn.init.normal_(p, std=0.1)
@@ -125,6 +127,44 @@ def test_every_input_is_read(kind):
             if leaf.ndim > 1
             else (leaf.grad != 0).all()
         ), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_layer_is_called_through_its_forward(kind):
+    """So that hooks, adapters and torch.compile see each layer that has parameters of its own."""
+    config = KINDS[kind]
+    network, (x, t, condition) = build(config), inputs(config)
+    seen, handles = set(), []
+    for name, module in network.named_modules():
+
+        def enter(module, args, output, name=name):
+            seen.add(name)
+
+        handles.append(module.register_forward_hook(enter))
+    with torch.no_grad():
+        network(x, t, condition)
+    owners = {
+        name for name, module in network.named_modules() if list(module.parameters(recurse=False))
+    }
+    assert len(owners) > 10
+    assert owners <= seen
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_a_hook_on_a_layer_changes_what_is_computed(linear):
+    """As an adapter would: what the layer returns is what the network goes on with."""
+    network = build(replace(TINY, classes=5, linear_projection=linear))
+    x, t, condition = inputs(network.config)
+    transformer = network.down_blocks[1].attentions[0]
+    feed_forward = transformer.transformer_blocks[0].ff
+    layers = [transformer.proj_in, transformer.proj_out, feed_forward, network.class_embedding]
+    with torch.no_grad():
+        plain = network(x, t, condition)
+        for layer in layers:
+            handle = layer.register_forward_hook(lambda module, args, output: output + 0.5)
+            assert (network(x, t, condition) - plain).abs().max() > 1e-3
+            handle.remove()
+        assert torch.equal(network(x, t, condition), plain)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tinyldm import Condition, UNet, UNetConfig
+from tinyldm.compat.network import PublishedConfig, PublishedUNet
 from tinyldm.nn.presets import PRESETS
 
 diffusers = pytest.importorskip("diffusers")
@@ -23,11 +24,11 @@ def theirs(config: UNetConfig, head_size: int | None = None, unconditional: bool
         up_block_types=tuple(UP[kind] for kind in reversed(config.attention)),
         norm_num_groups=config.groups,
         norm_eps=config.eps,
-        freq_shift=config.freq_shift,
-        flip_sin_to_cos=config.flip_sin_to_cos,
         num_class_embeds=config.classes,
         resnet_time_scale_shift="scale_shift" if config.scale_shift else "default",
     )
+    if isinstance(config, PublishedConfig):
+        common |= dict(freq_shift=config.freq_shift, flip_sin_to_cos=config.flip_sin_to_cos)
     if unconditional:
         return diffusers.UNet2DModel(
             layers_per_block=config.blocks[0], attention_head_dim=head_size, **common, **more
@@ -59,7 +60,8 @@ def scrambled(network, seed=0):
 
 def assert_same(config, oracle, hw=(8, 8), **inputs):
     oracle = scrambled(oracle)
-    ours = UNet(config).eval()
+    kind = PublishedUNet if isinstance(config, PublishedConfig) else UNet
+    ours = kind(config).eval()
     ours.load_state_dict(oracle.state_dict())  # strict: the names are the same
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(2, config.in_channels, *hw, generator=generator)
@@ -114,7 +116,7 @@ def test_conditional_scale_shift():
 
 @pytest.mark.parametrize("scale_shift", [False, True])
 def test_unconditional(scale_shift):
-    config = UNetConfig(
+    config = PublishedConfig(
         channels=(32, 64),
         attention=("none", "self"),
         middle="self",
@@ -131,7 +133,7 @@ def test_unconditional(scale_shift):
 
 
 def test_fourier():
-    config = UNetConfig(
+    config = PublishedConfig(
         channels=(32,),
         attention=("cross",),
         blocks=1,
@@ -141,7 +143,7 @@ def test_fourier():
         heads=4,
     )
     assert_same(config, theirs(config, time_embedding_type="fourier"))
-    config = UNetConfig(
+    config = PublishedConfig(
         channels=(32,),
         attention=("none",),
         middle="self",

@@ -1,14 +1,18 @@
-"""UNets: diffusers' settings as a UNetConfig and back. The parameter names are the same from the start."""
+"""UNets: diffusers' settings as a PublishedConfig and back; the parameter names are the same."""
 
 from __future__ import annotations
 
+from itertools import zip_longest
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinyldm.compat.config import SETTINGS, Config, ConfiguredModel, Output
+from tinyldm.compat.network import PublishedConfig, PublishedUNet
 from tinyldm.condition import Condition
-from tinyldm.nn.unet import UNet, UNetConfig
+from tinyldm.nn.config import UNetConfig
 
 DOWN = {"none": "DownBlock2D", "self": "AttnDownBlock2D", "cross": "CrossAttnDownBlock2D"}
 UP = {kind: name.replace("Down", "Up") for kind, name in DOWN.items()}
@@ -31,7 +35,7 @@ SAME = {  # settings that differ in nothing but their names
 }
 
 
-class _Model(ConfiguredModel, UNet):
+class _Model(ConfiguredModel, PublishedUNet):
     """A UNet made from diffusers' settings."""
 
     def __init__(self, *args, **settings):
@@ -39,65 +43,69 @@ class _Model(ConfiguredModel, UNet):
         try:
             native = self.native(given)
         except ValueError as error:
-            text = str(error).removeprefix("UNetConfig: ")
-            name = text.split()[0]
-            raise ValueError(
-                f"{type(self).__name__}: {SAME.get(name, name)}{text[len(name) :]}"
-            ) from None
+            raise ValueError(f"{type(self).__name__}: {_in_their_words(error)}") from None
         super().__init__(native)
         self.config = Config(given, given.defaulted, native)
 
+    @staticmethod
+    def native(c: Config) -> PublishedConfig:
+        """The PublishedConfig that these settings mean."""
+        raise NotImplementedError
+
     def predict(self, sample, timestep, tokens=None, mask=None, class_labels=None) -> Tensor:
-        """The network's answer; class_labels are numbers (b,), or vectors (b, d) to project."""
+        """The prediction (b, out_channels, h, w).
+
+        tokens: (b, n, c); mask: (b, n) bool or 0 and 1
+        class_labels: numbers (b,), or vectors (b, d) to project
+        """
         if self.config.classes and class_labels is not None:
             class_labels = F.one_hot(class_labels.long(), self.config.classes).to(self.dtype)
-        parts = {
-            "tokens": tokens,
-            "mask": None if mask is None else mask.bool(),
-            "vector": class_labels,
-        }
-        parts = {name: part for name, part in parts.items() if part is not None}
-        return UNet.forward(self, sample, timestep, Condition(**parts) if parts else None)
+        if mask is not None:
+            mask = mask.bool()
+        condition = Condition(tokens, mask, vector=class_labels)
+        return PublishedUNet.forward(self, sample, timestep, condition)
 
 
 class UNet2DConditionModel(_Model):
     """The UNet with cross-attention to encoder_hidden_states (b, n, cross_attention_dim).
 
-    attention_head_dim is, as ever, the number of heads where there is cross-attention, and their width elsewhere.
+    attention_head_dim is, as ever, the number of heads where there is cross-attention, and the
+    width of a head elsewhere.
     """
 
     @staticmethod
-    def native(c: Config) -> UNetConfig:
-        """The UNetConfig that these settings mean."""
-        shape, kinds = _common(c)
-        dims = _each(c.attention_head_dim, kinds)
-        if any(kind == "self" and d != twin for kind, d, twin in zip(kinds, dims, reversed(dims))):
-            # in diffusers AttnUpBlock2D takes the entry of the wrong end
+    def native(c: Config) -> PublishedConfig:
+        """The PublishedConfig that these settings mean."""
+        shared = _shared_settings(c)
+        kinds, classes, vector_dim = shared["attention"], shared["classes"], shared["vector_dim"]
+        dims = _per_level(c.attention_head_dim, len(kinds))
+        for kind, dim, mirrored in zip(kinds, dims, reversed(dims), strict=True):
+            if kind == "self" and dim != mirrored:
+                # in diffusers AttnUpBlock2D takes the entry of the wrong end
+                raise ValueError(
+                    f"attention_head_dim is {dims}, expected the same at an AttnDownBlock2D's "
+                    "mirror image"
+                )
+        projects = c.class_embed_type is not None
+        if projects != (vector_dim is not None) or (vector_dim and classes):
             raise ValueError(
-                f"attention_head_dim is {dims}, expected the same at an AttnDownBlock2D's mirror image"
-            )
-        if (c.class_embed_type is None) != (shape["vector_dim"] is None) or (
-            shape["vector_dim"] and shape["classes"]
-        ):
-            raise ValueError(
-                "class_embed_type 'projection' goes with projection_class_embeddings_input_dim alone"
+                "class_embed_type 'projection' goes with projection_class_embeddings_input_dim "
+                "alone"
             )
         fourier = c.time_embedding_type == "fourier"
-        if fourier and shape["time_dim"] is None:
-            shape["time_dim"] = 2 * c.block_out_channels[0]
-        middle, blocks = {None: ("none", 0), "UNetMidBlock2D": ("none", 1)}.get(
-            c.mid_block_type, ("cross", 2)
-        )
-        heads = [
-            d if kind == "cross" else _heads(kind, w, d)
-            for kind, w, d in zip(kinds, c.block_out_channels, dims)
-        ]
-        return UNetConfig(
-            **shape,
+        if fourier and shared["time_dim"] is None:
+            shared["time_dim"] = 2 * c.block_out_channels[0]
+        heads = []
+        for kind, width, dim in zip(kinds, c.block_out_channels, dims, strict=True):
+            heads.append(dim if kind == "cross" else _heads_of_width(kind, width, dim))
+        cross = c.mid_block_type == "UNetMidBlock2DCrossAttn"
+        blocks_of = {None: 0, "UNetMidBlock2D": 1, "UNetMidBlock2DCrossAttn": 2}
+        return PublishedConfig(
+            **shared,
             heads=heads,
-            middle=middle,
-            middle_blocks=blocks,
-            middle_heads=dims[-1] if middle == "cross" else None,
+            middle="cross" if cross else "none",
+            middle_blocks=blocks_of[c.mid_block_type],
+            middle_heads=dims[-1] if cross else None,
             time_embedding="fourier" if fourier else "sinusoidal",
         )
 
@@ -112,138 +120,190 @@ class UNet2DConditionModel(_Model):
         return_dict=True,
         **others,
     ):
-        """The prediction (b, out_channels, h, w) for sample (b, in_channels, h, w) at timestep, (b,) or one number."""
+        """.sample, the prediction (b, out_channels, h, w).
+
+        sample: (b, in_channels, h, w); timestep: (b,) or one number
+        """
         for name, value in others.items():
             if value is not None and value != {}:
                 raise ValueError(f"UNet2DConditionModel: argument {name!r} is not supported")
-        out = Output(
-            self.predict(
-                sample, timestep, encoder_hidden_states, encoder_attention_mask, class_labels
-            )
+        prediction = self.predict(
+            sample,
+            timestep,
+            tokens=encoder_hidden_states,
+            mask=encoder_attention_mask,
+            class_labels=class_labels,
         )
-        return out if return_dict else tuple(out)
+        return Output(prediction) if return_dict else (prediction,)
 
 
 class UNet2DModel(_Model):
     """The UNet without tokens; attention_head_dim is the width of a head, None for one head."""
 
     @staticmethod
-    def native(c: Config) -> UNetConfig:
-        """The UNetConfig that these settings mean."""
-        shape, kinds = _common(c)
+    def native(c: Config) -> PublishedConfig:
+        """The PublishedConfig that these settings mean."""
+        shared = _shared_settings(c)
+        kinds = shared["attention"]
         if "cross" in kinds:
             raise ValueError("down_block_types with CrossAttnDownBlock2D need UNet2DConditionModel")
-        fourier, middle = c.time_embedding_type == "fourier", c.mid_block_type is not None
-        groups = c.attn_norm_num_groups or (0 if shape["scale_shift"] else c.norm_num_groups)
+        fourier = c.time_embedding_type == "fourier"
+        shared["flip_sin_to_cos"] = c.flip_sin_to_cos and not fourier
         heads = [
-            _heads(kind, w, c.attention_head_dim) for kind, w in zip(kinds, c.block_out_channels)
+            _heads_of_width(kind, width, c.attention_head_dim)
+            for kind, width in zip(kinds, c.block_out_channels, strict=True)
         ]
-        more = {}
-        if middle and c.add_attention:
-            middle_heads = _heads("self", c.block_out_channels[-1], c.attention_head_dim)
-            more = dict(middle="self", middle_groups=groups, middle_heads=middle_heads)
-        return UNetConfig(
-            **shape | dict(flip_sin_to_cos=c.flip_sin_to_cos and not fourier),
+        middle = {"middle": "none"}
+        has_middle = c.mid_block_type is not None
+        if has_middle and c.add_attention:
+            # with scale_shift the attention has a norm only if attn_norm_num_groups asks for one
+            groups = c.attn_norm_num_groups or (0 if shared["scale_shift"] else c.norm_num_groups)
+            width = c.block_out_channels[-1]
+            middle = {
+                "middle": "self",
+                "middle_groups": groups,
+                "middle_heads": _heads_of_width("self", width, c.attention_head_dim),
+            }
+        return PublishedConfig(
+            **shared,
+            **middle,
             heads=heads,
-            middle_blocks=2 if middle else 0,
-            **{"middle": "none"} | more,
+            middle_blocks=2 if has_middle else 0,
             time_embedding="log_fourier" if fourier else "sinusoidal",
         )
 
     def forward(self, sample, timestep, class_labels=None, return_dict=True):
-        """The prediction (b, out_channels, h, w); with Fourier features of log t it is divided by t."""
-        out = self.predict(sample, timestep, class_labels=class_labels)
+        """.sample, the prediction; with Fourier features of log t it is divided by t."""
+        prediction = self.predict(sample, timestep, class_labels=class_labels)
         if self.config.time_embedding_type == "fourier":
-            out = out / torch.as_tensor(timestep).to(out).reshape(-1, 1, 1, 1)
-        return Output(out) if return_dict else (out,)
+            t = torch.as_tensor(timestep).to(prediction)
+            prediction = prediction / t.reshape(-1, 1, 1, 1)
+        return Output(prediction) if return_dict else (prediction,)
 
 
-def _common(c: Config) -> tuple[dict, tuple[str, ...]]:
-    """The settings of a UNetConfig that both kinds give in the same way, and the attention of each level."""
-    kinds = tuple(
-        {name: kind for kind, name in DOWN.items()}.get(name, name) for name in c.down_block_types
-    )
-    if list(c.up_block_types) != [UP.get(kind) for kind in reversed(kinds)]:
-        blocks = f"down_block_types {tuple(c.down_block_types)} with up_block_types {tuple(c.up_block_types)}"
-        raise ValueError(f"{blocks}: expected {', '.join(DOWN.values())} and their mirror image")
-    shape = {ours: c[theirs] for ours, theirs in SAME.items() if theirs in c}
-    return shape | dict(
-        attention=kinds, scale_shift=c.resnet_time_scale_shift == "scale_shift"
-    ), kinds
+def _in_their_words(error: ValueError) -> str:
+    """What PublishedConfig refuses, with diffusers' name of the setting, which comes first."""
+    text = str(error).removeprefix("PublishedConfig: ")
+    name, _, rest = text.partition(" ")
+    return f"{SAME.get(name, name)} {rest}"
 
 
-def _each(value, levels) -> tuple:
-    return tuple(value) if isinstance(value, (list, tuple)) else (value,) * len(levels)
-
-
-def _heads(kind: str, width: int, head_width: int | None) -> int:
-    """How many heads of that width self-attention has; None is one head."""
-    if kind != "self":
-        return 1
-    if width % (head_width or width):
+def _shared_settings(c: Config) -> dict[str, Any]:
+    """The settings of a PublishedConfig that both kinds of network give in the same way."""
+    native_of = {name: kind for kind, name in DOWN.items()}
+    kinds = tuple(native_of.get(name, name) for name in c.down_block_types)
+    mirrored = [UP.get(kind) for kind in reversed(kinds)]
+    if list(c.up_block_types) != mirrored:
         raise ValueError(
-            f"attention_head_dim is {head_width}, expected the width of a head, a divisor of {width}"
+            f"down_block_types {tuple(c.down_block_types)} with up_block_types "
+            f"{tuple(c.up_block_types)}: expected {', '.join(DOWN.values())} and their mirror image"
         )
-    return width // (head_width or width)
+    shared = {ours: c[theirs] for ours, theirs in SAME.items() if theirs in c}
+    shared.setdefault("vector_dim", None)
+    shared["attention"] = kinds
+    shared["scale_shift"] = c.resnet_time_scale_shift == "scale_shift"
+    return shared
 
 
-def from_native(c: UNetConfig, sample_size=None) -> UNet2DConditionModel | UNet2DModel:
-    """diffusers' kind of UNet that is the network of c, on the meta device; ValueError if there is none."""
-    heads = c.middle_heads or c.heads[-1]
-    settings = {theirs: getattr(c, ours) for ours, theirs in SAME.items()} | dict(
-        sample_size=sample_size,
-        in_channels=c.in_channels + c.map_channels,
-        down_block_types=tuple(DOWN[kind] for kind in c.attention),
-        up_block_types=tuple(UP[kind] for kind in reversed(c.attention)),
-        resnet_time_scale_shift="scale_shift" if c.scale_shift else "default",
-        time_embedding_type="positional" if c.time_embedding == "sinusoidal" else "fourier",
-    )
+def _per_level(value: Any, n: int) -> tuple[Any, ...]:
+    """One value for each of n levels."""
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,) * n
+
+
+def _heads_of_width(kind: str, width: int, head_width: int | None) -> int:
+    """How many heads of that width self-attention has; None is one head."""
+    if kind != "self" or not head_width:
+        return 1
+    if width % head_width:
+        raise ValueError(
+            f"attention_head_dim is {head_width}, expected the width of a head, "
+            f"a divisor of {width}"
+        )
+    return width // head_width
+
+
+def from_native(config: UNetConfig, sample_size=None) -> UNet2DConditionModel | UNet2DModel:
+    """The UNet of diffusers' that is the network of a config, on the meta device.
+
+    ValueError if there is none.
+    """
+    c = PublishedConfig.from_dict(config.to_dict())
+    settings = {theirs: getattr(c, ours) for ours, theirs in SAME.items()}
+    settings |= {
+        "sample_size": sample_size,
+        "in_channels": c.in_channels + c.map_channels,
+        "down_block_types": tuple(DOWN[kind] for kind in c.attention),
+        "up_block_types": tuple(UP[kind] for kind in reversed(c.attention)),
+        "resnet_time_scale_shift": "scale_shift" if c.scale_shift else "default",
+        "time_embedding_type": "positional" if c.time_embedding == "sinusoidal" else "fourier",
+    }
+    cls: type[UNet2DConditionModel] | type[UNet2DModel] = UNet2DModel
+    settings_of = _without_tokens
     if c.reads_tokens or c.vector_dim or c.middle_blocks == 1 or c.time_embedding == "fourier":
-        cls, levels = UNet2DConditionModel, zip(c.channels, c.attention, c.heads)
-        dims = [{"self": w // h, "cross": h, "none": None}[kind] for w, kind, h in levels]
-        dims[-1] = dims[-1] or (heads if c.middle == "cross" else None)
-        settings |= dict(
-            attention_head_dim=tuple(dim or twin or 1 for dim, twin in zip(dims, reversed(dims))),
-            mid_block_type={0: None, 1: "UNetMidBlock2D"}.get(
-                c.middle_blocks, "UNetMidBlock2DCrossAttn"
-            ),
-            class_embed_type="projection" if c.vector_dim else None,
-        )
-    else:
-        cls, at = UNet2DModel, [*c.attention, "self"].index("self")
-        settings |= dict(
-            layers_per_block=c.blocks[0],
-            add_attention=c.middle == "self",
-            attn_norm_num_groups=c.middle_groups,
-            attention_head_dim=[*c.channels, c.channels[-1]][at] // [*c.heads, heads][at],
-            mid_block_type="UNetMidBlock2D" if c.middle_blocks else None,
-        )
+        cls = UNet2DConditionModel
+        settings_of = _with_tokens
+    settings |= settings_of(c)
+    known = SETTINGS[cls.__name__]
     with torch.device("meta"):
-        made, wanted = (
-            cls(**{k: v for k, v in settings.items() if k in SETTINGS[cls.__name__]}),
-            UNet(c),
-        )
-    for got, part in zip([*_parts(made), None], [*_parts(wanted), None]):
+        made = cls(**{name: value for name, value in settings.items() if name in known})
+        wanted = PublishedUNet(c)
+    for got, part in zip_longest(_parts(made), _parts(wanted)):
         if got != part:
             raise ValueError(
-                f"{cls.__name__} has no such network: {part or 'nothing'} would be {got or 'missing'}"
+                f"{cls.__name__} has no such network: "
+                f"{part or 'nothing'} would be {got or 'missing'}"
             )
     return made
 
 
-def _parts(network: UNet) -> list[tuple]:
-    """Each module by name, with all that decides what it computes from its weights."""
-    facts = ("heads", "num_groups", "eps", "p", "width", "log", "scale_shift", "weight", "stride")
-    return [
-        (
-            name,
-            type(module).__name__,
-            *(
-                f"{fact}={tuple(v.shape) if isinstance(v, Tensor) else v}"
-                for fact in facts
-                if (v := getattr(module, fact, None)) is not None
-            ),
-        )
-        for name, module in network.named_modules()
-        if name
-    ]
+def _with_tokens(c: PublishedConfig) -> dict[str, Any]:
+    """The settings of c that UNet2DConditionModel has in its own way."""
+    dims: list[int | None] = []  # attention_head_dim; None where it does not matter
+    for level in c.levels:
+        dim = {"self": level.width // level.heads, "cross": level.heads, "none": None}
+        dims.append(dim[level.attention])
+    if dims[-1] is None and c.middle == "cross":
+        dims[-1] = c.middle_heads or c.levels[-1].heads
+    middle_of = {0: None, 1: "UNetMidBlock2D"}
+    return {
+        "attention_head_dim": tuple(
+            dim or mirrored or 1 for dim, mirrored in zip(dims, reversed(dims), strict=True)
+        ),
+        "mid_block_type": middle_of.get(c.middle_blocks, "UNetMidBlock2DCrossAttn"),
+        "class_embed_type": "projection" if c.vector_dim else None,
+    }
+
+
+def _without_tokens(c: PublishedConfig) -> dict[str, Any]:
+    """The settings of c that UNet2DModel has in its own way."""
+    last = c.levels[-1]
+    head_width = last.width // (c.middle_heads or last.heads)
+    for level in reversed(c.levels):
+        if level.attention == "self":
+            head_width = level.width // level.heads
+    return {
+        "layers_per_block": c.levels[0].blocks,
+        "add_attention": c.middle == "self",
+        "attn_norm_num_groups": c.middle_groups,
+        "attention_head_dim": head_width,
+        "mid_block_type": "UNetMidBlock2D" if c.middle_blocks else None,
+    }
+
+
+def _parts(network: nn.Module) -> list[tuple[str, ...]]:
+    """Each module by name, with all that decides what it computes: attributes and shapes."""
+    parts = []
+    for name, module in network.named_modules():
+        if not name:
+            continue
+        facts = []
+        for key, value in vars(module).items():
+            if key != "training" and key[0] != "_" and isinstance(value, (int, float, tuple)):
+                facts.append(f"{key}={value}")
+        for key, weight in [
+            *module.named_parameters(recurse=False),
+            *module.named_buffers("", False),
+        ]:
+            facts.append(f"{key}={tuple(weight.shape)}")
+        parts.append((name, type(module).__name__, *facts))
+    return parts

@@ -1,17 +1,23 @@
-"""The convolutions of the network: residual blocks that know the time, and the two changes of size."""
+"""The bricks of the networks: residual blocks, changes of size, the time embedding, attention."""
 
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+M = TypeVar("M", bound=nn.Module)
 
-def zero(module: nn.Module) -> nn.Module:
-    """The module with all its parameters set to zero: a residual branch that ends in it starts as the identity."""
+
+def zero(module: M) -> M:
+    """The module with all its parameters set to zero.
+
+    A residual block whose branch ends in it starts as the identity.
+    """
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
@@ -20,7 +26,8 @@ def zero(module: nn.Module) -> nn.Module:
 class GroupNorm(nn.GroupNorm):
     """Group normalisation that returns the dtype it is given; its kernels sum in float32 anyway.
 
-    Autocast on CUDA would return float32, doubling the memory of every activation only to cast it back.
+    Autocast on CUDA would return float32, which doubles the memory of every activation, only for
+    the next layer to cast it back.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,37 +117,25 @@ class Upsample(nn.Module):
 
 
 class Sinusoidal(nn.Module):
-    """Sines and cosines of t at frequencies falling from 1 to 1/10000 (1706.03762, section 3.5).
+    """Cosines and sines of t at frequencies falling from 1 towards 1/10000 (1706.03762, sec. 3.5).
 
-    t (b,) -> (b, width), always float32: bfloat16 keeps 8 bits of t, where 936 and 937 are the same number.
-    flip_sin_to_cos puts the cosines first; freq_shift 1 ends at 1/10000 exactly, as DDPM did.
+    t (b,) -> (b, width), always float32: bfloat16 keeps 8 bits of t, to which 936 and 937 are the
+    same number.
     """
 
-    def __init__(self, width: int, flip_sin_to_cos: bool = True, freq_shift: float = 0.0):
+    def __init__(self, width: int):
         super().__init__()
-        self.width, self.flip_sin_to_cos, self.freq_shift = width, flip_sin_to_cos, freq_shift
+        self.width = width
 
     def angles(self, t: Tensor) -> Tensor:
         """Frequencies times t (b,) float32: (b, width / 2)."""
-        k = torch.arange(self.width // 2, dtype=torch.float32, device=t.device)
-        return t[:, None] * torch.exp(-math.log(10000) * k / (self.width // 2 - self.freq_shift))
+        n = self.width // 2
+        k = torch.arange(n, dtype=torch.float32, device=t.device)
+        return t[:, None] * torch.exp(-math.log(10000) * k / n)
 
     def forward(self, t: Tensor) -> Tensor:
         angle = self.angles(t.float())
-        waves = (angle.cos(), angle.sin()) if self.flip_sin_to_cos else (angle.sin(), angle.cos())
-        return torch.cat(waves, dim=-1)
-
-
-class Fourier(Sinusoidal):
-    """The same at fixed random frequencies (2006.10739) of t, or with log of log t, as networks told sigma have it."""
-
-    def __init__(self, width: int, flip_sin_to_cos: bool, log: bool):
-        super().__init__(width, flip_sin_to_cos)
-        self.log = log
-        self.register_buffer("weight", torch.randn(width // 2) * (16 if log else 1))
-
-    def angles(self, t: Tensor) -> Tensor:
-        return 2 * math.pi * (t.log() if self.log else t)[:, None] * self.weight.float()
+        return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
 class Perceptron(nn.Sequential):
@@ -148,28 +143,40 @@ class Perceptron(nn.Sequential):
 
     def __init__(self, width_in: int, width: int):
         super().__init__()
-        self.linear_1, self.act, self.linear_2 = (
-            nn.Linear(width_in, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-        )
+        self.linear_1 = nn.Linear(width_in, width)
+        self.act = nn.SiLU()
+        self.linear_2 = nn.Linear(width, width)
+
+
+class ClassTable(nn.Module):
+    """A learned row for each class, weighed by a vector: (b, classes) -> (b, width).
+
+    One-hot picks a row, several ones add several rows up, zeros pick none.
+    """
+
+    def __init__(self, classes: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, width))
+        nn.init.normal_(self.weight)
+
+    def forward(self, vector: Tensor) -> Tensor:
+        return vector @ self.weight
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Scaled dot-product attention; on the CPU in float32, where bfloat16 takes four times as long to train."""
+    """Scaled dot-product attention; on the CPU in float32, as bfloat16 takes four times as long."""
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     with torch.autocast("cpu", enabled=False):
-        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask).to(
-            q.dtype
-        )
+        out = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
+        return out.to(q.dtype)
 
 
 class Attention(nn.Module):
     """softmax(q k^T / sqrt(d)) v with several heads (1706.03762, eq. 1): x (b, n, c) -> (b, n, c).
 
-    Keys and values come from context (b, m, c2), else from x itself. mask (b, 1, 1, m) bool is True where a token
-    may be seen, and every row must see at least one.
+    Keys and values come from context (b, m, c2), or from x itself where there is none. mask
+    (b, 1, 1, m) bool is True where a token may be seen, and every row must see at least one.
     """
 
     def __init__(
@@ -180,28 +187,37 @@ class Attention(nn.Module):
         self.to_q = nn.Linear(width, width, bias)
         self.to_k = nn.Linear(context_width or width, width, bias)
         self.to_v = nn.Linear(context_width or width, width, bias)
-        self.to_out = nn.Sequential(
-            nn.Linear(width, width)
-        )  # a list of one: the published names are to_out.0.*
+        # a sequence of one, because the published names are to_out.0.weight and to_out.0.bias
+        self.to_out = nn.Sequential(nn.Linear(width, width))
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        context = x if context is None else context
-        q, k, v = (
-            rearrange(y, "b n (heads d) -> b heads n d", heads=self.heads)
-            for y in (self.to_q(x), self.to_k(context), self.to_v(context))
-        )
-        out = _attend(q, k, v, mask)  # (b, heads, n, d)
-        return self.to_out(rearrange(out, "b heads n d -> b n (heads d)"))
+        if context is None:
+            context = x
+        q = self._split(self.to_q(x))  # (b, heads, n, d)
+        k = self._split(self.to_k(context))  # (b, heads, m, d)
+        v = self._split(self.to_v(context))
+        attended = rearrange(_attend(q, k, v, mask), "b heads n d -> b n (heads d)")
+        out: Tensor = self.to_out(attended)
+        return out
+
+    def _split(self, y: Tensor) -> Tensor:
+        """The heads side by side: (b, n, c) -> (b, heads, n, d)."""
+        return rearrange(y, "b n (heads d) -> b heads n d", heads=self.heads)
 
 
 class SelfAttention(Attention):
-    """Group norm and attention among the positions, added to x (b, c, h, w); it has no use for tokens."""
+    """Group norm, then attention among the positions, added to x (b, c, h, w).
+
+    groups: of the norm; 0 leaves it out. It takes tokens as Transformer does, and ignores them.
+    """
 
     def __init__(self, width: int, heads: int, groups: int, eps: float):
         super().__init__(width, heads, bias=True)
-        self.group_norm = GroupNorm(groups, width, eps) if groups else nn.Identity()
+        self.group_norm: nn.Module = nn.Identity()
+        if groups:
+            self.group_norm = GroupNorm(groups, width, eps)
         zero(self.to_out)
 
     def forward(
@@ -219,52 +235,80 @@ class GEGLU(nn.Module):
         self.proj = nn.Linear(width_in, 2 * width)
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.proj(x).chunk(2, dim=-1)
+        projected: Tensor = self.proj(x)
+        value, gate = projected.chunk(2, dim=-1)
         return value * F.gelu(gate)
 
 
+class FeedForward(nn.Module):
+    """GEGLU to four times the width, and a linear layer back: (b, n, c) -> (b, n, c)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        # the identity keeps the published names, net.0.proj and net.2: they have a dropout there
+        self.net = nn.Sequential(
+            GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
+
+
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention to the tokens, feed-forward; each after its norm and added: (b, n, c)."""
+    """Self-attention, cross-attention to the tokens, feed-forward: (b, n, c) -> (b, n, c).
+
+    Each is preceded by its norm and added to its input.
+    """
 
     def __init__(self, width: int, heads: int, token_dim: int):
         super().__init__()
-        self.norm1, self.attn1 = nn.LayerNorm(width), Attention(width, heads)
-        self.norm2, self.attn2 = nn.LayerNorm(width), Attention(width, heads, token_dim)
-        net = nn.Sequential(GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width))
-        self.norm3, self.ff = (
-            nn.LayerNorm(width),
-            nn.ModuleDict({"net": net}),
-        )  # ff.net.0.proj and ff.net.2
+        self.norm1 = nn.LayerNorm(width)
+        self.attn1 = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.attn2 = Attention(width, heads, token_dim)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = FeedForward(width)
 
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         x = x + self.attn1(self.norm1(x))
         x = x + self.attn2(self.norm2(x), tokens, mask)
-        return x + self.ff["net"](self.norm3(x))
+        x = x + self.ff(self.norm3(x))
+        return x
 
 
 class Transformer(nn.Module):
-    """Transformer blocks over the positions of an image (2112.10752, appendix E.2.1), added to x (b, c, h, w).
+    """Transformer blocks over the positions of an image (2112.10752, appendix E.2.1).
 
-    The way in and out is a 1x1 convolution or, with linear, a linear layer: the same map, stored in another shape.
+    Their result is added to x (b, c, h, w). The ways in and out are 1x1 convolutions or, with
+    linear, linear layers: the same map, with the weights in another shape.
     """
 
     def __init__(
         self, width: int, heads: int, token_dim: int, depth: int, groups: int, linear: bool
     ):
         super().__init__()
+        self.linear = linear
         self.norm = GroupNorm(groups, width, 1e-6)
-        self.proj_in, self.proj_out = (
-            nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1) for _ in "io"
-        )
+        self.proj_in = self._projection(width)
+        self.proj_out = zero(self._projection(width))
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(width, heads, token_dim) for _ in range(depth)
         )
-        zero(self.proj_out)
+
+    def _projection(self, width: int) -> nn.Module:
+        return nn.Linear(width, width) if self.linear else nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        h = rearrange(self.norm(x), "b c h w -> b (h w) c")
-        h = F.linear(h, self.proj_in.weight.flatten(1), self.proj_in.bias)
+        h: Tensor = self.norm(x)
+        if self.linear:
+            h = self.proj_in(rearrange(h, "b c h w -> b (h w) c"))
+        else:
+            h = rearrange(self.proj_in(h), "b c h w -> b (h w) c")
         for block in self.transformer_blocks:
             h = block(h, tokens, mask)
-        h = F.linear(h, self.proj_out.weight.flatten(1), self.proj_out.bias)
-        return x + rearrange(h, "b (h w) c -> b c h w", h=x.shape[2])
+        if self.linear:
+            h = rearrange(self.proj_out(h), "b (h w) c -> b c h w", h=x.shape[2])
+        else:
+            h = self.proj_out(rearrange(h, "b (h w) c -> b c h w", h=x.shape[2]))
+        return x + h

@@ -2,171 +2,175 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple, Self, TypeVar
 
 ATTENTION = ("none", "self", "cross")
-TIMES = ("sinusoidal", "fourier", "log_fourier")
 PER_LEVEL = ("attention", "blocks", "heads", "depth")
+
+# settings that checkpoints of format 1 record and only tinyldm.compat still has; what a UNet does
+RETIRED: dict[str, Any] = {
+    "time_embedding": "sinusoidal",
+    "flip_sin_to_cos": True,
+    "freq_shift": 0.0,
+    "middle_heads": None,
+    "middle_groups": None,
+}
+
+T = TypeVar("T")
+
+
+class LevelShape(NamedTuple):
+    """The settings of one level."""
+
+    width: int
+    attention: str
+    blocks: int
+    heads: int
+    depth: int
 
 
 @dataclass(frozen=True)
 class UNetConfig:
     """The shape of a UNet; a setting that can't be built raises ValueError with the reason.
 
-    Of attention, blocks, heads and depth, one value stands for all levels.
+    For attention, blocks, heads and depth, one value stands for all levels.
+
+    in_channels, out_channels: of x_t and of the prediction
+    channels:          the width of each level; every level but the last halves the size
+    attention:         after each ResBlock of a level: "none", "self" among the positions, or
+                       "cross", which reads the tokens too
+    blocks:            ResBlocks of a level on the way down; the way up has one more
+    heads:             the number of attention heads, not their width
+    depth:             transformer blocks in a "cross"
+    middle:            attention between the ResBlocks at the bottom, with the last level's heads
+                       and depth
+    middle_blocks:     with 1 there is no place for attention, with 0 there is no middle
+    linear_projection: linear layers instead of 1x1 convolutions into and out of a "cross"
+    token_dim:         width of Condition.tokens
+    vector_dim:        width of Condition.vector, which a perceptron adds to the time embedding
+    classes:           instead of vector_dim: the vector (b, classes) weighs the rows of a table, so
+                       that one-hot is a class label
+    map_channels:      channels of Condition.maps, concatenated to x_t
+    scale_shift:       AdaGN: the time scales and shifts the second norm of a ResBlock, instead of
+                       being added before it
+    time_dim:          width of the time embedding; None is 4 * channels[0]
+    groups, eps:       of every group norm
+    dropout:           in the ResBlocks
     """
 
     in_channels: int = 4
     out_channels: int = 4
-    channels: tuple[int, ...] = (
-        128,
-        256,
-        512,
-        512,
-    )  # of each level; every level but the last halves the size
-    attention: str | tuple[str, ...] = (
-        "cross",
-        "cross",
-        "cross",
-        "none",
-    )  # "self": positions, "cross": tokens too
-    blocks: int | tuple[int, ...] = (
-        2  # ResBlocks of a level on the way down; one more on the way up
-    )
-    heads: int | tuple[int, ...] = 8  # the number of heads, not their width
-    depth: int | tuple[int, ...] = 1  # transformer blocks in a "cross"
-    middle: str = (
-        "cross"  # attention between the ResBlocks at the bottom, as deep as the last level's
-    )
-    middle_blocks: int = 2  # with 1 there is no place for attention, with 0 no middle
-    middle_heads: int | None = None  # None: the last level's
-    middle_groups: int | None = (
-        None  # of the norm before a "self" in the middle; None: groups, 0: no norm
-    )
-    linear_projection: bool = (
-        False  # linear layers instead of 1x1 convolutions into and out of a "cross"
-    )
-    token_dim: int | None = 512  # width of Condition.tokens
-    vector_dim: int | None = (
-        None  # width of Condition.vector, which a perceptron adds to the time embedding
-    )
-    classes: int | None = (
-        None  # instead: vector (b, classes) weighs the rows of a table; one-hot is a class label
-    )
-    map_channels: int = 0  # channels of Condition.maps, concatenated to x_t
-    scale_shift: bool = False  # AdaGN: time scales and shifts the second norm of a ResBlock, else it is added before
-    time_embedding: str = (
-        "sinusoidal"  # or "fourier", "log_fourier": random frequencies of t, of log t
-    )
-    time_dim: int | None = None  # width of the time embedding; None: 4 * channels[0]
-    flip_sin_to_cos: bool = True
-    freq_shift: float = 0.0
-    groups: int = 32  # of every group norm
+    channels: tuple[int, ...] = (128, 256, 512, 512)
+    attention: str | tuple[str, ...] = ("cross", "cross", "cross", "none")
+    blocks: int | tuple[int, ...] = 2
+    heads: int | tuple[int, ...] = 8
+    depth: int | tuple[int, ...] = 1
+    middle: str = "cross"
+    middle_blocks: int = 2
+    linear_projection: bool = False
+    token_dim: int | None = 512
+    vector_dim: int | None = None
+    classes: int | None = None
+    map_channels: int = 0
+    scale_shift: bool = False
+    time_dim: int | None = None
+    groups: int = 32
     eps: float = 1e-5
-    dropout: float = 0.0  # in the ResBlocks
+    dropout: float = 0.0
 
-    def __post_init__(self):
-        for name in ("channels", *PER_LEVEL):
-            value, n = getattr(self, name), 1 if name == "channels" else len(self.channels)
-            object.__setattr__(
-                self, name, tuple(value) if isinstance(value, (tuple, list)) else (value,) * n
-            )
-        for name, good, expected in self._rules():
-            if not good:
-                raise ValueError(
-                    f"UNetConfig: {name} is {getattr(self, name)!r}, expected {expected}"
-                )
-
-    def _rules(self) -> Iterator[tuple[str, bool, str]]:
-        """(setting, whether it can be built, what was expected); each rule may trust the ones before it."""
-        yield "channels", len(self.channels) > 0, "at least one level"
+    def __post_init__(self) -> None:
+        channels = self.channels
+        if not isinstance(channels, (tuple, list)):
+            channels = (channels,)
+        object.__setattr__(self, "channels", tuple(channels))
         for name in PER_LEVEL:
-            yield (
-                name,
-                len(getattr(self, name)) == len(self.channels),
-                f"{len(self.channels)} values, as in channels",
-            )
-        for name in (
-            "in_channels",
-            "out_channels",
-            "channels",
-            "blocks",
-            "heads",
-            "depth",
-            "groups",
-        ):
             value = getattr(self, name)
-            yield (
-                name,
-                all(map(_whole, value if isinstance(value, tuple) else [value])),
-                "whole numbers above 0",
-            )
-        for name in ("token_dim", "vector_dim", "classes", "time_dim", "middle_heads"):
-            yield (
-                name,
-                getattr(self, name) is None or _whole(getattr(self, name)),
-                "a whole number above 0, or None",
-            )
+            if not isinstance(value, (tuple, list)):
+                value = [value] * len(self.channels)
+            object.__setattr__(self, name, tuple(value))
+        self.check()
+
+    def check(self) -> None:
+        """ValueError for the first setting that can't be built; later rules trust earlier ones."""
+        self._check_values()
+        self._check_widths()
+        self._check_conditions()
+
+    def require(self, name: str, good: bool, expected: str) -> None:
+        """ValueError, with the setting and what was expected of it, unless good."""
+        if not good:
+            value = getattr(self, name)
+            raise ValueError(f"{type(self).__name__}: {name} is {value!r}, expected {expected}")
+
+    def _check_values(self) -> None:
+        """The type and range of each setting by itself."""
+        n = len(self.channels)
+        self.require("channels", n > 0, "at least one level")
+        for name in PER_LEVEL:
+            self.require(name, len(getattr(self, name)) == n, f"{n} values, as in channels")
+        for name in ("in_channels", "out_channels", "groups"):
+            self.require(name, is_whole(getattr(self, name)), "whole numbers above 0")
+        for name in ("channels", "blocks", "heads", "depth"):
+            good = all(is_whole(value) for value in getattr(self, name))
+            self.require(name, good, "whole numbers above 0")
+        for name in ("token_dim", "vector_dim", "classes", "time_dim"):
+            value = getattr(self, name)
+            good = value is None or is_whole(value)
+            self.require(name, good, "a whole number above 0, or None")
         for name in ("map_channels", "middle_blocks"):
-            yield name, _whole(getattr(self, name), least=0), "a whole number from 0"
-        for name in ("linear_projection", "scale_shift", "flip_sin_to_cos"):
-            yield name, isinstance(getattr(self, name), bool), "True or False"
-        yield (
-            "attention",
-            set(self.attention) <= set(ATTENTION),
-            f"one of {', '.join(ATTENTION)} at each level",
-        )
-        yield "middle", self.middle in ATTENTION, f"one of {', '.join(ATTENTION)}"
-        yield "time_embedding", self.time_embedding in TIMES, f"one of {', '.join(TIMES)}"
-        yield (
-            "channels",
-            all(c % self.groups == 0 for c in self.channels),
-            f"multiples of groups, {self.groups}",
-        )
-        yield (
-            "channels",
-            self.channels[0] % 2 == 0,
-            "an even first width, half sines and half cosines of the time",
-        )
-        yield "time_dim", self.time_width % 2 == 0, "an even width"
-        for c, kind, heads in zip(self.channels, self.attention, self.heads):
-            yield (
-                "heads",
-                kind == "none" or c % heads == 0,
-                f"heads that divide the {c} channels of their level",
+            self.require(name, is_whole(getattr(self, name), least=0), "a whole number from 0")
+        for name in ("linear_projection", "scale_shift"):
+            self.require(name, isinstance(getattr(self, name), bool), "True or False")
+        for name in ("dropout", "eps"):
+            self.require(name, is_between(getattr(self, name), 0, 1), "a number in [0, 1)")
+        kinds = ", ".join(ATTENTION)
+        good = set(self.attention) <= set(ATTENTION)
+        self.require("attention", good, f"one of {kinds} at each level")
+        self.require("middle", self.middle in ATTENTION, f"one of {kinds}")
+
+    def _check_widths(self) -> None:
+        """Groups, heads and waves divide the widths that they share."""
+        good = all(width % self.groups == 0 for width in self.channels)
+        self.require("channels", good, f"multiples of groups, {self.groups}")
+        good = self.channels[0] % 2 == 0
+        self.require("channels", good, "an even first width, half sines and half cosines")
+        self.require("time_dim", self.time_width % 2 == 0, "an even width")
+        for level in self.levels:
+            good = level.attention == "none" or level.width % level.heads == 0
+            self.require(
+                "heads", good, f"heads that divide the {level.width} channels of their level"
             )
-        c, alone = self.channels[-1], self.middle == "none"
-        yield (
-            "middle",
-            alone or self.middle_blocks > 1,
-            f"none, as middle_blocks is {self.middle_blocks}",
-        )
-        heads, groups = self.middle_heads or self.heads[-1], self.middle_groups
-        yield (
-            "middle_heads",
-            alone or c % heads == 0,
-            f"heads that divide {c} channels (None: {self.heads[-1]})",
-        )
-        good = groups is None or (_whole(groups, least=0) and (groups == 0 or c % groups == 0))
-        yield "middle_groups", good, f"a divisor of {c}, 0 or None"
-        yield (
-            "token_dim",
-            not self.reads_tokens or self.token_dim is not None,
-            "the width of the tokens to cross to",
-        )
-        yield "classes", not (self.classes and self.vector_dim), "None where vector_dim is given"
-        for name, least, below in (
-            ("dropout", 0, 1),
-            ("eps", 0, 1),
-            ("freq_shift", 0, self.channels[0] // 2),
-        ):
-            value = getattr(self, name)
-            yield (
-                name,
-                isinstance(value, (int, float)) and least <= value < below,
-                f"a number in [{least}, {below})",
+
+    def _check_conditions(self) -> None:
+        """The middle, and the parts of a condition."""
+        if self.middle != "none":
+            good = self.middle_blocks > 1
+            self.require("middle", good, f"none, as middle_blocks is {self.middle_blocks}")
+            self.check_middle_heads()
+        good = not self.reads_tokens or self.token_dim is not None
+        self.require("token_dim", good, "the width of the tokens to cross to")
+        good = not (self.classes and self.vector_dim)
+        self.require("classes", good, "None where vector_dim is given")
+
+    def check_middle_heads(self) -> None:
+        """The heads of the middle divide its width."""
+        width, heads = self.levels[-1].width, self.levels[-1].heads
+        self.require("heads", width % heads == 0, f"heads at the end that divide {width} channels")
+
+    @property
+    def levels(self) -> list[LevelShape]:
+        """The settings of each level, the largest size first."""
+        return [
+            LevelShape(
+                width=width,
+                attention=_at(self.attention, i),
+                blocks=_at(self.blocks, i),
+                heads=_at(self.heads, i),
+                depth=_at(self.depth, i),
             )
+            for i, width in enumerate(self.channels)
+        ]
 
     @property
     def reads_tokens(self) -> bool:
@@ -180,24 +184,62 @@ class UNetConfig:
 
     @property
     def vector_width(self) -> int | None:
-        """Width of Condition.vector, whichever way it is read; None where there is none."""
+        """Width of Condition.vector, in whichever way it is read; None where there is none."""
         return self.classes or self.vector_dim
 
-    def to_dict(self) -> dict:
-        """Plain values that JSON keeps."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        values = asdict(self)
+        for name, value in values.items():
+            if isinstance(value, tuple):
+                values[name] = list(value)
+        return values
 
     @classmethod
-    def from_dict(cls, values: dict) -> UNetConfig:
-        """The inverse of to_dict; a key that is no setting raises ValueError."""
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of to_dict. A key that is no setting raises ValueError.
+
+        Retired settings are accepted where they say what a UNet does anyway.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(values.keys() - known - RETIRED.keys())
         if unknown:
-            raise ValueError(f"UNetConfig: no such settings: {', '.join(unknown)}")
-        return cls(**values)
+            raise ValueError(f"{cls.__name__}: no such settings: {', '.join(unknown)}")
+        kept = {name: value for name, value in values.items() if name in known}
+        retired = {name: value for name, value in values.items() if name not in known}
+        _put_in_heads(retired, kept)
+        if retired.get("middle_groups") == kept.get("groups", cls.groups):
+            retired["middle_groups"] = None
+        for name, value in retired.items():
+            if value != RETIRED[name]:
+                raise ValueError(
+                    f"{cls.__name__}: {name} is {value!r}, expected {RETIRED[name]!r}; "
+                    "tinyldm.compat.network.build makes networks with other values"
+                )
+        return cls(**kept)
 
 
-def _whole(value, least: int = 1) -> bool:
+def _put_in_heads(retired: dict[str, Any], kept: dict[str, Any]) -> None:
+    """Let the last level's heads say what middle_heads says, where no other attention has them."""
+    heads, attention = kept.get("heads"), kept.get("attention")
+    middle_heads = retired.get("middle_heads")
+    if not middle_heads or not isinstance(heads, list) or not isinstance(attention, list):
+        return
+    if attention[-1] == "none" or heads[-1] == middle_heads:
+        kept["heads"] = [*heads[:-1], middle_heads]
+        retired["middle_heads"] = None
+
+
+def is_whole(value: object, least: int = 1) -> bool:
+    """Whether a value is an integer, from `least` on."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_between(value: object, least: float, below: float) -> bool:
+    """Whether a value is a number in [least, below)."""
+    return isinstance(value, (int, float)) and least <= value < below
+
+
+def _at(value: T | tuple[T, ...], i: int) -> T:
+    """The value of level i; one value stands for all levels."""
+    return value[i] if isinstance(value, tuple) else value

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from tinyldm.condition import Condition
 from tinyldm.nn.blocks import (
+    ClassTable,
     Downsample,
-    Fourier,
     GroupNorm,
     Perceptron,
     ResBlock,
@@ -19,198 +19,270 @@ from tinyldm.nn.blocks import (
     Upsample,
     zero,
 )
-from tinyldm.nn.config import UNetConfig
+from tinyldm.nn.config import LevelShape, UNetConfig
 
 __all__ = ["UNet", "UNetConfig"]
 
 
-class Level(nn.Module):
-    """The ResBlocks of one size and the attention after each; then a change of size, if any.
+class UNetLevel(nn.Module):
+    """ResBlocks of one size and the attention after each; then a change of size, if any.
 
-    widths: (in, out) of each ResBlock. The last one goes without attention where there is one attention less.
+    widths:     (in, out) of each ResBlock
+    attentions: one for each ResBlock, or one less, for all but the last, or none
     """
 
     def __init__(
         self, config: UNetConfig, widths: list[tuple[int, int]], attentions: list[nn.Module]
     ):
         super().__init__()
-        shape = (config.time_width, config.groups, config.eps, config.dropout, config.scale_shift)
-        self.resnets = nn.ModuleList(ResBlock(a, b, *shape) for a, b in widths)
+        self.resnets = nn.ModuleList()
+        for width_in, width in widths:
+            block = ResBlock(
+                width_in=width_in,
+                width=width,
+                time_dim=config.time_width,
+                groups=config.groups,
+                eps=config.eps,
+                dropout=config.dropout,
+                scale_shift=config.scale_shift,
+            )
+            self.resnets.append(block)
         self.attentions = nn.ModuleList(attentions)
-        self.downsamplers, self.upsamplers = nn.ModuleList(), nn.ModuleList()
+        self.downsamplers = nn.ModuleList()
+        self.upsamplers = nn.ModuleList()
 
-    def forward(
-        self, k: int, x: Tensor, emb: Tensor, tokens: Tensor | None, mask: Tensor | None
+    def block(
+        self, k: int, h: Tensor, emb: Tensor, tokens: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         """ResBlock k and its attention: (b, c, h, w) -> (b, c', h, w)."""
-        x = self.resnets[k](x, emb)
-        return self.attentions[k](x, tokens, mask) if k < len(self.attentions) else x
+        h = self.resnets[k](h, emb)
+        if k < len(self.attentions):
+            h = self.attentions[k](h, tokens, mask)
+        return h
+
+
+class DownLevel(UNetLevel):
+    """A level on the way down."""
+
+    def forward(
+        self, h: Tensor, emb: Tensor, tokens: Tensor | None, mask: Tensor | None
+    ) -> list[Tensor]:
+        """(b, c, h, w) -> the output of each ResBlock, then the one of half the size, if any."""
+        outputs = []
+        for k in range(len(self.resnets)):
+            h = self.block(k, h, emb, tokens, mask)
+            outputs.append(h)
+        for downsample in self.downsamplers:
+            h = downsample(h)
+            outputs.append(h)
+        return outputs
+
+
+class MiddleLevel(UNetLevel):
+    """The bottom."""
+
+    def forward(self, h: Tensor, emb: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
+        """(b, c, h, w) -> the same shape."""
+        for k in range(len(self.resnets)):
+            h = self.block(k, h, emb, tokens, mask)
+        return h
+
+
+class UpLevel(UNetLevel):
+    """A level on the way up; each of its ResBlocks is given one output of the way down."""
+
+    def forward(
+        self,
+        h: Tensor,
+        emb: Tensor,
+        tokens: Tensor | None,
+        mask: Tensor | None,
+        skips: list[Tensor],
+    ) -> Tensor:
+        """(b, c, h, w) -> (b, c', h', w'); takes from the end of skips what it uses."""
+        for k in range(len(self.resnets)):
+            h = torch.cat([h, skips.pop()], dim=1)
+            h = self.block(k, h, emb, tokens, mask)
+        for upsample in self.upsamplers:
+            h = upsample(h, skips[-1].shape[-2:])
+        return h
 
 
 class UNet(nn.Module):
     """A denoiser, (x_t, t, condition) -> prediction, whatever the prediction means.
 
-    Structure and parameter names are those of the published Stable Diffusion 1.x, so that such weights fit. Every
-    residual branch and the output start at zero: the network is the identity of its skips, and predicts zero.
+    Structure and parameter names are those of the published Stable Diffusion 1.x, so that such
+    weights fit. Every residual branch and the output start at zero: at first the network is the
+    identity of its skips, and predicts zero.
     """
+
+    class_embedding: nn.Module  # only where the config has classes or vector_dim
 
     def __init__(self, config: UNetConfig):
         super().__init__()
-        self.config, c = config, config.channels
-        self.conv_in = nn.Conv2d(config.in_channels + config.map_channels, c[0], 3, padding=1)
-        if config.time_embedding == "sinusoidal":
-            self.time_proj = Sinusoidal(c[0], config.flip_sin_to_cos, config.freq_shift)
-        else:
-            log = config.time_embedding == "log_fourier"
-            self.time_proj = Fourier(
-                2 * c[0] if log else config.time_width, config.flip_sin_to_cos, log
-            )
+        self.config = config
+        width = config.channels[0]
+        in_channels = config.in_channels + config.map_channels
+        self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.time_proj = self.make_time_features()
         self.time_embedding = Perceptron(self.time_proj.width, config.time_width)
         if config.classes:
-            self.class_embedding = nn.Embedding(config.classes, config.time_width)
+            self.class_embedding = ClassTable(config.classes, config.time_width)
         elif config.vector_dim:
             self.class_embedding = Perceptron(config.vector_dim, config.time_width)
+        self.down_blocks = nn.ModuleList()
+        self.up_blocks = nn.ModuleList()
+        self._add_levels()
+        self.conv_norm_out = GroupNorm(config.groups, width, config.eps)
+        self.conv_out = zero(nn.Conv2d(width, config.out_channels, 3, padding=1))
 
-        self.down_blocks, self.up_blocks, skips, width = (
-            nn.ModuleList(),
-            nn.ModuleList(),
-            [c[0]],
-            c[0],
-        )
-        for i, n in enumerate(config.blocks):
-            level = Level(
-                config, [(width, c[i])] + [(c[i], c[i])] * (n - 1), _attentions(config, i, n)
-            )
-            skips, width = skips + [c[i]] * n, c[i]
-            if i < len(c) - 1:
-                level.downsamplers.append(Downsample(width))
+    def _add_levels(self) -> None:
+        """The way down, the middle, and the way up."""
+        config, levels = self.config, self.config.levels
+        width = config.channels[0]
+        skips = [width]  # the widths of what the way down leaves for the way up
+        for i, shape in enumerate(levels):
+            widths = []
+            for _ in range(shape.blocks):
+                widths.append((width, shape.width))
+                width = shape.width
                 skips.append(width)
-            self.down_blocks.append(level)
+            down = DownLevel(config, widths, self.attentions_of(shape, len(widths)))
+            if i < len(levels) - 1:
+                down.downsamplers.append(Downsample(width))
+                skips.append(width)
+            self.down_blocks.append(down)
 
         n = config.middle_blocks
-        self.mid_block = Level(config, [(width, width)] * n, _attentions(config, None, n - 1))
-        for i in reversed(range(len(c))):
-            widths = []
-            for _ in range(config.blocks[i] + 1):
-                widths.append((width + skips.pop(), c[i]))
-                width = c[i]
-            level = Level(config, widths, _attentions(config, i, len(widths)))
-            if i > 0:
-                level.upsamplers.append(Upsample(width))
-            self.up_blocks.append(level)
+        self.mid_block = MiddleLevel(config, [(width, width)] * n, self.make_middle(n - 1))
 
-        self.conv_norm_out = GroupNorm(config.groups, c[0], config.eps)
-        self.conv_out = zero(nn.Conv2d(c[0], config.out_channels, 3, padding=1))
+        for i, shape in reversed(list(enumerate(levels))):
+            widths = []
+            for _ in range(shape.blocks + 1):
+                widths.append((width + skips.pop(), shape.width))
+                width = shape.width
+            up = UpLevel(config, widths, self.attentions_of(shape, len(widths)))
+            if i > 0:
+                up.upsamplers.append(Upsample(width))
+            self.up_blocks.append(up)
+
+    def make_time_features(self) -> Sinusoidal:
+        """What turns t (b,) into the input of the time embedding, (b, width)."""
+        return Sinusoidal(self.config.channels[0])
+
+    def make_middle(self, n: int) -> list[nn.Module]:
+        """The n attention modules of the middle."""
+        shape = self.config.levels[-1]._replace(attention=self.config.middle)
+        return self.attentions_of(shape, n)
+
+    def attentions_of(self, shape: LevelShape, n: int) -> list[nn.Module]:
+        """n attention modules for a level of this shape; none where it has no attention."""
+        if shape.attention == "none":
+            return []
+        return [self._attention(shape) for _ in range(n)]
+
+    def _attention(self, shape: LevelShape) -> nn.Module:
+        config = self.config
+        if shape.attention == "self":
+            return SelfAttention(shape.width, shape.heads, config.groups, config.eps)
+        assert config.token_dim is not None  # UNetConfig has made sure
+        return Transformer(
+            width=shape.width,
+            heads=shape.heads,
+            token_dim=config.token_dim,
+            depth=shape.depth,
+            groups=config.groups,
+            linear=config.linear_projection,
+        )
 
     def forward(self, x: Tensor, t: Tensor | float, condition: Condition | None = None) -> Tensor:
-        """x (b, c, h, w), any h and w; t (b,) or a scalar, on any device -> (b, out_channels, h, w) in x's dtype."""
+        """x (b, c, h, w), any h and w -> (b, out_channels, h, w) in x's dtype.
+
+        t: (b,) or a scalar, on any device
+        """
+        if condition is None:
+            condition = Condition()
         self._check(x, t, condition)
         dtype = self.conv_in.weight.dtype
         emb = F.silu(self._embed(x, t, condition))  # (b, time_width)
         tokens, mask = self._tokens(condition, dtype)
 
-        h = torch.cat([x, condition.maps.to(x.dtype)], dim=1) if self.config.map_channels else x
+        h = x
+        if condition.maps is not None:
+            h = torch.cat([x, condition.maps.to(x.dtype)], dim=1)
         h = self.conv_in(h.to(dtype))
         skips = [h]
         for level in self.down_blocks:
-            for k in range(len(level.resnets)):
-                h = level(k, h, emb, tokens, mask)
-                skips.append(h)
-            for downsample in level.downsamplers:
-                h = downsample(h)
-                skips.append(h)
-        for k in range(len(self.mid_block.resnets)):
-            h = self.mid_block(k, h, emb, tokens, mask)
+            skips += level(h, emb, tokens, mask)
+            h = skips[-1]
+        h = self.mid_block(h, emb, tokens, mask)
         for level in self.up_blocks:
-            for k in range(len(level.resnets)):
-                h = level(k, torch.cat([h, skips.pop()], dim=1), emb, tokens, mask)
-            for upsample in level.upsamplers:
-                h = upsample(h, skips[-1].shape[-2:])
-        return self.conv_out(F.silu(self.conv_norm_out(h))).to(x.dtype)
+            h = level(h, emb, tokens, mask, skips)
+        prediction: Tensor = self.conv_out(F.silu(self.conv_norm_out(h)))
+        return prediction.to(x.dtype)
 
-    def _embed(self, x: Tensor, t: Tensor | float, condition: Condition | None) -> Tensor:
+    def _embed(self, x: Tensor, t: Tensor | float, condition: Condition) -> Tensor:
         """The time embedding plus what the vector adds to it: (b, time_width)."""
-        t = (
-            torch.as_tensor(t, dtype=torch.float32).to(x.device, non_blocking=True).expand(len(x))
-        )  # (b,)
-        emb = self.time_embedding(self.time_proj(t).to(self.conv_in.weight.dtype))
-        if self.config.vector_width:
-            vector = condition.vector.to(emb.dtype)
-            emb = emb + (
-                vector @ self.class_embedding.weight
-                if self.config.classes
-                else self.class_embedding(vector)
-            )
+        t = torch.as_tensor(t, dtype=torch.float32).to(x.device, non_blocking=True)
+        features = self.time_proj(t.expand(len(x)))  # (b, width) float32
+        emb: Tensor = self.time_embedding(features.to(self.conv_in.weight.dtype))
+        if condition.vector is not None:
+            emb = emb + self.class_embedding(condition.vector.to(emb.dtype))
         return emb
 
     def _tokens(
-        self, condition: Condition | None, dtype: torch.dtype
+        self, condition: Condition, dtype: torch.dtype
     ) -> tuple[Tensor | None, Tensor | None]:
         """The tokens (b, n, c), masked ones zero, and the mask (b, 1, 1, n) for attention.
 
-        A row without a valid token sees all of its tokens: they are zero, so are their values, and it stays finite.
+        A row without a valid token sees all of its tokens: they are zero and so are their values,
+        and the result stays finite.
         """
-        if not self.config.reads_tokens:
+        if condition.tokens is None:
             return None, None
         tokens, mask = condition.tokens.to(dtype), condition.mask
         if mask is None:
             return tokens, None
-        return tokens.masked_fill(~mask[:, :, None], 0), (mask | ~mask.any(dim=1, keepdim=True))[
-            :, None, None
-        ]
+        seen = mask | ~mask.any(dim=1, keepdim=True)
+        return tokens.masked_fill(~mask[:, :, None], 0), seen[:, None, None]
 
-    def _check(self, x: Tensor, t: Tensor | float, condition: Condition | None) -> None:
-        """Refuse shapes that the network can't take, and parts of a condition that it has no use for."""
+    def _check(self, x: Tensor, t: Tensor | float, condition: Condition) -> None:
+        """Refuse shapes that the network can't take, and parts that it has no use for."""
         config = self.config
         if x.ndim != 4 or x.shape[1] != config.in_channels or 0 in x.shape:
-            raise ValueError(
-                f"UNet: x has shape {tuple(x.shape)}, expected (b, {config.in_channels}, h, w), not empty"
-            )
+            expected = f"(b, {config.in_channels}, h, w), not empty"
+            raise ValueError(f"UNet: x has shape {tuple(x.shape)}, expected {expected}")
         b, _, h, w = x.shape
         if isinstance(t, Tensor) and t.shape not in ((), (1,), (b,)):
             raise ValueError(f"UNet: t has shape {tuple(t.shape)}, expected ({b},) or a scalar")
-        parts = {} if condition is None else condition.parts()
-        if "mask" in parts and parts["mask"].dtype != torch.bool:
-            raise ValueError(f"UNet: condition.mask is {parts['mask'].dtype}, expected torch.bool")
-        for name, wanted, shape in (
-            ("tokens", config.reads_tokens, (b, "n", config.token_dim)),
-            ("vector", config.vector_width, (b, config.vector_width)),
-            ("maps", config.map_channels, (b, config.map_channels, h, w)),
-        ):
-            got = tuple(parts[name].shape) if name in parts else None
-            same = (
-                got is not None
-                and len(got) == len(shape)
-                and all(a in ("n", s) for a, s in zip(shape, got))
-            )
-            if not (same if wanted else got is None):
-                shape = str(shape).replace("'", "") if wanted else None
-                raise ValueError(f"UNet: condition.{name} has shape {got}, expected {shape}")
+        mask = condition.mask
+        if mask is not None and mask.dtype != torch.bool:
+            raise ValueError(f"UNet: condition.mask is {mask.dtype}, expected torch.bool")
+        if config.token_dim and config.reads_tokens:
+            _check_shape("tokens", condition.tokens, b, "n", config.token_dim)
+        else:
+            _check_absent("tokens", condition.tokens)
+        if config.vector_width:
+            _check_shape("vector", condition.vector, b, config.vector_width)
+        else:
+            _check_absent("vector", condition.vector)
+        if config.map_channels:
+            _check_shape("maps", condition.maps, b, config.map_channels, h, w)
+        else:
+            _check_absent("maps", condition.maps)
 
 
-def _attentions(config: UNetConfig, i: int | None, n: int) -> list[nn.Module]:
-    """n attention modules for level i, or for the middle where i is None."""
-    if i is None:
-        i, kind, heads, groups = (
-            -1,
-            config.middle,
-            config.middle_heads or config.heads[-1],
-            config.middle_groups,
-        )
-        groups = config.groups if groups is None else groups
-    else:
-        kind, heads, groups = config.attention[i], config.heads[i], config.groups
-    width = config.channels[i]
-    if kind == "self":
-        return [SelfAttention(width, heads, groups, config.eps) for _ in range(n)]
-    if kind == "cross":
-        shape = (
-            width,
-            heads,
-            config.token_dim,
-            config.depth[i],
-            config.groups,
-            config.linear_projection,
-        )
-        return [Transformer(*shape) for _ in range(n)]
-    return []
+def _check_shape(name: str, part: Tensor | None, *shape: int | str) -> None:
+    """ValueError unless the part of a condition has this shape, where a letter is any length."""
+    got = None if part is None else tuple(part.shape)
+    if got is not None and len(got) == len(shape):
+        sides = zip(shape, got, strict=True)
+        if all(isinstance(wanted, str) or wanted == side for wanted, side in sides):
+            return
+    expected = ", ".join(str(wanted) for wanted in shape)
+    raise ValueError(f"UNet: condition.{name} has shape {got}, expected ({expected})")
+
+
+def _check_absent(name: str, part: Tensor | None) -> None:
+    if part is not None:
+        raise ValueError(f"UNet: condition.{name} has shape {tuple(part.shape)}, expected None")

@@ -5,7 +5,7 @@ user's own that builds any denoiser.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from tinyldm.condition import Condition
 from tinyldm.errors import InputError
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet, UNetConfig
+from tinyldm.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class DataShape:
     map_channels: int = 0
 
     @classmethod
-    def of(cls, latent_shape: tuple[int, ...], null: Condition) -> DataShape:
+    def of(cls, latent_shape: Sequence[int], null: Condition) -> DataShape:
         """The shape of latents (c, h, w) whose null condition is given."""
         channels, height, width = latent_shape
         return cls(
@@ -53,13 +54,13 @@ def last_of(part: Tensor | None, place: int) -> int | None:
     return None if part is None else part.shape[-place]
 
 
-def network_recipe(preset: str, builder: str | None, shape: DataShape) -> dict[str, Any]:
+def network_recipe(settings: TrainSettings, shape: DataShape) -> dict[str, Any]:
     """How to build the network of a run, as plain values for the checkpoint; see build_network."""
-    if builder is not None:
-        return {"build": builder, "arguments": asdict(shape)}
-    if preset not in PRESETS:
-        raise InputError(f"--preset {preset}: expected one of {', '.join(PRESETS)}")
-    return fitted(PRESETS[preset], shape).to_dict()
+    if settings.network is not None:
+        return {"build": settings.network, "arguments": asdict(shape)}
+    if settings.preset not in PRESETS:
+        raise InputError(f"--preset {settings.preset}: expected one of {', '.join(PRESETS)}")
+    return fitted(PRESETS[settings.preset], shape).to_dict()
 
 
 def fitted(config: UNetConfig, shape: DataShape) -> UNetConfig:
