@@ -91,7 +91,7 @@ class LandscapeEncoder(Encoder):
         self.area = area
         self.style_drop = style_drop
         self.width = style.width
-        self.map_size = (GRAIN * area[0], GRAIN * area[1])
+        self.map_size: tuple[int, int] = (GRAIN * area[0], GRAIN * area[1])
         self.fingerprint = key_of("landscape", style.fingerprint, CLASSES)[:16]
 
     @property
