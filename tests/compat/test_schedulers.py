@@ -1,8 +1,10 @@
 """Schedulers against diffusers: whole trajectories over the grid of settings, and ours right where it errs."""
 
+import copy
 import itertools
 import json
 import math
+import pickle
 import random
 
 import numpy as np
@@ -439,6 +441,31 @@ def test_pitfall_05_no_hidden_state(more):
         assert torch.equal(xs[0], xs[2])
         assert torch.equal(xs[1], xs[3])
     assert torch.equal([*steps(one, 3, (1, 3, 6, 6))][-1], [*steps(make(), 3, (1, 3, 6, 6))][-1])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+def test_pitfall_05_a_copy_goes_on_where_the_scheduler_was(copied):
+    scheduler = compat.DPMSolverMultistepScheduler(solver_order=3)
+    scheduler.set_timesteps(20)
+    x = start()
+    for t in scheduler.timesteps[:5]:
+        x = scheduler.step(network(x, t), t, x).prev_sample
+    again, y = copied(scheduler), x.clone()
+    for t in scheduler.timesteps[5:]:
+        x = scheduler.step(network(x, t), t, x).prev_sample
+        y = again.step(network(y, t), t, y).prev_sample
+    assert torch.equal(x, y)
+
+
+def test_pitfall_05_what_a_step_left_goes_with_its_sample():
+    scheduler = compat.DPMSolverMultistepScheduler()
+    scheduler.set_timesteps(20)
+    x = start()
+    for t in scheduler.timesteps[:3]:
+        x = scheduler.step(network(x, t), t, x).prev_sample
+    assert len(scheduler._left) == 1  # those of samples that nobody holds are gone
+    del x
+    assert len(scheduler._left) == 0
 
 
 def test_pitfall_05_a_run_that_broke_off_leaves_nothing_to_images_of_another_size():

@@ -10,13 +10,8 @@ import torch
 from torch import Tensor
 
 from tinyldm.cli import parse_size
-from tinyldm.compat.schedulers import (
-    KINDS,
-    PREDICTIONS,
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    TableSchedule,
-)
+from tinyldm.compat.schedule import KINDS, PREDICTIONS, TableSchedule
+from tinyldm.compat.schedulers import DDPMScheduler, DPMSolverMultistepScheduler
 from tinyldm.compat.unet import UNet2DConditionModel, UNet2DModel, from_native
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
