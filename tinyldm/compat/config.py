@@ -97,6 +97,17 @@ class Output(NamedOutput):
     sample: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class StepOutput(NamedOutput):
+    """What a step returns: x_s and, from DDPM and DDIM, the x0 that it went towards.
+
+    x0 is clipped if that was asked for.
+    """
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor | None = None
+
+
 class Configured:
     """An object with the settings of diffusers' class of the same name, in its folder.
 

@@ -9,7 +9,7 @@ another run could disturb.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from tinyldm.compat.config import FOREIGN, Configured, NamedOutput
+from tinyldm.compat.config import FOREIGN, Configured, StepOutput
 from tinyldm.compat.schedule import PREDICTIONS, TableSchedule, schedule_of
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.ddpm import DDPM
@@ -25,17 +25,6 @@ from tinyldm.diffusion.dpm_solver import DPMSolver, History
 from tinyldm.diffusion.loss import add_noise
 from tinyldm.diffusion.prediction import check, eps_of, target, to_x0_eps
 from tinyldm.diffusion.schedule import CLEAN, Grid, Level
-
-
-@dataclass(frozen=True, eq=False)
-class StepOutput(NamedOutput):
-    """What a step returns: x_s and, from DDPM and DDIM, the x0 that it went towards.
-
-    x0 is clipped if that was asked for.
-    """
-
-    prev_sample: Tensor
-    pred_original_sample: Tensor | None = None
 
 
 class Scheduler(Configured):
