@@ -5,6 +5,7 @@ The story of a drawing, from top to bottom: checkpoint, prompts, frozen models, 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ that holds pictures made otherwise. The same command again finishes what was int
 
 def parser() -> Parser:
     """The command line of sample.py. Nothing heavy is imported for it: --help answers at once."""
-    parser = Parser(description=__doc__, epilog=EXAMPLES)
+    parser = Parser(description=__doc__, epilog=EXAMPLES, argument_default=argparse.SUPPRESS)
     add_options(parser, SampleOptions)
     return parser
 
@@ -79,12 +80,12 @@ def draw(options: SampleOptions) -> None:
     device = pick_device(options.device)
     checkpoint = load_checkpoint(folder, device)
     check_grid(checkpoint, how)
-    vae, encoder = load_frozen(config, device, folder)
+    models = load_frozen(config, device, folder)
 
     # 4. The folder to draw into: a new one, or one that holds the start of this very job.
     out = open_samples(
         checkpoint,
-        encoder,
+        models.encoder,
         requests,
         options.out,
         how=how,
@@ -94,10 +95,10 @@ def draw(options: SampleOptions) -> None:
     )
 
     # 5. Conditions, noise, solver steps, decoder, files: batch by batch.
-    painter = Painter.of(checkpoint, vae, task, how, device)
-    draw_requests(painter, encoder, requests, out, options.seed, options.batch_size)
+    painter = Painter.of(checkpoint, models.vae, task, how, device)
+    draw_requests(painter, models.encoder, requests, out, options.seed, options.batch_size)
     save_grid(requests, out)
-    save_strip(painter, encoder, strip, out, options.seed)
+    save_strip(painter, models.encoder, strip, out, options.seed)
 
     made = [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]
     if requests:

@@ -7,50 +7,57 @@ from __future__ import annotations
 
 import sys
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import guarded
 from tinyldm.training.options import parse_options
+
+if TYPE_CHECKING:
+    from tinyldm.training.processes import Processes
+    from tinyldm.training.run import RunFolder
+    from tinyldm.training.trainer import Trainer
 
 
 def main() -> None:
     train(parse_options())  # --help answers here, before torch is imported
 
 
-def train(given: dict[str, Any]) -> None:
-    """Train as the given options ask for, by name; all others take their defaults."""
+def train(options: dict[str, Any]) -> None:
+    """Train as the options that were given ask for, by name; all others take their defaults."""
     from tinyldm.device import pick_device
     from tinyldm.training.processes import joined
     from tinyldm.training.run import RunFolder
 
-    run, given = RunFolder.asked(given)
+    run, given = RunFolder.asked(options)
     with joined(pick_device(given.get("device", "auto"))) as processes:
         train_in(run, given, processes)
 
 
-def train_in(run: Any, given: dict[str, Any], processes: Any) -> None:
+def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> None:
     """Train in a run folder, alone or as one of the processes that torchrun has started."""
     import torch
 
+    from tinyldm.autoencoder.perceptual import Perceptual
+    from tinyldm.device import describe
     from tinyldm.pages.report import after_save
     from tinyldm.sampling.previews import Previews
     from tinyldm.toy.folder import data_folder
+    from tinyldm.training.checkpoint import find_checkpoint
     from tinyldm.training.data import open_cache, read_data
-    from tinyldm.training.facts import run_facts
     from tinyldm.training.frozen_models import load_frozen
     from tinyldm.training.network import DataShape, build_network, network_recipe
     from tinyldm.training.trainer import Trainer
 
     # 1. The data, and the settings that follow from it and from the options.
-    given = run.resumed(given)
+    given = run.settings_given(given)
     with processes.main_first():
         data = read_data(data_folder(given.get("data")), given)
-    settings = run.of_length(data.settings(given), len(data.examples))
+    settings = run.of_length(data.settings(given, resumed=bool(run.saved)), len(data.examples))
     prompts = data.preview_prompts()
 
     # 2. The frozen models: an autoencoder, and what encodes the prompts.
-    facts = run.saved or run_facts(settings, data)
-    models = load_frozen(facts, processes.device)
+    facts = data.facts(settings, prompts)
+    models = load_frozen(run.saved or facts, processes.device)
 
     # 3. The latent cache: from here on, training sees neither images nor frozen models.
     with processes.main_first():
@@ -58,15 +65,59 @@ def train_in(run: Any, given: dict[str, Any], processes: Any) -> None:
     run.check_data(data.folder, cache.key)
 
     # 4. The network, with random weights.
-    recipe = facts.get("network") or network_recipe(settings, DataShape.of(cache))
+    shape = DataShape.of(cache.shape, cache.null)
+    recipe = run.saved["network"] if run.saved else network_recipe(settings, shape)
     torch.manual_seed(settings.seed)
     network = build_network(recipe)
 
-    # 5. The run folder, and the loop in it.
-    with run.claimed(data.name, processes) as folder:
-        previews = Previews(data.task, settings, cache, models, prompts, folder / "previews")
-        trainer = Trainer(network, cache, settings, folder, processes=processes)
-        trainer.fit()
+    # 5. The run folder, and the loop in it. The facts are for whoever samples from the checkpoints.
+    facts |= {"network": recipe, "data": cache.key, "latent_shape": list(cache.shape)}
+    facts |= {**models.fingerprints, "machine": describe(processes.device, processes.world)}
+    with run.claimed(data.name(settings), processes) as folder:
+        trainer = Trainer(
+            network,
+            cache,
+            settings,
+            folder,
+            facts=facts,
+            processes=processes,
+            perceptual=Perceptual(models.vae, cache.mean, cache.std),
+            preview=Previews(settings, data.task, cache, models, prompts, processes).draw,
+            report=after_save,
+        )
+        if run.saved:
+            trainer.restore(find_checkpoint(folder))
+        fit(trainer)
+
+
+def fit(trainer: Trainer) -> None:
+    """Train, and tell where the run is and what to do next."""
+    from tinyldm.training.signals import stop_on_signal
+
+    s, run, cache = trainer.settings, trainer.run, trainer.cache
+    is_main = trainer.processes.is_main
+    if is_main:
+        for line in cache.left_out[:5]:
+            print(f"left out: {line}")
+        millions = sum(p.numel() for p in trainer.network.parameters()) / 1e6
+        print(
+            f"{run}: {s.network or s.preset} network of {millions:.1f}M parameters, "
+            f"{len(cache)} images ({len(cache.left_out)} left out), batch {s.batch_size}, "
+            f"steps {trainer.progress.step} to {s.max_steps}, on {trainer.processes.device}",
+            flush=True,
+        )
+    with stop_on_signal() as stop:
+        complete = trainer.fit(stop)
+    place = quote(str(run))
+    if is_main and complete:
+        print(f"{run}: trained; draw with: python sample.py --run {place}")
+    elif is_main:
+        print(
+            f"{run}: stopped at step {trainer.progress.step}; "
+            f"go on with: python train.py --resume --out {place}"
+        )
+    if not complete:
+        raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

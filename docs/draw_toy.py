@@ -1,4 +1,7 @@
-"""Draws docs/toy.png: a monster in a row, its actions in the columns. Run from the repository: python docs/draw_toy.py"""
+"""Draws docs/toy.png: a monster in each row, its actions in the columns.
+
+python docs/draw_toy.py
+"""
 
 from pathlib import Path
 

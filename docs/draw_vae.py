@@ -1,6 +1,8 @@
-"""Draws docs/vae.png, pictures and what the tiny VAE keeps of them, and prints the rows of the table in docs/vae.md.
+"""Draws docs/vae.png, pictures and what the tiny VAE keeps of them; prints the table of docs/vae.md.
 
-Run from the repository: python docs/draw_vae.py [FOLDER], with a folder of more pictures, such as those of i-CLEVR.
+    python docs/draw_vae.py [FOLDER ...]
+
+FOLDER: more pictures to measure it on, such as those of i-CLEVR.
 """
 
 import sys
@@ -11,9 +13,11 @@ from einops import rearrange
 from PIL import Image
 
 from tinyldm.autoencoder.kl import AutoencoderKL
-from tinyldm.jobs.autoencoder import monster_pictures
+from tinyldm.commands.toy import script
 from tinyldm.scores.reconstruction import folder_scores, picture_scores, reconstruct
-from tinyldm.toy import pictures as procedural
+
+procedural = script("pictures")
+monster_pictures = script("train_vae").monster_pictures
 
 vae = AutoencoderKL.load("tiny").requires_grad_(False)
 sets = (monster_pictures(10, "page", known=False), procedural.pictures(10, seed=10**7))
@@ -30,6 +34,5 @@ scores |= {
 scores["procedural pictures"] = picture_scores(vae, procedural.pictures(192, seed=10**6))
 scores |= {folder: folder_scores(vae, folder, size=64) for folder in sys.argv[1:]}
 for name, score in scores.items():
-    print(
-        f"{name:40} {score.images:5} pictures, mean {score.mean:.1f} dB, pooled {score.pooled:.1f} dB"
-    )
+    values = f"mean {score.mean:.1f} dB, pooled {score.pooled:.1f} dB"
+    print(f"{name:40} {score.images:5} pictures, {values}")

@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from tinyldm.tasks.table import read_prompts
+
 from tinyldm.data.images import grid, load_image
 from tinyldm.tasks.landscape import CLASSES, load_map, parts
-from tinyldm.tasks.table import read_prompts
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("submission", type=Path, help="the folder that sample.py wrote")

@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tinyldm.nn.presets import PRESETS
 from tinyldm.training.start import start
+
+from tinyldm.nn.presets import PRESETS
 from tinyldm.training.trainer import Trainer
 
 SHAPES = {

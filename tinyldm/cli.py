@@ -136,7 +136,11 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         silent = (None, False, argparse.SUPPRESS)
-        if "(default:" in (action.help or "") or any(action.default is value for value in silent) or "%(default)" in (action.help or ""):
+        if (
+            "(default:" in (action.help or "")
+            or any(action.default is value for value in silent)
+            or "%(default)" in (action.help or "")
+        ):
             return action.help
         return super()._get_help_string(action)
 
@@ -151,9 +155,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
-OUT_OF_MEMORY = (
-    "error: out of memory: give a smaller --batch-size, --size or --preset, or train with --accumulate"
-)
+OUT_OF_MEMORY = "error: out of memory: give a smaller --batch-size, --size or --preset, or train with --accumulate"
 
 
 def guarded(job: Callable[..., object], *arguments: Any) -> int:

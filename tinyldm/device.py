@@ -52,8 +52,12 @@ def fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not in every version of torch
+    probes = (
+        "_is_avx512_bf16_supported",
+        "_is_amx_tile_supported",
+    )  # not in every version of torch
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
 
 def autocast(device: torch.device, precision: str = "auto") -> AbstractContextManager[object]:
     """A fresh context in which a network runs in a precision.

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,23 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
+    """An empty draft beside a folder, which becomes the folder when the block ends well.
+
+    So the folder appears when it is complete, and an interrupted block leaves nothing behind.
+    replace: a folder that is there already gives way, at the very end; otherwise that is an OSError.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        draft = Path(temporary) / "draft"
+        draft.mkdir()
+        yield draft
+        if replace and folder.exists():
+            shutil.rmtree(folder)
+        os.rename(draft, folder)
 
 
 def require_space(path: Path, size: int) -> None:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 PURPOSES = {"noise": 1, "order": 2}  # what the trainer draws noise with; the order of its images
 
 
-def seed_sequence(seed: int, purpose: str, *, rank: int = 0, position: int = 0) -> np.random.SeedSequence:
+def seed_sequence(
+    seed: int, purpose: str, *, rank: int = 0, position: int = 0
+) -> np.random.SeedSequence:
     """The seed of one stream. purpose: one of PURPOSES; position: of a batch, an epoch, ..."""
     return np.random.SeedSequence([seed, rank, position], spawn_key=(PURPOSES[purpose],))
 
@@ -30,7 +32,9 @@ def torch_stream(seed: int, purpose: str, *, rank: int = 0, position: int = 0) -
     return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint32)[0]))
 
 
-def numpy_stream(seed: int, purpose: str, *, rank: int = 0, position: int = 0) -> np.random.Generator:
+def numpy_stream(
+    seed: int, purpose: str, *, rank: int = 0, position: int = 0
+) -> np.random.Generator:
     """One stream as a numpy generator."""
     return np.random.default_rng(seed_sequence(seed, purpose, rank=rank, position=position))
 

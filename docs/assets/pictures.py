@@ -1,8 +1,8 @@
-"""Pictures of every kind that a few lines of code can draw: what the tiny autoencoder learns to see from.
+"""Pictures of every kind that a few lines of code can draw: what the tiny autoencoder learns from.
 
-All drawing happens on canvases (s, s, 3) of float32 in [0, 1] at twice the size asked for, reduced at the end, so that
-edges are anti-aliased. Colours, places and sizes are drawn from the generator given: picture k of a seed is always the
-same, however many are drawn.
+All drawing happens on canvases (s, s, 3) of float32 in [0, 1] at twice the size asked for, reduced
+at the end, so that edges are anti-aliased. Colours, places and sizes are drawn from the generator
+given: picture k of a seed is always the same, however many are drawn.
 """
 
 from __future__ import annotations
@@ -44,12 +44,9 @@ def colour(rng: Generator) -> np.ndarray:
         return np.full(3, rng.random(), np.float32)
     if kind < 0.5:
         return rng.random(3, dtype=np.float32)
-    strong = kind < 0.8
-    hue, saturation, value = (
-        rng.random(),
-        rng.uniform(*(0.6, 1) if strong else (0.1, 0.6)),
-        rng.uniform(0.35, 1),
-    )
+    hue = rng.random()
+    saturation = rng.uniform(0.6, 1) if kind < 0.8 else rng.uniform(0.1, 0.6)
+    value = rng.uniform(0.35, 1)
     return np.array(colorsys.hsv_to_rgb(hue, saturation, value), np.float32)
 
 
@@ -66,48 +63,57 @@ def grid(s: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ground(rng: Generator, s: int) -> np.ndarray:
-    """A flat colour or something soft: a gradient, a pool of light, a lit floor below a wall, clouds."""
-    first, kind = colour(rng), rng.random()
+    """A flat colour or something soft: a gradient, a pool of light, a lit floor, clouds."""
+    first = colour(rng)
+    kind = rng.random()
     if kind < 0.3:
         return np.broadcast_to(first, (s, s, 3)).astype(np.float32)
-    second = (
-        colour(rng)
-        if rng.random() < 0.4
-        else (first + rng.normal(0, 0.15, 3).astype(np.float32)).clip(0, 1)
-    )
+    if rng.random() < 0.4:
+        second = colour(rng)
+    else:
+        second = (first + rng.normal(0, 0.15, 3).astype(np.float32)).clip(0, 1)
     y, x = grid(s)
     if kind < 0.5:
         angle = rng.uniform(0, 2 * np.pi)
         share = 0.5 + (np.cos(angle) * (x - 0.5) + np.sin(angle) * (y - 0.5)) / np.sqrt(2)
     elif kind < 0.65:
-        share = np.exp(
-            -((x - rng.random()) ** 2 + (y - rng.random()) ** 2) / rng.uniform(0.05, 0.6)
-        )
+        squared = (x - rng.random()) ** 2 + (y - rng.random()) ** 2
+        share = np.exp(-squared / rng.uniform(0.05, 0.6))
     elif kind < 0.8:
         return first + (second - first) * clouds(rng, s, rng.integers(1, 6), rng.choice([1, 3]))
     else:
-        horizon, soft = rng.uniform(0.1, 0.6), rng.uniform(0.02, 0.15)
-        wall = 1 / (1 + np.exp(((y - horizon) / soft).clip(-30, 30)))
-        share = wall * rng.uniform(0.4, 1) + clouds(rng, s, rng.integers(1, 4))[
-            ..., 0
-        ] * rng.uniform(0, 0.5)
-        for _ in range(rng.integers(1, 4)):
-            dy, dx = y - rng.uniform(0, 1.1), x - rng.uniform(-0.1, 1.1)
-            strength, wide, high = (
-                rng.uniform(0.1, 0.5),
-                rng.uniform(0.02, 0.3),
-                rng.uniform(0.01, 0.2),
-            )
-            share = share - strength * np.exp(-(dx**2 / wide + dy**2 / high))
+        share = floor_and_wall(rng, s)
     return first + (second - first) * share[..., None].clip(-0.2, 1.2)
+
+
+def floor_and_wall(rng: Generator, s: int) -> np.ndarray:
+    """Brightness (s, s) of a wall above a floor, with clouds of light and soft shadows."""
+    y, x = grid(s)
+    horizon = rng.uniform(0.1, 0.6)
+    soft = rng.uniform(0.02, 0.15)
+    wall = 1 / (1 + np.exp(((y - horizon) / soft).clip(-30, 30)))
+    share = wall * rng.uniform(0.4, 1)
+    share = share + clouds(rng, s, rng.integers(1, 4))[..., 0] * rng.uniform(0, 0.5)
+    for _ in range(rng.integers(1, 4)):
+        dy = y - rng.uniform(0, 1.1)
+        dx = x - rng.uniform(-0.1, 1.1)
+        strength = rng.uniform(0.1, 0.5)
+        wide = rng.uniform(0.02, 0.3)
+        high = rng.uniform(0.01, 0.2)
+        share = share - strength * np.exp(-(dx**2 / wide + dy**2 / high))
+    return share
 
 
 def texture(rng: Generator, s: int) -> np.ndarray:
     """Stripes, checks, dots, rings, noise of several sizes, or waves."""
     y, x = grid(s)
-    first, second, kind = ground(rng, s), ground(rng, s), rng.integers(5)
-    angle, count = rng.uniform(0, np.pi), rng.uniform(1.5, 14)
-    along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    first = ground(rng, s)
+    second = ground(rng, s)
+    kind = rng.integers(5)
+    angle = rng.uniform(0, np.pi)
+    count = rng.uniform(1.5, 14)
+    along = np.cos(angle) * x + np.sin(angle) * y
+    across = np.cos(angle) * y - np.sin(angle) * x
     if kind == 0:
         share = np.sin(2 * np.pi * count * along)
     elif kind == 1:
@@ -137,19 +143,20 @@ def ink(rng: Generator) -> tuple[int, int, int]:
 
 def outline_of(rng: Generator, s: int, reach: float) -> list[tuple[float, float]]:
     """The corners of a random polygon or star, inside the canvas mostly."""
-    corners, cx, cy = rng.integers(3, 9), *rng.uniform(0.1, 0.9, 2) * s
-    radii = (
-        np.where(np.arange(corners) % 2, rng.uniform(0.35, 1), 1)
-        if rng.random() < 0.4
-        else np.ones(corners)
-    )
-    even = np.linspace(0, 2 * np.pi, corners, endpoint=False)
-    angles = (
-        even + rng.uniform(0, 2 * np.pi)
-        if rng.random() < 0.5
-        else np.sort(rng.uniform(0, 2 * np.pi, corners))
-    )
-    return [(cx + reach * r * np.cos(a), cy + reach * r * np.sin(a)) for r, a in zip(radii, angles)]
+    corners = rng.integers(3, 9)
+    cx, cy = rng.uniform(0.1, 0.9, 2) * s
+    if rng.random() < 0.4:  # a star
+        radii = np.where(np.arange(corners) % 2, rng.uniform(0.35, 1), 1)
+    else:
+        radii = np.ones(corners)
+    if rng.random() < 0.5:
+        even = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+        angles = even + rng.uniform(0, 2 * np.pi)
+    else:
+        angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
+    xs = cx + reach * radii * np.cos(angles)
+    ys = cy + reach * radii * np.sin(angles)
+    return list(zip(xs, ys, strict=True))
 
 
 def shapes(rng: Generator, s: int) -> np.ndarray:
@@ -259,7 +266,7 @@ def lay(canvas: np.ndarray, inside: np.ndarray, tint: np.ndarray, shade: np.ndar
 
 
 def sphere(rng, canvas, place, tint, light, ambient):
-    """An ellipsoid with a shine; place: pixels (u, v) from its middle, in units of its half width and height."""
+    """An ellipsoid with a shine; place: (u, v) of each pixel, in half its width and height."""
     u, v = place
     depth = np.sqrt((1 - u**2 - v**2).clip(0))
     shade = ambient + (1 - ambient) * (0.6 * depth - 0.5 * v - light * 0.5 * u).clip(0) * 1.3

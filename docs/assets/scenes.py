@@ -1,4 +1,4 @@
-"""Captioned pictures of many kinds, and captions without pictures: what the tiny CLIP learns from."""
+"""Captioned pictures, and captions without pictures: what the tiny CLIP learns from."""
 
 from __future__ import annotations
 
@@ -61,12 +61,15 @@ SHAPES = {
     "rectangle": [(-1.2, -0.55), (1.2, -0.55), (1.2, 0.55), (-1.2, 0.55)],
 }
 NUMBERS = ("", "a", "two", "three", "four")
-RELATIONS = {
-    (0, 1): ("above", "over", "on top of"),
-    (0, -1): ("below", "under"),
-    (1, 0): ("to the left of", "left of"),
-    (-1, 0): ("to the right of", "right of"),
-}
+# halves of the page, as (x, y, w, h)
+UPPER, LOWER = (0, 0, 64, 32), (0, 32, 64, 32)
+LEFT, RIGHT = (0, 0, 32, 64), (32, 0, 32, 64)
+RELATIONS = (  # where the first group lies, where the second, and how to say that
+    (UPPER, LOWER, ("above", "over", "on top of")),
+    (LOWER, UPPER, ("below", "under")),
+    (LEFT, RIGHT, ("to the left of", "left of")),
+    (RIGHT, LEFT, ("to the right of", "right of")),
+)
 SIZES = {"small": 0.62, "": 1.0, "large": 1.4}
 ACTIONS = list(toy.ACTIONS.values())
 
@@ -89,55 +92,63 @@ def monster_scene(r: Random, monsters: list, actions) -> tuple[Image.Image, str]
     return toy.draw(monster, action, r), f"{text} {toy.ACTIONS[action]}".strip()
 
 
-def group(r: Random, canvas, box, exclude: str) -> tuple[str, str]:
-    """One to four like shapes in a box (x, y, w, h) of the page; the words for them and their colour."""
+def group(r: Random, canvas, box, exclude: str) -> str:
+    """One to four like shapes in a box (x, y, w, h) of the page; returns the words for them.
+
+    exclude: the colour of the page, which they do not have
+    """
     colour = r.choice([name for name in COLOURS if name != exclude])
-    shape, count, size = (
-        r.choice(tuple(SHAPES)),
-        r.choice((1, 1, 1, 2, 3, 4)),
-        r.choice(("", "", "small", "large")),
-    )
-    x, y, w, h = box
-    radius = SIZES[size] * r.uniform(0.85, 1.05) * min(w, h) * (0, 0.34, 0.22, 0.18, 0.17)[count]
-    along = w if w >= h else h
+    shape = r.choice(tuple(SHAPES))
+    count = r.choice((1, 1, 1, 2, 3, 4))
+    size = r.choice(("", "", "small", "large"))
+    share = {1: 0.34, 2: 0.22, 3: 0.18, 4: 0.17}[count]  # of the box's short side
+    radius = SIZES[size] * r.uniform(0.85, 1.05) * min(box[2:]) * share
     for k in range(count):
-        if count == 4:
-            at = (x + w * (0.28 + 0.44 * (k % 2)), y + h * (0.28 + 0.44 * (k // 2)))
-        else:
-            shift = along * ((k + 0.5) / count - 0.5) * 0.9
-            at = (x + w / 2 + (shift if w >= h else 0), y + h / 2 + (0 if w >= h else shift))
-        at = tuple(OVERSAMPLING * (v + r.uniform(-1.5, 1.5)) for v in at)
-        pen = Pen(canvas, at, radius * OVERSAMPLING, r.uniform(-0.25, 0.25))
-        pen.polygon(
-            SHAPES[shape], mix(COLOURS[colour], r.choice((WHITE, (0, 0, 0))), r.uniform(0, 0.12))
+        x, y = place_in(box, k, count)
+        centre = (
+            OVERSAMPLING * (x + r.uniform(-1.5, 1.5)),
+            OVERSAMPLING * (y + r.uniform(-1.5, 1.5)),
         )
+        pen = Pen(canvas, centre, radius * OVERSAMPLING, r.uniform(-0.25, 0.25))
+        shade = mix(COLOURS[colour], r.choice((WHITE, (0, 0, 0))), r.uniform(0, 0.12))
+        pen.polygon(SHAPES[shape], shade)
         if shape == "ring":
             pen.ellipse(0, 0, 0.55, 0.55, COLOURS[exclude])
     what = " ".join(word for word in (size, colour, shape) if word)
-    return (
-        article(what)
-        if count == 1
-        else f"{NUMBERS[count]} {what}{'es' if shape == 'cross' else 's'}"
-    ), colour
+    if count == 1:
+        return article(what)
+    return f"{NUMBERS[count]} {what}{'es' if shape == 'cross' else 's'}"
+
+
+def place_in(box, k: int, count: int) -> tuple[float, float]:
+    """Where shape k of count lies in a box (x, y, w, h): side by side, or four in a square."""
+    x, y, w, h = box
+    if count == 4:
+        return x + w * (0.28 + 0.44 * (k % 2)), y + h * (0.28 + 0.44 * (k // 2))
+    along = (k + 0.5) / count - 0.5  # from the middle, in units of the long side
+    if w >= h:
+        return x + w / 2 + w * along * 0.9, y + h / 2
+    return x + w / 2, y + h / 2 + h * along * 0.9
 
 
 def shape_scene(r: Random) -> tuple[Image.Image, str]:
-    """One or two groups of flat shapes on a coloured ground: "a red circle above two blue squares"."""
+    """One or two groups of shapes on a coloured ground: "a red circle above two blue squares"."""
     ground = r.choice(("white", "white", "white", *COLOURS))
     page, canvas = page_of(COLOURS[ground])
     if r.random() < 0.45:
-        box = (r.uniform(0, 24), r.uniform(0, 24), 40, 40) if r.random() < 0.5 else (4, 4, 56, 56)
-        text, _ = group(r, canvas, box, ground)
+        box = (4, 4, 56, 56)
+        if r.random() < 0.5:
+            box = (r.uniform(0, 24), r.uniform(0, 24), 40, 40)
+        text = group(r, canvas, box, ground)
     else:
-        (dx, dy), words = r.choice(tuple(RELATIONS.items()))
-        first, second = (
-            ((0, 0, 64, 32), (0, 32, 64, 32)) if dy else ((0, 0, 32, 64), (32, 0, 32, 64))
-        )[:: dx + dy]
-        text = f"{group(r, canvas, first, ground)[0]} {r.choice(words)} {group(r, canvas, second, ground)[0]}"
+        first_box, second_box, words = r.choice(RELATIONS)
+        first = group(r, canvas, first_box, ground)
+        relation = r.choice(words)
+        second = group(r, canvas, second_box, ground)
+        text = f"{first} {relation} {second}"
     if ground != "white" or r.random() < 0.2:
-        text += r.choice((" on {} background", " on {} ground", ", {} background")).format(
-            f"a {ground}" if r.random() < 0.8 else ground
-        )
+        ending = r.choice((" on {} background", " on {} ground", ", {} background"))
+        text += ending.format(f"a {ground}" if r.random() < 0.8 else ground)
     return page.reduce(OVERSAMPLING), text
 
 
@@ -164,7 +175,7 @@ def solid(pen: Pen, shape: str, colour, shine: float):
 
 
 def solid_scene(r: Random) -> tuple[Image.Image, str]:
-    """One to three different solids on a gray table, in the words of i-CLEVR: "a cyan cube and a red sphere"."""
+    """One to three solids on a gray table, in i-CLEVR's words: "a cyan cube and a red sphere"."""
     shade = r.randint(118, 140)
     page, canvas = page_of((shade,) * 3)
     canvas.rectangle((0, 0, 192, r.randint(50, 80)), fill=(shade - 12,) * 3)
@@ -177,7 +188,8 @@ def solid_scene(r: Random) -> tuple[Image.Image, str]:
         place = r.uniform(9, 55), r.uniform(22, 52)
         if all(abs(place[0] - x) + abs(place[1] - y) > 13 for x, y in places):
             places.append(place)
-    for (x, y), (colour, shape) in sorted(zip(places, kinds), key=lambda pair: pair[0][1]):
+    far_first = sorted(zip(places, kinds, strict=True), key=lambda pair: pair[0][1])
+    for (x, y), (colour, shape) in far_first:
         scale = r.choice((4.5, 7)) + (y - 37) / 15
         pen = Pen(
             canvas,
@@ -187,11 +199,10 @@ def solid_scene(r: Random) -> tuple[Image.Image, str]:
         )
         solid(pen, shape, SOLID_COLOURS[colour], r.choice((0.35, 0.8)))
     names = [r.choice(("a {} {}", "a {} {}", "{} {}")).format(*kind) for kind in kinds]
-    text = (
-        ", ".join(names)
-        if r.random() < 0.3
-        else " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-    )
+    if r.random() < 0.3 or len(names) == 1:
+        text = ", ".join(names)
+    else:
+        text = f"{', '.join(names[:-1])} and {names[-1]}"
     return page.reduce(OVERSAMPLING), text
 
 
@@ -220,12 +231,10 @@ def pattern_scene(r: Random) -> tuple[Image.Image, str]:
         share = np.clip(
             8 * (np.cos(pi * x / width / 1.5) * np.cos(pi * y / width / 1.5)) ** 2 - 3, 0, 1
         )
+    elif kind == "gradient":
+        share = 1 - np.mgrid[0:64, 0:64][r.randint(0, 1)] / 63
     else:
-        share = (
-            1 - np.mgrid[0:64, 0:64][r.randint(0, 1)] / 63
-            if kind == "gradient"
-            else np.ones((64, 64))
-        )
+        share = np.ones((64, 64))
     texts = {
         "plain": f"a plain {one} picture",
         "gradient": f"a gradient from {one} to {two}",
@@ -242,47 +251,57 @@ def captioned_picture(
     choice = r.random()
     if choice < 0.4:
         return monster_scene(r, monsters, actions)
-    return shape_scene(r) if choice < 0.7 else solid_scene(r) if choice < 0.92 else pattern_scene(r)
+    if choice < 0.7:
+        return shape_scene(r)
+    if choice < 0.92:
+        return solid_scene(r)
+    return pattern_scene(r)
 
 
 LOOKS = """
-armored black and gold blue glowing bald big blind bony bright bronze bulky cartoonish crystal curled curved cute
-dark evil fat feathered fiery flaming floating fluffy furry ghostly giant glowing golden grassy green and brown
-hairy happy hollow horned humanoid hunched icy large leafy long-haired long-necked masked mechanical metallic misty
-muscular mystical old one-eyed orange and black pale pixelated purple and white ragged red and white round rusty sad
-scaly shadowy sharp shiny silver skeletal slender slimy small smiling smoky spiked spiky spotted stone striped tall
-tattered tiny transparent turquoise twisted two-headed violet winged wooden wrinkled yellow young beige crimson teal
-navy pink
+armored black and gold blue glowing bald big blind bony bright bronze bulky cartoonish crystal
+curled curved cute dark evil fat feathered fiery flaming floating fluffy furry ghostly giant
+glowing golden grassy green and brown hairy happy hollow horned humanoid hunched icy large leafy
+long-haired long-necked masked mechanical metallic misty muscular mystical old one-eyed orange and
+black pale pixelated purple and white ragged red and white round rusty sad scaly shadowy sharp
+shiny silver skeletal slender slimy small smiling smoky spiked spiky spotted stone striped tall
+tattered tiny transparent turquoise twisted two-headed violet winged wooden wrinkled yellow young
+beige crimson teal navy pink
 """
 CREATURES = """
-alien angel ant armadillo bat bear bee beetle bird boar bug bull butterfly camel cat centipede chicken clown cow
-crab crocodile crow cyclops deer demon dinosaur dog dolphin donkey dragon duck eagle elephant elf fairy fish flower
-fox frog ghost giant giraffe goat goblin golem gorilla hedgehog hippo horse insect jellyfish kangaroo king knight
-koala lion lizard lobster mage mammoth mermaid mole monkey monster moth mouse mummy mushroom ninja octopus orc
-ostrich owl panda parrot peacock penguin pig pirate plant pumpkin queen rabbit raccoon rat raven reptile rhino robot
-rooster samurai scorpion seal shark sheep skeleton slime snail snake soldier spider spirit squid squirrel statue
-swan tiger toad tree troll turtle unicorn vampire vulture walrus warrior whale wizard wolf worm zebra zombie man
-woman child
+alien angel ant armadillo bat bear bee beetle bird boar bug bull butterfly camel cat centipede
+chicken clown cow crab crocodile crow cyclops deer demon dinosaur dog dolphin donkey dragon duck
+eagle elephant elf fairy fish flower fox frog ghost giant giraffe goat goblin golem gorilla
+hedgehog hippo horse insect jellyfish kangaroo king knight koala lion lizard lobster mage mammoth
+mermaid mole monkey monster moth mouse mummy mushroom ninja octopus orc ostrich owl panda parrot
+peacock penguin pig pirate plant pumpkin queen rabbit raccoon rat raven reptile rhino robot
+rooster samurai scorpion seal shark sheep skeleton slime snail snake soldier spider spirit squid
+squirrel statue swan tiger toad tree troll turtle unicorn vampire vulture walrus warrior whale
+wizard wolf worm zebra zombie man woman child
 """
 THINGS = """
-antennae antlers apron armor arrow axe backpack ball banana banner beak beard bell belt bench bicycle blade boat
-bone book boots bottle bow bowl box bracelet branches broom bus cake candle cannon cap cape car chain chair chest
-claws cloak clock club coat collar crossbow crown crystals cup dagger door dress drum ears fan fangs feathers fins
-fire flag flames flute fork fur glasses gloves guitar gun hair halo hammer hands hat head headband helmet hood hook
-horns house jewels jar key knife ladder lamp lance lantern leaves legs lightning mace mane mask mirror mouth
-mustache necklace net orb paddle pants paws pearl petals pillow plane plate roots rope ring robe rocket rocks scales
-scarf scepter scroll scythe shell shield shirt shoes shoulder pads skirt skull sneaker spear spikes spots staff
-stars stick stinger stripes sword table tail teeth tentacles thorns tongue torch train trident trousers truck tusks
-umbrella vase veil vest vines wand wheel whip whiskers wings book sofa television telephone keyboard laptop camera
-piano violin apple orange pear
+antennae antlers apron armor arrow axe backpack ball banana banner beak beard bell belt bench
+bicycle blade boat bone book boots bottle bow bowl box bracelet branches broom bus cake candle
+cannon cap cape car chain chair chest claws cloak clock club coat collar crossbow crown crystals
+cup dagger door dress drum ears fan fangs feathers fins fire flag flames flute fork fur glasses
+gloves guitar gun hair halo hammer hands hat head headband helmet hood hook horns house jewels jar
+key knife ladder lamp lance lantern leaves legs lightning mace mane mask mirror mouth mustache
+necklace net orb paddle pants paws pearl petals pillow plane plate roots rope ring robe rocket
+rocks scales scarf scepter scroll scythe shell shield shirt shoes shoulder pads skirt skull
+sneaker spear spikes spots staff stars stick stinger stripes sword table tail teeth tentacles
+thorns tongue torch train trident trousers truck tusks umbrella vase veil vest vines wand wheel
+whip whiskers wings book sofa television telephone keyboard laptop camera piano violin apple
+orange pear
 """
 PLACES = """
-beach bridge building bush castle cave city cloud desert earth fence field forest garden grass hill ice island lake
-land lava mountain path pier railing river road rock sand sea ship sky snow space street sun swamp temple wall water
-waterfall window winter summer autumn spring night day sunset rain storm
+beach bridge building bush castle cave city cloud desert earth fence field forest garden grass
+hill ice island lake land lava mountain path pier railing river road rock sand sea ship sky snow
+space street sun swamp temple wall water waterfall window winter summer autumn spring night day
+sunset rain storm
 """
 VERBS = """
-holding wielding wearing carrying with riding eating throwing guarding without showing beside behind near under and
+holding wielding wearing carrying with riding eating throwing guarding without showing beside
+behind near under and
 """
 SENTENCES = (
     "a {l} {c} with {t} and {t}",
@@ -318,14 +337,16 @@ ALPHABETS = (
 
 
 def caption(r: Random) -> str:
-    """A caption without a picture, of common words, now and then with signs of any script among them."""
+    """A caption without a picture, of common words, now and then with signs of some script."""
     text = r.choice(SENTENCES)
     for slot in ("{l}", "{c}", "{t}", "{p}", "{v}"):
         while slot in text:
             text = text.replace(slot, r.choice(LISTS[slot[1]]), 1)
     words = text.replace("{a}", r.choice(ACTIONS)).split()
     if r.random() < 0.3:
-        alphabet, n = r.choice(ALPHABETS), r.randint(1, 6)
+        alphabet = r.choice(ALPHABETS)
+        count = r.randint(1, 6)
         signs = alphabet if isinstance(alphabet, str) else [chr(k) for k in range(*alphabet)]
-        words.insert(r.randint(0, len(words)), "".join(r.choice(signs) for _ in range(n)))
+        place = r.randint(0, len(words))
+        words.insert(place, "".join(r.choice(signs) for _ in range(count)))
     return " ".join(words)

@@ -1,8 +1,14 @@
-"""Training of the tiny CLIP that ships in the package (2103.00020), on pictures and captions that the library makes."""
+"""Makes the tiny CLIP (2103.00020) that ships in the package, on pictures and captions drawn here.
+
+    python docs/assets/train_clip.py --out FOLDER
+
+is `python -m tinyldm toy clip`; both work from a clone of the repository.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from random import Random
 
@@ -32,7 +38,10 @@ MEAN, STD = (0.7, 0.7, 0.7), (0.3, 0.3, 0.3)  # of the pixels in [0, 1]
 
 
 def train_tokenizer(captions, vocabulary: int = 2048):
-    """A byte-level BPE tokenizer of lower-cased text; all 256 bytes are in it, so that no text is unknown."""
+    """A byte-level BPE tokenizer of lower-cased text.
+
+    All 256 bytes are in it, so that no text is unknown.
+    """
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
@@ -40,19 +49,16 @@ def train_tokenizer(captions, vocabulary: int = 2048):
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     bpe.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bpe.train_from_iterator(
-        captions,
-        trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            min_frequency=3,
-            special_tokens=[PAD, END, START],
-            initial_alphabet=alphabet,
-            show_progress=False,
-        ),
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        min_frequency=3,
+        special_tokens=[PAD, END, START],
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
-    ends = [(START, 2), (END, 1)]
+    bpe.train_from_iterator(captions, trainer)
     bpe.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}", special_tokens=ends
+        single=f"{START} $A {END}", special_tokens=[(START, 2), (END, 1)]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
@@ -67,7 +73,11 @@ def corpus(seed: int, monsters: list):
     """The captions that the tokenizer learns its words from."""
     r = Random(f"tokenizer {seed}")
     for k in range(30000):
-        yield scenes.captioned_picture(r, monsters)[1] if k % 5 == 0 else scenes.caption(r)
+        if k % 5 == 0:
+            _, caption = scenes.captioned_picture(r, monsters)
+            yield caption
+        else:
+            yield scenes.caption(r)
 
 
 def new_model(vocabulary: int):
@@ -86,13 +96,17 @@ def new_model(vocabulary: int):
 
 
 class TokenReader(nn.Module):
-    """Reads from each text state its own token and the one before it, and so keeps all words apart and in place."""
+    """Reads from each text state its own token and the one before it.
+
+    Trained together with the text tower, it keeps all words apart and in place.
+    """
 
     def __init__(self, embedding: nn.Embedding):
         super().__init__()
         width = embedding.embedding_dim
         self.embedding = embedding
-        self.own, self.before = nn.Linear(width, width), nn.Linear(width, width)
+        self.own = nn.Linear(width, width)
+        self.before = nn.Linear(width, width)
 
     def forward(self, states: Tensor, ids: Tensor) -> Tensor:
         """The mean cross-entropy; states: (b, n, width), ids: (b, n)."""
@@ -106,32 +120,43 @@ class TokenReader(nn.Module):
 
 def pixels_of(images) -> Tensor:
     """PIL images of 64x64 as the vision tower sees them, (b, 3, 64, 64)."""
-    pixels = (
-        torch.from_numpy(np.stack([np.asarray(image, np.float32) for image in images])).permute(
-            0, 3, 1, 2
-        )
-        / 255
-    )
-    return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    stacked = np.stack([np.asarray(image, np.float32) for image in images])  # (b, h, w, 3)
+    pixels = torch.from_numpy(stacked).permute(0, 3, 1, 2) / 255
+    mean = torch.tensor(MEAN)[:, None, None]
+    std = torch.tensor(STD)[:, None, None]
+    return (pixels - mean) / std
 
 
 def training_batch(step: int, seed: int, size: int, monsters: list) -> tuple[list, list[str]]:
-    """The pictures of a step, and their captions followed by size // 4 captions without pictures (long ones at times).
+    """The pictures of a step; and their captions, followed by size // 4 captions without pictures.
 
-    The monsters of a step often have an attribute or the action in common, so that the others must tell them apart.
+    The monsters of a step often have an attribute or the action in common, so that the others must
+    tell them apart. Every eighth step the captions without pictures are four times as long.
     """
     r = Random(f"clip {seed} {step}")
-    name, like = r.choice(("colour", "shape", "feature", "eyes", None)), r.choice(monsters)
-    monsters = [m for m in monsters if name is None or getattr(m, name) == getattr(like, name)]
-    actions = tuple(toy.ACTIONS) if r.random() < 0.6 else (r.choice(tuple(toy.ACTIONS)),)
-    images, captions = zip(*(scenes.captioned_picture(r, monsters, actions) for _ in range(size)))
+    name = r.choice(("colour", "shape", "feature", "eyes", None))
+    like = r.choice(monsters)
+    if name is not None:
+        monsters = [m for m in monsters if getattr(m, name) == getattr(like, name)]
+    actions = tuple(toy.ACTIONS)
+    if r.random() >= 0.6:
+        actions = (r.choice(actions),)
+    images, captions = [], []
+    for _ in range(size):
+        image, caption = scenes.captioned_picture(r, monsters, actions)
+        images.append(image)
+        captions.append(caption)
     parts = 4 if step % 8 == 0 else 1
-    alone = [". ".join(scenes.caption(r) for _ in range(parts)) for _ in range(size // 4)]
-    return images, list(captions) + alone
+    for _ in range(size // 4):
+        captions.append(". ".join(scenes.caption(r) for _ in range(parts)))
+    return images, captions
 
 
 def contrastive_loss(text: Tensor, image: Tensor, scale: Tensor) -> Tensor:
-    """The symmetric cross-entropy of CLIP (2103.00020, figure 3); text, image: (b, d) of unit length."""
+    """The symmetric cross-entropy of CLIP (2103.00020, figure 3).
+
+    text, image: (b, d) of unit length
+    """
     logits = scale * text @ image.T
     answers = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, answers) + F.cross_entropy(logits.T, answers)) / 2
@@ -169,13 +194,15 @@ def train_clip(
     parameters = list(dict.fromkeys([*model.parameters(), *reader.parameters()]))
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05)
     warm = min(100, max(1, steps // 10))
-    curve = [min((k + 1) / warm, 0.5 + 0.5 * np.cos(np.pi * k / steps)) for k in range(steps + 1)]
-    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, curve.__getitem__)
+
+    def share_of_rate(step: int) -> float:
+        return min((step + 1) / warm, 0.5 + 0.5 * np.cos(np.pi * step / steps))
+
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, share_of_rate)
     progress = tqdm(range(steps), desc="training the tiny CLIP", unit="step", disable=None)
     for step in progress:
-        contrast, reading = step_loss(
-            model, reader, tokenizer, *training_batch(step, seed, batch_size, monsters)
-        )
+        images, captions = training_batch(step, seed, batch_size, monsters)
+        contrast, reading = step_loss(model, reader, tokenizer, images, captions)
         optimizer.zero_grad()
         (contrast + 0.3 * reading).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -211,31 +238,47 @@ def save_clip(model, tokenizer, out: Path):
 def score_clip(folder: str | Path, rounds: int = 8, seed: int = 1) -> dict[str, float]:
     """How often a CLIP folder is right on fresh pictures that it was not trained on.
 
-    retrieval: finding the caption of a picture among 64; then, on drawings of held-out monsters, telling each
-    attribute by comparing the picture with the true caption in which that attribute is changed to every value.
+    The first score is retrieval: the caption of a picture has to be found among 64. Then, on
+    drawings of held-out monsters, each attribute is told by comparing the drawing with its true
+    caption in which that attribute is changed to every value.
     """
     from tinyldm.frozen.image import ClipScorer
 
-    scorer, unknown, r = ClipScorer.load(folder), toy.monsters()[1], Random(f"score {seed}")
+    scorer = ClipScorer.load(folder)
+    _, unknown = toy.monsters()
+    r = Random(f"score {seed}")
     hits = []
     for _ in range(rounds):
-        images, captions = zip(*(scenes.captioned_picture(r, unknown) for _ in range(64)))
-        similarity = scorer.images(images) @ scorer.texts(list(captions)).T
-        hits.append((similarity.argmax(1) == torch.arange(64)).float().mean().item())
+        pairs = [scenes.captioned_picture(r, unknown) for _ in range(64)]
+        images = scorer.images([image for image, _ in pairs])
+        captions = scorer.texts([caption for _, caption in pairs])
+        found = (images @ captions.T).argmax(1)
+        hits.append((found == torch.arange(64)).float().mean().item())
     scores = {"retrieval of 1 in 64": sum(hits) / rounds}
+
     truths = [(r.choice(unknown), r.choice(list(toy.ACTIONS))) for _ in range(200)]
     views = scorer.images([toy.draw(monster, action, r) for monster, action in truths])
     for name, values in toy.ATTRIBUTES.items():
         right = 0
-        for view, (monster, action) in zip(views, truths):
+        for view, (monster, action) in zip(views, truths, strict=True):
             truth = {**vars(monster), "action": action}
-            texts = []
-            for value in values:
-                said = {**truth, name: value}
-                act = toy.ACTIONS[said.pop("action")]
-                texts.append(
-                    f"{toy.describe(toy.Monster(**said), Random(0), toy.TEMPLATES[0])} {act}".strip()
-                )
-            right += values[int((scorer.texts(texts) @ view).argmax())] == truth[name]
+            texts = [plain_caption({**truth, name: value}) for value in values]
+            likeliest = int((scorer.texts(texts) @ view).argmax())
+            right += values[likeliest] == truth[name]
         scores[name] = right / len(truths)
     return scores
+
+
+def plain_caption(attributes: dict) -> str:
+    """The first of the ways to describe a monster with these attributes, and its action."""
+    attributes = dict(attributes)
+    action = toy.ACTIONS[attributes.pop("action")]
+    description = toy.describe(toy.Monster(**attributes), Random(0), toy.TEMPLATES[0])
+    return f"{description} {action}".strip()
+
+
+if __name__ == "__main__":
+    from tinyldm.__main__ import COMMANDS
+    from tinyldm.cli import dispatch
+
+    sys.exit(dispatch(COMMANDS, ["toy", "clip", *sys.argv[1:]]))

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from tinyldm.cli import Parser, guarded
-from tinyldm.errors import InputError
 from tinyldm.commands import evaluate as command
+from tinyldm.errors import InputError
 from tinyldm.scores import attributes, evaluation, metrics
 from tinyldm.scores.evaluation import evaluate
 from tinyldm.scores.metrics import METRICS
@@ -27,7 +27,10 @@ MONSTERS = [
 
 
 class Reader:
-    """Reads of four images what was asked for, except for two colours and one number of eyes; of others the truth."""
+    """Reads off four images what was asked for, except for two colours and one number of eyes.
+
+    Off others it reads the truth.
+    """
 
     def read(self, images):
         if len(images) == 4:
@@ -134,18 +137,18 @@ def test_it_says_that_no_reference_has_the_name_of_an_image(toy, capsys):
 def test_missing_images_are_listed(toy):
     for k in (1, 3):
         (toy / "samples" / f"{k}_main.png").unlink()
-    with pytest.raises(InputError, match="2 of 4 images are missing: 1_main.png, 3_main.png"):
+    with pytest.raises(InputError, match=r"2 of 4 images are missing: 1_main.png, 3_main.png"):
         evaluate(toy / "samples", toy / "test.json")
 
 
 def test_images_that_no_prompt_asks_for_are_listed(toy):
     Image.new("RGB", (64, 64)).save(toy / "samples" / "more.png")
-    with pytest.raises(InputError, match="1 images that no prompt asks for: more.png"):
+    with pytest.raises(InputError, match=r"1 images that no prompt asks for: more.png"):
         evaluate(toy / "samples", toy / "test.json")
 
 
 def test_all_that_scoring_needs_is_there_before_images_are(toy, monkeypatch):
-    """Nothing is drawn yet: what is missing is told, and the references are read once for all sets drawn later."""
+    """Nothing is drawn yet: errors name what is missing, and references are read only once."""
     reads, shared = [], {}
     load = evaluation.Comparison.features
     monkeypatch.setattr(
@@ -183,14 +186,14 @@ def test_images_of_other_prompts_are_refused(toy):
         json.dumps({"images": {"2_main.png": "a cat"}})
     )
     with pytest.raises(
-        InputError, match="2_main.png: was drawn from 'a cat', but the prompt is 'monster 2'"
+        InputError, match=r"2_main.png: was drawn from 'a cat', but the prompt is 'monster 2'"
     ):
         evaluate(toy / "samples", toy / "test.json")
 
 
 def test_images_of_several_sizes_are_refused(toy):
     Image.new("RGB", (32, 64)).save(toy / "samples" / "2_main.png")
-    with pytest.raises(InputError, match="2_main.png: is 32x64, expected 64x64 as 0_main.png"):
+    with pytest.raises(InputError, match=r"2_main.png: is 32x64, expected 64x64 as 0_main.png"):
         evaluate(toy / "samples", toy / "test.json")
 
 
@@ -309,7 +312,7 @@ def test_toys_are_scored_by_the_tiny_clip_and_without_inception(toy):
 
 
 def test_moments_beside_the_references_are_the_assignments(toy, monkeypatch):
-    """FID alone goes by test_mu.npy and test_sigma.npy; here with CLIP's network in Inception's place."""
+    """FID alone goes by test_mu.npy and test_sigma.npy; here CLIP stands in for Inception."""
     from tinyldm.frozen.image import ClipScorer
     from tinyldm.scores import comparison
 

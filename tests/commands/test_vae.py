@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from safetensors.torch import load_file, save_file
 from tinyldm.__main__ import COMMANDS
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 from tinyldm.cli import dispatch
-from tinyldm.commands.evaluator import claimed
+from tinyldm.commands.checks import lock_folder
 from tinyldm.errors import InputError
 from tinyldm.scores.reconstruction import to_batch
-from tinyldm.stage_one.training import Recipe, StageOne, train_autoencoder
+from tinyldm.stage_one.recipe import Recipe
+from tinyldm.stage_one.training import StageOne, train_autoencoder
 
 CONFIG = {
     "block_out_channels": [8, 16],
@@ -54,31 +56,30 @@ class StopAt:
 
 @pytest.mark.parametrize("critic", [{}, CRITICISED])
 def test_resume_is_bit_for_bit(tmp_path, critic):
-    options = {"batch_size": 4, "warmup": 2, "save_every": 100, "precision": "float32", **critic}
-    held_out = {"held": pictures(3)}
-    whole = train_autoencoder(
-        AutoencoderConfig(**CONFIG), pictures(), 8, tmp_path / "whole", held_out, **options
-    )
-    parts = (AutoencoderConfig(**CONFIG), pictures(), 8, tmp_path / "parts", held_out)
-    stopped = train_autoencoder(*parts, stop=StopAt(5), **options)
-    assert stopped.fingerprint != whole.fingerprint
-    assert (tmp_path / "parts/scores.csv").read_text().splitlines()[-1].startswith("5,")
-    assert train_autoencoder(*parts, resume=True, **options).fingerprint == whole.fingerprint
-    scores = [
-        (tmp_path / run / "scores.csv").read_text().splitlines() for run in ("whole", "parts")
-    ]
+    config, held_out = AutoencoderConfig(**CONFIG), {"held": pictures(3)}
+    recipe = Recipe(8, batch_size=4, warmup=2, precision="float32", **critic)
+
+    def trained(out, start=config, images=None, recipe=recipe, **how):
+        images = pictures() if images is None else images
+        return train_autoencoder(start, images, recipe, out, held_out, save_every=100, **how)
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    end = trained(whole).fingerprint
+    assert trained(parts, stop=StopAt(5)).fingerprint != end
+    assert (parts / "scores.csv").read_text().splitlines()[-1].startswith("5,")
+    assert trained(parts, resume=True).fingerprint == end
+    scores = [(run / "scores.csv").read_text().splitlines() for run in (whole, parts)]
     assert scores[0][-1] == scores[1][-1]
     assert len(scores[1]) == 3
-    with pytest.raises(InputError, match="was started with lr 0.001, now it is 0.1"):
-        train_autoencoder(*parts, resume=True, **{**options, "lr": 0.1})
-    for other, told in (
-        ((AutoencoderConfig(**CONFIG, latent_channels=3), *parts[1:]), "was started with shape"),
-        ((parts[0], pictures(23), *parts[2:]), "was started with images .24, 16"),
-    ):
-        with pytest.raises(InputError, match=told):
-            train_autoencoder(*other, resume=True, **options)
-    with pytest.raises(InputError, match="nowhere holds no training"):
-        train_autoencoder(*parts[:3], tmp_path / "nowhere", held_out, resume=True, **options)
+    with pytest.raises(InputError, match=r"was started with lr 0\.001, now it is 0\.1"):
+        trained(parts, recipe=replace(recipe, lr=0.1), resume=True)
+    other = AutoencoderConfig(**CONFIG, latent_channels=3)
+    with pytest.raises(InputError, match="was started with shape"):
+        trained(parts, other, resume=True)
+    with pytest.raises(InputError, match=r"was started with images .24, 16"):
+        trained(parts, images=pictures(23), resume=True)
+    with pytest.raises(InputError, match=r"nowhere holds no training"):
+        trained(tmp_path / "nowhere", resume=True)
 
 
 def test_the_critics_terms_reach_the_decoder_and_not_the_critic():
@@ -87,26 +88,32 @@ def test_the_critics_terms_reach_the_decoder_and_not_the_critic():
     stage = StageOne(AutoencoderKL(AutoencoderConfig(**CONFIG)), pictures(), recipe)
     x = stage.batch()
     y = stage.model(x)
-    losses = {}
-    stage.criticism(x, y, (y - x).abs().mean(), losses).backward()
+    loss, losses = stage.criticism(x, y, (y - x).abs().mean())
+    loss.backward()
     assert set(losses) == {"perceptual", "adversarial"}
     assert stage.model.decoder.conv_in.weight.grad.abs().max() > 0
     before = [p.clone() for p in stage.critic.parameters()]
     losses = stage.advance()
     assert {"L1", "MSE", "KL", "perceptual", "adversarial", "critic"} == set(losses)
-    assert any(not torch.equal(a, b) for a, b in zip(before, stage.critic.parameters()))
+    pairs = zip(before, stage.critic.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
 
 
 def test_a_gradient_that_is_not_finite_stops_the_training(tmp_path):
     """What was saved before stays as it is."""
-    options = {"batch_size": 4, "save_every": 2, "precision": "float32"}
-    parts = (AutoencoderConfig(**CONFIG), pictures(), 9, tmp_path / "own", {"held": pictures(3)})
-    saved = train_autoencoder(*parts, stop=StopAt(2), **options).fingerprint
+    recipe = Recipe(9, batch_size=4, precision="float32")
+
+    def trained(**how):
+        config, held_out = AutoencoderConfig(**CONFIG), {"held": pictures(3)}
+        out = tmp_path / "own"
+        return train_autoencoder(config, pictures(), recipe, out, held_out, save_every=2, **how)
+
+    saved = trained(stop=StopAt(2)).fingerprint
     state = load_file(tmp_path / "own/training.safetensors")
     state["model.decoder.conv_in.weight"] *= float("nan")
     save_file(state, tmp_path / "own/training.safetensors")
     with pytest.raises(InputError, match="step 3: the gradient is not finite"):
-        train_autoencoder(*parts, resume=True, **options)
+        trained(resume=True)
     assert AutoencoderKL.load(tmp_path / "own").fingerprint == saved
 
 
@@ -122,7 +129,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_training(data, capsy
     monkeypatch.setattr(StageOne, "advance", lambda stage: pytest.fail("it trained"))
     assert train("--data", data, "--out", data / "p_0_0.png" / "own") == 2
     assert "Not a directory" in capsys.readouterr().err
-    with claimed(data.parent / "own"):
+    with lock_folder(data.parent / "own"):
         assert train("--data", data, "--out", "own") == 2
     assert "own: another process is training there" in capsys.readouterr().err
 

@@ -85,7 +85,7 @@ def renamed(open_clip_weights):
         layer, _, part = rest.partition(".")
         where = f"{tower}.encoder.layers.{layer}"
         if part.startswith("attn.in_proj_"):
-            for kind, piece in zip("qkv", weight.chunk(3)):
+            for kind, piece in zip("qkv", weight.chunk(3), strict=True):
                 out[f"{where}.self_attn.{kind}_proj.{part.removeprefix('attn.in_proj_')}"] = piece
         else:
             stem, _, kind = part.rpartition(".")
@@ -94,7 +94,7 @@ def renamed(open_clip_weights):
 
 
 def test_cosines_are_open_clips():
-    """One random small ViT of ViT-B-32-quickgelu's make in both libraries: the same cosines of pictures and texts."""
+    """One small random ViT-B-32-quickgelu in both libraries: the same cosines."""
     open_clip = pytest.importorskip("open_clip")
     torch.manual_seed(0)
     theirs = open_clip.model.CLIP(

@@ -1,6 +1,7 @@
-"""Text encoders: any that transformers loads, whole CLIP files, the tiny one; and what they refuse."""
+"""Text encoders: any that transformers loads, whole CLIP files, the tiny one; and refusals."""
 
 import gzip
+import json
 import os
 import shutil
 from pathlib import Path
@@ -62,7 +63,7 @@ def clip_model(width=32, layers=2, heads=2, vocabulary=259, seed=0, eos=1):
 
 
 def publish(model, folder, tokenizer=None):
-    """Write a folder as OpenAI's CLIP was published: one file for both towers, position numbers among the weights."""
+    """Write a folder as OpenAI's CLIP was published: both towers in one file, with position ids."""
     model.save_pretrained(folder)
     (tokenizer or byte_tokenizer()).save_pretrained(folder)
     weights = load_file(folder / "model.safetensors")
@@ -127,7 +128,7 @@ CLIP = os.environ.get("TINYLDM_CLIP")  # a folder; see docs/text.md
 
 
 def real_tokenizer():
-    """CLIP's tokenizer, from the files of openai/clip-vit-base-patch32 or OpenAI's own; None if none are given."""
+    """CLIP's tokenizer, from the files that TINYLDM_CLIP names; None if it is not set."""
     if not CLIP:
         return None
     file = Path(CLIP, "bpe_simple_vocab_16e6.txt.gz")
@@ -168,7 +169,7 @@ def test_published_clip_gives_the_states_that_transformers_gives():
 
 @torch.no_grad()
 def assert_states(encoder, whole, tokenizer):
-    """Each caption's states are those of the whole model, given the caption alone or padded to the full length."""
+    """Each caption's states are the whole model's for it alone, or padded to the full length."""
     texts = [*TEXTS, "word " * 200, "Photo, of  a CAT!? 3 km² naïve", "don't it's 1234567"]
     condition = encoder.encode(texts)
     for k, text in enumerate(texts):
@@ -263,7 +264,7 @@ def test_a_file_whose_download_broke_off_is_one_line(folder, tmp_path, name):
     shutil.copytree(folder, tmp_path / "cut")
     file = tmp_path / "cut" / name
     file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(InputError, match="text encoder .*cut: ") as caught:
+    with pytest.raises(InputError, match=r"text encoder .*cut: ") as caught:
         TextEncoder.load(tmp_path / "cut")
     assert "\n" not in str(caught.value)
 
@@ -288,6 +289,19 @@ class Bomb:
 
     def __reduce__(self):
         return os.mkdir, (str(self.folder / "exploded"),)
+
+
+def test_code_that_comes_with_a_model_is_refused_without_a_question(folder, tmp_path):
+    """transformers would ask on the terminal whether to run it."""
+    shutil.copytree(folder, tmp_path / "custom")
+    config = {"model_type": "mystery", "auto_map": {"AutoConfig": "mystery.Config"}}
+    (tmp_path / "custom" / "config.json").write_text(json.dumps(config))
+    exploded = tmp_path / "exploded"
+    (tmp_path / "custom" / "mystery.py").write_text(f"open({str(exploded)!r}, 'w').close()")
+    with pytest.raises(InputError, match=r"text encoder .*custom: ") as caught:
+        TextEncoder.load(tmp_path / "custom")
+    assert "\n" not in str(caught.value)
+    assert not exploded.exists()
 
 
 def test_no_such_encoder_says_what_to_do(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from tinyldm.errors import InputError
 from tinyldm.pages.curves import (
     COLOURS,
     FEW,
-    SIZE,
+    WIDTH,
     Chart,
     Line,
     available,
@@ -89,7 +89,7 @@ def test_points_lie_where_their_values_say(log):
     inside = axes.bbox
     assert inside.x0 < u0 < u2 < inside.x1
     assert inside.y0 < v0 < v2 < inside.y1
-    assert 0 < inside.x0 < inside.x1 < SIZE[0] * 100 / 72  # a figure of matplotlib has 100 dpi
+    assert 0 < inside.x0 < inside.x1 < WIDTH * 100 / 72  # 100 dots to an inch, which has 72 pixels
 
 
 def test_what_cannot_be_drawn_is_left_out():

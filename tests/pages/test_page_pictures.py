@@ -8,9 +8,8 @@ from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
-from tinyldm.data.images import grid
+from tinyldm.data.images import grid, save_animation
 from tinyldm.pages.pictures import memorised, nearest
-from tinyldm.sampling.folder import save_animation
 from tinyldm.toy import monsters as toy
 
 

@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 from tinyldm.errors import InputError
 from tinyldm.pages import curves, report
 from tinyldm.pages.html import embedded
-from tinyldm.pages.report import after_save, command_line, spread, write_report
+from tinyldm.pages.report import after_save, spread, write_report
+from tinyldm.tasks.base import find_task
 from tinyldm.training.options import train_parser
-from tinyldm.training.settings import TrainSettings, defaults_for
+from tinyldm.training.settings import TrainSettings, command_line, settings_for
 
 VOID = {"meta", "img", "br"}
 
@@ -150,16 +151,24 @@ def test_training_goes_on_without_its_report(run, capsys):
         TrainSettings(
             flip=False, zero_snr=True, size=(48, 96), lr=3e-4, copies=2, crop=0.7, compile=True
         ),
-        replace(defaults_for({"data": "my data", "vae": "tiny"}, (64, 64)), snr_gamma=5.0),
-        replace(defaults_for({"data": "clevr"}, (240, 320), "labels"), lr=3e-4),
-        replace(defaults_for({"data": "monsters"}, (256, 256)), max_steps=7, size=(384, 512)),
+        replace(
+            settings_for({"data": "my data", "vae": "tiny"}, (64, 64), find_task("text")),
+            snr_gamma=5.0,
+        ),
+        replace(settings_for({"data": "clevr"}, (240, 320), find_task("labels")), lr=3e-4),
+        replace(
+            settings_for({"data": "monsters"}, (256, 256), find_task("text")),
+            max_steps=7,
+            size=(384, 512),
+        ),
     ],
 )
 def test_the_command_line_makes_the_same_settings(settings):
-    words = shlex.split(command_line(settings.to_dict()))
+    task = find_task(settings.task)
+    words = shlex.split(command_line(settings.to_dict(), task))
     assert words[:2] == ["python", "train.py"]
     given = vars(train_parser().parse_args(words[2:]))
-    assert defaults_for(given, (64, 64), settings.task) == settings
+    assert settings_for(given, (64, 64), task) == settings
 
 
 def test_a_run_that_was_converted_has_no_report(run):
@@ -170,7 +179,7 @@ def test_a_run_that_was_converted_has_no_report(run):
 
 
 def test_defaults_need_no_options():
-    assert command_line(TrainSettings().to_dict()) == "python train.py"
+    assert command_line(TrainSettings().to_dict(), find_task("text")) == "python train.py"
 
 
 def test_spread_keeps_the_ends():
@@ -231,7 +240,7 @@ def write_hostile(run, text):
     config = json.loads(file.read_text())
     config["settings"] |= {"preset": text, "data": text, "schedule": text, "device": text}
     config |= {"vae": text, "text_encoder": text, "prediction": text, "machine": text}
-    config["condition"] = {"task": text, "name": text}
+    config["condition"] = {"task": "text", "name": text}
     config["preview_prompts"] = [text]
     config["progress"]["skipped"] = text
     config["settings"]["schedule"] = text
@@ -253,7 +262,7 @@ def write_hostile(run, text):
 @pytest.fixture
 def any_settings(monkeypatch):
     """Settings are shown whatever they say: it is the page that is tested, not TrainSettings."""
-    monkeypatch.setattr(report, "command_line", lambda settings: settings["data"])
+    monkeypatch.setattr(report, "command_line", lambda settings, task: settings["data"])
 
 
 def test_nothing_that_a_run_says_becomes_markup(run, any_settings):

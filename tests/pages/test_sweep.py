@@ -12,7 +12,7 @@ from tinyldm.data.images import load_image
 from tinyldm.errors import InputError
 from tinyldm.pages import sweep
 from tinyldm.pages.ranking import ranked
-from tinyldm.tasks.table import read_examples
+from tinyldm.tasks.base import read_examples
 
 KNOWN = {
     "clip-t": lambda g, n: g + n / 1000,
@@ -34,6 +34,7 @@ def world(tmp_path, monkeypatch):
         config = {
             "format": 1,
             "step": step,
+            "condition": {"task": "text", "name": "tiny"},
             "settings": {"cfg_drop": 0.1, "data": "data", "hold_out": 0.2},
         }
         (folder / "config.json").write_text(json.dumps(config))
@@ -122,9 +123,10 @@ def test_it_judges_by_what_the_training_left_out(world, capsys):
     asked = json.loads((out / "sweep.json").read_text())["asked"]
     assert asked["metrics"] == ["clip-t", "clip-fd"]
     assert asked["reference"] == "runs/a/sweep/held_out"
-    assert read_examples("data", hold_out=0.2).held == [
-        e for e in read_examples("data") if e.captions[0] in ("gray 0", "gray 5")
-    ]
+    _, examples = read_examples("data", hold_out=0.2)
+    _, every = read_examples("data")
+    held_out = [e for e in every if e.prompts[0] in ("gray 0", "gray 5")]
+    assert list(examples.held_out) == held_out
 
 
 def test_toys_held_out_are_told_by_their_names(world):
@@ -275,7 +277,7 @@ def test_bad_input_leaves_the_sweep_alone(world, capsys, arguments, said):
 def test_labels_need_a_judge(world, capsys):
     """CLIP-T is no metric of lists of labels."""
     file = Path("runs/a/checkpoints/step-0000020/config.json")
-    file.write_text(file.read_text().replace('"data": "data"', '"data": "data", "task": "labels"'))
+    file.write_text(file.read_text().replace('"task": "text"', '"task": "labels"'))
     assert run("--prompts", "data/mine.json") == 2
     assert "expected --evaluator FOLDER or --reference DIR" in capsys.readouterr().err
     assert run("--prompts", "data/mine.json", "--reference", "real", "--guidance", "1") == 0

@@ -1,4 +1,4 @@
-"""The attribute classifier: it learns to read toy monsters, stays right on mirrored and blurred ones, and is kept."""
+"""The attribute classifier learns to read toy monsters, also mirrored and blurred, and is kept."""
 
 import pytest
 import torch
@@ -71,7 +71,8 @@ def test_a_trained_classifier_is_kept(tmp_path, monkeypatch):
     assert len(trained) == 1
     assert not second.training
     assert all(
-        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values())
+        torch.equal(a, b)
+        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     )
     monkeypatch.setattr(attributes, "version", lambda: "other drawings")
     load_classifier(folder=tmp_path)

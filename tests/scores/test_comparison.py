@@ -1,4 +1,4 @@
-"""Comparisons of folders with the tiny CLIP: known values for equal sets, and what must not matter."""
+"""Folders compared by the tiny CLIP: known values for equal sets, and what must not matter."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Distances of sets of features against closed forms, scipy's matrix square root and an independent kernel sum."""
+"""Distances of features against closed forms, scipy's matrix root and another kernel sum."""
 
 import pickle
 
@@ -34,7 +34,7 @@ def test_frechet_is_scipys(n, m):
 
 
 def test_fewer_samples_than_features():
-    """scipy's root of a singular product is off by about 1e-7 of its size; padding with zeros changes nothing."""
+    """scipy's root of a singular product is off by 1e-7 of its size; zeros change nothing."""
     x, y = normal(20, 64, 0), normal(30, 64, 1, shift=0.5)
     distance = frechet(statistics(x), statistics(y))
     assert distance == pytest.approx(by_scipy(x, y), rel=1e-5)
@@ -79,7 +79,7 @@ def test_statistics_are_numpys():
 
 
 def save_moments(folder, mean, covariance):
-    for name, array in zip(MOMENTS, (mean, covariance)):
+    for name, array in zip(MOMENTS, (mean, covariance), strict=True):
         np.save(folder / name, array)
 
 
@@ -142,9 +142,9 @@ def cut_archive(file):
 def test_other_files_than_arrays_are_refused(tmp_path, spoil):
     save_moments(tmp_path, np.zeros(2), np.eye(2))
     spoil(tmp_path / MOMENTS[0])
-    with pytest.raises(InputError, match="test_mu.npy: not a plain .npy array of numbers"):
+    with pytest.raises(InputError, match=r"test_mu.npy: not a plain .npy array of numbers"):
         read_moments(tmp_path)
-    with pytest.raises(InputError, match="test_mu.npy: no such file; expected a folder"):
+    with pytest.raises(InputError, match=r"test_mu.npy: no such file; expected a folder"):
         read_moments(tmp_path / MOMENTS[1])  # a file, as pytorch-fid's own .npz would be
 
 
@@ -152,7 +152,8 @@ def test_missing_moments_are_named(tmp_path):
     np.save(tmp_path / MOMENTS[0], np.zeros(2))
     with pytest.raises(
         InputError,
-        match="test_sigma.npy: no such file; expected a folder with test_mu.npy and test_sigma.npy",
+        match=r"test_sigma.npy: no such file; "
+        r"expected a folder with test_mu.npy and test_sigma.npy",
     ):
         read_moments(tmp_path)
 

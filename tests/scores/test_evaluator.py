@@ -1,6 +1,7 @@
 """The judges: the assignment's rule, a short training, what is saved; and likeness of colours."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,17 +10,18 @@ from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
-from tinyldm.data.examples import Example, Examples
+from tinyldm.data.examples import Example, Examples, Layout, held_out_scenes
 from tinyldm.errors import InputError
 from tinyldm.scores import evaluator
 from tinyldm.scores.evaluator import Evaluator, disturb
-from tinyldm.scores.old_tasks import Labels, split
+from tinyldm.tasks.base import find_task
 from tinyldm.tasks.judges import (
     class_accuracy,
     exact_accuracy,
     style_likeness,
     top_k_accuracy,
 )
+from tinyldm.tasks.labels import Labels
 from tinyldm.toy.landscapes import write_landscapes
 
 NAMES = {"red square": 0, "green square": 1, "blue square": 2}
@@ -27,7 +29,7 @@ COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 
 
 def test_the_assignments_rule_divides_sums():
-    """One of three labels found in the first image, all of one in the second: 2 of 4, not the mean of 1/3 and 1."""
+    """One of three labels found in one image, one of one in another: 2 of 4, not (1/3 + 1) / 2."""
     logits = torch.tensor([[3.0, 2.0, 1.0, 9.0, 8.0], [0.0, 5.0, 0.0, 0.0, 0.0]])
     wanted = torch.tensor([[1, 1, 1, 0, 0], [0, 1, 0, 0, 0]]).bool()
     assert top_k_accuracy(logits, wanted) == 2 / 4
@@ -55,6 +57,13 @@ def test_pixels_are_counted():
         torch.nn.functional.one_hot(torch.tensor([[[0, 1], [1, 1]]]), 3).permute(0, 3, 1, 2).float()
     )
     assert class_accuracy(logits, maps) == 3 / 4
+
+
+def split(names, layout=""):
+    """Which images are held out, where the layout of a folder has that name."""
+    layouts = [each for task in ("text", "labels") for each in find_task(task).layouts]
+    scenes = {each.name: each.scene for each in layouts}
+    return torch.tensor(held_out_scenes(names, scenes.get(layout)))
 
 
 def test_images_of_a_scene_are_held_out_together():
@@ -107,7 +116,7 @@ def data(tmp_path):
     for k in range(60):
         labels = sorted(rng.choice(3, rng.integers(1, 4), replace=False).tolist())
         picture = np.full((24, 24, 3), 128, np.uint8)
-        for place, label in zip(rng.permutation(4), labels):
+        for place, label in zip(rng.permutation(4), labels, strict=False):
             top, left = 12 * (place // 2) + 2, 12 * (place % 2) + 2
             picture[top : top + 8, left : left + 8] = COLOURS[label]
         Image.fromarray(picture).save(folder / "images" / f"s_{k}_0.png")
@@ -162,15 +171,17 @@ def test_the_command_trains_and_saves(data, tmp_path, capsys):
         with pytest.raises(InputError, match="not an evaluator"):
             Evaluator.load(again)
     asked = [Labels(("blue square", "red square"))]
-    assert judge.judge.truth(asked, (1, 1), None).tolist() == [[True, False, True]]
+    assert judge.judge.truth(asked, (1, 1)).tolist() == [[True, False, True]]
 
 
 def test_what_it_is_measured_on_is_not_trained_on(tmp_path, monkeypatch):
     """Forty pictures, each of a grey of its own."""
     for k in range(40):
         Image.new("RGB", (8, 8), (5 * k,) * 3).save(tmp_path / f"{k:02d}.png")
-    examples = Examples([Example(file, ("a",)) for file in sorted(tmp_path.glob("*.png"))])
-    examples.task, examples.names, shown, measured = "labels", ("a", "b"), set(), set()
+    items = tuple(Example(file, (Labels(("a",)),)) for file in sorted(tmp_path.glob("*.png")))
+    layout = Layout("greys", "pictures of one grey each", Path.is_dir, lambda *_: [])
+    examples = Examples(items, layout, tmp_path, names=("a", "b"))
+    shown, measured = set(), set()
 
     def watched(images, truth, generator):
         shown.update((images[:, 0, 0, 0] * 127.5 + 127.5).round().int().tolist())
@@ -182,7 +193,7 @@ def test_what_it_is_measured_on_is_not_trained_on(tmp_path, monkeypatch):
         "scores",
         lambda self, images, truth: measured.update(images[:, 0, 0, 0].tolist()),
     )
-    evaluator.train_evaluator(examples, (8, 8), steps=12, batch_size=32)
+    evaluator.train_evaluator("labels", examples, (8, 8), steps=12, batch_size=32)
     assert len(measured) == 4
     assert not shown & measured
     assert len(shown) == 36
@@ -252,7 +263,7 @@ def test_likeness_is_a_matter_of_colours_alone():
 
 
 def test_evaluate_scores_labels(data, tmp_path, capsys):
-    """The real pictures, under the names of the prompts, are what was asked for, and others are not."""
+    """Real pictures, under the names of the prompts, are what was asked for; others are not."""
     train = json.loads((data / "train.json").read_text())
     drawn, wrong = tmp_path / "drawn", tmp_path / "wrong"
     for folder in (drawn, wrong):

@@ -31,12 +31,12 @@ def test_some_names():
 
 def test_headers(tmp_path):
     files = [tmp_path / "0.png", tmp_path / "1.png", tmp_path / "2.png"]
-    for file, size in zip(files, [(8, 4), (8, 4), (4, 8)]):
+    for file, size in zip(files, [(8, 4), (8, 4), (4, 8)], strict=True):
         Image.new("RGBA", size).save(file)
     assert read_headers(files[:2]) == [((8, 4), "RGBA", "PNG")] * 2
     check_sizes(files[:2])
-    with pytest.raises(InputError, match="2.png: is 4x8, expected 8x4 as 0.png"):
+    with pytest.raises(InputError, match=r"2.png: is 4x8, expected 8x4 as 0.png"):
         check_sizes(files)
     files[1].write_bytes(b"no image")
-    with pytest.raises(InputError, match="1.png: not an image that can be read"):
+    with pytest.raises(InputError, match=r"1.png: not an image that can be read"):
         check_sizes(files)

@@ -1,4 +1,4 @@
-"""What a training leaves out: a share, whole monsters and scenes, and never anything that is trained on."""
+"""What training leaves out: a share, whole monsters and scenes, nothing that is trained on."""
 
 import json
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 from tinyldm.errors import InputError
 from tinyldm.scores.held_out import Split
-from tinyldm.tasks.table import read_examples
+from tinyldm.tasks.base import read_examples
 
 
 def image_folder(folder, names):
@@ -45,29 +45,31 @@ def labels(folder):
 )
 def test_a_share_is_left_out_whole(tmp_path, write, whole):
     write(tmp_path)
-    everything, examples = read_examples(tmp_path), read_examples(tmp_path, hold_out=0.1)
-    assert everything.held == []
-    assert sorted([*examples, *examples.held], key=str) == sorted(everything, key=str)
-    assert len(examples.held) == len(everything) / 10
-    assert not {whole(e.name) for e in examples} & {whole(e.name) for e in examples.held}
-    assert (examples.task, examples.format) == (everything.task, everything.format)
-    assert read_examples(tmp_path, hold_out=0.1).held == examples.held
+    task, everything = read_examples(tmp_path)
+    same_task, examples = read_examples(tmp_path, hold_out=0.1)
+    assert everything.held_out == ()
+    assert sorted([*examples, *examples.held_out], key=str) == sorted(everything, key=str)
+    assert len(examples.held_out) == len(everything) / 10
+    assert not {whole(e.name) for e in examples} & {whole(e.name) for e in examples.held_out}
+    assert (same_task.name, examples.layout) == (task.name, everything.layout)
+    assert read_examples(tmp_path, hold_out=0.1)[1].held_out == examples.held_out
 
 
 def test_too_much_or_too_little(tmp_path):
     image_folder(tmp_path, ["one.png"])
     with pytest.raises(
-        InputError, match="--hold-out 0.1: .* has 1 images, too few to leave some out"
+        InputError, match=r"--hold-out 0.1: .* has 1 images, too few to leave some out"
     ):
         read_examples(tmp_path, hold_out=0.1)
     for share in (-0.1, 0.9, float("nan")):
-        with pytest.raises(InputError, match="--hold-out .*: expected a share from 0 to 0.5"):
+        with pytest.raises(InputError, match=r"--hold-out .*: expected a share from 0 to 0.5"):
             read_examples(tmp_path, hold_out=share)
 
 
 def test_so_many_are_spread(tmp_path):
     image_folder(tmp_path, [f"{k:02d}.png" for k in range(40)])
-    split = Split.of_held(read_examples(tmp_path, hold_out=0.25), tmp_path, 5)
+    _, examples = read_examples(tmp_path, hold_out=0.25)
+    split = Split.of_held(examples, tmp_path, 5)
     assert [prompt.text for prompt in split.prompts] == [
         "00.png",
         "08.png",
@@ -77,7 +79,7 @@ def test_so_many_are_spread(tmp_path):
     ]
     assert [image.name for image in split.images] == [prompt.text for prompt in split.prompts]
     assert not split.toys
-    assert len(Split.of_held(read_examples(tmp_path, hold_out=0.25), tmp_path, None).prompts) == 10
+    assert len(Split.of_held(examples, tmp_path, None).prompts) == 10
     (tmp_path / "mine.txt").write_text("\n".join("abcdefgh"))
     assert [prompt.text for prompt in Split.of_file(tmp_path / "mine.txt", 3).prompts] == [
         "a",

@@ -1,6 +1,6 @@
-"""Inception: the assignment's features and pytorch-fid's, on random weights in files of the real ones' layout.
+"""The assignment's features and pytorch-fid's, on random weights in the published layouts.
 
-What needs torchvision (the extra eval), which nothing else does, is skipped where it is not installed.
+What needs torchvision, the extra eval, is skipped where that is not installed.
 """
 
 import sys
@@ -26,7 +26,7 @@ def noise(width, height, seed=0):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Files of random weights, laid out as the published ones: 1000 classes and a second head, or 1008 and none."""
+    """Files of random weights in the published layouts: 1000 classes and 2 heads, 1008 and 1."""
     models = pytest.importorskip("torchvision.models")
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
@@ -156,11 +156,11 @@ def test_weights_from_the_cache_of_torch_hub(weights, tmp_path, monkeypatch):
 
 def test_weights_that_do_not_fit_are_named(weights, tmp_path):
     with pytest.raises(
-        InputError, match="pytorch-fid.pth: not the weights of torchvision's Inception"
+        InputError, match=r"pytorch-fid.pth: not the weights of torchvision's Inception"
     ):
         load_inception("torchvision", weights / "pytorch-fid.pth")
     with pytest.raises(
-        InputError, match="torchvision.pth: not the weights of pytorch-fid's Inception"
+        InputError, match=r"torchvision.pth: not the weights of pytorch-fid's Inception"
     ):
         load_inception("pytorch-fid", weights / "torchvision.pth")
     torch.save({"a": Image.new}, tmp_path / "code.pth")  # a pickle that would import
@@ -171,7 +171,7 @@ def test_weights_that_do_not_fit_are_named(weights, tmp_path):
         ) as caught:
             load_inception("torchvision", tmp_path / name)
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="nowhere.pth: no such file of weights"):
+    with pytest.raises(InputError, match=r"nowhere.pth: no such file of weights"):
         load_inception("torchvision", tmp_path / "nowhere.pth")
 
 
@@ -182,7 +182,7 @@ def test_weights_that_cannot_be_fetched(weights, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     with pytest.raises(
-        InputError, match="inception_v3_google-0cc3c7bd.pth: no such file.*--inception FILE"
+        InputError, match=r"inception_v3_google-0cc3c7bd.pth: no such file.*--inception FILE"
     ):
         load_inception("torchvision")
 

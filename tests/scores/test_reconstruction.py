@@ -1,4 +1,4 @@
-"""Reconstructions of known error: what the scores of an autoencoder are, over arrays and over folders."""
+"""Reconstructions of known error: the scores of an autoencoder, over arrays and folders."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_folder_scores_reads_a_folder(tmp_path):
         assert score.pooled == pytest.approx(expected)
     assert folder_scores(shifted(), tmp_path, size=12, limit=3).images == 3
     Image.fromarray(pictures[0, :15]).save(tmp_path / "odd.png")
-    with pytest.raises(InputError, match="odd.png.*divisible by"):
+    with pytest.raises(InputError, match=r"odd.png.*divisible by"):
         folder_scores(shifted(), tmp_path)
 
 
@@ -73,7 +73,7 @@ def test_a_folder_without_pictures(tmp_path):
     with pytest.raises(InputError, match="no pictures"):
         folder_scores(shifted(), tmp_path)
     (tmp_path / "broken.png").write_bytes(b"no")
-    with pytest.raises(InputError, match="broken.png"):
+    with pytest.raises(InputError, match=r"broken.png"):
         folder_scores(shifted(), tmp_path)
 
 

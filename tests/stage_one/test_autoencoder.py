@@ -1,6 +1,7 @@
 """A short training of an autoencoder, and the files it leaves."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from PIL import Image
 from tinyldm.__main__ import COMMANDS
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 from tinyldm.cli import dispatch
-from tinyldm.jobs.autoencoder import monster_pictures
 from tinyldm.scores.reconstruction import picture_scores, reconstruct, to_batch
-from tinyldm.stage_one.training import augmented, train_autoencoder
+from tinyldm.stage_one.pictures import augmented
+from tinyldm.stage_one.recipe import Recipe
+from tinyldm.stage_one.training import train_autoencoder
 
+ASSETS = Path(__file__).parents[2] / "docs" / "assets"
 CONFIG = {
     "block_out_channels": [8, 16],
     "layers_per_block": 1,
@@ -41,14 +44,14 @@ def test_training_improves_and_is_repeatable(tmp_path):
     pictures = np.broadcast_to(
         rng.integers(0, 255, (24, 1, 1, 3), dtype=np.uint8), (24, 16, 16, 3)
     ).copy()
-    options = {
-        "held_out": {"flat": pictures[:8]},
-        "batch_size": 8,
-        "save_every": 20,
-        "warmup": 5,
-        "lr": 3e-3,
-    }
-    vae = train_autoencoder(AutoencoderConfig(**CONFIG), pictures, 80, tmp_path / "a", **options)
+    recipe = Recipe(80, batch_size=8, warmup=5, lr=3e-3)
+    held_out = {"flat": pictures[:8]}
+
+    def trained(out):
+        config = AutoencoderConfig(**CONFIG)
+        return train_autoencoder(config, pictures, recipe, out, held_out, save_every=20)
+
+    vae = trained(tmp_path / "a")
     with open(tmp_path / "a" / "scores.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["20", "40", "60", "80"]
@@ -61,8 +64,7 @@ def test_training_improves_and_is_repeatable(tmp_path):
     with Image.open(tmp_path / "a" / "reconstructions.png") as grid:
         assert grid.size == (8 * 16, 2 * 16)
     assert not torch.equal(reconstruct(vae, pictures, noise=0.5), reconstruct(vae, pictures))
-    again = train_autoencoder(AutoencoderConfig(**CONFIG), pictures, 80, tmp_path / "b", **options)
-    assert again.fingerprint == vae.fingerprint
+    assert trained(tmp_path / "b").fingerprint == vae.fingerprint
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
@@ -77,7 +79,10 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_tiny_vae_keeps_monsters_that_it_has_never_seen():
+def test_the_tiny_vae_keeps_monsters_that_it_has_never_seen(monkeypatch):
+    monkeypatch.syspath_prepend(ASSETS)
+    from train_vae import monster_pictures
+
     vae = AutoencoderKL.load("tiny").requires_grad_(False)
     pictures = monster_pictures(64, "fresh", known=False)
     assert picture_scores(vae, pictures).mean >= 27

@@ -9,12 +9,14 @@ from transformers import AutoTokenizer, CLIPModel
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
+from tinyldm.commands.toy import script
 from tinyldm.errors import InputError
 from tinyldm.frozen.image import ClipScorer
 from tinyldm.frozen.text import TINY, TextEncoder
-from tinyldm.toy import clip as tiny_clip
 from tinyldm.toy import monsters as toy
-from tinyldm.toy import scenes
+
+tiny_clip = script("train_clip")
+scenes = script("scenes")
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def test_no_text_is_unknown_and_any_two_words_differ(encoder):
     assert encoder.tokenizer("Red Cube").input_ids == encoder.tokenizer("red cube").input_ids
     condition = encoder.encode([f"a {word} monster" for word in words])
     last = torch.stack(
-        [t[m][-1] for t, m in zip(condition.tokens, condition.mask)]
+        [t[m][-1] for t, m in zip(condition.tokens, condition.mask, strict=True)]
     )  # the state that ends the caption
     distance = torch.cdist(last, last) + 1e9 * torch.eye(len(words))
     assert distance.min() > 0.05 * last.norm(dim=1).mean()
@@ -103,7 +105,7 @@ def test_no_text_is_unknown_and_any_two_words_differ(encoder):
 
 
 def test_every_toy_attribute_is_read_from_the_states(encoder):
-    """A linear map fitted to the mean state of training captions tells the attributes of test captions."""
+    """A linear map of the mean state, fitted to training captions, works on test captions."""
     known, unknown = toy.monsters()
     r = scenes.Random(0)
 
@@ -138,3 +140,15 @@ def test_scorer_sees_large_images_as_it_sees_small_ones():
     image = toy.draw(toy.monsters()[0][0], "stand")
     large = scorer.images([image.resize((256, 256), Image.Resampling.NEAREST)])
     assert (large @ scorer.images([image]).T).item() > 0.95
+
+
+def test_an_installed_package_says_where_the_scripts_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tinyldm.commands.toy.SCRIPTS", tmp_path / "docs" / "assets")
+    out = str(tmp_path / "x")
+    for part in (["clip", "--out", out], ["vae", "--out", out], ["score-clip"]):
+        assert dispatch(COMMANDS, ["toy", *part]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: train_")
+        assert "docs/assets of the repository" in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "x").exists()

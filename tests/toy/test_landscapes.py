@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from tinyldm.tasks.table import read_examples
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
+from tinyldm.tasks.base import read_examples, read_requests
 from tinyldm.tasks.landscape import CLASSES
-from tinyldm.tasks.table import read_examples, read_prompts
 from tinyldm.toy import landscapes as scenery
 from tinyldm.toy.landscapes import GROUND, TIMES, Style, draw, paint, shapes, write_landscapes
 
@@ -25,7 +26,7 @@ def test_many_classes_in_many_scenes():
 
 
 def test_the_map_is_that_of_the_picture(monkeypatch):
-    """Without texture, haze and marks every class is of one colour, and the colours give the map back."""
+    """Without texture, haze and marks every class has one colour, which gives the map back."""
     flat = {name: ((20 * k, 255 - 20 * k, 7 * k),) * 4 + (0.0, 2) for k, name in enumerate(GROUND)}
     monkeypatch.setattr(scenery, "GROUND", flat)
     style = Style(np.random.default_rng(0))
@@ -55,8 +56,9 @@ def test_the_set_has_the_layout_of_the_assignment(tmp_path, capsys):
     out = tmp_path / "land"
     command = ["landscapes", "--out", str(out), "--train", "12", "--test", "3", "--size", "32x24"]
     assert dispatch(COMMANDS, command) == 0
-    examples, prompts = read_examples(out), read_prompts(out / "label_to_img.json")
-    assert (len(examples), len(prompts), examples.task) == (12, 3, "landscape")
+    task, examples = read_examples(out)
+    requests = read_requests(out / "label_to_img.json")
+    assert (len(examples), len(requests), task.name) == (12, 3, "landscape")
     for folder, suffix in (("train_resized/imgs", "jpg"), ("train_resized/labels", "png")):
         with Image.open(out / folder / f"00000.{suffix}") as image:
             assert image.size == (32, 24)

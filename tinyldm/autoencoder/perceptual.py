@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tinyldm.diffusion.prediction import to_x0_eps
-from tinyldm.diffusion.schedule import Level
+from tinyldm.diffusion.schedule import BatchLevel
 
 
 class Features(Protocol):
@@ -48,7 +48,7 @@ class Perceptual:
     std: Tensor
 
     def __call__(
-        self, predicted: Tensor, x_t: Tensor, x0: Tensor, level: Level, prediction: str
+        self, predicted: Tensor, x_t: Tensor, x0: Tensor, level: BatchLevel, prediction: str
     ) -> Tensor:
         """The loss of a batch, a scalar; its gradient reaches the network through predicted.
 
@@ -58,7 +58,7 @@ class Perceptual:
         Only samples with more signal than noise count, alpha > sigma; of the others the best
         estimate of x0 is a blur. The loss is a mean over the batch, in which those others are 0.
         """
-        clear = torch.as_tensor(level.alpha > level.sigma).flatten()  # (b,)
+        clear = (level.alpha > level.sigma).flatten()  # (b,)
         if not clear.any():
             return predicted.sum() * 0  # zero, with a graph that backward can walk
         estimate, _ = to_x0_eps(predicted.float(), x_t, level, prediction)

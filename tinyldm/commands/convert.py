@@ -1,28 +1,19 @@
-"""python -m tinyldm convert: a run as a folder of diffusers (unet/, scheduler/), and such a folder as a run."""
+"""python -m tinyldm convert: a run as a folder of diffusers, and such a folder as a run."""
 
 from __future__ import annotations
 
 import argparse
 import shutil
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import parse_size
-from tinyldm.compat.schedule import KINDS, PREDICTIONS, TableSchedule
-from tinyldm.compat.schedulers import DDPMScheduler, DPMSolverMultistepScheduler
-from tinyldm.compat.unet import UNet2DConditionModel, UNet2DModel, from_native
-from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
-from tinyldm.nn.unet import UNet, UNetConfig
-from tinyldm.training.checkpoint import (
-    load_checkpoint,
-    load_weights,
-    read_config,
-    read_tensors,
-    save_checkpoint,
-)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tinyldm.diffusion.schedule import NoiseSchedule
 
 OWN = "tinyldm"  # the folder, beside unet/ and scheduler/, of what diffusers has no place for
 
@@ -63,20 +54,29 @@ def run(options: argparse.Namespace) -> None:
 
 
 def to_diffusers(source: Path, out: Path) -> None:
-    """Write a run's averaged weights and schedule as diffusers' folders, and what else sampling needs beside them."""
+    """Write a run's averaged weights and schedule as diffusers' folders.
+
+    What else sampling needs lies beside them, in a folder of its own.
+    """
+    from tinyldm.compat.schedule import PREDICTIONS
+    from tinyldm.compat.schedulers import DPMSolverMultistepScheduler
+    from tinyldm.compat.unet import from_native
+    from tinyldm.nn.unet import UNet
+    from tinyldm.training.checkpoint import load_checkpoint
+
     checkpoint = load_checkpoint(source)
+    network = checkpoint.network
+    if not isinstance(network, UNet):
+        raise InputError(f"{source}: its network is no UNet, and diffusers would not know it")
     _, height, width = checkpoint.config["latent_shape"]
-    unet = from_native(
-        checkpoint.network.config, sample_size=height if height == width else (height, width)
-    )
-    unet.load_state_dict(checkpoint.network.state_dict(), assign=True)
+    unet = from_native(network.config, height if height == width else (height, width))
+    unet.load_state_dict(network.state_dict(), assign=True)
+    predictions = {ours: theirs for theirs, ours in PREDICTIONS.items()}
     scheduler = DPMSolverMultistepScheduler(
-        **_betas(checkpoint.schedule),
+        **betas_of(checkpoint.schedule),
         rescale_betas_zero_snr=checkpoint.schedule.zero_snr,
         timestep_spacing="trailing",
-        prediction_type={ours: theirs for theirs, ours in PREDICTIONS.items()}[
-            checkpoint.prediction
-        ],
+        prediction_type=predictions[checkpoint.prediction],
     )
     unet.save_pretrained(out / "unet")
     scheduler.save_pretrained(out / "scheduler")
@@ -85,77 +85,103 @@ def to_diffusers(source: Path, out: Path) -> None:
         shutil.copyfile(checkpoint.path / name, out / OWN / name)
 
 
-def _betas(schedule: NoiseSchedule) -> dict:
-    """The settings of diffusers' schedulers for a schedule: a table of betas where they know no other way."""
+def betas_of(schedule: NoiseSchedule) -> dict[str, Any]:
+    """A schedule in the settings of diffusers' schedulers.
+
+    That is a table of betas where it is shifted, for which they know no other way.
+    """
+    import torch
+
+    from tinyldm.compat.schedule import KINDS
+
     s = schedule
     if s.shift != 1:
         before = torch.cat([torch.ones(1), s.alpha_bar[:-1]])
         betas = (1 - s.alpha_bar / before).clamp(max=1 - 1e-12)
         return {"num_train_timesteps": s.timesteps, "trained_betas": betas.tolist()}
     ends = {} if s.beta_start is None else {"beta_start": s.beta_start, "beta_end": s.beta_end}
-    kind = {ours: theirs for theirs, ours in KINDS.items()}[s.kind]
-    return {"num_train_timesteps": s.timesteps, "beta_schedule": kind, **ends}
+    kinds = {ours: theirs for theirs, ours in KINDS.items()}
+    return {"num_train_timesteps": s.timesteps, "beta_schedule": kinds[s.kind], **ends}
 
 
 def to_run(
     source: Path, out: Path, vae: str | None, text_encoder: str | None, size: tuple[int, int] | None
 ) -> None:
-    """Write the network and schedule of diffusers' folders as a run of one checkpoint, from which one samples."""
-    name = UNet2DModel.load_config(source / "unet").get("_class_name")
-    kinds = {kind.__name__: kind for kind in (UNet2DConditionModel, UNet2DModel)}
-    if name not in kinds:
-        raise InputError(
-            f"{source / 'unet' / 'config.json'}: of class {name}, expected {' or '.join(kinds)}"
-        )
-    unet = kinds[name].from_pretrained(source / "unet")
+    """Write the network and schedule of diffusers' folders as a run of one checkpoint to sample from."""
+    import torch
+
+    from tinyldm.compat.schedule import TableSchedule
+    from tinyldm.compat.schedulers import DDPMScheduler
+    from tinyldm.diffusion.schedule import NoiseSchedule
+    from tinyldm.training.checkpoint import read_config, save_checkpoint
+    from tinyldm.training.network import build_network
+    from tinyldm.weights import load_into, read_weights
+
+    unet = read_unet(source / "unet")
     scheduler = DDPMScheduler.from_pretrained(source / "scheduler")
     schedule = scheduler.schedule
-    if (source / OWN).is_dir():
+    own = source / OWN
+    if own.is_dir():
         if vae or text_encoder or size:
             raise InputError(f"{source}: was a run, which says --vae, --text-encoder and --size")
-        config, latents = (
-            read_config(source / OWN),
-            read_tensors(source / OWN / "latents.safetensors"),
-        )
-        was = NoiseSchedule.from_dict(config["schedule"])
-        if torch.allclose(was.alpha_bar, schedule.alpha_bar, atol=1e-9):
-            schedule = was
+        config: dict[str, Any] = dict(read_config(own))
+        latents = read_weights(own / "latents.safetensors")
+        before = NoiseSchedule.from_dict(config["schedule"])
+        if torch.allclose(before.alpha_bar, schedule.alpha_bar, atol=1e-9):
+            schedule = before
+    else:
+        config, latents = trained_elsewhere(unet, vae, text_encoder, size)
     if isinstance(schedule, TableSchedule):
         raise InputError(f"{source / 'scheduler'}: trained_betas are not supported in a run")
-    if not (source / OWN).is_dir():
-        config, latents = _trained_elsewhere(unet, vae, text_encoder, size)
     config |= {"schedule": schedule.to_dict(), "prediction": scheduler.prediction}
-    network = UNet(UNetConfig.from_dict(config["network"]))
-    load_weights(network, unet.state_dict(), source / "unet")
+    network = build_network(config["network"])
+    load_into(network, unet.state_dict(), source / "unet")
     folder = out / "checkpoints" / f"step-{config['step']:07d}"
     save_checkpoint(folder, config, {"model": network.state_dict(), "latents": latents})
 
 
-def _trained_elsewhere(unet, vae, text_encoder, size) -> tuple[dict, dict[str, Tensor]]:
-    """The config of a checkpoint, and its latents' statistics and null condition: the empty text."""
+def read_unet(folder: Path) -> Any:
+    """The network in diffusers' folder unet/, of one of the two classes known."""
+    from tinyldm.compat.unet import UNet2DConditionModel, UNet2DModel
+
+    known = {kind.__name__: kind for kind in (UNet2DConditionModel, UNet2DModel)}
+    name = UNet2DModel.load_config(folder).get("_class_name")
+    if name not in known:
+        expected = " or ".join(known)
+        raise InputError(f"{folder / 'config.json'}: of class {name}, expected {expected}")
+    return known[name].from_pretrained(folder)
+
+
+def trained_elsewhere(
+    unet: Any, vae: str | None, text_encoder: str | None, size: tuple[int, int] | None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The config of a checkpoint, and the statistics of its latents with the null condition."""
+    import torch
+
     from tinyldm.autoencoder.kl import AutoencoderKL
+    from tinyldm.compat.unet import network_recipe
     from tinyldm.frozen.text import TextEncoder
 
     for option, value in {"--vae": vae, "--text-encoder": text_encoder, "--size": size}.items():
         if value is None:
             raise InputError(f"{option}: expected for a network that was not trained by tinyldm")
-    frozen = {"vae": AutoencoderKL.load(vae), "text_encoder": TextEncoder.load(text_encoder)}
-    c, factor = frozen["vae"].latent_channels, frozen["vae"].factor
-    null = {
-        f"null.{name}": part for name, part in frozen["text_encoder"].encode([""]).parts().items()
-    }
-    std = torch.full(
-        (c, 1, 1), 1 / frozen["vae"].config.scaling_factor
-    )  # x0 is the latent times scaling_factor
+    assert vae is not None and text_encoder is not None and size is not None
+    autoencoder, encoder = AutoencoderKL.load(vae), TextEncoder.load(text_encoder)
+    c, factor = autoencoder.latent_channels, autoencoder.factor
     config = {
         "step": 0,
-        "network": unet.config.native.to_dict(),
+        "network": network_recipe(unet),
         "vae": vae,
+        "vae_fingerprint": autoencoder.fingerprint,
         "text_encoder": text_encoder,
-        **{f"{kind}_fingerprint": model.fingerprint for kind, model in frozen.items()},
+        "text_encoder_fingerprint": encoder.fingerprint,
         "size": list(size),
         "latent_shape": [c, *(side // factor for side in size)],
         "preview_prompts": [],
         "settings": {"cfg_drop": 0.1},
     }
-    return config, {"mean": torch.zeros(c, 1, 1), "std": std, **null}
+    std = torch.full((c, 1, 1), 1 / autoencoder.config.scaling_factor)
+    latents = {"mean": torch.zeros(c, 1, 1), "std": std}  # x0 is the latent times scaling_factor
+    for name, part in encoder.encode([""]).parts().items():  # the null condition: the empty text
+        latents[f"null.{name}"] = part
+    return config, latents

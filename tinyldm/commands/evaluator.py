@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tinyldm.cli import parse_size
-from tinyldm.errors import InputError
-from tinyldm.files import locked
+from tinyldm.commands.checks import check_empty, check_numbers, lock_folder
 
 
 def add_arguments(parser):
@@ -24,6 +22,9 @@ def add_arguments(parser):
         type=parse_size,
         default="64",
         help="pixels to squash them to: 64, or WIDTHxHEIGHT",
+    )
+    train.add_argument(
+        "--task", metavar="TASK", help="whose data it is, as for train.py (default: detected)"
     )
     train.add_argument("--steps", type=int, help="optimiser steps (default: 2500; for maps 1000)")
     train.add_argument("--batch-size", type=int, help="images a step (default: 64; for maps 32)")
@@ -43,19 +44,19 @@ def add_arguments(parser):
 def run(options):
     """Train, save, and print the held-out scores."""
     from tinyldm.device import pick_device
-    from tinyldm.scores.evaluator import train_evaluator
-    from tinyldm.scores.old_tasks import find_judge
-    from tinyldm.tasks.table import read_examples
+    from tinyldm.scores.evaluator import find_judge, train_evaluator
+    from tinyldm.tasks.base import read_examples
 
-    check_numbers(options, above=("steps", "batch_size", "lr"))
+    check_numbers(options, above_zero=("steps", "batch_size", "lr"))
     check_empty(options.out, options.overwrite)
-    examples = read_examples(options.data, skip_bad=options.skip_bad)
-    if find_judge(examples.task, examples.names) is None:
-        raise InputError(f"--data {options.data}: --task {examples.task} has no evaluator")
+    task, examples = read_examples(options.data, skip_bad=options.skip_bad, task=options.task)
+    name = options.task or task.name
+    find_judge(name, examples.names)  # an InputError where there is none
     if options.skip_bad:
-        leave_out_broken(examples)
-    with claimed(options.out):
+        examples = examples.checked()
+    with lock_folder(options.out):
         evaluator = train_evaluator(
+            name,
             examples,
             options.size,
             options.steps,
@@ -67,39 +68,3 @@ def run(options):
         evaluator.save(options.out)
     scores = ", ".join(f"{name} {value:.4f}" for name, value in evaluator.held_out.items())
     print(f"{options.out}: on {evaluator.images} images held out: {scores}")
-
-
-def check_empty(out: Path, overwrite: bool) -> None:
-    """InputError: a folder to write is not empty and may not be overwritten."""
-    if overwrite or not out.exists():
-        return
-    if out.is_dir() and all(file.name == ".lock" for file in out.iterdir()):
-        return
-    raise InputError(f"--out {out}: not empty; choose another folder or give --overwrite")
-
-
-def claimed(out: Path) -> AbstractContextManager:
-    """Lock a folder for this process. Fails before training starts if it cannot be written."""
-    out.mkdir(parents=True, exist_ok=True)
-    return locked(out / ".lock", busy=f"--out {out}: another process is training there")
-
-
-def check_numbers(options, above=(), least=()) -> None:
-    """InputError: an option of `above` is not above 0, or one of `least` or the seed below 0."""
-    for name in (*above, *least, "seed"):
-        value = getattr(options, name)
-        if value is None:
-            continue
-        zero_will_do = name not in above
-        fits = 0 < value < 2**63  # which NaN does not
-        if not fits and not (value == 0 and zero_will_do):
-            lowest = "from 0 on" if zero_will_do else "above 0"
-            option = name.replace("_", "-")
-            raise InputError(f"--{option} {value}: expected a number {lowest}")
-
-
-def leave_out_broken(examples) -> None:
-    """Take out the examples whose image, or map, cannot be read, and print how many those are."""
-    from tinyldm.scores import old_tasks
-
-    old_tasks.leave_out_broken(examples)

@@ -1,4 +1,4 @@
-"""commands.landscapes."""
+"""python -m tinyldm landscapes: draw landscapes with their maps, in the assignment's format."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from pathlib import Path
 
 from tinyldm.cli import parse_size
 from tinyldm.errors import InputError
-from tinyldm.toy.landscapes import (
-    write_landscapes,
-)
 
 
 def add_arguments(parser):
@@ -25,9 +22,19 @@ def add_arguments(parser):
 
 def run(options):
     """Write a set of landscapes."""
-    if min(options.train, options.test, min(options.size) - 15, options.seed + 1) < 1:
+    from tinyldm.toy.landscapes import write_landscapes
+
+    fits = (
+        options.train >= 1 and options.test >= 1 and min(options.size) >= 16 and options.seed >= 0
+    )
+    if not fits:
         raise InputError("--train, --test, --size, --seed: expected at least 1, 1, 16x16 and 0")
     write_landscapes(
-        options.out, options.train, options.test, options.size, options.seed, options.overwrite
+        options.out,
+        options.train,
+        options.test,
+        options.size,
+        seed=options.seed,
+        overwrite=options.overwrite,
     )
     print(f"wrote {options.out}")

@@ -43,7 +43,7 @@ def add_arguments(parser):
 
 def add_neighbours_arguments(part):
     """The options of neighbours alone."""
-    from tinyldm.training.settings import CLIP
+    from tinyldm.scores.metrics import CLIP
 
     part.add_argument("images", metavar="IMAGES", type=Path, help="the folder of samples")
     part.add_argument(

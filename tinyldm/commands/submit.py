@@ -43,7 +43,7 @@ def add_arguments(parser):
 def run(options):
     """Check the folder, and write the archive if one is asked for."""
     from tinyldm.pages.submit import check_submission, write_archive
-    from tinyldm.tasks.table import read_prompts
+    from tinyldm.tasks.base import read_requests
 
     size = options.size or SIZES.get(options.prompts.suffix)
     if size is None or size < 1:
@@ -51,7 +51,7 @@ def run(options):
             f"--size {options.size}: expected 1 or more; a {options.prompts.suffix} file tells none"
         )
     check_options(options)
-    names = [prompt.name for prompt in read_prompts(options.prompts)]
+    names = [prompt.name for prompt in read_requests(options.prompts)]
     files = check_submission(options.images, names, size)
     where = ""
     if options.out is not None:

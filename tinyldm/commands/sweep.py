@@ -12,6 +12,7 @@ from tinyldm.errors import InputError
 if TYPE_CHECKING:
     from tinyldm.pages.html import Table
     from tinyldm.scores.held_out import Split
+    from tinyldm.tasks.base import Task
 
 EXAMPLES = """examples:
   python -m tinyldm sweep --guidance 1 2 3 5 --steps 10 25 50 --count 64
@@ -25,7 +26,7 @@ LEAST = {"guidance": 0, "steps": 1, "count": 1, "seed": 0, "batch_size": 1}
 
 def add_arguments(parser):
     """The options of python -m tinyldm sweep."""
-    from tinyldm.sampling.drawing import SOLVERS
+    from tinyldm.sampling.settings import SOLVERS
 
     parser.epilog = EXAMPLES
     grid = parser.add_argument_group("the grid")
@@ -88,23 +89,24 @@ def run(options):
     from tinyldm.pages.ranking import ranked, ranking
     from tinyldm.pages.sweep import PAGE, Setting, Sweep, prompts_of, sweep
     from tinyldm.scores.held_out import IMAGES
-    from tinyldm.training.checkpoint import latest_run, read_config
+    from tinyldm.training.checkpoint import latest_run, read_config, task_of
 
     folder = Path(options.run or latest_run())
     checkpoints = chosen_checkpoints(folder, options.checkpoints)
     check_numbers(options)
-    settings = read_config(checkpoints[-1])["settings"]
+    config = read_config(checkpoints[-1])
+    settings, task = config["settings"], task_of(config)
     if not settings["cfg_drop"] and options.guidance != [1.0]:
         raise InputError(
             "--guidance: the run was trained with --cfg-drop 0 and knows no null condition; "
             "expected 1"
         )
-    split = make_split(folder, settings, options)
+    split = make_split(folder, settings, task, options)
     out = Path(options.out) if options.out else folder / "sweep"
     reference = options.reference
     if not reference and split.images:
         reference = out / IMAGES
-    metrics = options.metrics or default_metrics(settings, split, reference, options.evaluator)
+    metrics = options.metrics or default_metrics(task, split, reference, options.evaluator)
     check_metrics(metrics)
     job = Sweep(
         run=folder,
@@ -112,7 +114,7 @@ def run(options):
         split=split,
         metrics=metrics,
         judges={"reference": reference, "evaluator": options.evaluator, "clip": options.clip},
-        submission=str(prompts_of(settings) or options.prompts or "FILE"),
+        submission=str(prompts_of(config) or options.prompts or "FILE"),
         seed=options.seed,
         batch_size=options.batch_size,
         device=options.device,
@@ -154,16 +156,17 @@ def check_numbers(options) -> None:
                 raise InputError(f"--{name.replace('_', '-')} {value:g}: expected {least} or more")
 
 
-def make_split(run: Path, settings: dict[str, Any], options) -> Split:
+def make_split(run: Path, settings: dict[str, Any], task: Task, options) -> Split:
     """What to judge by: the prompts of a file, or else what the training held out."""
-    from tinyldm.commands.encode import read_data
     from tinyldm.scores.held_out import Split
+    from tinyldm.toy.folder import data_folder
+    from tinyldm.training.data import read_data
 
     if options.prompts:
-        return Split.of_file(Path(options.prompts), options.count)
+        return Split.of_file(Path(options.prompts), options.count, task)
     if settings.get("hold_out"):
-        folder, examples = read_data(settings)
-        return Split.of_held(examples, folder, options.count)
+        data = read_data(data_folder(settings.get("data")), settings)
+        return Split.of_held(data.examples, data.folder, options.count)
     raise InputError(
         f"{run}: its training held nothing out to judge by (train.py --hold-out 0.05); give "
         "--prompts FILE, of other prompts than the test's"
@@ -171,11 +174,11 @@ def make_split(run: Path, settings: dict[str, Any], options) -> Split:
 
 
 def default_metrics(
-    settings: dict[str, Any], split: Split, reference: Path | str | None, evaluator: str | None
+    task: Task, split: Split, reference: Path | str | None, evaluator: str | None
 ) -> list[str]:
     """What suits the task and what was given."""
     metrics = []
-    if settings.get("task", "text") == "text":
+    if task.captions:
         metrics.append("clip-t")
     if reference:
         metrics.append("clip-fd")

@@ -1,13 +1,21 @@
-"""python -m tinyldm toy: the toy monsters and the tiny frozen models that ship in the package."""
+"""python -m tinyldm toy: draw the toy monsters; make the tiny CLIP and the tiny VAE again.
+
+Drawing belongs to the package. What made the two frozen models that ship is in the repository's
+docs/assets and not in a wheel: those parts work from a clone.
+"""
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from tinyldm.cli import Parser
 from tinyldm.errors import InputError
 from tinyldm.files import naming
-from tinyldm.toy.monsters import write_toy
+
+SCRIPTS = Path(__file__).parents[2] / "docs" / "assets"
 
 
 def add_arguments(parser):
@@ -18,7 +26,11 @@ def add_arguments(parser):
     draw.add_argument("--out", type=Path, required=True, help="the folder to write")
     draw.add_argument("--seed", type=int, default=0, help="varies drawings and descriptions")
     draw.add_argument("--overwrite", action="store_true", help="replace a toy set")
-    text = "train the tiny CLIP on captioned pictures that the library makes (about half a second a step on one core)"
+
+    text = (
+        "train the tiny CLIP on captioned pictures that it draws itself (from a clone of the "
+        "repository; about half a second a step on one core)"
+    )
     clip = parts.add_parser("clip", help=text, description=text)
     clip.add_argument("--out", type=Path, required=True, help="the folder to write")
     clip.add_argument("--steps", type=int, default=2500, help="optimiser steps")
@@ -27,7 +39,11 @@ def add_arguments(parser):
     clip.add_argument(
         "--overwrite", action="store_true", help="write into a folder that is not empty"
     )
-    text = "train the tiny VAE on pictures that the library draws (about a third of a second a step on one core)"
+
+    text = (
+        "train the tiny VAE on pictures that it draws itself (from a clone of the repository; "
+        "about a third of a second a step on one core)"
+    )
     vae = parts.add_parser("vae", help=text, description=text)
     vae.add_argument("--out", type=Path, required=True, help="the folder to write")
     vae.add_argument("--steps", type=int, default=5000, help="optimiser steps")
@@ -35,7 +51,11 @@ def add_arguments(parser):
     vae.add_argument(
         "--overwrite", action="store_true", help="write into a folder that is not empty"
     )
-    text = "measure a CLIP on fresh pictures and on monsters that it was not trained on"
+
+    text = (
+        "measure a CLIP on fresh pictures and on monsters that it was not trained on (from a clone "
+        "of the repository)"
+    )
     score = parts.add_parser("score-clip", help=text, description=text)
     score.add_argument(
         "--clip", default="tiny", help="a CLIP folder, or the tiny one that ships in the package"
@@ -50,6 +70,8 @@ def run(options):
 
 def draw(options):
     """Write the toy set."""
+    from tinyldm.toy.monsters import write_toy
+
     with naming(options.out):
         write_toy(options.out, seed=options.seed, overwrite=options.overwrite)
     print(f"wrote {options.out}")
@@ -61,33 +83,46 @@ def clip(options):
         raise InputError(
             f"--steps {options.steps} --batch-size {options.batch_size}: expected at least 1 and 2"
         )
-    from tinyldm.toy.clip import score_clip, train_clip
-
-    train_clip(options.out, options.steps, options.seed, options.batch_size, options.overwrite)
-    show(score_clip(options.out))
+    train_clip = script("train_clip")
+    train_clip.train_clip(
+        options.out,
+        options.steps,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        overwrite=options.overwrite,
+    )
+    show(train_clip.score_clip(options.out))
 
 
 def score_clip(options):
     """Measure a CLIP."""
-    from tinyldm.toy import clip as tiny_clip
-
-    show(tiny_clip.score_clip(options.clip, seed=options.seed))
+    show(script("train_clip").score_clip(options.clip, seed=options.seed))
 
 
 def vae(options):
-    """Train a tiny VAE; it measures itself on the way."""
+    """Train a tiny VAE, which measures itself on the way."""
     if options.steps < 1:
         raise InputError(f"--steps {options.steps}: expected at least 1")
     if options.out.exists() and any(options.out.iterdir()) and not options.overwrite:
         raise InputError(f"{options.out}: not empty; choose another folder or give --overwrite")
-    from tinyldm.jobs.autoencoder import train_tiny
-
-    train_tiny(options.out, options.steps, options.seed)
+    script("train_vae").train_tiny(options.out, options.steps, options.seed)
     print((options.out / "scores.csv").read_text().strip())
 
 
+def script(name: str) -> ModuleType:
+    """A script of docs/assets as a module; InputError where it is not there, as with a wheel."""
+    if not (SCRIPTS / f"{name}.py").is_file():
+        raise InputError(
+            f"{name}.py is not installed: it is in docs/assets of the repository, whose clone this "
+            "command has to be run from"
+        )
+    if str(SCRIPTS) not in sys.path:
+        sys.path.insert(0, str(SCRIPTS))  # scripts also import each other
+    return import_module(name)
+
+
 def show(scores: dict[str, float]):
-    """Print scores, a line for each."""
+    """Print scores, one a line."""
     for name, score in scores.items():
         print(f"{name:>20}  {score:.3f}")
 

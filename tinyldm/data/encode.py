@@ -43,9 +43,7 @@ def file_hashes(files: Sequence[Path], workers: int, progress: bool) -> list[str
     """The hashes of files, read by so many threads."""
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         found = pool.map(file_hash, files)
-        bar = tqdm(
-            found, "reading images", len(files), unit="image", delay=2, disable=not progress
-        )
+        bar = tqdm(found, "reading images", len(files), unit="image", delay=2, disable=not progress)
         return list(bar)
 
 
@@ -191,7 +189,9 @@ def posterior_record(vae: Any, images: Tensor) -> Tensor:
     """
     if vae is None:
         return images.unsqueeze(1).half().cpu()
-    with torch.autocast(images.device.type, enabled=False):  # float32: the encoder overflows float16
+    with torch.autocast(
+        images.device.type, enabled=False
+    ):  # float32: the encoder overflows float16
         posterior = vae.encode(images)
     return torch.stack([posterior.mean, posterior.std], 1).half().cpu().contiguous()
 

@@ -140,7 +140,9 @@ class Examples(Sequence[Example]):
         return replace(self, items=kept, held_out=held)
 
 
-def held_out_scenes(names: Sequence[str], scene: str | None = None, share: float = 0.1) -> list[bool]:
+def held_out_scenes(
+    names: Sequence[str], scene: str | None = None, share: float = 0.1
+) -> list[bool]:
     """Which images to hold out: every so many-th scene, and of a scene all of its images."""
     scenes = []
     for k, name in enumerate(names):

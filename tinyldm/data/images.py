@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch import Tensor
 
 from tinyldm.errors import InputError
+from tinyldm.files import replacing
 
 FITS = ("squash", "crop")
 
@@ -197,3 +198,16 @@ def grid(
             pen.text((left, top), words[place], fill="black")
         sheet.paste(image, (left, top + above))
     return sheet
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Write an image, all of it or nothing; the suffix gives the format."""
+    with replacing(path) as temporary:
+        image.save(temporary, quality=95)
+
+
+def save_animation(frames: Sequence[Image.Image], path: Path, seconds: float = 0.25) -> None:
+    """Write an animated GIF that rests on its last frame and starts again."""
+    pause = [round(1000 * seconds)] * (len(frames) - 1) + [2000]
+    with replacing(path) as temporary:
+        frames[0].save(temporary, save_all=True, append_images=frames[1:], duration=pause, loop=0)

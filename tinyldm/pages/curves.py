@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MISSING = "Curves need matplotlib: pip install 'tinyldm[plots]'"
-SIZE = (440, 300)  # of a chart, in the pixels of a page; small, so that a phone need not shrink it
+WIDTH, HEIGHT = 440, 300  # of a chart, in pixels of a page: a phone hardly has to shrink it
+LEGEND_ROW = 21  # pixels that a row of the legend adds to the height
 COLOURS = ("#3b82f6", "#ef4444", "#16a34a", "#d97706", "#a855f7", "#0891b2", "#db2777", "#65a30d")
 GREY = "#767676"  # of words and axes: as far from white as from black
 ROUND = (1, 2, 5, 10)  # the steps between two ticks, times a power of ten
 FEW = 24  # a line of at most so many points shows each of them
+
+UNITS = 72  # in an inch of matplotlib's SVG; one is a pixel of a page
 
 STYLE: dict[Any, Any] = {
     "font.size": 14,
@@ -107,9 +110,7 @@ def figure(chart: Chart) -> Figure:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
 
-        width, height = SIZE
-        # An inch has 72 units in an SVG of matplotlib, and a unit is to be a pixel.
-        drawn = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        drawn = Figure(layout="constrained")
         FigureCanvasSVG(drawn)
         axes = drawn.add_subplot()
         handles, names = [], []
@@ -119,9 +120,12 @@ def figure(chart: Chart) -> Figure:
                 handles.append(handle)
                 names.append(_printable(line.name))
         _dress(axes, chart)
+        height = HEIGHT
         if len(names) > 1:
             columns = 2 if max(len(name) for name in names) <= 18 else 1
+            height += LEGEND_ROW * math.ceil(len(names) / columns)
             drawn.legend(handles, names, loc="outside lower left", ncols=columns, frameon=False)
+        drawn.set_size_inches(WIDTH / UNITS, height / UNITS)
     return drawn
 
 
@@ -157,7 +161,8 @@ def _draw(axes: Axes, line: Line, places: list[int], colour: str):
         [y for _, y in points],
         color=colour,
         linewidth=1 if line.faint else 2,
-        alpha=0.35 if line.faint else 1,
+        alpha=0.4 if line.faint else 1,
+        zorder=1.5 if line.faint else 2,  # a faint line lies behind the others
         marker="o" if dotted else "",
         markersize=7,
     )
@@ -211,11 +216,10 @@ def _element(document: str, description: str) -> str:
             part.attrib.pop("id", None)
         if f"{{{LINK_NAMESPACE}}}href" in part.attrib:
             part.set("xlink:href", part.attrib.pop(f"{{{LINK_NAMESPACE}}}href"))
-    width, height = SIZE
     root.attrib = {
         "xmlns": SVG_NAMESPACE,
         "xmlns:xlink": LINK_NAMESPACE,
-        "viewBox": f"0 0 {width} {height}",
+        "viewBox": root.attrib["viewBox"],
         "role": "img",
         "aria-label": _printable(description),
     }

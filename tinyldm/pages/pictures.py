@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyldm.data.images import grid, load_image, resize
+from tinyldm.data.images import grid, load_image, resize, save_animation, save_image
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 from tinyldm.files import replacing
 from tinyldm.pages.curves import Chart, loss_lines, svg
 from tinyldm.pages.report import column, read_rows, spread, step_of
-from tinyldm.sampling.folder import save, save_animation
 from tinyldm.scores.comparison import Comparison
 from tinyldm.scores.files import image_files
 
@@ -32,7 +31,7 @@ def draw_previews(run: Path, out: Path) -> None:
         return
     shown = spread(files, 10)
     images = [load_image(file) for file in shown]
-    save(grid(images, columns=5, gap=GAP, words=[step_of(file) for file in shown]), out)
+    save_image(grid(images, columns=5, gap=GAP, words=[step_of(file) for file in shown]), out)
 
 
 def draw_curve(run: Path, out: Path) -> None:
@@ -106,5 +105,5 @@ def draw_neighbours(
         for place, cosine in zip(places[sample].tolist(), cosines[sample].tolist(), strict=True):
             pictures.append(resize(load_image(known[place]), (drawn.height, drawn.width)))
             words.append(f"{cosine:.3f}")
-    save(grid(pictures, columns=1 + NEIGHBOURS, gap=GAP, words=words), out)
+    save_image(grid(pictures, columns=1 + NEIGHBOURS, gap=GAP, words=words), out)
     return memorised(features, real)

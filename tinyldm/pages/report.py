@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -18,9 +18,9 @@ from tinyldm.pages.curves import Chart, Line, loss_lines, smoothed, thinned
 from tinyldm.pages.html import Picture, Table, embedded, write_page
 from tinyldm.pages.ranking import summary
 from tinyldm.pages.sweep import RESULT, prompts_of
-from tinyldm.training.checkpoint import find_checkpoint, read_config
+from tinyldm.training.checkpoint import conditioning_of, find_checkpoint, read_config, task_of
 from tinyldm.training.log import COLUMNS, read_log
-from tinyldm.training.settings import TrainSettings, defaults_for
+from tinyldm.training.settings import command_line
 
 REPORT = "report.html"
 EARLIER = 8  # previews shown beside the newest
@@ -127,7 +127,7 @@ def facts(checkpoint: Path, config: dict[str, Any], log: list[LogRow]) -> list[t
 
 def reader_of_prompts(config: dict[str, Any]) -> str:
     """What encodes the prompts, in words: the task, and the frozen model if there is one."""
-    how = config.get("condition", {"name": config["text_encoder"]})
+    how = conditioning_of(config)
     return " ".join(str(how[key]) for key in ("task", "name") if key in how)
 
 
@@ -188,42 +188,13 @@ def commands(run: Path, config: dict[str, Any]) -> list[str]:
     """The command lines that train this run again, draw from it, score that, and report."""
     folder = shlex.quote(str(run))
     samples = shlex.quote(f"samples/{run.resolve().name}")
-    prompts = prompts_of(config["settings"])
+    prompts = prompts_of(config)
     asked = f" --prompts {shlex.quote(str(prompts))}" if prompts else ""
     lines = [
-        command_line(config["settings"]),
+        command_line(config["settings"], task_of(config)),
         f"python sample.py --run {folder}{asked} --out {samples}",
     ]
     if prompts:
         lines.append(f"python -m tinyldm evaluate {samples}{asked} --out {folder}/scores.json")
     lines.append(f"python -m tinyldm report {folder}")
     return lines
-
-
-def command_line(settings: dict[str, Any]) -> str:
-    """The call of train.py with these settings: the options that differ from their defaults.
-
-    The defaults depend on the data, the VAE and the size, which are therefore given for any data
-    but the toy's.
-    """
-    wanted = TrainSettings.from_dict(settings)
-    given = {}
-    if wanted.data is not None:
-        given = {"data": wanted.data, "vae": wanted.vae, "size": wanted.size}
-    default = defaults_for(given, wanted.size, wanted.task)
-    words = ["python", "train.py"]
-    for name in (field.name for field in fields(wanted)):
-        value = getattr(wanted, name)
-        if name not in given and value == getattr(default, name):
-            continue
-        option = name.replace("_", "-")
-        if value is True:
-            words.append(f"--{option}")
-        elif value is False:
-            words.append(f"--no-{option}")
-        elif name == "size":
-            height, width = value
-            words += [f"--{option}", f"{width}x{height}"]
-        else:
-            words += [f"--{option}", str(value)]
-    return shlex.join(words)

@@ -19,16 +19,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tinyldm.commands.encode import TOY_FOLDER
 from tinyldm.errors import InputError
 from tinyldm.files import read_json, replacing
 from tinyldm.pages.html import write_page
 from tinyldm.pages.ranking import FACTS, Row, ranked, summary
-from tinyldm.sampling.drawing import Drawing, make_solver, sample_images
+from tinyldm.sampling.job import sample_images
+from tinyldm.sampling.settings import Drawing, make_solver
 from tinyldm.scores.evaluation import evaluate
 from tinyldm.scores.held_out import PROMPTS, Split
-from tinyldm.training.checkpoint import read_config
-from tinyldm.training.start import PROMPT_NAMES
+from tinyldm.toy.folder import TOY_FOLDER
+from tinyldm.training.checkpoint import read_config, task_of
+from tinyldm.training.data import find_test_prompts
 
 RESULT, PAGE = "sweep.json", "sweep.html"
 
@@ -199,13 +200,10 @@ def version(checkpoint: Path) -> str:
     return hashlib.sha256((checkpoint / "config.json").read_bytes()).hexdigest()[:16]
 
 
-def prompts_of(settings: dict[str, Any]) -> Path | None:
-    """The file of test prompts in the data folder of a run, if there is one."""
-    data = Path(settings.get("data") or TOY_FOLDER)
-    for name in PROMPT_NAMES:
-        if (data / name).is_file():
-            return data / name
-    return None
+def prompts_of(config: dict[str, Any]) -> Path | None:
+    """The file of test prompts in the data folder of a run, if there is one. config: a checkpoint's."""
+    data = Path(config["settings"].get("data") or TOY_FOLDER)
+    return find_test_prompts(task_of(config), data)
 
 
 def advice(run: Path, row: Row, prompts: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from tinyldm.condition import Condition
@@ -178,24 +178,3 @@ def draw_strip(
     below = painter.decode(torch.cat(estimates))
     pairs = zip(above, below, strict=True)
     return grid(above + below, columns=frames), [grid(list(both), columns=1) for both in pairs]
-
-
-class Previews:
-    """Draws the same prompts from the same noise at several moments of a training.
-
-    painter: makes a Painter of a network
-    """
-
-    def __init__(
-        self, painter: Callable[[nn.Module], Painter], condition: Condition, seed: int, folder: Path
-    ):
-        self.painter = painter
-        self.condition = condition
-        self.seeds = [picture_seed(seed, k) for k in range(len(condition))]
-        self.folder = folder
-
-    def __call__(self, network: nn.Module, step: int) -> None:
-        """Draw with a network and save the grid under the number of its step."""
-        images = self.painter(network).draw(self.condition, self.seeds)
-        self.folder.mkdir(exist_ok=True)
-        save_image(grid(images), self.folder / f"step-{step:07d}.png")

@@ -48,14 +48,21 @@ def sample_images(
     place = pick_device(device)
     checkpoint = load_checkpoint(run, place)
     check_grid(checkpoint, how)
-    vae, encoder = load_frozen(checkpoint.config, place, checkpoint.path)
+    models = load_frozen(checkpoint.config, place, checkpoint.path)
     folder = open_samples(
-        checkpoint, encoder, requests, out, how=how, seed=seed, strip=strip, overwrite=overwrite
+        checkpoint,
+        models.encoder,
+        requests,
+        out,
+        how=how,
+        seed=seed,
+        strip=strip,
+        overwrite=overwrite,
     )
-    painter = Painter.of(checkpoint, vae, task_of(checkpoint.config), how, place)
-    draw_requests(painter, encoder, requests, folder, seed, batch_size)
+    painter = Painter.of(checkpoint, models.vae, task_of(checkpoint.config), how, place)
+    draw_requests(painter, models.encoder, requests, folder, seed, batch_size)
     save_grid(requests, folder)
-    save_strip(painter, encoder, strip, folder, seed)
+    save_strip(painter, models.encoder, strip, folder, seed)
     return folder
 
 

@@ -93,7 +93,10 @@ class SampleOptions:
     """The options of sample.py."""
 
     run: str | None = option(
-        None, "a run or a checkpoint (default: the newest run in runs/)", "what to draw", metavar="FOLDER"
+        None,
+        "a run or a checkpoint (default: the newest run in runs/)",
+        "what to draw",
+        metavar="FOLDER",
     )
     prompt: list[str] | None = option(
         None,
@@ -129,9 +132,7 @@ class SampleOptions:
     overwrite: bool = option(False, "replace the pictures that are there", "where to")
     steps: int = option(50, "calls of the network", "how")
     solver: str = option("dpm++", "dpm++ needs the fewest steps", "how", choices=SOLVERS)
-    order: int | None = option(
-        None, "1, 2 or 3, of dpm++, sde-dpm++ and dpm (default: 2)", "how"
-    )
+    order: int | None = option(None, "1, 2 or 3, of dpm++, sde-dpm++ and dpm (default: 2)", "how")
     eta: float | None = option(
         None, "of ddim: 0 is deterministic, 1 as noisy as ddpm (default: 0)", "how"
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinyldm.data.examples import Prompt, Request
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 from tinyldm.files import read_json
@@ -16,8 +17,8 @@ from tinyldm.scores.distances import MOMENTS
 from tinyldm.scores.evaluator import Evaluator
 from tinyldm.scores.files import check_requested, check_sizes, image_files
 from tinyldm.scores.metrics import CLIP, METRICS, TOYS
-from tinyldm.scores.old_tasks import Scene, read_requests
-from tinyldm.tasks.base import Request
+from tinyldm.tasks.base import find_task, read_requests
+from tinyldm.tasks.landscape import Scene
 
 ONLY_FOR = {  # options that a single metric looks at
     "size": "reconstruction",
@@ -45,7 +46,7 @@ class Job(Comparison):
     evaluator: Evaluator | None = None
 
     @property
-    def prompts(self) -> list[Any]:
+    def prompts(self) -> list[Prompt]:
         """What each of the files was to show."""
         return [request.prompt for request in self.requests]
 
@@ -54,10 +55,10 @@ class Job(Comparison):
         """The images whose style the files are to have, as far as the prompts name any."""
         found = []
         for prompt in self.prompts:
-            if isinstance(prompt, Scene):
-                file = prompt.reference_file
-                if file is not None and file.is_file():
-                    found.append(file)
+            scene = Scene.of(prompt)
+            files = (scene.map_file, scene.reference_file)
+            if all(file is not None and file.is_file() for file in files):
+                found.append(scene.reference_file)
         return found
 
     @property
@@ -93,13 +94,12 @@ def evaluate(
     batch_size: int = 64,
     shared: dict | None = None,
     drawn: bool = True,
-    task: str | None = None,
 ) -> dict[str, dict]:
     """The scores of a folder of images, metric -> values, by the metrics named or all that apply.
 
-    The options are those of `python -m tinyldm evaluate`. shared: see Comparison. task: whose
-    prompts the file holds; None: the evaluator's task, or detected. drawn=False: there are no
-    images yet, so no scores either, but an InputError now for anything else that is missing.
+    The options are those of `python -m tinyldm evaluate`; shared: see Comparison.
+    drawn=False: there are no images yet, and so no scores, but an InputError now for anything else
+    that is missing.
     """
     check_positive({"size": size, "batch-size": batch_size})
     folder = Path(images)
@@ -107,7 +107,7 @@ def evaluate(
     real = Real.read(reference, moments)
     where = pick_device(device)
     judge = Evaluator.load(evaluator, where) if evaluator is not None else None
-    requests = read_prompts(prompts, task, judge)
+    requests = read_prompts(prompts, judge)
     record = read_record(folder)
     if requests:
         if drawn:
@@ -173,14 +173,11 @@ class Real:
         return cls(folder, files, given)
 
 
-def read_prompts(
-    file: str | Path | None, task: str | None, judge: Evaluator | None
-) -> tuple[Request, ...]:
-    """The requests in a file of prompts: of a task, or the judge's, or one that is detected."""
+def read_prompts(file: str | Path | None, judge: Evaluator | None) -> tuple[Request, ...]:
+    """The requests in a file of prompts: of the judge's task, or the one that the file is for."""
     if file is None:
         return ()
-    if task is None and judge is not None:
-        task = judge.task
+    task = find_task(judge.task) if judge is not None else None
     return tuple(read_requests(file, task))
 
 

@@ -11,19 +11,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinyldm.data.examples import Examples, Prompt, held_out_scenes
 from tinyldm.data.images import from_bytes
 from tinyldm.errors import InputError
 from tinyldm.files import read_json, replacing
 from tinyldm.scores import classifier
 from tinyldm.scores.files import read_pixels
-from tinyldm.scores.old_tasks import find_judge, prompts_of, split
-from tinyldm.tasks.base import Judge
+from tinyldm.tasks.base import Judge, find_task
 from tinyldm.weights import load_into, read_weights, shapes, weights_hash, write_weights
 
 CONFIG = "config.json"
@@ -50,11 +49,8 @@ class Evaluator:
 
     @property
     def judge(self) -> Judge:
-        """What the task says about its judge; InputError where it has none."""
-        judge = find_judge(self.task, self.names)
-        if judge is None:
-            raise InputError(f"--task {self.task}: has no evaluator")
-        return judge
+        """What the task says about its judge."""
+        return find_judge(self.task, self.names)
 
     @property
     def version(self) -> str:
@@ -76,9 +72,9 @@ class Evaluator:
         logits = self.logits(images)
         return {name: score(logits, truth) for name, score in self.judge.scores.items()}
 
-    def judged(self, files: Sequence[Path], prompts: Sequence[Any]) -> dict:
+    def judged(self, files: Sequence[Path], prompts: Sequence[Prompt]) -> dict:
         """The scores of image files drawn from prompts, beside those of real images held out."""
-        truth = self.judge.truth(prompts, self.size, None)
+        truth = self.judge.truth(prompts, self.size)
         found = self.scores(read_pixels(files, self.size), truth)
         h, w = self.size
         return {
@@ -108,10 +104,7 @@ class Evaluator:
                 f"{file}: not an evaluator; train one with python -m tinyldm evaluator train"
             )
         names = tuple(facts["names"])
-        judge = find_judge(facts["task"], names)
-        if judge is None:
-            raise InputError(f"{file}: --task {facts['task']} has no evaluator")
-        net = judge.network(len(names))
+        net = find_judge(facts["task"], names).network()
         weights = Path(folder) / WEIGHTS
         load_into(net, read_weights(weights, shapes(net)), weights)
         return cls(
@@ -122,6 +115,14 @@ class Evaluator:
             images=facts["images"],
             held_out=facts["held_out"],
         )
+
+
+def find_judge(task: str, names: tuple[str, ...]) -> Judge:
+    """The judge of a task, named as for --task; InputError where it has none."""
+    judge = find_task(task).judge(names)
+    if judge is None:
+        raise InputError(f"--task {task}: its pictures are not judged by an evaluator")
+    return judge
 
 
 def disturb(images: Tensor, truth: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -151,7 +152,8 @@ def disturb(images: Tensor, truth: Tensor, generator: torch.Generator) -> tuple[
 
 
 def train_evaluator(
-    examples,
+    task: str,
+    examples: Examples,
     size: tuple[int, int],
     steps: int | None = None,
     batch_size: int | None = None,
@@ -162,19 +164,22 @@ def train_evaluator(
 ) -> Evaluator:
     """Train a judge on the examples of a data folder and measure it on the scenes held out.
 
-    size: (h, w) that images are squashed to; steps, batch_size: None for what the judge suggests.
+    task: as --task names it; size: (h, w) that images are squashed to
+    steps, batch_size: None for what the judge suggests
     InputError: a task without a judge; images or maps that are missing or broken; too few scenes.
     """
-    judge = find_judge(examples.task, examples.names)
-    if judge is None:
-        raise InputError(f"--task {examples.task}: has no evaluator")
+    judge = find_judge(task, examples.names)
     steps = steps or judge.steps
     batch_size = batch_size or judge.batch_size
 
+    if examples.layout.check is not None:
+        for example in examples:
+            examples.layout.check(example)
     files = [example.image for example in examples]
     pixels = read_pixels(files, size)
-    truth = judge.truth(prompts_of(examples, examples.task), size, files)
-    held_out = split([file.name for file in files], examples.format)
+    truth = judge.truth([example.prompts[0] for example in examples], size)
+    apart = held_out_scenes([file.name for file in files], examples.layout.scene)
+    held_out = torch.tensor(apart)
     if held_out.all() or not held_out.any():
         raise InputError(f"{len(files)} images: too few scenes to hold some of them out")
     seen = (~held_out).nonzero()[:, 0]
@@ -187,7 +192,7 @@ def train_evaluator(
         return judge.loss(logits.float(), wanted)
 
     torch.manual_seed(seed)
-    net = judge.network(len(examples.names)).to(device)
+    net = judge.network().to(device)
     classifier.train(net, draw_batch, loss, steps=steps, lr=lr, seed=seed, title="evaluator")
-    evaluator = Evaluator(examples.task, net, examples.names, size, images=int(held_out.sum()))
+    evaluator = Evaluator(task, net, examples.names, size, images=int(held_out.sum()))
     return replace(evaluator, held_out=evaluator.scores(pixels[held_out], truth[held_out]))

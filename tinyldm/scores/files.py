@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from tinyldm.data.examples import IMAGE_SUFFIXES
+from tinyldm.data.examples import IMAGE_SUFFIXES, Request
 from tinyldm.data.images import load_image, resize, to_bytes
 from tinyldm.errors import InputError
-
-if TYPE_CHECKING:
-    from tinyldm.tasks.base import Request
 
 
 def image_files(folder: Path) -> tuple[Path, ...]:

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from tinyldm.data.examples import Examples, Request
 from tinyldm.data.images import load_image
 from tinyldm.files import read_json
 from tinyldm.scores.metrics import TOYS
-from tinyldm.scores.old_tasks import held_out_of, prompts_of, read_requests
-from tinyldm.tasks.base import Request
+from tinyldm.tasks.base import Task, read_requests
 
 PROMPTS = "prompts.json"
 IMAGES = "held_out"
@@ -37,21 +37,23 @@ class Split:
     toys: dict[str, dict[str, Any]]
 
     @classmethod
-    def of_file(cls, file: Path, count: int | None, task: str | None = None) -> Split:
-        """Some prompts of a file, evenly spread over it; count: how many, None for all."""
+    def of_file(cls, file: Path, count: int | None, task: Task | None = None) -> Split:
+        """Some prompts of a file, evenly spread over it.
+
+        count: how many, None for all; task: whose prompts they are, None: detected from the file
+        """
         beside = file.with_name(TOYS)
         toys = read_json(beside, dict) if beside.is_file() else {}
         return cls(spread(read_requests(file, task), count), [], toys)
 
     @classmethod
-    def of_held(cls, examples, folder: Path, count: int | None) -> Split:
+    def of_held(cls, examples: Examples, folder: Path, count: int | None) -> Split:
         """Some of the examples of a data folder that were held out, each by its first prompt."""
-        held_out = held_out_of(examples)
-        chosen = spread(
-            list(zip(held_out, prompts_of(held_out, examples.task), strict=True)), count
-        )
-        images = [example.image for example, _ in chosen]
-        requests = [Request(f"{k:05d}.png", prompt) for k, (_, prompt) in enumerate(chosen)]
+        chosen = spread(examples.held_out, count)
+        images = [example.image for example in chosen]
+        requests = []
+        for number, example in enumerate(chosen):
+            requests.append(Request(f"{number:05d}.png", example.prompts[0]))
         toys = {}
         if (folder / TOYS).is_file():
             info = read_json(folder / "train_info.json", dict)

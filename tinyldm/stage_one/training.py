@@ -1,113 +1,133 @@
-"""Stage one: training an autoencoder on pictures."""
+"""Stage one: training an autoencoder on pictures (2112.10752)."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange
-from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
+from tinyldm.autoencoder.perceptual import feature_distance
 from tinyldm.device import autocast
 from tinyldm.errors import InputError
 from tinyldm.files import read_json, replacing
-from tinyldm.frozen.loading import quiet
-from tinyldm.scores.reconstruction import picture_scores, reconstruct, to_batch
-from tinyldm.stage_one.losses import Critic, adaptive_weight, critic_loss, feature_distance
+from tinyldm.scores.reconstruction import to_batch
+from tinyldm.stage_one.losses import Critic, adaptive_weight, critic_loss
+from tinyldm.stage_one.pictures import augmented
+from tinyldm.stage_one.progress import SCORES, Pictures, publish
+from tinyldm.stage_one.recipe import Recipe
 from tinyldm.training.ema import EMA
+from tinyldm.training.signals import StopRequest
+from tinyldm.weights import load_into, read_weights, write_weights
 
 STATE, RECIPE = "training.safetensors", "recipe.json"
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What an autoencoder is trained by: L1 + squared x MSE + kl x KL (2112.10752), and what a critic adds.
+def train_autoencoder(
+    start: AutoencoderConfig | AutoencoderKL,
+    images: np.ndarray | Tensor,
+    recipe: Recipe,
+    out: str | Path,
+    held_out: Pictures,
+    *,
+    save_every: int = 200,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    stop: StopRequest | None = None,
+) -> AutoencoderKL:
+    """Train a new autoencoder, or go on with one, on uint8 images (n, h, w, 3); its average.
 
-    augment: the share of batches that are turned, recoloured and relit; flip: of those that are mirrored
-    adversarial, perceptual: weights of the critic's verdict and of what it sees, from step critic_from on
+    Every save_every steps and at the end, the averaged weights are measured on each set of held_out
+    and written to the folder out, with scores.csv, reconstructions.png and what resume needs.
+    resume: go on with what was stopped in that folder, bit for bit
+    stop:   its `requested` ends the training after a step, saved
     """
+    out = Path(out)
+    torch.manual_seed(recipe.seed)
+    if isinstance(start, AutoencoderConfig):
+        model = AutoencoderKL(start)
+        prepare(model)
+    else:
+        model = start.requires_grad_(True)
+    stage = StageOne(model, images, recipe, device)
+    if resume:
+        stage.restore(out)
+    else:
+        (out / SCORES).unlink(missing_ok=True)
 
-    steps: int
-    batch_size: int = 32
-    lr: float = 1e-3
-    warmup: int = 100
-    kl: float = 1e-4
-    squared: float = 3.0
-    ema: float = 0.998  # decay of the averaged weights
-    augment: float = 0.5
-    flip: float = 0.0
-    adversarial: float = 0.0
-    perceptual: float = 0.0
-    critic_from: int = 0
-    precision: str = "auto"
-    seed: int = 0
-
-    @property
-    def critical(self) -> bool:
-        """Whether there is a critic."""
-        return self.adversarial > 0 or self.perceptual > 0
-
-
-def augmented(batch: Tensor, generator: torch.Generator) -> Tensor:
-    """A batch (b, 3, h, w) mirrored and turned together; half of it with colours permuted, half dimmed and lit anew."""
-    b, draws = len(batch), torch.rand(2, generator=generator)
-    if draws[0] < 0.5:
-        batch = batch.flip(3)
-    if batch.shape[2] == batch.shape[3]:
-        batch = batch.rot90(int(draws[1] * 4), (2, 3))
-    order, kept = torch.rand(b, 3, generator=generator).argsort(1), torch.arange(3).expand(b, 3)
-    order = torch.where(torch.rand(b, 1, generator=generator) < 0.5, order, kept)
-    batch = batch.gather(1, order[:, :, None, None].expand_as(batch))
-    contrast, light, chance = torch.rand(3, b, 1, 1, 1, generator=generator)
-    return torch.where(
-        chance < 0.5, batch * (0.7 + 0.4 * contrast) + 0.5 * (light - 0.5), batch
-    ).clamp(-1, 1)
+    with tqdm(desc="autoencoder", unit="step", total=recipe.steps, initial=stage.step) as bar:
+        stopping = False
+        while stage.step < recipe.steps and not stopping:
+            losses = stage.advance()
+            if stage.step % 10 == 0:
+                shown = {name: f"{loss.item():.4f}" for name, loss in losses.items()}
+                bar.set_postfix(shown, refresh=False)
+            bar.update()
+            stopping = stop is not None and stop.requested
+            if stage.step % save_every == 0 or stage.step == recipe.steps or stopping:
+                publish(stage.averaged, out, stage.step, held_out)
+                stage.save(out)
+    return stage.averaged
 
 
 class StageOne:
-    """An autoencoder in training on uint8 images (n, h, w, 3), with its average, its optimiser and maybe a critic."""
+    """An autoencoder in training, with its average, its optimiser and maybe a critic.
+
+    images: uint8 (n, h, w, 3)
+    step:   how many optimiser steps have been taken
+    facts:  what a training that goes on must have in common with the one that was stopped
+    """
 
     def __init__(
-        self, model: AutoencoderKL, images: np.ndarray | Tensor, recipe: Recipe, device="cpu"
+        self,
+        model: AutoencoderKL,
+        images: np.ndarray | Tensor,
+        recipe: Recipe,
+        device: torch.device | str = "cpu",
     ):
-        self.recipe, self.images, self.device, self.step = (
-            recipe,
-            torch.as_tensor(images),
-            device,
-            0,
-        )
-        content = blake2b(self.images.contiguous().numpy(), digest_size=4).hexdigest()
-        self.facts = {"shape": model.config.architecture(), "images": [*self.images.shape, content]}
+        self.recipe, self.device = recipe, device
+        self.images = torch.as_tensor(images)
+        self.step = 0
         self.generator = torch.Generator().manual_seed(recipe.seed)
-        self.order = torch.empty(0, dtype=torch.long)  # of the images to come
-        self.model = model.to(
-            device, memory_format=torch.channels_last
-        ).train()  # quicker convolutions
+        self.order = torch.empty(0, dtype=torch.long)  # the numbers of the images to come
+        content = blake2b(self.images.contiguous().numpy(), digest_size=4).hexdigest()
+        self.facts = {
+            **recipe.to_dict(),
+            "shape": model.config.architecture(),
+            "images": [*self.images.shape, content],
+        }
+        # Convolutions are quicker in this layout.
+        self.model = model.to(device, memory_format=torch.channels_last).train()
         self.average = EMA(model, recipe.ema)
         self.optimiser = torch.optim.AdamW(
             model.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=1e-4
         )
-        self.critic = Critic().to(device) if recipe.critical else nn.Module()
+        self.critic: Critic | None = None
+        self.critic_optimiser: torch.optim.Optimizer | None = None
         if recipe.critical:
-            self.judge = torch.optim.AdamW(self.critic.parameters(), lr=recipe.lr, betas=(0.5, 0.9))
+            self.critic = Critic().to(device)
+            self.critic_optimiser = torch.optim.AdamW(
+                self.critic.parameters(), lr=recipe.lr, betas=(0.5, 0.9)
+            )
+
+    @property
+    def averaged(self) -> AutoencoderKL:
+        """The autoencoder with the averaged weights."""
+        return self.average.network
 
     def batch(self) -> Tensor:
-        """The next images, (b, 3, h, w) in [-1, 1]: each comes once before any comes again."""
+        """The next images, (b, 3, h, w) in [-1, 1]; each comes once before any comes again."""
         recipe, generator = self.recipe, self.generator
         while len(self.order) < recipe.batch_size:
-            self.order = torch.cat(
-                [self.order, torch.randperm(len(self.images), generator=generator)]
-            )
+            further = torch.randperm(len(self.images), generator=generator)
+            self.order = torch.cat([self.order, further])
         rows, self.order = self.order[: recipe.batch_size], self.order[recipe.batch_size :]
         x = to_batch(self.images[rows])
         if torch.rand((), generator=generator) < recipe.augment:
@@ -117,12 +137,11 @@ class StageOne:
         return x.to(self.device)
 
     def advance(self) -> dict[str, Tensor]:
-        """One optimiser step; the losses by name."""
-        recipe, x = self.recipe, self.batch()
+        """Take one optimiser step; the losses by name."""
+        recipe = self.recipe
+        x = self.batch()
         self.step += 1
-        fraction = 0.5 * (1 + math.cos(math.pi * self.step / (recipe.steps + 1)))
-        for group in self.optimiser.param_groups:
-            group["lr"] = recipe.lr * min(self.step / recipe.warmup, 1) * fraction
+        self._set_learning_rate()
         with autocast(x.device, recipe.precision):
             posterior = self.model.posterior(x)
             y = self.model.decode(posterior.sample(self.generator))
@@ -135,197 +154,162 @@ class StageOne:
         total = error + recipe.kl * losses["KL"]
         criticised = recipe.critical and self.step > recipe.critic_from
         if criticised:
-            total = total + self.criticism(x, y, error, losses)
-        self.optimiser.zero_grad()
-        total.backward()
-        if not torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0).isfinite():
-            raise InputError(
-                f"step {self.step}: the gradient is not finite; what was saved is whole; try a lower --lr"
-            )
-        self.optimiser.step()
-        self.average.update(self.model)
+            criticism, parts = self.criticism(x, y, error)
+            total = total + criticism
+            losses |= parts
+        self._descend(total)
         if criticised:
-            losses["critic"] = critic_loss(self.critic, x, y)
-            self.judge.zero_grad()  # of what the model's step has left there, too
-            losses["critic"].backward()
-            self.judge.step()
+            losses["critic"] = self._train_critic(x, y)
         return losses
 
-    def criticism(self, x: Tensor, y: Tensor, error: Tensor, losses: dict[str, Tensor]) -> Tensor:
-        """What the critic adds to the loss of reconstructions y of x; each part is entered in losses."""
-        recipe, total = self.recipe, 0.0
+    def criticism(self, x: Tensor, y: Tensor, error: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the critic adds to the loss of reconstructions y of x, and its parts by name.
+
+        error: the loss of the pixels, which the critic's verdict is weighed against
+        """
+        recipe, parts = self.recipe, {}
+        total = y.new_zeros(())
         if recipe.perceptual:
             with torch.no_grad():
                 wanted = self.critic.features(x)
-            losses["perceptual"] = feature_distance(self.critic.features(y), wanted)
-            total = total + recipe.perceptual * losses["perceptual"]
+            parts["perceptual"] = feature_distance(self.critic.features(y), wanted)
+            total = total + recipe.perceptual * parts["perceptual"]
         if recipe.adversarial:
             verdict = -self.critic(y).mean()
-            losses["adversarial"] = verdict
+            parts["adversarial"] = verdict
             last = self.model.decoder.conv_out.weight
-            total = total + recipe.adversarial * adaptive_weight(error, verdict, last) * verdict
-        return total
+            weight = adaptive_weight(error, verdict, last)
+            total = total + recipe.adversarial * weight * verdict
+        return total, parts
 
-    def _modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "average": self.average.network, "critic": self.critic}
+    def _set_learning_rate(self) -> None:
+        """Rise linearly over the warm-up; fall along half a cosine over all steps."""
+        recipe = self.recipe
+        rise = min(self.step / recipe.warmup, 1)
+        fall = 0.5 * (1 + math.cos(math.pi * self.step / (recipe.steps + 1)))
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.lr * rise * fall
+
+    def _descend(self, loss: Tensor) -> None:
+        """One step of the optimiser and of the average; InputError: the gradient is not finite."""
+        self.optimiser.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if not norm.isfinite():
+            raise InputError(
+                f"step {self.step}: the gradient is not finite; what was saved is whole; "
+                "try a lower --lr"
+            )
+        self.optimiser.step()
+        self.average.update(self.model)
+
+    def _train_critic(self, x: Tensor, y: Tensor) -> Tensor:
+        """One step of the critic; its loss."""
+        loss = critic_loss(self.critic, x, y)
+        self.critic_optimiser.zero_grad()  # of what the autoencoder's step has left there, too
+        loss.backward()
+        self.critic_optimiser.step()
+        return loss
+
+    # ---- stopping and going on
 
     def save(self, out: Path) -> None:
-        """Write what resume needs, whole or not at all."""
-        tensors = {}
-        for kind, module in self._modules().items():
-            tensors |= {f"{kind}.{name}": t for name, t in module.state_dict().items()}
-        for kind in ("optimiser", "judge") if self.recipe.critical else ("optimiser",):
-            for k, state in getattr(self, kind).state_dict()["state"].items():
-                tensors |= {f"{kind}.{k}.{name}": value for name, value in state.items()}
-        tensors |= {
+        """Write what restore needs, each file whole or not at all."""
+        tensors = {
             "generator": self.generator.get_state(),
             "order": self.order,
             "step": torch.tensor(self.step),
         }
-        with replacing(out / STATE) as temporary:
-            save_file(
-                {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary
-            )
-        (out / RECIPE).write_text(
-            json.dumps(asdict(self.recipe) | self.facts, indent=1), encoding="utf-8"
-        )
+        for part, module in self._modules().items():
+            tensors |= _prefixed(part, module.state_dict())
+        for part, optimiser in self._optimisers().items():
+            for k, state in optimiser.state_dict()["state"].items():
+                tensors |= _prefixed(f"{part}.{k}", state)
+        write_weights(out / STATE, tensors)
+        with replacing(out / RECIPE) as temporary:
+            temporary.write_text(json.dumps(self.facts, indent=1), encoding="utf-8")
 
     def restore(self, out: Path) -> None:
-        """Go on from what save wrote; InputError: nothing is there, or it was trained by another recipe."""
+        """Go on from what save wrote; InputError: nothing is there, or it had another recipe."""
         if not (out / STATE).is_file() or not (out / RECIPE).is_file():
             raise InputError(
-                f"--resume: {out} holds no {STATE}; expected the folder of a training that was stopped"
+                f"--resume: {out} holds no {STATE}; "
+                "expected the folder of a training that was stopped"
             )
         before = read_json(out / RECIPE, dict)
-        for name, value in (asdict(self.recipe) | self.facts).items():
+        for name, value in self.facts.items():
             if before.get(name) != value:
                 raise InputError(
                     f"--resume: {out} was started with {name} {before.get(name)}, now it is {value}"
                 )
-        tensors = load_file(out / STATE)
-
-        def part(kind):
-            return {
-                name.removeprefix(f"{kind}."): t
-                for name, t in tensors.items()
-                if name.startswith(f"{kind}.")
-            }
-
-        for kind, module in self._modules().items():
-            module.load_state_dict(part(kind))
-        for kind in ("optimiser", "judge") if self.recipe.critical else ("optimiser",):
-            optimiser, state = getattr(self, kind), {}
-            for name, value in part(kind).items():
-                k, key = name.split(".")
-                state.setdefault(int(k), {})[key] = value
-            optimiser.load_state_dict(
-                {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
-            )
+        tensors = read_weights(out / STATE)
+        for part, module in self._modules().items():
+            load_into(module, _part(tensors, part), out / STATE)
+        for part, optimiser in self._optimisers().items():
+            _restore_optimiser(optimiser, _part(tensors, part), out / STATE)
         self.generator.set_state(tensors["generator"])
         self.order, self.step = tensors["order"], int(tensors["step"])
         self.average.updates = self.step
 
+    def _modules(self) -> dict[str, nn.Module]:
+        """The networks that save and restore know, by the first part of their weights' names."""
+        modules = {"model": self.model, "average": self.average.network}
+        return modules if self.critic is None else modules | {"critic": self.critic}
 
-def train_autoencoder(
-    config: AutoencoderConfig | AutoencoderKL,
-    images: np.ndarray | Tensor,
-    steps: int,
-    out: str | Path,
-    held_out: dict[str, np.ndarray],
-    *,
-    save_every: int = 200,
-    device="cpu",
-    resume: bool = False,
-    stop=None,
-    **recipe,
-) -> AutoencoderKL:
-    """Train an autoencoder, or go on with one, on uint8 images (n, h, w, 3) by Recipe(steps, **recipe).
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        """The optimisers that save and restore know; in the file, the critic's is the judge."""
+        optimisers = {"optimiser": self.optimiser}
+        if self.critic_optimiser is not None:
+            optimisers["judge"] = self.critic_optimiser
+        return optimisers
 
-    Every save_every steps and at the end the averaged weights are measured on each set of held_out (name -> pictures)
-    and saved to out with scores.csv, reconstructions.png and what resume needs. Returns the averaged model.
-    stop: an object whose `requested` ends the training after a step, saved.
-    """
-    recipe, out = Recipe(steps, **recipe), Path(out)
-    torch.manual_seed(recipe.seed)
-    if isinstance(config, AutoencoderConfig):
-        model = AutoencoderKL(config)
-        _prepare(model)
-    else:
-        model = config.requires_grad_(True)
-    stage = StageOne(model, images, recipe, device)
-    if resume:
-        stage.restore(out)
-    else:
-        (out / "scores.csv").unlink(missing_ok=True)
-    with tqdm(desc="autoencoder", unit="step", total=steps, initial=stage.step) as bar:
-        while stage.step < steps:
-            losses = stage.advance()
-            if stage.step % 10 == 0:
-                bar.set_postfix(
-                    {name: f"{loss.item():.4f}" for name, loss in losses.items()}, refresh=False
+
+def _prefixed(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with the name of the part before their own."""
+    return {f"{part}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The inverse of _prefixed: the tensors of one part."""
+    start = f"{part}."
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+
+
+def _restore_optimiser(
+    optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], file: Path
+) -> None:
+    """Give an optimiser the state of each weight: tensors named k.exp_avg, k.exp_avg_sq, k.step."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    state = {}
+    for k, parameter in enumerate(parameters):
+        state[k] = _part(tensors, str(k))
+        for name, value in state[k].items():
+            if value.ndim and value.shape != parameter.shape:
+                raise InputError(
+                    f"{file}: {name} of weight {k}: expected {tuple(parameter.shape)}, "
+                    f"got {tuple(value.shape)}; expected the state of the same network"
                 )
-            bar.update()
-            stopping = stop is not None and stop.requested
-            if stage.step % save_every == 0 or stage.step == steps or stopping:
-                publish(stage.average.network, out, stage.step, held_out)
-                stage.save(out)
-            if stopping:
-                break
-    return stage.average.network
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 
 @torch.no_grad()
-def _prepare(model: AutoencoderKL):
-    """Start where learning is quick: docs/vae.md compares.
+def prepare(model: AutoencoderKL) -> None:
+    """Start the weights where learning is quick; docs/vae.md compares.
 
-    ResNet blocks pass their input on, all other convolutions keep its size, and posteriors have a std of 0.05.
+    ResBlocks pass their input on, all other convolutions keep the size of their input, and the
+    posteriors have a standard deviation of 0.05.
     """
     for name, layer in model.named_modules():
+        if not isinstance(layer, nn.Conv2d) or name.endswith("conv1"):
+            continue
         if name.endswith("conv2"):
             layer.weight.zero_()
-        elif isinstance(layer, nn.Conv2d) and not name.endswith("conv1"):
-            layer.weight.normal_(std=layer.weight[0].numel() ** -0.5)
+        else:
+            inputs = layer.weight[0].numel()
+            layer.weight.normal_(std=inputs**-0.5)
             layer.bias.zero_()
     last = model.quant_conv if model.config.use_quant_conv else model.encoder.conv_out
-    last.weight[model.latent_channels :] *= 0.1
-    last.bias[model.latent_channels :] = -6.0
-
-
-def publish(vae: AutoencoderKL, out: Path, step: int, held_out: dict[str, np.ndarray]):
-    """Write vae, a line of scores.csv and reconstructions.png to the folder out.
-
-    The config's scaling_factor, which other programs multiply latents by, is the inverse of their measured deviation.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    scores = {name: picture_scores(vae, pictures) for name, pictures in held_out.items()}
-    with torch.no_grad():
-        posteriors = [
-            vae.encode(to_batch(pictures[:64]).to(vae.device)) for pictures in held_out.values()
-        ]
-    z = torch.cat([q.sample(torch.Generator().manual_seed(0)) for q in posteriors])
-    vae.config.scaling_factor = round(1 / z.std().item(), 5)
-    with quiet():  # a bar of transformers would tear that of the training
-        vae.save_pretrained(out)
-    kept = []
-    if (out / "scores.csv").is_file():
-        with open(out / "scores.csv", newline="", encoding="utf-8") as file:
-            kept = [
-                row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) < step
-            ]
-    with (
-        replacing(out / "scores.csv") as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as file,
-    ):
-        columns = [f"{name}_{kind}" for name in scores for kind in ("mean", "pooled", "ssim")]
-        now = [
-            f"{v:.{d}f}"
-            for s in scores.values()
-            for v, d in ((s.mean, 2), (s.pooled, 2), (s.ssim, 4))
-        ]
-        csv.writer(file).writerows([["step", *columns], *kept, [step, *now]])
-    rows = []
-    for pictures in held_out.values():
-        some = torch.as_tensor(pictures[:16])
-        rows += [some, reconstruct(vae, some)]
-    grid = rearrange(torch.stack(rows), "r n h w c -> (r h) (n w) c").numpy()
-    Image.fromarray(grid).save(out / "reconstructions.png")
+    c = model.latent_channels
+    last.weight[c:] *= 0.1
+    last.bias[c:] = -6.0  # exp(-6 / 2) = 0.05

@@ -106,19 +106,20 @@ class Encoder(ABC):
 class Judge:
     """How pictures are judged: by a small network that reads off them what they show.
 
-    names:   of the labels or classes, in the order of the logits
-    network: makes a module, images (b, 3, h, w) in [-1, 1] -> logits
+    network: number of names -> a module, images (b, 3, h, w) in [-1, 1] -> logits
     loss:    (logits, truth) -> scalar
-    truth:   (prompts, (h, w)) -> what a perfect network would read off their pictures
+    truth:   (prompts, (h, w), images) -> what a perfect network would read off such pictures;
+             images: their files in training, None when drawn pictures are judged
     scores:  name -> (logits, truth) -> number; the first is the headline
+    names:   of the labels or classes, in the order of the logits
     steps, batch_size: a training that suffices
     """
 
-    names: tuple[str, ...]
-    network: Callable[[], nn.Module]
+    network: Callable[[int], nn.Module]
     loss: Callable[[Tensor, Tensor], Tensor]
-    truth: Callable[[Sequence[Prompt], tuple[int, int]], Tensor]
+    truth: Callable[[Sequence[Any], tuple[int, int], Sequence[Path] | None], Tensor]
     scores: Mapping[str, Callable[[Tensor, Tensor], float]]
+    names: tuple[str, ...]
     steps: int = 2500
     batch_size: int = 64
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
-from tinyldm.data.images import resize
+from tinyldm.data.examples import Prompt
 from tinyldm.nn.unet import UNet, UNetConfig
 from tinyldm.tasks.base import Judge
+
+Truth = Callable[[Sequence[Prompt], tuple[int, int]], Tensor]
 
 
 class Block(nn.Module):
@@ -80,56 +78,43 @@ class MapNet(UNet):
         return super().forward(images, 0.0)
 
 
-def label_judge(names: Sequence[str], marks: Callable[[Sequence[Any]], Tensor]) -> Judge:
+def label_judge(names: Sequence[str], truth: Truth) -> Judge:
     """A judge of pictures that are to show labels.
 
     names: of the labels, in the order of the logits
-    marks: (n prompts) -> which labels each of them asks for, (n, labels) bool
+    truth: (prompts, size) -> which labels each prompt asks for, (b, labels) bool
     """
-
-    def truth(prompts, size, images=None) -> Tensor:
-        return marks(prompts)
 
     def loss(logits: Tensor, wanted: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, wanted.float())
 
     return Judge(
-        network=LabelNet,
+        names=tuple(names),
+        network=lambda: LabelNet(len(names)),
         loss=loss,
         truth=truth,
         scores={"top-k": top_k_accuracy, "all right": exact_accuracy},
-        names=tuple(names),
         steps=2500,
         batch_size=64,
     )
 
 
-def map_judge(names: Sequence[str], load_map: Callable[[Path, Path | None], Image.Image]) -> Judge:
-    """A judge of pictures that are to look like segmentation maps; its prompts have a map_file.
+def map_judge(names: Sequence[str], truth: Truth) -> Judge:
+    """A judge of pictures that are to look like segmentation maps.
 
-    names:    of the classes, in the order of their numbers
-    load_map: (file, image) -> a single-channel image of class numbers; InputError for a bad file,
-              or one that is not as large as the image, where that is known
+    names: of the classes, in the order of their numbers
+    truth: (prompts, size) -> the maps at that size, (b, h, w) uint8
     """
-
-    def truth(prompts, size, images=None) -> Tensor:
-        if images is None:
-            images = [None] * len(prompts)
-        maps = []
-        for prompt, image in zip(prompts, images, strict=True):
-            scene = resize(load_map(prompt.map_file, image), size, nearest=True)
-            maps.append(torch.from_numpy(np.array(scene)))
-        return torch.stack(maps)  # (n, h, w) uint8
 
     def loss(logits: Tensor, maps: Tensor) -> Tensor:
         return F.cross_entropy(logits, maps.long())
 
     return Judge(
-        network=MapNet,
+        names=tuple(names),
+        network=lambda: MapNet(len(names)),
         loss=loss,
         truth=truth,
         scores={"pixels": class_accuracy},
-        names=tuple(names),
         steps=1000,
         batch_size=32,
     )

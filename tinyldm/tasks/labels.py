@@ -158,9 +158,7 @@ def read_names(folder: Path) -> tuple[str, ...]:
 def as_labels(value: Any, names: Sequence[str] | None, where: str) -> Labels:
     """A list of names in a JSON file as a prompt; checked where the known names are given."""
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise InputError(
-            f"{where}: expected a list of label names, got {json.dumps(value)[:60]}"
-        )
+        raise InputError(f"{where}: expected a list of label names, got {json.dumps(value)[:60]}")
     if names is None:
         return Labels(tuple(name.strip() for name in value))
     return Labels(tuple(names[label_number(name, names, f"{where}: ")] for name in value))
@@ -248,7 +246,7 @@ class LabelTask(Task):
 
     def conditioning(self, settings: TrainSettings, names: tuple[str, ...]) -> dict[str, Any]:
         """The names, and the form in which the network is told of them."""
-        return {"task": self.name, "names": list(names), "form": settings.label_form}
+        return {"names": list(names), "form": settings.label_form}
 
     def encoder(self, facts: Mapping[str, Any], area: tuple[int, int], device: Any) -> Encoder:
         """The labels' encoder."""
@@ -258,4 +256,4 @@ class LabelTask(Task):
         """A small ResNet that reads the labels off a picture."""
         from tinyldm.tasks.judges import label_judge
 
-        return label_judge(names, lambda prompts, size: wanted_labels(prompts, names))
+        return label_judge(names, lambda prompts: wanted_labels(prompts, names))

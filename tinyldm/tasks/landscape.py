@@ -30,13 +30,45 @@ if TYPE_CHECKING:
 
 # The classes of the assignment's maps, in the order of their numbers, 0 to 28.
 CLASSES = (
-    "mountain", "sky", "water", "sea", "rock", "tree", "earth", "hill", "river", "sand",
-    "land", "building", "grass", "plant", "person", "boat", "waterfall", "wall", "pier", "path",
-    "lake", "bridge", "field", "road", "railing", "fence", "ship", "house", "other",
+    "mountain",
+    "sky",
+    "water",
+    "sea",
+    "rock",
+    "tree",
+    "earth",
+    "hill",
+    "river",
+    "sand",
+    "land",
+    "building",
+    "grass",
+    "plant",
+    "person",
+    "boat",
+    "waterfall",
+    "wall",
+    "pier",
+    "path",
+    "lake",
+    "bridge",
+    "field",
+    "road",
+    "railing",
+    "fence",
+    "ship",
+    "house",
+    "other",
 )
 BETWEEN = "|"  # "map.png | reference.jpg"
 GRAIN = 4  # a map is kept at so many times the latents' height and width
-MAP_FOLDERS = ("val_B_labels_resized", "val_A_labels_resized", "labels", "train_resized/labels", ".")
+MAP_FOLDERS = (
+    "val_B_labels_resized",
+    "val_A_labels_resized",
+    "labels",
+    "train_resized/labels",
+    ".",
+)
 IMAGE_FOLDERS = ("train_resized/imgs", "imgs", ".")
 LARGEST = 512  # pictures of more pixels a side are made smaller, to the assignment's 512x384
 
@@ -283,10 +315,10 @@ def is_landscapes(folder: Path) -> bool:
 
 
 def check_landscape(example: Example) -> None:
-    """InputError unless the map of an example can be read."""
+    """InputError unless the map of an example can be read and is as large as its image."""
     file = Scene.of(example.prompts[0]).map_file
     if file is not None:
-        load_map(file)
+        load_map(file, example.image)
 
 
 def find_beside(file: Path, name: str, folders: Sequence[str], kind: str) -> str:
@@ -369,11 +401,7 @@ class LandscapeTask(Task):
 
     def conditioning(self, settings: TrainSettings, names: tuple[str, ...]) -> dict[str, Any]:
         """Which CLIP sees the style, and how often it is dropped."""
-        return {
-            "task": self.name,
-            "name": settings.image_encoder,
-            "style_drop": settings.style_drop,
-        }
+        return {"name": settings.image_encoder, "style_drop": settings.style_drop}
 
     def encoder(self, facts: Mapping[str, Any], area: tuple[int, int], device: Any) -> Encoder:
         """The scenes' encoder."""
@@ -396,7 +424,7 @@ class LandscapeTask(Task):
         """A small UNet that reads the map off a picture."""
         from tinyldm.tasks.judges import map_judge
 
-        return map_judge(names, wanted_maps)
+        return map_judge(names, load_map)
 
 
 def map_then_style(null: Condition) -> Any:
@@ -407,18 +435,3 @@ def map_then_style(null: Condition) -> Any:
         return [nothing, replace(nothing, maps=full.maps), full]
 
     return conditions
-
-
-def wanted_maps(prompts: Sequence[Prompt], size: tuple[int, int]) -> Tensor:
-    """The maps of the prompts at a size (h, w): (b, h, w) uint8."""
-    import numpy as np
-    import torch
-
-    from tinyldm.data.images import resize
-
-    maps = []
-    for prompt in prompts:
-        scene = Scene.of(prompt)
-        assert scene.map_file is not None
-        maps.append(torch.from_numpy(np.array(resize(load_map(scene.map_file), size, nearest=True))))
-    return torch.stack(maps)

@@ -49,7 +49,9 @@ def read_test_json(file: Path) -> list[tuple[str, str]]:
     named = []
     for key, entry in read_json(file, dict).items():
         name, text = entry_values(file, key, entry, "image_name", "text_prompt")
-        named.append((as_text(file, key, "image_name", name), as_text(file, key, "text_prompt", text)))
+        named.append(
+            (as_text(file, key, "image_name", name), as_text(file, key, "text_prompt", text))
+        )
     return named
 
 

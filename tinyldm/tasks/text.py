@@ -184,7 +184,7 @@ class TextTask(Task):
 
     def conditioning(self, settings: TrainSettings, names: tuple[str, ...]) -> dict[str, Any]:
         """Which text encoder."""
-        return {"task": self.name, "name": settings.text_encoder}
+        return {"name": settings.text_encoder}
 
     def encoder(self, facts: Mapping[str, Any], area: tuple[int, int], device: Any) -> Encoder:
         """The captions' encoder."""

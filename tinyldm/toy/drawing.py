@@ -1,4 +1,7 @@
-"""How a toy monster is drawn: body, feature, face, and the cue of its action."""
+"""How a toy monster is drawn: body, feature, face, and the cue of its action.
+
+Lengths and places are in body units (see Pen) unless something else is said.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,18 @@ COLOURS = {
     "pink": (255, 138, 196),
     "gray": (136, 140, 146),
 }
-INK, WHITE, IVORY, GOLD, SHADOW = (
-    (28, 24, 36),
-    (255, 255, 255),
-    (236, 206, 140),
-    (255, 200, 30),
-    (206, 206, 214),
-)
-OVERSAMPLING = 3
+INK = (28, 24, 36)
+WHITE = (255, 255, 255)
+IVORY = (236, 206, 140)
+GOLD = (255, 200, 30)
+SHADOW = (206, 206, 214)
+OVERSAMPLING = 3  # a page is drawn so many times larger and then reduced
 
 
 class Pen:
-    """Draws in body units: the origin is the middle of the body, y points down, 1 is about half its height.
+    """Draws in body units: from the middle of the body, 1 about half its height, y pointing down.
 
-    Points are scaled, tilted (radians, clockwise) and moved to `centre` in pixels of the large canvas.
+    Points are scaled, tilted (radians, clockwise) and moved to `centre`, in pixels of the canvas.
     """
 
     def __init__(
@@ -40,12 +41,16 @@ class Pen:
         scale: float,
         tilt: float = 0.0,
     ):
-        self.canvas, self.centre, self.scale = canvas, centre, scale
-        self.cos, self.sin = cos(tilt), sin(tilt)
+        self.canvas = canvas
+        self.centre = centre
+        self.scale = scale
+        self.cos = cos(tilt)
+        self.sin = sin(tilt)
 
     def place(self, points) -> list[tuple[float, float]]:
         """Body units to pixels."""
-        (cx, cy), k, c, s = self.centre, self.scale, self.cos, self.sin
+        cx, cy = self.centre
+        k, c, s = self.scale, self.cos, self.sin
         return [(cx + k * (c * x - s * y), cy + k * (s * x + c * y)) for x, y in points]
 
     def polygon(self, points, fill, outline=None, width: float = 0.1):
@@ -53,9 +58,8 @@ class Pen:
         placed = self.place(points)
         self.canvas.polygon(placed, fill)
         if outline:
-            self.canvas.line(
-                placed + placed[:2], outline, max(1, round(width * self.scale)), joint="curve"
-            )
+            closed = placed + placed[:2]
+            self.canvas.line(closed, outline, max(1, round(width * self.scale)), joint="curve")
 
     def ellipse(self, x, y, rx, ry, fill, outline=None, width: float = 0.1):
         """An ellipse around (x, y), drawn as a polygon so that it tilts with the rest."""
@@ -63,7 +67,8 @@ class Pen:
 
     def line(self, points, fill, width: float):
         """A line through the points, with round ends."""
-        placed, r = self.place(points), width * self.scale / 2
+        placed = self.place(points)
+        r = width * self.scale / 2
         self.canvas.line(placed, fill, max(1, round(2 * r)), joint="curve")
         for x, y in (placed[0], placed[-1]):
             self.canvas.ellipse((x - r, y - r, x + r, y + r), fill)
@@ -76,35 +81,35 @@ def arc(x, y, rx, ry, start, end, n) -> list[tuple[float, float]]:
 
 
 def mix(colour, other, share: float) -> tuple[int, ...]:
-    """colour moved towards other by share (0 to 1)."""
-    return tuple(round(a + (b - a) * share) for a, b in zip(colour, other))
+    """The colour, moved towards the other one by a share from 0 to 1."""
+    return tuple(round(a + (b - a) * share) for a, b in zip(colour, other, strict=True))
 
 
 def star(
     points: int, outer: float, inner: float, x: float = 0.0, y: float = 0.0, turn: float = -90.0
 ):
-    """The outline of a star whose first point lies at turn degrees."""
-    radii = [outer if k % 2 == 0 else inner for k in range(2 * points)]
-    angles = [(turn + 180 * k / points) * pi / 180 for k in range(2 * points)]
-    return [(x + r * cos(a), y + r * sin(a)) for r, a in zip(radii, angles)]
+    """The outline of a star around (x, y) whose first point lies at `turn` degrees."""
+    outline = []
+    for k in range(2 * points):
+        radius = outer if k % 2 == 0 else inner
+        angle = (turn + 180 * k / points) * pi / 180
+        outline.append((x + radius * cos(angle), y + radius * sin(angle)))
+    return outline
 
 
 def rounded(corners, r: float) -> list[tuple[float, float]]:
-    """The polygon with each corner replaced by a curve that begins r before it."""
+    """The polygon with each corner replaced by a curve from r before it to r after it."""
     points = []
-    for (ax, ay), (bx, by), (cx, cy) in zip(
-        corners[-1:] + corners[:-1], corners, corners[1:] + corners[:1]
-    ):
-        before, after = r / hypot(ax - bx, ay - by), r / hypot(cx - bx, cy - by)
-        px, py, qx, qy = (
-            before * (ax - bx),
-            before * (ay - by),
-            after * (cx - bx),
-            after * (cy - by),
-        )
+    for k, (x, y) in enumerate(corners):
+        ax, ay = corners[k - 1]
+        bx, by = corners[(k + 1) % len(corners)]
+        before = r / hypot(ax - x, ay - y)
+        after = r / hypot(bx - x, by - y)
+        px, py = before * (ax - x), before * (ay - y)  # from the corner to where the curve begins
+        qx, qy = after * (bx - x), after * (by - y)  # and to where it ends
         for u in (0, 0.25, 0.5, 0.75, 1):  # a quadratic Bezier curve
             p, q = (1 - u) ** 2, u**2
-            points.append((bx + p * px + q * qx, by + p * py + q * qy))
+            points.append((x + p * px + q * qx, y + p * py + q * qy))
     return points
 
 
@@ -131,11 +136,8 @@ BODIES = {  # the outline of each shape
         (-0.55, 0.3),
     ],
 }
-FACE = {
-    "triangular": 0.28,
-    "star-shaped": 0.1,
-    "mushroom-like": -0.3,
-}  # how low the middle of the eyes lies
+# how low the middle of the eyes lies
+FACE = {"triangular": 0.28, "star-shaped": 0.1, "mushroom-like": -0.3}
 FEATURES = ("horns", "wings", "spikes", "tail", "crown")
 EYES = {  # where the eyes are and how large
     1: ([(0, -0.05)], 0.52),
@@ -145,80 +147,99 @@ EYES = {  # where the eyes are and how large
 
 
 def rim(shape: str, degrees: float) -> tuple[float, float]:
-    """Where the ray from the middle of the body at that angle leaves its outline."""
-    dx, dy, outline, best = cos(degrees * pi / 180), sin(degrees * pi / 180), BODIES[shape], 0.0
-    for (ax, ay), (bx, by) in zip(outline, outline[1:] + outline[:1]):
+    """Where a ray from the middle of the body, at an angle clockwise from the right, leaves it."""
+    dx, dy = cos(degrees * pi / 180), sin(degrees * pi / 180)
+    outline = BODIES[shape]
+    farthest = 0.0
+    for k, (ax, ay) in enumerate(outline):
+        bx, by = outline[(k + 1) % len(outline)]
         ex, ey = bx - ax, by - ay
         across = dx * ey - dy * ex
-        if abs(across) > 1e-9 and 0 <= (ax * dy - ay * dx) / across <= 1:
-            best = max(best, (ax * ey - ay * ex) / across)
-    return best * dx, best * dy
+        if abs(across) < 1e-9:  # an edge along the ray
+            continue
+        along_edge = (ax * dy - ay * dx) / across  # 0 to 1 where the ray meets the edge
+        if 0 <= along_edge <= 1:
+            farthest = max(farthest, (ax * ey - ay * ex) / across)
+    return farthest * dx, farthest * dy
 
 
+SPIKES = range(-190, 11, 40)  # the angles at which spikes, horns, wings, tail and crown grow
+HORNS = (-48, -132)
+WINGS = (-8, -172)
+TAIL = 32
+TOP = -90
 RIMS = {
-    (shape, a): rim(shape, a)
+    (shape, angle): rim(shape, angle)
     for shape in BODIES
-    for a in (-132, -48, *range(-190, 11, 40), -90, -8, -172, 32)
+    for angle in (*SPIKES, *HORNS, *WINGS, TAIL, TOP)
 }
 
 
 def draw_feature(pen: Pen, shape: str, feature: str, colour, dark, swing: float):
     """Horns, wings, spikes or a tail, behind the body; swing in [-1, 1] moves what can move."""
     if feature == "horns":
-        for side, angle in ((1, -48), (-1, -132)):
-            x, y = RIMS[shape, angle]
-            horn = [
-                (-0.3, 0.1),
-                (0.34, 0.34),
-                (0.72, -0.22),
-                (0.62, -0.85),
-                (0.34, -0.4),
-                (-0.1, -0.3),
-            ]
-            pen.polygon(
-                [(x + side * (dx - 0.12), y + dy) for dx, dy in horn],
-                IVORY,
-                mix(IVORY, INK, 0.25),
-                0.1,
-            )
+        draw_horns(pen, shape)
     elif feature == "wings":
-        for side, angle in ((1, -8), (-1, -172)):
-            x, y = RIMS[shape, angle]
-            lift = 0.22 * swing
-            wing = [
-                (-0.25, -0.3),
-                (0.35, -0.95 - lift),
-                (1.05, -1.2 - lift),
-                (0.98, -0.4 - lift / 2),
-                (0.7, -0.42),
-                (0.66, 0.12),
-                (0.38, 0.0),
-                (0.2, 0.42),
-                (-0.25, 0.3),
-            ]
-            pen.polygon(
-                [(x + side * dx, y + dy) for dx, dy in wing], mix(colour, WHITE, 0.55), colour, 0.11
-            )
+        draw_wings(pen, shape, colour, 0.22 * swing)
     elif feature == "spikes":
-        for angle in range(-190, 11, 40):
-            (x, y), dx, dy = RIMS[shape, angle], cos(angle * pi / 180), sin(angle * pi / 180)
-            base = [(-0.25, -0.36), (-0.25, 0.36), (0.6, 0)]
-            pen.polygon(
-                [(x + dx * u - dy * v, y + dy * u + dx * v) for u, v in base], dark, dark, 0.05
-            )
+        draw_spikes(pen, shape, dark)
     elif feature == "tail":
-        x, y = (1.0, 0.55) if shape == "mushroom-like" else RIMS[shape, 32]
-        curve = [(-0.5, -0.3), (0, 0.05), (0.42, 0.1), (0.75, -0.15), (0.82, -0.55 + 0.1 * swing)]
-        tail = [(x + dx, y + dy) for dx, dy in curve]
-        pen.line(tail, dark, 0.46)
-        pen.line(tail, colour, 0.25)
-        tx, ty = tail[-1]
-        pen.polygon([(tx, ty - 0.72), (tx + 0.42, ty), (tx - 0.42, ty)], dark, dark, 0.06)
+        draw_tail(pen, shape, colour, dark, 0.1 * swing)
+
+
+def draw_horns(pen: Pen, shape: str):
+    """Two horns of ivory."""
+    horn = [(-0.3, 0.1), (0.34, 0.34), (0.72, -0.22), (0.62, -0.85), (0.34, -0.4), (-0.1, -0.3)]
+    for side, angle in zip((1, -1), HORNS, strict=True):
+        x, y = RIMS[shape, angle]
+        points = [(x + side * (dx - 0.12), y + dy) for dx, dy in horn]
+        pen.polygon(points, IVORY, mix(IVORY, INK, 0.25), 0.1)
+
+
+def draw_wings(pen: Pen, shape: str, colour, lift: float):
+    """Two pale wings."""
+    wing = [
+        (-0.25, -0.3),
+        (0.35, -0.95 - lift),
+        (1.05, -1.2 - lift),
+        (0.98, -0.4 - lift / 2),
+        (0.7, -0.42),
+        (0.66, 0.12),
+        (0.38, 0.0),
+        (0.2, 0.42),
+        (-0.25, 0.3),
+    ]
+    for side, angle in zip((1, -1), WINGS, strict=True):
+        x, y = RIMS[shape, angle]
+        points = [(x + side * dx, y + dy) for dx, dy in wing]
+        pen.polygon(points, mix(colour, WHITE, 0.55), colour, 0.11)
+
+
+def draw_spikes(pen: Pen, shape: str, dark):
+    """Six spikes around the upper half of the body."""
+    spike = [(-0.25, -0.36), (-0.25, 0.36), (0.6, 0)]
+    for angle in SPIKES:
+        x, y = RIMS[shape, angle]
+        dx, dy = cos(angle * pi / 180), sin(angle * pi / 180)
+        points = [(x + dx * u - dy * v, y + dy * u + dx * v) for u, v in spike]
+        pen.polygon(points, dark, dark, 0.05)
+
+
+def draw_tail(pen: Pen, shape: str, colour, dark, lift: float):
+    """A tail that ends in a triangle."""
+    x, y = (1.0, 0.55) if shape == "mushroom-like" else RIMS[shape, TAIL]
+    curve = [(-0.5, -0.3), (0, 0.05), (0.42, 0.1), (0.75, -0.15), (0.82, -0.55 + lift)]
+    tail = [(x + dx, y + dy) for dx, dy in curve]
+    pen.line(tail, dark, 0.46)
+    pen.line(tail, colour, 0.25)
+    tip_x, tip_y = tail[-1]
+    tip = [(tip_x, tip_y - 0.72), (tip_x + 0.42, tip_y), (tip_x - 0.42, tip_y)]
+    pen.polygon(tip, dark, dark, 0.06)
 
 
 def draw_crown(pen: Pen, shape: str):
     """A golden crown, over the top of the body."""
-    x, y = RIMS[shape, -90]
+    x, y = RIMS[shape, TOP]
     y += 0.3 if shape in ("triangular", "star-shaped") else 0.12
     points = [
         (-0.55, 0),
@@ -237,7 +258,8 @@ def draw_face(pen: Pen, shape: str, eyes: int, action: str, dark):
     places, r = EYES[eyes]
     look = 0.35 if action == "move" else 0.0
     low = FACE.get(shape, -0.12)
-    for x, y in ((x, y + low) for x, y in places):
+    for x, height in places:
+        y = height + low
         pen.ellipse(x, y, r, r, WHITE, dark, 0.1)
         if action == "die1":
             d = 0.5 * r
@@ -262,7 +284,7 @@ def draw_face(pen: Pen, shape: str, eyes: int, action: str, dark):
         pen.line(arc(0, y - 0.15, 0.3, 0.24, 20, 160, 7), INK, 0.11)
 
 
-def draw_limbs(pen: Pen, shape: str, action: str, colour, dark, swing: float):
+def draw_limbs(pen: Pen, shape: str, action: str, dark, swing: float):
     """Feet and arms, behind the body; a ghost has no feet and a portrait has neither."""
     if action == "main":
         return
@@ -270,7 +292,8 @@ def draw_limbs(pen: Pen, shape: str, action: str, colour, dark, swing: float):
     if shape != "ghost-like":
         width = 0.3 if shape == "mushroom-like" else 0.5
         for side in (-1, 1):
-            x, y = side * (width + stride), 1.08 - (0.18 if action == "move" and side > 0 else 0)
+            lift = 0.18 if action == "move" and side > 0 else 0
+            x, y = side * (width + stride), 1.08 - lift
             pen.ellipse(x + 0.08, y, 0.36, 0.23, dark)
     arms = {
         "attack1": [(0.85, 0.1), (1.45, -0.2)],
@@ -338,26 +361,33 @@ POSES = {
 
 
 def draw(monster, action: str, random: Random | int = 0, size: int = 64) -> Image.Image:
-    """A monster in an action, RGB on white; random (a Random, or its seed) moves and shades it a little."""
+    """A monster in an action, an RGB image of size x size on white.
+
+    random: a Random, or its seed; it moves, tilts and shades the monster a little.
+    """
     r = random if isinstance(random, Random) else Random(random)
-    k, (x, y, scale, tilt) = size * OVERSAMPLING / 64, POSES[action]
-    x -= {"main": 3.5}.get(action, 1.5) if monster.feature == "tail" else 0
-    x, y, scale = x + r.uniform(-0.8, 0.8), y + r.uniform(-0.6, 0.6), scale * r.uniform(0.97, 1.03)
-    tilt, swing = (tilt + r.uniform(-3, 3)) * pi / 180, r.uniform(-1, 1)
+    k = size * OVERSAMPLING / 64  # pixels of the canvas for one of the 64x64 page
+    x, y, scale, tilt = POSES[action]
+    if monster.feature == "tail":  # leave it some room
+        x -= 3.5 if action == "main" else 1.5
+    x += r.uniform(-0.8, 0.8)
+    y += r.uniform(-0.6, 0.6)
+    scale *= r.uniform(0.97, 1.03)
+    tilt = (tilt + r.uniform(-3, 3)) * pi / 180
+    swing = r.uniform(-1, 1)
     colour = mix(COLOURS[monster.colour], r.choice((WHITE, INK)), r.uniform(0, 0.07))
     dark = mix(colour, INK, 0.4)
+
     page = Image.new("RGB", (size * OVERSAMPLING,) * 2, WHITE)
     canvas = ImageDraw.Draw(page)
     if action != "main":
         ground = Pen(canvas, (x * k, 55.5 * k), k)
         width = {"jump": 9, "die1": 12}.get(action, 14)
         ground.ellipse(0, 0, width, 3.2, SHADOW)
-    upright, pen = (
-        Pen(canvas, (x * k, y * k), scale * k),
-        Pen(canvas, (x * k, y * k), scale * k, tilt),
-    )
+    upright = Pen(canvas, (x * k, y * k), scale * k)
+    pen = Pen(canvas, (x * k, y * k), scale * k, tilt)
     draw_cue(upright, action, True, r)
-    draw_limbs(pen, monster.shape, action, colour, dark, swing)
+    draw_limbs(pen, monster.shape, action, dark, swing)
     draw_feature(pen, monster.shape, monster.feature, colour, dark, swing)
     draw_body(pen, monster.shape, colour, dark)
     if monster.feature == "crown":

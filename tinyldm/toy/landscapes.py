@@ -1,16 +1,13 @@
-"""python -m tinyldm landscapes: procedural ones with exact segmentation maps, in the layout of the assignment.
+"""Procedural landscapes with exact segmentation maps, in the layout of the landscape assignment.
 
-A scene is drawn twice over the same shapes: once as class numbers, once in the colours of a style. The style (season,
-time of day, a palette of its own) is drawn apart from the shapes, so that map and style can be told one without the
-other, as the assignment's two inputs are.
+A scene is drawn twice over the same shapes: once as class numbers, once in the colours of a
+style. The style (season, time of day, a palette of its own) is drawn at random independently of
+the shapes, so that one can ask for any map in any style, as the assignment does.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +15,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from tinyldm.errors import InputError
+from tinyldm.files import whole_folder
 from tinyldm.tasks.landscape import CLASSES
 
 SIZE = (96, 128)  # (h, w), a quarter of the assignment's
-# for each class: its colour in spring, summer, autumn and winter; how strong and how fine its texture is
+# class -> its colour in spring, summer, autumn and winter; how strong and how coarse its texture is
 GROUND = {
     "sky": ((150, 190, 230), (110, 170, 235), (170, 190, 210), (190, 200, 215), 0.05, 24),
     "mountain": ((120, 125, 135), (115, 110, 110), (130, 115, 110), (185, 190, 200), 0.16, 6),
@@ -36,21 +34,26 @@ GROUND = {
     "tree": ((70, 130, 55), (40, 105, 45), (200, 95, 35), (110, 120, 115), 0.30, 2),
     "house": ((205, 95, 75), (210, 120, 90), (185, 90, 70), (190, 110, 95), 0.03, 6),
 }
-TIMES = {
+TIMES = {  # time of day -> factor of colours, light added
     "dawn": ((1.0, 0.82, 0.80), (35, 10, 25)),
     "day": ((1.0, 1.0, 1.0), (0, 0, 0)),
     "dusk": ((0.90, 0.62, 0.52), (40, 12, 5)),
     "night": ((0.28, 0.34, 0.55), (2, 4, 18)),
-}  # factor, light added
+}
+# marks: parts of a class that have a colour of their own, whatever the season
+SNOW, TRUNK, WALL = 1, 2, 3
+MARKED = {SNOW: (240, 242, 248), TRUNK: (95, 70, 50), WALL: (225, 215, 195)}
 
 
 class Style:
     """How things look: a season, a time of day, a tint and a contrast, all drawn from rng."""
 
     def __init__(self, rng: np.random.Generator):
-        self.season, self.time = int(rng.integers(4)), list(TIMES)[rng.integers(4)]
+        self.season = int(rng.integers(4))
+        self.time = list(TIMES)[rng.integers(4)]
         self.tint = rng.normal(0, 11, (len(GROUND), 3)) + rng.normal(0, 9, 3)
-        self.haze, self.contrast = rng.uniform(0, 0.35), rng.uniform(0.8, 1.15)
+        self.haze = rng.uniform(0, 0.35)
+        self.contrast = rng.uniform(0.8, 1.15)
 
     def colour(self, name: str) -> np.ndarray:
         """The colour of a class in daylight, (3,)."""
@@ -64,85 +67,142 @@ class Style:
 
 
 def noise(rng: np.random.Generator, h: int, w: int, grain: int) -> np.ndarray:
-    """Smooth noise (h, w) of variance about 1, its blots some grain pixels wide."""
-    coarse = rng.normal(size=(max(2, h // grain + 2), max(2, w // grain + 2))).astype(np.float32)
-    return 1.3 * np.asarray(Image.fromarray(coarse).resize((w, h), Image.Resampling.BICUBIC))
+    """Smooth noise (h, w) of variance about 1, with blots some `grain` pixels wide."""
+    cells = (max(2, h // grain + 2), max(2, w // grain + 2))
+    coarse = Image.fromarray(rng.normal(size=cells).astype(np.float32))
+    return 1.3 * np.asarray(coarse.resize((w, h), Image.Resampling.BICUBIC))
 
 
 def ridge(rng: np.random.Generator, w: int, top: float, height: float, rough: float) -> np.ndarray:
-    """The skyline of a chain (w,), between top and top + height: sines, rougher ones fainter."""
+    """The skyline of a chain of hills (w,), between top and top + height: a sum of five sines.
+
+    Each is about twice as fine as the one before and fainter by the factor `rough`.
+    """
     x = np.linspace(0, 1, w)
-    waves = sum(
-        rough**k * np.sin(2 * np.pi * (2**k * rng.uniform(0.6, 1.4) * x + rng.uniform()))
-        for k in range(5)
-    )
+    waves = np.zeros(w)
+    for k in range(5):
+        frequency = 2**k * rng.uniform(0.6, 1.4)
+        phase = rng.uniform()
+        waves = waves + rough**k * np.sin(2 * np.pi * (frequency * x + phase))
     return top + height * (waves - waves.min()) / (np.ptp(waves) + 1e-6)
 
 
+class Board:
+    """A scene in the making, h x w pixels.
+
+    scene: class numbers, at first all sky; marks: SNOW, TRUNK, WALL or 0; both (h, w) uint8
+    y, x:  of each pixel, in units of the height: y from 0 at the top to 1, x from 0 to w / h
+    """
+
+    def __init__(self, h: int, w: int):
+        self.h, self.w = h, w
+        self.y, self.x = np.mgrid[0:h, 0:w] / h
+        self.scene = np.full((h, w), CLASSES.index("sky"), np.uint8)
+        self.marks = np.zeros((h, w), np.uint8)
+
+    def put(self, name: str, where: np.ndarray, mark: int = 0) -> None:
+        """Lay a class over what is there, where `where` (h, w) is true."""
+        self.scene[where] = CLASSES.index(name)
+        self.marks[where] = mark
+
+
 def shapes(rng: np.random.Generator, h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
-    """A scene as class numbers (h, w) uint8, and marks (h, w) of what has another colour: 1 snow, 2 trunk, 3 wall."""
-    y, x = np.mgrid[0:h, 0:w] / h
-    scene, marks = np.full((h, w), CLASSES.index("sky"), np.uint8), np.zeros((h, w), np.uint8)
-
-    def put(name, where, mark=0):
-        scene[where], marks[where] = CLASSES.index(name), mark
-
+    """A scene: class numbers, and marks of what has a colour of its own, (h, w) uint8 both."""
+    board = Board(h, w)
     horizon = rng.uniform(0.35, 0.55)
     if rng.random() < 0.65:
-        line = ridge(rng, w, rng.uniform(0.08, 0.2), horizon - 0.1, 0.55)
-        put("mountain", y > line)
-        put(
-            "mountain",
-            (y > line) & (y < line.min() + rng.uniform(0, 0.12) + 0.02 * np.sin(40 * x)),
-            1,
-        )  # snow
+        add_mountains(rng, board, horizon)
     if rng.random() < 0.6:
-        put("hill", y > ridge(rng, w, horizon - rng.uniform(0.06, 0.16), 0.14, 0.35))
+        top = horizon - rng.uniform(0.06, 0.16)
+        board.put("hill", board.y > ridge(rng, w, top, 0.14, 0.35))
     ground = rng.choice(["sea", "grass", "earth"], p=[0.35, 0.45, 0.2])
-    put(ground, y > horizon)
+    board.put(ground, board.y > horizon)
+
     shore = horizon
     if ground == "sea":
         shore = rng.uniform(0.65, 0.9)
-        put("sand", y > ridge(rng, w, shore, 0.08, 0.3))
+        board.put("sand", board.y > ridge(rng, w, shore, 0.08, 0.3))
     elif rng.random() < 0.4:
-        across = (x - rng.uniform(0.2, 1.1)) / rng.uniform(0.2, 0.5)
-        put(
-            "lake",
-            across**2 + ((y - rng.uniform(horizon + 0.14, 0.8)) / rng.uniform(0.06, 0.12)) ** 2 < 1,
-        )
+        add_lake(rng, board, horizon)
     elif rng.random() < 0.6:
-        depth = (y - horizon) / (1 - horizon)  # 0 at the horizon, 1 at the lower edge
-        middle = rng.uniform(0.4, 0.9) + (1 - depth) ** 2 * rng.uniform(-0.4, 0.4)
-        put("road", (depth > 0) & (abs(x - middle) < 0.015 + 0.2 * depth))
-    things = [(rng.uniform(shore + 0.04, 0.97), rng.random()) for _ in range(rng.integers(2, 9))]
+        add_road(rng, board, horizon)
+
+    things = []
+    for _ in range(rng.integers(2, 9)):
+        foot = rng.uniform(shore + 0.04, 0.97)  # the y of its lower edge
+        kind = rng.random()
+        things.append((foot, kind))
     for foot, kind in sorted(things):  # far ones first
-        near, at = (foot - horizon) / (1 - horizon), rng.uniform(0, w / h)
-        if (kind < 0.6 and ground != "sea") or kind < 0.3:
-            tall, wide = (
-                (0.10 + 0.32 * near) * rng.uniform(0.7, 1.2),
-                (0.05 + 0.14 * near) * rng.uniform(0.7, 1.2),
-            )
-            put(
-                "tree", (abs(x - at) < 0.12 * wide) & (y < foot) & (y > foot - 0.5 * tall), 2
-            )  # trunk
-            if rng.random() < 0.5:
-                crown = ((x - at) / (0.6 * wide)) ** 2 + (
-                    (y - foot + 0.7 * tall) / (0.36 * tall)
-                ) ** 2 < 1
-            else:
-                crown = (y < foot - 0.2 * tall) & (
-                    abs(x - at) < 0.7 * wide * (y - foot + tall) / (0.8 * tall)
-                )
-            put("tree", crown)
+        near = (foot - horizon) / (1 - horizon)  # 0 at the horizon, 1 at the lower edge
+        middle = rng.uniform(0, w / h)
+        if kind < 0.3 or (kind < 0.6 and ground != "sea"):
+            add_tree(rng, board, middle, foot, near)
         elif kind < 0.8:
-            size = 0.05 + 0.12 * near
-            bumps = 0.3 * np.sin(30 * x + 90 * foot)
-            put("rock", ((x - at) / (1.3 * size)) ** 2 + ((y - foot) / size) ** 2 + bumps < 1)
+            add_rock(board, middle, foot, near)
         else:
-            half, tall = 0.05 + 0.09 * near, 0.07 + 0.12 * near
-            put("house", (abs(x - at) < half) & (y < foot) & (y > foot - tall), 3)  # walls
-            put("house", (y <= foot - tall) & (abs(x - at) < 1.6 * (y - foot + 1.7 * tall)))  # roof
-    return scene, marks
+            add_house(board, middle, foot, near)
+    return board.scene, board.marks
+
+
+def add_mountains(rng: np.random.Generator, board: Board, horizon: float) -> None:
+    """A chain of mountains, with snow where they are highest."""
+    y, x = board.y, board.x
+    skyline = ridge(rng, board.w, rng.uniform(0.08, 0.2), horizon - 0.1, 0.55)
+    board.put("mountain", y > skyline)
+    snow_line = skyline.min() + rng.uniform(0, 0.12) + 0.02 * np.sin(40 * x)
+    board.put("mountain", (y > skyline) & (y < snow_line), SNOW)
+
+
+def add_lake(rng: np.random.Generator, board: Board, horizon: float) -> None:
+    """An ellipse of water on the ground."""
+    across = (board.x - rng.uniform(0.2, 1.1)) / rng.uniform(0.2, 0.5)
+    down = (board.y - rng.uniform(horizon + 0.14, 0.8)) / rng.uniform(0.06, 0.12)
+    board.put("lake", across**2 + down**2 < 1)
+
+
+def add_road(rng: np.random.Generator, board: Board, horizon: float) -> None:
+    """A bent road from the horizon to the lower edge, ever wider."""
+    depth = (board.y - horizon) / (1 - horizon)  # 0 at the horizon, 1 at the lower edge
+    middle = rng.uniform(0.4, 0.9) + (1 - depth) ** 2 * rng.uniform(-0.4, 0.4)
+    board.put("road", (depth > 0) & (abs(board.x - middle) < 0.015 + 0.2 * depth))
+
+
+def add_tree(
+    rng: np.random.Generator, board: Board, middle: float, foot: float, near: float
+) -> None:
+    """A trunk with a crown, round or pointed."""
+    y, x = board.y, board.x
+    tall = (0.10 + 0.32 * near) * rng.uniform(0.7, 1.2)
+    wide = (0.05 + 0.14 * near) * rng.uniform(0.7, 1.2)
+    trunk = (abs(x - middle) < 0.12 * wide) & (y < foot) & (y > foot - 0.5 * tall)
+    board.put("tree", trunk, TRUNK)
+    if rng.random() < 0.5:
+        across = (x - middle) / (0.6 * wide)
+        down = (y - foot + 0.7 * tall) / (0.36 * tall)
+        crown = across**2 + down**2 < 1
+    else:
+        from_the_tip = (y - foot + tall) / (0.8 * tall)
+        crown = (y < foot - 0.2 * tall) & (abs(x - middle) < 0.7 * wide * from_the_tip)
+    board.put("tree", crown)
+
+
+def add_rock(board: Board, middle: float, foot: float, near: float) -> None:
+    """A bumpy boulder around its foot."""
+    size = 0.05 + 0.12 * near
+    across = (board.x - middle) / (1.3 * size)
+    down = (board.y - foot) / size
+    bumps = 0.3 * np.sin(30 * board.x + 90 * foot)
+    board.put("rock", across**2 + down**2 + bumps < 1)
+
+
+def add_house(board: Board, middle: float, foot: float, near: float) -> None:
+    """Pale walls under a pointed roof."""
+    y, x = board.y, board.x
+    half = 0.05 + 0.09 * near  # of its width
+    tall = 0.07 + 0.12 * near
+    board.put("house", (abs(x - middle) < half) & (y < foot) & (y > foot - tall), WALL)
+    from_the_tip = y - foot + 1.7 * tall
+    board.put("house", (y <= foot - tall) & (abs(x - middle) < 1.6 * from_the_tip))
 
 
 def paint(
@@ -151,31 +211,27 @@ def paint(
     """The picture (h, w, 3) uint8 of a scene in a style; rng draws the textures."""
     h, w = scene.shape
     y = np.linspace(0, 1, h)[:, None, None]
+    pale = style.colour("sky") + 40  # what things fade to, towards the horizon
     picture = np.zeros((h, w, 3), np.float32)
     for name in GROUND:
-        where = scene == CLASSES.index(name)
-        if not where.any():
-            continue
-        colour, (strength, grain) = style.colour(name), GROUND[name][4:]
-        for mark, other in (
-            (0, colour),
-            (1, (240, 242, 248)),
-            (2, (95, 70, 50)),
-            (3, (225, 215, 195)),
-        ):
-            here = where & (marks == mark)
-            if here.any():
-                texture = noise(rng, h, w, grain)[..., None] * strength * 60
-                fade = (
-                    0.3 * y if name == "sky" else style.haze * (1 - y) ** 2
-                )  # to the horizon, things turn pale
-                picture[here] = (other + texture + fade * (style.colour("sky") + 40 - other))[here]
+        of_class = scene == CLASSES.index(name)
+        strength, grain = GROUND[name][4:]
+        fade = 0.3 * y if name == "sky" else style.haze * (1 - y) ** 2
+        for mark in (0, *MARKED):
+            here = of_class & (marks == mark)
+            if not here.any():
+                continue
+            colour = MARKED[mark] if mark else style.colour(name)
+            texture = noise(rng, h, w, grain)[..., None] * strength * 60
+            painted = colour + texture + fade * (pale - colour)
+            picture[here] = painted[here]
     return style.lit(picture)
 
 
 def draw(seed: int, k: int, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray, Style]:
-    """Landscape k of a seed: picture (h, w, 3), map (h, w), both uint8, and style."""
-    rng, style = np.random.default_rng([seed, k, 0]), Style(np.random.default_rng([seed, k, 1]))
+    """Landscape k of a seed at (h, w): picture (h, w, 3), map (h, w), both uint8, and style."""
+    rng = np.random.default_rng([seed, k, 0])
+    style = Style(np.random.default_rng([seed, k, 1]))
     scene, marks = shapes(rng, *size)
     return paint(rng, scene, marks, style), scene, style
 
@@ -186,43 +242,69 @@ def shares(scene: np.ndarray) -> np.ndarray:
 
 
 def write_landscapes(
-    out: Path, train: int = 6000, test: int = 200, size=SIZE, seed: int = 0, overwrite: bool = False
-):
-    """Write train_resized/{imgs,labels}, val_B_labels_resized and label_to_img.json, as the assignment has them.
+    out: Path,
+    train: int = 6000,
+    test: int = 200,
+    size: tuple[int, int] = SIZE,
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Write train_resized/{imgs,labels}, val_B_labels_resized and label_to_img.json.
 
-    A map of the test set comes with the style of a training picture that shows about the same classes, one of those
-    that fit best; val_B_imgs, which the assignment keeps to itself, holds the picture that the map was made with.
+    That is the layout of the assignment. A map of the test set comes with the style of a training
+    picture that shows about the same classes, one of those that fit best. val_B_imgs, which the
+    assignment keeps to itself, holds the picture that the map was made with.
+    The folder appears when it is complete. InputError where it is not empty; overwrite replaces one
+    that was written here.
     """
-    if out.exists() and any(out.iterdir()) and not (overwrite and (out / "val_B_imgs").is_dir()):
+    written_here = (out / "val_B_imgs").is_dir()
+    if out.exists() and any(out.iterdir()) and not (overwrite and written_here):
         raise InputError(
-            f"--out {out}: not empty; choose another folder, or --overwrite one that this command drew"
+            f"--out {out}: not empty; choose another folder, "
+            "or --overwrite one that this command drew"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=out.parent, prefix=f".{out.name}-"
-    ) as draft:  # whole or absent
-        _write(Path(draft) / "draft", train, test, size, seed)
-        if out.exists():
-            shutil.rmtree(out)
-        os.rename(Path(draft) / "draft", out)
+    with whole_folder(out, replace=True) as draft:
+        known = write_training(draft, train, size, seed)
+        write_test(draft, range(train, train + test), known, size, seed)
 
 
-def _write(out: Path, train: int, test: int, size, seed: int):
-    names = ("train_resized/imgs", "train_resized/labels", "val_B_imgs", "val_B_labels_resized")
-    folders = [out / name for name in names]
-    for folder in folders:
-        folder.mkdir(parents=True)
-    known, pairs = [], {}
-    for k in tqdm(range(train + test), "drawing landscapes", unit="image"):
+def write_training(out: Path, count: int, size: tuple[int, int], seed: int) -> np.ndarray:
+    """Draw the training pictures and return the shares of classes in each, (count, classes)."""
+    images = out / "train_resized" / "imgs"
+    maps = out / "train_resized" / "labels"
+    images.mkdir(parents=True)
+    maps.mkdir()
+    known = []
+    for k in tqdm(range(count), "drawing landscapes", unit="image"):
         picture, scene, _ = draw(seed, k, size)
-        imgs, labels = folders[2 * (k >= train) :][:2]
-        Image.fromarray(picture).save(imgs / f"{k:05d}.jpg", quality=95)
-        Image.fromarray(scene).save(labels / f"{k:05d}.png")
-        if k < train:
-            known.append(shares(scene))
-        else:
-            fitting = (
-                np.abs(np.stack(known) - shares(scene)).sum(1).argsort()[: max(1, train // 200)]
-            )
-            pairs[f"{k:05d}.png"] = f"{np.random.default_rng([seed, k, 2]).choice(fitting):05d}.jpg"
+        save(images / f"{k:05d}.jpg", picture)
+        save(maps / f"{k:05d}.png", scene)
+        known.append(shares(scene))
+    return np.stack(known)
+
+
+def write_test(
+    out: Path, numbers: range, known: np.ndarray, size: tuple[int, int], seed: int
+) -> None:
+    """Draw the test set, and choose a training picture as the style of each of its maps."""
+    images = out / "val_B_imgs"
+    maps = out / "val_B_labels_resized"
+    images.mkdir()
+    maps.mkdir()
+    fitting = max(1, len(known) // 200)  # how many training pictures it is chosen from
+    pairs = {}
+    for k in tqdm(numbers, "drawing test maps", unit="image"):
+        picture, scene, _ = draw(seed, k, size)
+        save(images / f"{k:05d}.jpg", picture)
+        save(maps / f"{k:05d}.png", scene)
+        distance = np.abs(known - shares(scene)).sum(1)
+        nearest = distance.argsort()[:fitting]
+        reference = np.random.default_rng([seed, k, 2]).choice(nearest)
+        pairs[f"{k:05d}.png"] = f"{reference:05d}.jpg"
     (out / "label_to_img.json").write_text(json.dumps(pairs, indent=1))
+
+
+def save(file: Path, pixels: np.ndarray) -> None:
+    """Write pixels (h, w, 3) or (h, w), uint8, as an image; a .jpg with little loss."""
+    Image.fromarray(pixels).save(file, quality=95)  # which .png files ignore

@@ -1,24 +1,27 @@
-"""The toy set: captioned monsters in the format of the monster assignment, training and test captions apart."""
+"""The toy set: captioned monsters in the format of the monster assignment.
+
+Monsters of the test captions are in no training caption.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from tinyldm.errors import InputError
+from tinyldm.files import whole_folder
 from tinyldm.toy import drawing
 
-ACTIONS = {  # name in file names -> action_description; a portrait ("main") has no shadow, no limbs, and fills the page
+# name in file names -> action_description; a portrait ("main") fills the page and has no limbs
+ACTIONS = {
     "main": "",
     "stand": "The monster is standing still.",
     "move": "The monster is moving.",
@@ -86,43 +89,48 @@ class Monster:
 
     def __post_init__(self):
         for name, value in asdict(self).items():
-            if value not in ATTRIBUTES[name]:
-                raise ValueError(
-                    f"{name} {value!r} is none of {', '.join(map(str, ATTRIBUTES[name]))}"
-                )
+            known = ATTRIBUTES[name]
+            if value not in known:
+                raise ValueError(f"{name} {value!r} is none of {', '.join(map(str, known))}")
 
 
 def draw(
     monster: Monster, action: str = "main", random: Random | int = 0, size: int = 64
 ) -> Image.Image:
-    """The monster in an action, RGB on white; random (a Random or its seed) varies place, size, shade and limbs."""
+    """The monster in an action, an RGB image on white.
+
+    random: a Random, or its seed; it varies place, size, shade and limbs. ValueError: unknown
+    action.
+    """
     if action not in ACTIONS:
         raise ValueError(f"action {action!r} is none of {', '.join(ACTIONS)}")
     return drawing.draw(monster, action, random, size)
 
 
 def describe(monster: Monster, random: Random, template: str | None = None) -> str:
-    """One sentence about the monster, which names all its attributes if no template is given."""
-    said = {
-        name: random.choice(WORDS.get(value, (value,))) for name, value in asdict(monster).items()
-    }
-    letters = {name[0]: text for name, text in said.items()}
-    capitals = {letter.upper(): text.capitalize() for letter, text in letters.items()}
-    sentence = (template or random.choice(TEMPLATES)).format(**letters, **capitals)
+    """One sentence about the monster; without a template, one that names all its attributes."""
+    words = {}
+    for name, value in asdict(monster).items():
+        text = random.choice(WORDS.get(value, (value,)))
+        letter = name[0]
+        words[letter] = text
+        words[letter.upper()] = text.capitalize()
+    if template is None:
+        template = random.choice(TEMPLATES)
+    sentence = template.format(**words)
     return sentence.replace("A orange", "An orange").replace(" a orange", " an orange")
 
 
 def descriptions(monster: Monster, random: Random) -> list[str]:
     """Three sentences; the third leaves something out half of the time, as real captions do."""
     first, second, third = random.sample(TEMPLATES, 3)
-    return [
-        describe(monster, random, t)
-        for t in (first, second, random.choice((third, random.choice(PARTIAL))))
-    ]
+    partial = random.choice(PARTIAL)
+    third = random.choice((third, partial))
+    return [describe(monster, random, template) for template in (first, second, third)]
 
 
 def monsters() -> tuple[list[Monster], list[Monster]]:
-    """All 720 monsters in a fixed random order: those to train on, and the HELD_OUT ones to test with."""
+    """All 720 monsters in a fixed random order: those to train on, HELD_OUT others to test with."""
     values = [ATTRIBUTES[name] for name in ("colour", "shape", "feature", "eyes")]
     everything = [Monster(*v) for v in product(*values)]
     Random("held out").shuffle(everything)
@@ -132,38 +140,39 @@ def monsters() -> tuple[list[Monster], list[Monster]]:
 def write_toy(
     folder: str | Path, seed: int = 0, train_monsters: int | None = None, overwrite: bool = False
 ) -> Path:
-    """Write the toy set: train/*.png, train_info.json, test.json, and attributes.json (of each key of test.json).
+    """Write the toy set: train/*.png, train_info.json, test.json and attributes.json.
 
-    About 7,100 drawings of 64x64, one or two frames of each monster in each action, a quarter of them with
-    transparency; 200 test prompts, two actions of each held-out monster. train_monsters takes fewer monsters.
-    The folder appears when it is complete. An existing folder raises InputError; overwrite replaces one that holds a toy set.
+    About 7,100 drawings of 64x64, one or two frames of each monster in each action, a quarter of
+    them with transparency; 200 test prompts, two actions of each held-out monster; and for each
+    key of test.json its attributes. train_monsters: draw only so many of the monsters. The folder
+    appears when it is complete. InputError where it exists; overwrite replaces one that holds a
+    toy set.
     """
     folder = Path(folder)
-    if folder.exists() and not (overwrite and (folder / "attributes.json").is_file()):
+    written_here = (folder / "attributes.json").is_file()
+    if folder.exists() and not (overwrite and written_here):
         raise InputError(
-            f"{folder} exists already; choose another folder, or --overwrite one that was drawn here"
+            f"{folder} exists already; choose another folder, "
+            "or --overwrite one that was drawn here"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        draft = Path(temporary) / "draft"
-        (draft / "train").mkdir(parents=True)
-        known, unknown = monsters()
-        write_json(
-            draft / "train_info.json", write_training(draft / "train", known[:train_monsters], seed)
-        )
+    known, unknown = monsters()
+    with whole_folder(folder, replace=overwrite) as draft:
+        (draft / "train").mkdir()
+        info = write_training(draft / "train", known[:train_monsters], seed)
+        write_json(draft / "train_info.json", info)
         test = test_prompts(unknown, seed)
-        write_json(draft / "test.json", {key: prompt for key, (prompt, _) in test.items()})
-        write_json(
-            draft / "attributes.json", {key: attributes for key, (_, attributes) in test.items()}
-        )
-        if overwrite and folder.exists():
-            shutil.rmtree(folder)
-        os.rename(draft, folder)
+        prompts = {key: prompt for key, (prompt, _) in test.items()}
+        attributes = {key: attributes for key, (_, attributes) in test.items()}
+        write_json(draft / "test.json", prompts)
+        write_json(draft / "attributes.json", attributes)
     return folder
 
 
 def ensure_toy(folder: str | Path) -> Path:
-    """The folder with the toy set, written first if it isn't there; two processes may ask at once."""
+    """The folder with the toy set, written first if it is missing.
+
+    Two processes may ask at once.
+    """
     folder = Path(folder)
     if not folder.exists():
         try:
@@ -174,48 +183,58 @@ def ensure_toy(folder: str | Path) -> Path:
     return folder
 
 
-def write_training(folder: Path, known: list[Monster], seed: int) -> dict[str, dict]:
-    """Draw the training images into the folder and return train_info."""
+def write_training(folder: Path, known: list[Monster], seed: int) -> dict[str, dict[str, Any]]:
+    """Draw the training images into a folder and return the content of train_info.json."""
     info = {}
-    for number, monster in enumerate(
-        tqdm(known, desc="drawing monsters", unit="monster", disable=None)
-    ):
+    progress = tqdm(known, desc="drawing monsters", unit="monster", disable=None)
+    for number, monster in enumerate(progress):
         given = descriptions(monster, Random(f"{seed} train {number}"))
+        name = f"{monster.colour} {monster.shape} {monster.feature} {monster.eyes}"
         for action, text in ACTIONS.items():
             key = f"{number}_{action}"
-            r = Random(f"{seed} {key}")
-            frames = sorted(
-                r.sample(range(4), 1 if action == "main" else r.choice((1, 2)))
-            )  # numbers have gaps
-            for frame in frames:
-                image = draw(monster, action, Random(f"{seed} {key} {frame}"))
-                image = transparent(image) if r.random() < 0.25 else image
-                image.save(folder / f"{key}_{frame}.png", compress_level=1)
-            name = f"{monster.colour} {monster.shape} {monster.feature} {monster.eyes}"
+            frames = write_frames(folder, key, monster, action, seed)
             info[key] = {
                 "original_name": name,
                 "given_description": given,
                 "action_description": text,
-                "num_frames": len(frames),
+                "num_frames": frames,
             }
     return info
 
 
+def write_frames(folder: Path, key: str, monster: Monster, action: str, seed: int) -> int:
+    """Draw the frames of a monster in an action into a folder; how many they are.
+
+    Their numbers have gaps, as in the assignment. A quarter of the images are transparent.
+    """
+    r = Random(f"{seed} {key}")
+    count = 1 if action == "main" else r.choice((1, 2))
+    frames = sorted(r.sample(range(4), count))
+    for frame in frames:
+        image = draw(monster, action, Random(f"{seed} {key} {frame}"))
+        if r.random() < 0.25:
+            image = transparent(image)
+        image.save(folder / f"{key}_{frame}.png", compress_level=1)
+    return len(frames)
+
+
 def transparent(image: Image.Image) -> Image.Image:
-    """The same picture on white, with black hidden under fully transparent pixels wherever it was white."""
+    """The same picture on white: where it was white it is transparent, with black hidden below."""
     pixels = np.asarray(image)
     visible = (pixels != 255).any(axis=2, keepdims=True)
-    return Image.fromarray(
-        np.concatenate([pixels * visible, 255 * visible], axis=2).astype(np.uint8)
-    )
+    both = np.concatenate([pixels * visible, 255 * visible], axis=2)
+    return Image.fromarray(both.astype(np.uint8))
 
 
 def test_prompts(unknown: list[Monster], seed: int) -> dict[str, tuple[dict, dict]]:
-    """key -> (prompt in the format of test.json, attributes): two actions of each monster, all about equally often."""
-    prompts, actions = {}, list(ACTIONS)
+    """key -> (prompt as in test.json, attributes): two actions of each monster, all as often."""
+    prompts = {}
+    actions = list(ACTIONS)
     for number, monster in enumerate(unknown):
         given = describe(monster, Random(f"{seed} test {number}"))
-        for action in (actions[number % 8], actions[(number + 1 + number // 8 % 7) % 8]):
+        first = number % 8
+        second = (first + 1 + number // 8 % 7) % 8  # another one
+        for action in (actions[first], actions[second]):
             key, text = f"{number}_{action}", ACTIONS[action]
             prompt = {
                 "image_name": f"{key}.png",
@@ -232,19 +251,22 @@ def write_json(path: Path, value):
     path.write_text(json.dumps(value, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def random_monster_images(n: int, seed: int = 0, size: int = 64, held_out: bool = True):
-    """n fresh drawings, (n, size, size, 3) uint8, and a dict: attribute -> (n,) int64, indices into ATTRIBUTES.
+def random_monster_images(
+    n: int, seed: int = 0, size: int = 64, held_out: bool = True
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """n fresh drawings, (n, size, size, 3) uint8, and their attributes.
 
-    held_out: whether the monsters of the test prompts are among them.
+    These are a dict: attribute -> (n,) int64, indices into its values in ATTRIBUTES.
+    held_out: whether the monsters of the test prompts are among the drawings.
     """
-    r, (known, unknown) = Random(f"images {seed}"), monsters()
+    r = Random(f"images {seed}")
+    known, unknown = monsters()
     choices = known + unknown if held_out else known
-    images, labels = (
-        np.empty((n, size, size, 3), np.uint8),
-        {name: np.empty(n, np.int64) for name in ATTRIBUTES},
-    )
+    images = np.empty((n, size, size, 3), np.uint8)
+    labels = {name: np.empty(n, np.int64) for name in ATTRIBUTES}
     for k in range(n):
-        monster, action = r.choice(choices), r.choice(tuple(ACTIONS))
+        monster = r.choice(choices)
+        action = r.choice(tuple(ACTIONS))
         images[k] = np.asarray(draw(monster, action, r, size))
         for name, value in {**asdict(monster), "action": action}.items():
             labels[name][k] = ATTRIBUTES[name].index(value)

@@ -1,21 +1,82 @@
-"""From a data folder to what the trainer reads: sizes, the latent cache, prompts for the previews."""
+"""From a data folder to what the trainer reads: examples, settings, prompts of previews, latent cache."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from tinyldm.data.examples import Example, Examples, Prompt
 from tinyldm.data.images import Augmentation, load_image
 from tinyldm.data.latents import LatentCache, open_or_build
 from tinyldm.errors import InputError
-from tinyldm.tasks.base import Encoder, Task
-from tinyldm.training.settings import TrainSettings
+from tinyldm.tasks.base import Task, read_examples
+from tinyldm.training.frozen_models import FrozenModels
+from tinyldm.training.processes import ALONE, Processes
+from tinyldm.training.settings import TrainSettings, settings_for
 
 PREVIEWS = 16
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a training learns from: a folder, the task that it is for, its examples."""
+
+    folder: Path
+    task: Task
+    examples: Examples
+
+    def settings(self, given: Mapping[str, Any], resumed: bool = False) -> TrainSettings:
+        """The settings of a run on this data. given: options, or all settings of a resumed run."""
+        if resumed:
+            return TrainSettings.from_dict(given)
+        return settings_for(given, native_size(self.examples), self.task)
+
+    def name(self, settings: TrainSettings) -> str:
+        """What a run that nobody named is called after."""
+        return "toy" if settings.data is None else self.folder.resolve().name
+
+    def facts(self, settings: TrainSettings, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        """What a checkpoint says of its data: names of frozen models, size, prompts of previews."""
+        conditioning = self.task.conditioning(settings, self.examples.names)
+        return {
+            "vae": settings.vae,
+            "text_encoder": settings.text_encoder,
+            "size": list(settings.size),
+            "condition": {"task": settings.task, **conditioning},
+            "preview_prompts": [self.task.text(prompt, self.folder) for prompt in prompts],
+        }
+
+    def preview_prompts(self) -> list[Prompt]:
+        """Prompts to watch a training by: of the test prompts, else spread over the examples."""
+        file = find_test_prompts(self.task, self.folder)
+        if file is not None:
+            prompts = [request.prompt for request in self.task.requests(file)]
+        else:
+            prompts = [example.prompts[0] for example in self.examples]
+        distinct = list(dict.fromkeys(prompts))
+        every = max(1, len(distinct) // PREVIEWS)
+        return distinct[::every][:PREVIEWS]
+
+
+def read_data(folder: Path, given: Mapping[str, Any]) -> Data:
+    """The data in a folder, as the options --task, --skip-bad and --hold-out ask for it."""
+    task, examples = read_examples(
+        folder,
+        skip_bad=given.get("skip_bad", False),
+        task=given.get("task"),
+        hold_out=given.get("hold_out", 0.0),
+    )
+    return Data(folder, task, examples)
+
+
+def find_test_prompts(task: Task, folder: Path) -> Path | None:
+    """The file of test prompts in a data folder, if it has one."""
+    for name in task.prompt_files:
+        if (folder / name).is_file():
+            return folder / name
+    return None
 
 
 def native_size(examples: Sequence[Example]) -> tuple[int, int]:
@@ -34,10 +95,8 @@ def native_size(examples: Sequence[Example]) -> tuple[int, int]:
 def open_cache(
     settings: TrainSettings,
     examples: Examples,
-    vae: Any,
-    encoder: Encoder,
-    device: torch.device,
-    progress: bool = True,
+    models: FrozenModels,
+    processes: Processes = ALONE,
 ) -> LatentCache:
     """The latent cache that the settings ask for, built first unless it is there."""
     s = settings
@@ -49,35 +108,15 @@ def open_cache(
         raise InputError(f"--copies, --crop, --jitter: {error}") from None
     cache = open_or_build(
         examples,
-        None if s.vae == "none" else vae,
-        encoder,
+        None if s.vae == "none" else models.vae,
+        models.encoder,
         s.size,
         augmentation,
-        device=device,
+        device=processes.device,
         workers=s.workers,
-        progress=progress,
+        progress=processes.is_main,
         skip_bad=s.skip_bad,
     )
     if s.centre:
         cache.centre()
     return cache
-
-
-def preview_prompts(task: Task, folder: Path, examples: Examples) -> list[Prompt]:
-    """Prompts to watch a training by: of the data's test prompts, else spread over its examples."""
-    file = test_prompts(task, folder)
-    if file is not None:
-        prompts = [request.prompt for request in task.requests(file)]
-    else:
-        prompts = [example.prompts[0] for example in examples]
-    distinct = list(dict.fromkeys(prompts))
-    every = max(1, len(distinct) // PREVIEWS)
-    return distinct[::every][:PREVIEWS]
-
-
-def test_prompts(task: Task, folder: Path) -> Path | None:
-    """The file of test prompts in a data folder, if it has one."""
-    for name in task.prompt_files:
-        if (folder / name).is_file():
-            return folder / name
-    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +15,44 @@ from tinyldm.tasks.base import Encoder, find_task
 from tinyldm.training.checkpoint import conditioning_of
 
 
+@dataclass(frozen=True)
+class FrozenModels:
+    """vae: an AutoencoderKL, or Pixels. encoder: turns prompts into conditions."""
+
+    vae: Any
+    encoder: Encoder
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What a checkpoint says, so that nobody samples from it with other models."""
+        return {
+            "vae_fingerprint": self.vae.fingerprint,
+            "text_encoder_fingerprint": self.encoder.fingerprint,
+        }
+
+
 def load_frozen(
     config: Mapping[str, Any], device: torch.device | str, place: str | Path = "the run"
-) -> tuple[Any, Encoder]:
-    """The autoencoder and the encoder of prompts that a run's config names, on the device.
+) -> FrozenModels:
+    """The frozen models that a config names, on the device.
 
-    InputError: they have the same names as, but are not, those that `place` was trained with.
+    config: of a checkpoint; or vae, size and condition of a run that is to begin
+    InputError: they have the names of those that `place` was trained with, but are others.
     """
     vae = load_vae(config["vae"], device)
     facts = conditioning_of(config)
     height, width = config["size"]
     area = (height // vae.factor, width // vae.factor)
     encoder = find_task(facts["task"]).encoder(facts, area, device)
-    check_fingerprint(config, "vae", config["vae"], vae.fingerprint, place)
-    name = facts.get("name", "labels")
-    check_fingerprint(config, "text_encoder", name, encoder.fingerprint, place)
-    return vae, encoder
-
-
-def check_fingerprint(
-    config: Mapping[str, Any], kind: str, name: str, fingerprint: str, place: str | Path
-) -> None:
-    """InputError unless a frozen model is the one that the config tells of, if it does."""
-    if config.get(f"{kind}_fingerprint") not in (None, fingerprint):
-        kind = kind.removeprefix("text_")  # it may be one of maps or of labels
-        raise InputError(
-            f"{name}: is not the {kind} that {place} was trained with, or was read otherwise"
-        )
+    models = FrozenModels(vae, encoder)
+    names = {
+        "vae_fingerprint": ("vae", config["vae"]),
+        "text_encoder_fingerprint": ("encoder", facts.get("name", "labels")),
+    }
+    for key, found in models.fingerprints.items():
+        if config.get(key) not in (None, found):
+            kind, name = names[key]
+            raise InputError(
+                f"{name}: is not the {kind} that {place} was trained with, or was read otherwise"
+            )
+    return models

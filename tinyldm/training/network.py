@@ -5,7 +5,7 @@ user's own that builds any denoiser.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from tinyldm.condition import Condition
 from tinyldm.errors import InputError
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet, UNetConfig
+from tinyldm.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class DataShape:
     map_channels: int = 0
 
     @classmethod
-    def of(cls, latent_shape: tuple[int, ...], null: Condition) -> DataShape:
+    def of(cls, latent_shape: Sequence[int], null: Condition) -> DataShape:
         """The shape of latents (c, h, w) whose null condition is given."""
         channels, height, width = latent_shape
         return cls(
@@ -53,13 +54,13 @@ def last_of(part: Tensor | None, place: int) -> int | None:
     return None if part is None else part.shape[-place]
 
 
-def network_recipe(preset: str, builder: str | None, shape: DataShape) -> dict[str, Any]:
+def network_recipe(settings: TrainSettings, shape: DataShape) -> dict[str, Any]:
     """How to build the network of a run, as plain values for the checkpoint; see build_network."""
-    if builder is not None:
-        return {"build": builder, "arguments": asdict(shape)}
-    if preset not in PRESETS:
-        raise InputError(f"--preset {preset}: expected one of {', '.join(PRESETS)}")
-    return fitted(PRESETS[preset], shape).to_dict()
+    if settings.network is not None:
+        return {"build": settings.network, "arguments": asdict(shape)}
+    if settings.preset not in PRESETS:
+        raise InputError(f"--preset {settings.preset}: expected one of {', '.join(PRESETS)}")
+    return fitted(PRESETS[settings.preset], shape).to_dict()
 
 
 def fitted(config: UNetConfig, shape: DataShape) -> UNetConfig:
@@ -80,6 +81,10 @@ def fitted(config: UNetConfig, shape: DataShape) -> UNetConfig:
     )
 
 
+PUBLISHED = "tinyldm.compat.network:build"
+"""Builds networks that only diffusers' settings describe; `convert` writes it into checkpoints."""
+
+
 def build_network(recipe: Mapping[str, Any]) -> nn.Module:
     """The network of a recipe: a UNet from its config, or what a function of the user's returns.
 
@@ -89,11 +94,13 @@ def build_network(recipe: Mapping[str, Any]) -> nn.Module:
     if "build" not in recipe:
         return UNet(UNetConfig.from_dict(dict(recipe)))
     name, arguments = str(recipe["build"]), dict(recipe.get("arguments", {}))
+    root = name.partition(":")[0].partition(".")[0]
     unknown = arguments.keys() - {f.name for f in fields(DataShape)}
-    if name.partition(":")[0].partition(".")[0] in sys.stdlib_module_names or unknown:
+    if root in sys.stdlib_module_names or (unknown and name != PUBLISHED):
         raise InputError(f"--network {name}: not a function that builds a network")
+    if name != PUBLISHED:
+        arguments["size"] = tuple(arguments["size"])
     build = load_object(name, "--network")
-    arguments["size"] = tuple(arguments["size"])
     try:
         network = build(**arguments)
     except TypeError as error:

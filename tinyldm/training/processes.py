@@ -60,6 +60,10 @@ class Processes:
             self.barrier()
 
 
+ALONE = Processes()
+"""A world of one, on the CPU."""
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """Join the processes that torchrun has started; a plain run is a world of one."""

@@ -14,6 +14,7 @@ from typing import Any
 from tinyldm.errors import InputError
 from tinyldm.files import locked
 from tinyldm.training.checkpoint import checkpoints, find_checkpoint, latest_run, read_config
+from tinyldm.training.processes import Processes
 from tinyldm.training.settings import TrainSettings
 
 LEFT_BY_A_RUN = ("checkpoints", "previews", "sweep", "tensorboard")
@@ -21,35 +22,82 @@ LEFT_BY_A_RUN = ("checkpoints", "previews", "sweep", "tensorboard")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What the options of train.py say of the run folder.
+    """What train.py was told of its run folder.
 
     out:    the folder; None: the next free number in runs/
-    resume: go on with the run that is there; saved is then the config of its newest checkpoint
+    saved:  the config of the newest checkpoint of a run that is to be resumed, else None
+    epochs: the length of the training as passes over the data, where it was given so
     """
 
     out: Path | None
-    resume: bool
-    overwrite: bool
-    saved: dict[str, Any] | None
+    resume: bool = False
+    overwrite: bool = False
+    epochs: int | None = None
+    saved: dict[str, Any] | None = None
 
     @classmethod
-    def asked(cls, out: str | None, resume: bool = False, overwrite: bool = False) -> RunFolder:
-        """Read --out, --resume and --overwrite; InputError where they do not fit the folder."""
+    def asked(cls, options: Mapping[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
+        """Read --out, --resume, --overwrite and --epochs; returns the other options as well.
+
+        InputError: they do not fit each other, or what is in the folder.
+        """
+        given = dict(options)
+        out, epochs = given.pop("out", None), given.pop("epochs", None)
+        resume, overwrite = given.pop("resume", False), given.pop("overwrite", False)
         if overwrite and (resume or out is None):
             raise InputError("--overwrite: expected --out beside it and no --resume")
+        if epochs is not None and (epochs < 1 or "max_steps" in given):
+            raise InputError(f"--epochs {epochs}: expected 1 or more, and no --max-steps beside it")
         folder = None if out is None else Path(out)
         if resume and folder is None:
             folder = latest_run()
-        return cls(folder, resume, overwrite, check_run(folder, resume, overwrite))
+        saved = check_run(folder, resume, overwrite)
+        return cls(folder, resume, overwrite, epochs, saved), given
+
+    def settings_given(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The options given; for a run to resume, all its settings, changed where they may be."""
+        if self.saved is None:
+            return dict(given)
+        return TrainSettings.from_dict(self.saved["settings"]).resumed(given).to_dict()
+
+    def of_length(self, settings: TrainSettings, images: int) -> TrainSettings:
+        """The settings with --epochs turned into steps; InputError for a length without sense."""
+        if self.epochs is not None:
+            steps = ceil(self.epochs * images / settings.batch_size)
+            settings = replace(settings, max_steps=steps)
+        if self.saved is not None and settings.max_steps < self.saved["step"]:
+            raise InputError(
+                f"--max-steps {settings.max_steps}: "
+                f"{self.out} has {self.saved['step']} steps already"
+            )
+        if settings.perceptual_from >= settings.max_steps:
+            raise InputError(
+                f"--perceptual-from {settings.perceptual_from}: "
+                f"expected less than {settings.max_steps}, all steps"
+            )
+        return settings
+
+    def check_data(self, folder: Path, key: str) -> None:
+        """InputError if the run was trained on other data than that of the cache with this key."""
+        if self.saved is not None and self.saved.get("data", key) != key:
+            raise InputError(
+                f"{folder}: images or captions are not those that the run was trained on; "
+                "start another with --out"
+            )
 
     @contextmanager
-    def claimed(self, name: str) -> Iterator[Path]:
+    def claimed(self, name: str, processes: Processes) -> Iterator[Path]:
         """The run folder, made or emptied of an old run, and locked against other trainings.
 
-        name: of the data, for a run that nobody named
+        name: of the data, for a run that nobody named. The main process alone writes to the folder;
+        the others get a path that they only read from.
         """
+        if not processes.is_main:
+            yield self.out or Path()
+            return
         folder = free_folder(Path("runs"), name) if self.out is None else self.out
-        check_run(folder, self.resume, self.overwrite)  # again: building a cache may take hours
+        if self.out is not None:  # again, for building the cache may have taken hours
+            check_run(folder, self.resume, self.overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", busy=f"{folder}: another process is training there"):
             for left in LEFT_BY_A_RUN if self.overwrite else ():
@@ -75,7 +123,9 @@ def check_run(run: Path | None, resume: bool, overwrite: bool) -> dict[str, Any]
     if run is None or not run.exists() or is_empty(run):
         return None
     if not overwrite:
-        raise InputError(f"--out {run}: exists already; expected a new folder, --resume or --overwrite")
+        raise InputError(
+            f"--out {run}: exists already; expected a new folder, --resume or --overwrite"
+        )
     if not (run / "log.csv").is_file() and not checkpoints(run):
         raise InputError(
             f"--out {run}: is no run folder, so --overwrite leaves it alone; expected another --out"
@@ -98,22 +148,3 @@ def free_folder(root: Path, name: str) -> Path:
         except FileExistsError:
             continue
     raise AssertionError("count() never ends")
-
-
-def of_length(
-    settings: TrainSettings, epochs: int | None, images: int, saved: Mapping[str, Any] | None
-) -> TrainSettings:
-    """The settings with --epochs turned into steps; InputError where the length makes no sense."""
-    if epochs is not None:
-        steps = ceil(epochs * images / settings.batch_size)
-        settings = replace(settings, max_steps=steps)
-    if saved is not None and settings.max_steps < saved["step"]:
-        raise InputError(
-            f"--max-steps {settings.max_steps}: the run has {saved['step']} steps already"
-        )
-    if settings.perceptual_from >= settings.max_steps:
-        raise InputError(
-            f"--perceptual-from {settings.perceptual_from}: "
-            f"expected less than {settings.max_steps}, all steps"
-        )
-    return settings

@@ -24,8 +24,24 @@ PREDICTIONS = ("eps", "x0", "v")
 SCHEDULES = ("linear", "scaled_linear", "cosine")
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
 
-AT_LEAST_1 = ("max_steps", "batch_size", "accumulate", "lr_every", "sample_every", "save_every", "workers")
-AT_LEAST_0 = ("warmup", "weight_decay", "snr_gamma", "copies", "preview_guidance", "perceptual", "perceptual_from")
+AT_LEAST_1 = (
+    "max_steps",
+    "batch_size",
+    "accumulate",
+    "lr_every",
+    "sample_every",
+    "save_every",
+    "workers",
+)
+AT_LEAST_0 = (
+    "warmup",
+    "weight_decay",
+    "snr_gamma",
+    "copies",
+    "preview_guidance",
+    "perceptual",
+    "perceptual_from",
+)
 
 
 def data_option(value: Any, help: str, **how: Any) -> Any:
@@ -136,9 +152,7 @@ class TrainSettings:
         "factor of the schedule's alpha / sigma: below 1 is more noise, for latents of many channels",
         default=both("shift", 0.5),
     )
-    zero_snr: bool = model_option(
-        False, "rescale the schedule to end in pure noise (2305.08891)"
-    )
+    zero_snr: bool = model_option(False, "rescale the schedule to end in pure noise (2305.08891)")
 
     cfg_drop: float = training_option(
         0.1,
@@ -294,9 +308,7 @@ RESUMABLE = {
 """Settings that may change when a run is resumed."""
 
 
-def settings_for(
-    given: Mapping[str, Any], native: tuple[int, int], task: Task
-) -> TrainSettings:
+def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) -> TrainSettings:
     """The settings of a run: the toy set's defaults, over them the task's recipe, over them `given`.
 
     native: (h, w) of the data's first image. InputError for an option that would be ignored.

@@ -24,7 +24,7 @@ from tinyldm.training.checkpoint import drop_training_state, read_config, save_c
 from tinyldm.training.ema import EMA
 from tinyldm.training.learning_rate import Plateau, learning_rate
 from tinyldm.training.log import RunLog
-from tinyldm.training.processes import Processes
+from tinyldm.training.processes import ALONE, Processes
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.signals import StopRequest
 from tinyldm.weights import load_into, read_weights
@@ -32,7 +32,6 @@ from tinyldm.weights import load_into, read_weights
 MAX_SKIPPED = 20
 """So many infinite gradients in a row end the run."""
 
-ALONE = Processes()
 NEVER = StopRequest()
 
 
@@ -77,7 +76,8 @@ class Trainer:
                 under "network" how to build it (training/network.py); for a UNet that is its config
     perceptual: a further term of the loss, (predicted, x_t, x0, level, prediction) -> scalar, with
                 the weight and from the step that the settings say; see autoencoder/perceptual.py
-    preview:    called with (averaged network, step) every sample_every steps, in the main process
+    preview:    called with (averaged network, file to write) every sample_every steps, in the main
+                process
     report:     called with the run folder after each checkpoint, in the main process
     """
 
@@ -91,7 +91,7 @@ class Trainer:
         processes: Processes = ALONE,
         facts: Mapping[str, Any] | None = None,
         perceptual: Callable[..., Tensor] | None = None,
-        preview: Callable[[nn.Module, int], object] | None = None,
+        preview: Callable[[nn.Module, Path], object] | None = None,
         report: Callable[[Path], object] | None = None,
     ):
         s = settings
@@ -158,7 +158,8 @@ class Trainer:
             if log is not None:
                 log.row(now.step, loss, lr, norm, s.batch_size)
                 if self.preview and (last or now.step % s.sample_every == 0):
-                    self.preview(self.ema.network, now.step)
+                    file = self.run / "previews" / f"step-{now.step:07d}.png"
+                    self.preview(self.ema.network, file)
                     log.pause()
             stopping = self.processes.any(stop.requested)
             if last or stopping or now.step % s.save_every == 0:
@@ -215,7 +216,12 @@ class Trainer:
         """Batch number `position` of this process: x0, condition, and the generator of its noise."""
         s, p = self.settings, self.processes
         indices = data_order(
-            len(self.cache), self.micro_batch, seed=s.seed, rank=p.rank, world=p.world, step=position
+            len(self.cache),
+            self.micro_batch,
+            seed=s.seed,
+            rank=p.rank,
+            world=p.world,
+            step=position,
         )
         generator = torch_stream(s.seed, "noise", rank=p.rank, position=position)
         x0, condition = self.cache.batch(indices, generator, p.device)

@@ -1,0 +1,50 @@
+"""Checks that commands make of their options before anything slow starts."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from tinyldm.errors import InputError
+from tinyldm.files import locked
+
+
+def check_empty(out: Path, overwrite: bool) -> None:
+    """InputError: the folder --out holds something and may not be overwritten."""
+    if overwrite or not out.exists():
+        return
+    if out.is_dir() and all(file.name == ".lock" for file in out.iterdir()):
+        return
+    raise InputError(f"--out {out}: not empty; choose another folder or give --overwrite")
+
+
+def lock_folder(out: Path) -> AbstractContextManager[object]:
+    """Lock the folder --out for this process. Fails before training starts if it cannot be written.
+
+    Makes the folder if it is not there; InputError: another process is training in it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    return locked(out / ".lock", busy=f"--out {out}: another process is training there")
+
+
+def check_numbers(
+    options: Namespace, above_zero: Iterable[str] = (), from_zero: Iterable[str] = ()
+) -> None:
+    """InputError: a number among the options is too small, or no number at all.
+
+    above_zero, from_zero: names of options; --seed is checked in any case. None is let through.
+    """
+    for name in (*above_zero, *from_zero, "seed"):
+        value = getattr(options, name)
+        zero_will_do = name not in above_zero
+        if value is None or 0 < value < 2**63 or (value == 0 and zero_will_do):
+            continue
+        lowest = "from 0 on" if zero_will_do else "above 0"
+        raise InputError(f"{flag(name)} {value}: expected a number {lowest}")
+
+
+def flag(name: str) -> str:
+    """The option of a name: batch_size -> --batch-size."""
+    return f"--{name.replace('_', '-')}"

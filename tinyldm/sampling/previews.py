@@ -1,0 +1,65 @@
+"""Previews: what a network in training draws for the same prompts, from the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from tinyldm.data.examples import Prompt
+from tinyldm.data.images import grid, save_image
+from tinyldm.data.latents import LatentCache
+from tinyldm.diffusion.schedule import NoiseSchedule
+from tinyldm.randomness import picture_seed
+from tinyldm.sampling.drawing import Painter, encode_prompts
+from tinyldm.sampling.settings import Drawing
+from tinyldm.tasks.base import Task
+from tinyldm.training.frozen_models import FrozenModels
+from tinyldm.training.processes import Processes
+from tinyldm.training.settings import TrainSettings
+
+STEPS = 20
+
+
+class Previews:
+    """Called with a network and the number of its step, draws a grid into a folder."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        task: Task,
+        cache: LatentCache,
+        models: FrozenModels,
+        prompts: Sequence[Prompt],
+        processes: Processes,
+    ):
+        s = settings
+        how = Drawing(
+            steps=STEPS,
+            guidance=s.preview_guidance if s.cfg_drop else 1.0,
+            precision=s.precision,
+        )
+        schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
+        self.painter = Painter(
+            network=nn.Identity(),
+            schedule=schedule,
+            prediction=s.prediction,
+            latent_shape=cache.shape,
+            mean=cache.mean,
+            std=cache.std,
+            vae=models.vae,
+            how=how,
+            guidance=task.guidance(how, cache.null, schedule),
+            device=processes.device,
+        )
+        self.condition = encode_prompts(models.encoder, prompts)
+        self.seeds = [picture_seed(s.seed, k) for k in range(len(prompts))]
+
+    def draw(self, network: nn.Module, file: Path) -> None:
+        """Draw the prompts with a network, as a grid in a file."""
+        painter = replace(self.painter, network=network)
+        images = painter.draw(self.condition, self.seeds)
+        file.parent.mkdir(exist_ok=True)
+        save_image(grid(images), file)
