@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinyldm.data.examples import Request
 from tinyldm.data.images import grid, load_image
 from tinyldm.tasks.base import find_task
-from tinyldm.tasks.landscape import CLASSES, Scene, load_map
+from tinyldm.tasks.landscape import Scene
+from tinyldm.tasks.segmentation import CLASSES, load_map
 
 
 def palette() -> np.ndarray:

@@ -106,6 +106,10 @@ def locked(path: Path, busy: str = "") -> Iterator[bool]:
         held = acquire(lock, busy, waiting_for=path.with_suffix(""))
     except NotImplementedError:
         held = False
+    except OSError as error:
+        if error.filename is not None:  # the file itself cannot be opened
+            raise
+        held = False
     try:
         yield held
     finally:
