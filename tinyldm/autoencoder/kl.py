@@ -244,7 +244,12 @@ class AutoencoderKL(nn.Module):
         load_into(model, published.read_weights(weights_file, shapes(model)), weights_file)
         return model.eval()
 
-    from_pretrained = load  # as other libraries call it
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, subfolder: str | None = None
+    ) -> AutoencoderKL:
+        """load, under the name that other libraries have for it."""
+        return cls.load(pretrained_model_name_or_path, subfolder)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Write config.json and model.safetensors, which load and other libraries read."""
