@@ -69,7 +69,7 @@ def draw(options: SampleOptions) -> None:
         texts, data = options.prompt, Path()
         if texts is None:
             texts = [] if options.strip is not None else config["preview_prompts"]
-            data = options.data_folder(config["settings"])
+            data = options.data_folder(config)
         prompts = [task.prompt(text, data) for text in texts]
         names = numbered_names(texts)
         requests = [Request(name, prompt) for name, prompt in zip(names, prompts, strict=True)]
