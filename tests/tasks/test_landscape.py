@@ -24,14 +24,8 @@ from tinyldm.nn.unet import UNetConfig
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.tasks import base
 from tinyldm.tasks.base import read_requests
-from tinyldm.tasks.landscape import (
-    CLASSES,
-    LandscapeEncoder,
-    Scene,
-    class_shares,
-    load_map,
-    map_then_style,
-)
+from tinyldm.tasks.landscape import LandscapeEncoder, Scene, map_then_style
+from tinyldm.tasks.segmentation import CLASSES, class_shares, load_map
 from tinyldm.training.checkpoint import find_checkpoint, read_config
 from tinyldm.training.frozen_models import load_frozen
 from train import train

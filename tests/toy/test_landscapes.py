@@ -9,7 +9,7 @@ from PIL import Image
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
 from tinyldm.tasks.base import read_examples, read_requests
-from tinyldm.tasks.landscape import CLASSES
+from tinyldm.tasks.segmentation import CLASSES
 from tinyldm.toy import landscapes as scenery
 from tinyldm.toy.landscapes import GROUND, TIMES, Style, draw, paint, shapes, write_landscapes
 
