@@ -101,7 +101,7 @@ def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) 
     texts, data = options.prompt, Path()
     if texts is None:
         texts = [] if options.strip is not None else config["preview_prompts"]
-        data = options.data_folder(config["settings"])
+        data = options.data_folder(config)
     prompts = [task.prompt(text, data) for text in texts]
     names = numbered_names(texts)
     return [Request(name, prompt) for name, prompt in zip(names, prompts, strict=True)]

@@ -239,6 +239,19 @@ def check_landscape(example: Example) -> None:
         load_map(file, example.image)
 
 
+def path_within(folder: Path, file: Path | None) -> str:
+    """The path of a file from a folder, or its absolute path if it lies elsewhere; "" for none.
+
+    A symbolic link in the folder counts as lying there, wherever it leads.
+    """
+    if file is None:
+        return ""
+    for path, root in ((file.absolute(), folder.absolute()), (file.resolve(), folder.resolve())):
+        if path.is_relative_to(root):
+            return str(path.relative_to(root))
+    return str(file.resolve())
+
+
 def find_beside(file: Path, name: str, folders: Sequence[str], kind: str) -> str:
     """Where a file lies that a prompt file names: its path from the prompt file's folder."""
     for folder in folders:
@@ -274,12 +287,9 @@ class LandscapeTask(Task):
     def text(self, prompt: Prompt, folder: Path = Path()) -> str:
         """The scene with paths relative to the folder, where they lie inside of it."""
         scene = Scene.of(prompt)
-        files = [file for file in (scene.map_file, scene.reference_file) if file is not None]
-        inside, root = [], folder.resolve()
-        for file in files:
-            path = file.resolve()
-            inside.append(str(path.relative_to(root) if path.is_relative_to(root) else path))
-        return f" {BETWEEN} ".join(inside)
+        map = path_within(folder, scene.map_file)
+        reference = path_within(folder, scene.reference_file)
+        return f"{map} {BETWEEN} {reference}" if reference else map
 
     def requests(self, file: Path) -> list[Request]:
         """label_to_img.json, map -> reference, drawn as the map's stem with .jpg."""
