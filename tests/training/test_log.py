@@ -11,12 +11,16 @@ from tinyldm.training.log import RunLog, read_log
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_is_named(tmp_path):
     (tmp_path / "run").mkdir()
-    with pytest.raises(OSError) as caught, RunLog(tmp_path / "run", 0, 10) as log:
+    with RunLog(tmp_path / "run", 0, 10) as log:
         log.stream.close()
-        log.stream = open("/dev/full", "a", buffering=1)
-        log.row(1, 0.5, 1e-3, 1.0, 4)
+        with open("/dev/full", "a", buffering=1) as log.stream:
+            with pytest.raises(OSError, match="No space left") as caught:
+                log.row(1, 0.5, 1e-3, 1.0, 4)
     assert caught.value.filename == str(tmp_path / "run/log.csv")
-    with pytest.raises(OSError) as caught, replacing(tmp_path / "samples.json") as temporary:
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        replacing(tmp_path / "samples.json") as temporary,
+    ):
         temporary.symlink_to("/dev/full")
         temporary.write_text("record")
     assert caught.value.filename == str(tmp_path / "samples.json")
