@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import Parser, add_options, guarded
 from tinyldm.sampling.settings import SampleOptions
+
+if TYPE_CHECKING:
+    from tinyldm.tasks.base import Request, Task
 
 EXAMPLES = """examples:
   python sample.py --steps 50                              the newest run, its own preview prompts
@@ -18,8 +23,8 @@ EXAMPLES = """examples:
   python sample.py --run runs/monsters --prompts test.json --out submission --batch-size 64
   python sample.py --strip "a green ghost with horns"      one picture from noise to the end
 
-The pictures go to samples/RUN, a grid and the settings to its folder about/; or to RUN-2, RUN-3, ... if
-that holds pictures made otherwise. The same command again finishes what was interrupted.
+The pictures go to samples/RUN, a grid and the settings to its folder about/; or to RUN-2, RUN-3, ...
+if that holds pictures made otherwise. The same command again finishes what was interrupted.
 """
 
 
@@ -36,54 +41,33 @@ def main() -> None:
 
 def draw(options: SampleOptions) -> None:
     """Draw what the options ask for."""
-    from tinyldm.data.examples import Request
     from tinyldm.device import pick_device
+    from tinyldm.sampling import job
     from tinyldm.sampling.drawing import Painter, draw_requests
-    from tinyldm.sampling.folder import GRID, STRIP, numbered_names, run_name
-    from tinyldm.sampling.job import (
-        check_grid,
-        check_requests,
-        open_samples,
-        save_grid,
-        save_strip,
-    )
-    from tinyldm.training.checkpoint import (
-        find_checkpoint,
-        latest_run,
-        load_checkpoint,
-        read_config,
-        task_of,
-    )
+    from tinyldm.sampling.folder import GRID, STRIP, run_name
+    from tinyldm.training import checkpoint as checkpoints
     from tinyldm.training.frozen_models import load_frozen
 
-    # 1. The checkpoint, and how to draw with it.
-    folder = find_checkpoint(latest_run() if options.run is None else options.run)
-    config = read_config(folder)
-    task = task_of(config)
+    # 1. The checkpoint's own words, and how to draw with it.
+    run = checkpoints.latest_run() if options.run is None else options.run
+    folder = checkpoints.find_checkpoint(run)
+    config = checkpoints.read_config(folder)
+    task = checkpoints.task_of(config)
     how = options.drawing(task, config["settings"])
 
-    # 2. The prompts: a file's, the command line's, or those that the run was watched by.
-    if options.prompts is not None:
-        requests = task.requests(Path(options.prompts))
-    else:
-        texts, data = options.prompt, Path()
-        if texts is None:
-            texts = [] if options.strip is not None else config["preview_prompts"]
-            data = options.data_folder(config["settings"])
-        prompts = [task.prompt(text, data) for text in texts]
-        names = numbered_names(texts)
-        requests = [Request(name, prompt) for name, prompt in zip(names, prompts, strict=True)]
+    # 2. The prompts.
+    requests = read_prompts(options, task, config)
     strip = None if options.strip is None else task.prompt(options.strip)
-    check_requests(requests, strip)
+    job.check_requests(requests, strip)
 
     # 3. The network with its averaged weights, and the frozen models that it was trained with.
     device = pick_device(options.device)
-    checkpoint = load_checkpoint(folder, device)
-    check_grid(checkpoint, how)
+    checkpoint = checkpoints.load_checkpoint(folder, device)
+    job.check_grid(checkpoint, how)
     models = load_frozen(config, device, folder)
 
     # 4. The folder to draw into: a new one, or one that holds the start of this very job.
-    out = open_samples(
+    out = job.open_samples(
         checkpoint,
         models.encoder,
         requests,
@@ -97,14 +81,30 @@ def draw(options: SampleOptions) -> None:
     # 5. Conditions, noise, solver steps, decoder, files: batch by batch.
     painter = Painter.of(checkpoint, models.vae, task, how, device)
     draw_requests(painter, models.encoder, requests, out, options.seed, options.batch_size)
-    save_grid(requests, out)
-    save_strip(painter, models.encoder, strip, out, options.seed)
+    job.save_grid(requests, out)
+    job.save_strip(painter, models.encoder, strip, out, options.seed)
 
     made = [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]
     if requests:
         s = "" if len(requests) == 1 else "s"
         made.insert(0, f"{len(requests)} image{s} of {run_name(folder)} in {out}")
     print("; ".join(made))
+
+
+def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) -> list[Request]:
+    """The prompts of a file, or of the command line, or else those that the run was watched by."""
+    from tinyldm.data.examples import Request
+    from tinyldm.sampling.folder import numbered_names
+
+    if options.prompts is not None:
+        return task.requests(Path(options.prompts))
+    texts, data = options.prompt, Path()
+    if texts is None:
+        texts = [] if options.strip is not None else config["preview_prompts"]
+        data = options.data_folder(config["settings"])
+    prompts = [task.prompt(text, data) for text in texts]
+    names = numbered_names(texts)
+    return [Request(name, prompt) for name, prompt in zip(names, prompts, strict=True)]
 
 
 if __name__ == "__main__":

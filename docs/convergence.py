@@ -1,7 +1,8 @@
-"""Draws docs/convergence.png: every solver's error against its network calls, on data whose best denoiser is known.
+"""Draws docs/convergence.png, every solver's error against its calls of the network.
 
-The data is a monster drawn with round dots of noise, a mixture of Gaussians in the plane. Its optimal denoiser is a
-formula, so all error is the solver's. Needs matplotlib and scipy; takes half a minute.
+The data is a monster drawn with round dots of noise, a mixture of Gaussians in the plane. Its
+optimal denoiser is a formula, so all error is the solver's. Needs matplotlib and scipy; takes half
+a minute.
 
     python docs/convergence.py
 """
@@ -80,7 +81,8 @@ DOTS = monster()
 
 
 def best_x0(x, level):
-    """E[x0 | x_t] of the mixture: each dot's own answer, weighted by how well the dot explains x_t."""
+    """E[x0 | x_t] of the mixture: each dot's own answer, weighted by how well the dot
+    explains x_t."""
     dots = torch.as_tensor(DOTS, dtype=x.dtype)
     variance = level.alpha**2 * DOT**2 + level.sigma**2
     fit = (
@@ -91,7 +93,8 @@ def best_x0(x, level):
 
 
 def run(solver, grid, x, dtype=torch.float32):
-    """sample() from x (n, 2) with the optimal denoiser; all points are one sample, with one generator."""
+    """sample() from x (n, 2) with the optimal denoiser; all points are one sample, with one
+    generator."""
     level_of = {torch.tensor(level.t).item(): level for level in grid}
     return sample(
         lambda x, t, condition: best_x0(x[0], level_of[t[0].item()])[None],
@@ -113,7 +116,8 @@ def log_snr_grid(n, first=-5.0, last=4.5):
 
 
 def exact_flow(start):
-    """Where the flow really takes the start, by scipy: dy/ds = (y - E[x0]) / s, y = x / alpha, s = sigma / alpha.
+    """Where the flow really takes the start, by scipy: dy/ds = (y - E[x0]) / s, y = x / alpha, s =
+    sigma / alpha.
 
     The probability flow of 2206.00364, eq. 1 and 3, over log s
     """
@@ -154,15 +158,16 @@ def normal(n, seed=0):
 
 
 def pictures(grid_spec):
-    """Rows of solvers, columns of network calls: what the same 5,000 points of noise become, on the default grid."""
+    """Rows of solvers, columns of network calls: what the same 5,000 points of noise become, on the
+    default grid."""
     calls, start = (5, 7, 10, 14, 20, 40), normal(5000)
     hue = torch.atan2(start[:, 1], start[:, 0])  # a point keeps the colour of where it started
     rows = {
         name: (ODE | SDE)[name] for name in ("DDPM", "DDIM", "DPM-Solver++ 2", "SDE-DPM-Solver++ 2")
     }
     axes = grid_spec.subgridspec(len(rows), len(calls), wspace=0, hspace=0).subplots()
-    for row, (name, (solver, colour, _)) in zip(axes, rows.items()):
-        for axis, n in zip(row, calls):
+    for row, (name, (solver, colour, _)) in zip(axes, rows.items(), strict=True):
+        for axis, n in zip(row, calls, strict=True):
             x = run(solver, SCHEDULE.grid(n), start)
             axis.scatter(*x.T, c=hue, cmap="hsv", s=0.8, lw=0, alpha=0.8, rasterized=True)
             axis.set(xlim=(-2.25, 2.25), ylim=(-2.5, 2.5), xticks=[], yticks=[])
@@ -170,7 +175,7 @@ def pictures(grid_spec):
         row[0].set_ylabel(
             name.replace("Solver", "\nSolver"), fontsize=10, color=colour, fontweight="bold"
         )
-    for axis, n in zip(axes[0], calls):
+    for axis, n in zip(axes[0], calls, strict=True):
         axis.set_title(f"{n} calls", fontsize=11)
 
 
@@ -188,7 +193,8 @@ def flow_errors():
 
 
 def cloud_errors():
-    """Sliced Wasserstein distance from the data: of clouds of samples, on the default grid, and of draws of it."""
+    """Sliced Wasserstein distance from the data: of clouds of samples, on the default grid, and of
+    draws of it."""
     few, start = [k for k in CALLS if k < 60], normal(CLOUD)
     truth = from_all_sides(draws(20 * CLOUD, 1)).view(CLOUD, 20, 32).mean(1)
 

@@ -1,4 +1,4 @@
-"""Draws docs/vae.png, pictures and what the tiny VAE keeps of them; prints the table of docs/vae.md.
+"""Draws docs/vae.png, pictures and what the tiny VAE keeps of them; prints the table of vae.md.
 
     python docs/draw_vae.py [FOLDER ...]
 

@@ -1,22 +1,25 @@
-"""What torch's two memory layouts cost a training step of an autoencoder, in turns in one process.
+"""Measure what torch's two memory layouts cost a training step of an autoencoder.
 
-Run from the repository: python docs/layouts.py [--threads 1]
+Both are trained in turns, in one process. Run from the repository:
+python docs/layouts.py [--threads 1]
 """
 
 import argparse
-import sys
 import time
-from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
-from tinyldm.stage_one.training import Recipe, StageOne
+from tinyldm.stage_one.recipe import Recipe
+from tinyldm.stage_one.training import StageOne
+
+TURNS, STEPS = 6, 8  # turns of each layout, the first to warm up, and steps in a turn
+LAYOUTS = {"plain": torch.contiguous_format, "channels_last": torch.channels_last}
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--threads", type=int, default=1)
 torch.set_num_threads(parser.parse_args().threads)
+
 config = AutoencoderConfig(
     block_out_channels=(16, 32, 96),
     layers_per_block=1,
@@ -25,18 +28,16 @@ config = AutoencoderConfig(
     latent_channels=12,
 )
 images = torch.randint(256, (256, 64, 64, 3), dtype=torch.uint8)
-layouts, spent = {"plain": torch.contiguous_format, "channels_last": torch.channels_last}, {}
-stages = {
-    name: StageOne(AutoencoderKL(config), images, Recipe(1000, batch_size=16)) for name in layouts
-}
-for turn in range(6):
+recipe = Recipe(steps=1000, batch_size=16)
+stages = {name: StageOne(AutoencoderKL(config), images, recipe) for name in LAYOUTS}
+seconds = {name: [] for name in LAYOUTS}
+for turn in range(TURNS):
     for name, stage in stages.items():
-        stage.model.to(memory_format=layouts[name])
+        stage.model.to(memory_format=LAYOUTS[name])
         begun = time.perf_counter()
-        for _ in range(8):
+        for _ in range(STEPS):
             stage.advance()
-        if turn:  # the first warms up
-            spent.setdefault(name, []).append(time.perf_counter() - begun)
-print(
-    f"channels_last: {min(spent['channels_last']) / min(spent['plain']):.2f} of the plain layout's time"
-)
+        if turn > 0:
+            seconds[name].append(time.perf_counter() - begun)
+share = min(seconds["channels_last"]) / min(seconds["plain"])
+print(f"channels_last: {share:.2f} of the plain layout's time")

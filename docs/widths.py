@@ -1,6 +1,8 @@
-"""What width and depth of each level buy: trains other shapes of the toy network, a row of a table each.
+"""Trains other shapes of the toy network, to see what width and depth of each level buy.
 
-Run from the repository: python docs/widths.py [--steps 400] [--data FOLDER], without --data on the toy monsters.
+It prints a row of a table for each. Run it from the repository:
+
+    python docs/widths.py [--steps 400] [--data FOLDER]
 """
 
 import argparse

@@ -106,6 +106,10 @@ def locked(path: Path, busy: str = "") -> Iterator[bool]:
         held = acquire(lock, busy, waiting_for=path.with_suffix(""))
     except NotImplementedError:
         held = False
+    except OSError as error:
+        if error.filename is not None:  # the file itself cannot be opened
+            raise
+        held = False
     try:
         yield held
     finally:
@@ -152,7 +156,7 @@ def parse_json(text: str, where: str, kind: type | tuple[type, ...]) -> Any:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON ({error})") from None
     if not isinstance(value, kind):
-        names = {dict: "an object", list: "a list"}
+        names: dict[type, str] = {dict: "an object", list: "a list"}
         kinds = kind if isinstance(kind, tuple) else (kind,)
         wanted = " or ".join(names[k] for k in kinds)
         got = names.get(type(value), type(value).__name__)

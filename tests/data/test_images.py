@@ -73,7 +73,7 @@ def test_an_image_is_turned_upright(tmp_path):
 
 def test_missing_and_broken_images_are_named(tmp_path):
     path = tmp_path / "x.png"
-    with pytest.raises(InputError, match="x.png: no such image"):
+    with pytest.raises(InputError, match=r"x.png: no such image"):
         load_image(path)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)).save(path)
     whole = path.read_bytes()
@@ -84,7 +84,7 @@ def test_missing_and_broken_images_are_named(tmp_path):
         whole[:200] + bytes(40) + whole[240:],
     ):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="x.png: not an image"):
+        with pytest.raises(InputError, match=r"x.png: not an image"):
             load_image(path)
 
 
@@ -131,7 +131,7 @@ def test_views_are_mirrored_pairs_that_depend_on_seed_and_key_alone():
     views = augmentation.apply(gradient(), (4, 6), key=7)
     assert len(views) == augmentation.views == 6
     assert same(views[0], gradient())
-    for view, mirrored in zip(views[::2], views[1::2]):
+    for view, mirrored in zip(views[::2], views[1::2], strict=True):
         assert np.array_equal(np.array(view)[:, ::-1], np.array(mirrored))
     again = augmentation.apply(gradient(), (4, 6), key=7)
     assert all(map(same, views, again))
@@ -175,7 +175,7 @@ def test_jitter_changes_brightness_by_no_more_than_asked():
     ],
 )
 def test_settings_that_make_no_sense_or_would_be_ignored_are_refused(wrong):
-    with pytest.raises(ValueError, match="expected|need"):
+    with pytest.raises(ValueError, match=r"expected|need"):
         Augmentation(**wrong)
 
 

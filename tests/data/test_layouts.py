@@ -1,4 +1,4 @@
-"""The assignments' layouts, written as their public files have them, and what goes wrong with each."""
+"""The assignments' layouts as their public files have them, and what goes wrong with each."""
 
 import csv
 import json
@@ -6,8 +6,10 @@ import json
 import pytest
 from PIL import Image
 
-from tinyldm.data.examples import Example, Prompt, read_examples, read_prompts
+from tinyldm.data.examples import Example, Examples, Request
 from tinyldm.errors import InputError
+from tinyldm.tasks import base
+from tinyldm.tasks.base import read_requests
 
 EAGLE = ["A gray eagle.", "Gray bird with wings.", "A bird, “gray”."]
 INFO = {
@@ -40,6 +42,13 @@ def monsters(folder, info=INFO, names=("0_main_0", "0_attack1_0", "0_attack1_7")
     return folder
 
 
+def read_examples(folder, **options) -> Examples:
+    """The examples of a folder, all of which are captioned here."""
+    task, examples = base.read_examples(folder, **options)
+    assert task.name == "text"
+    return examples
+
+
 def refusal(function, *arguments, **options) -> str:
     with pytest.raises(InputError) as caught:
         function(*arguments, **options)
@@ -52,8 +61,8 @@ def test_monsters_have_a_caption_for_each_description(tmp_path):
     attack, attack7, main = read_examples(monsters(tmp_path))
     assert main == Example(tmp_path / "train/0_main_0.png", tuple(EAGLE))
     assert (
-        attack.captions
-        == attack7.captions
+        attack.prompts
+        == attack7.prompts
         == tuple(f"{text} The monster is attacking." for text in EAGLE)
     )
     assert [e.name for e in (attack, attack7)] == ["0_attack1_0.png", "0_attack1_7.png"]
@@ -69,7 +78,7 @@ def test_monsters_of_the_test_split(tmp_path):
     }
     (tmp_path / "test.json").write_text(json.dumps({"0_attack1": entry}))
     expected = Example(tmp_path / "test/0_attack1.png", ("A bird. It is dying.",))
-    assert read_examples(tmp_path, split="test") == [expected]
+    assert read_examples(tmp_path, split="test").items == (expected,)
 
 
 def test_files_that_are_no_images_are_passed_over(tmp_path):
@@ -143,10 +152,10 @@ def test_animals(tmp_path, place):
     )
     for name in ("000001.png", "000002.png"):
         image(tmp_path / place / name)
-    assert read_examples(tmp_path) == [
+    assert read_examples(tmp_path).items == (
         Example(tmp_path / place / "000001.png", ("a fish and a chair",)),
         Example(tmp_path / place / "000002.png", ("an Elephant and an umbrella",)),
-    ]
+    )
 
 
 def test_animals_without_columns_or_images(tmp_path):
@@ -175,7 +184,7 @@ def test_image_folder(tmp_path, suffix, inside):
                 json.dumps({"file_name": "sub/1.png", "text": t}, ensure_ascii=False) + "\n"
                 for t in texts
             )
-    assert [e.captions for e in read_examples(tmp_path)] == [(text,) for text in texts]
+    assert [e.prompts for e in read_examples(tmp_path)] == [(text,) for text in texts]
     assert read_examples(tmp_path)[0].image == tmp_path / inside / "sub/1.png"
 
 
@@ -195,17 +204,17 @@ def test_image_folder_whose_metadata_is_wrong(tmp_path):
 
 def test_prompts_of_each_kind(tmp_path):
     (tmp_path / "p.txt").write_text("a red cube\n\n  a 龙 \n", encoding="utf-8")
-    assert read_prompts(tmp_path / "p.txt") == [
-        Prompt("0000.png", "a red cube"),
-        Prompt("0001.png", "a 龙"),
+    assert read_requests(tmp_path / "p.txt") == [
+        Request("0000.png", "a red cube"),
+        Request("0001.png", "a 龙"),
     ]
     entry = {"image_name": "0_main.png", "given_description": "A bird.", "text_prompt": "A bird."}
     (tmp_path / "test.json").write_text(json.dumps({"0_main": entry}))
-    assert read_prompts(tmp_path / "test.json") == [Prompt("0_main.png", "A bird.")]
+    assert read_requests(tmp_path / "test.json") == [Request("0_main.png", "A bird.")]
     (tmp_path / "generate.csv").write_text(
         "id,animal,object,prompt\n1.png,shark,sneaker,a shark and a sneaker\n"
     )
-    assert read_prompts(tmp_path / "generate.csv") == [Prompt("1.png", "a shark and a sneaker")]
+    assert read_requests(tmp_path / "generate.csv") == [Request("1.png", "a shark and a sneaker")]
 
 
 @pytest.mark.parametrize(
@@ -228,31 +237,32 @@ def test_prompts_of_each_kind(tmp_path):
 )
 def test_a_name_that_could_leave_the_output_folder_is_refused(tmp_path, name):
     (tmp_path / "test.json").write_text(json.dumps({"k": {"image_name": name, "text_prompt": "x"}}))
-    assert repr(name) in refusal(read_prompts, tmp_path / "test.json")
+    assert repr(name) in refusal(read_requests, tmp_path / "test.json")
 
 
 def test_prompts_that_are_wrong(tmp_path):
-    assert "no such file" in refusal(read_prompts, tmp_path / "p.txt")
-    assert ".txt, .json, .csv" in refusal(read_prompts, tmp_path / "p.md")
+    assert "no such file" in refusal(read_requests, tmp_path / "p.txt")
+    assert ".txt, .json, .csv" in refusal(read_requests, tmp_path / "p.md")
     (tmp_path / "p.txt").write_text("\n\n")
-    assert "no prompts" in refusal(read_prompts, tmp_path / "p.txt")
+    assert "no prompts" in refusal(read_requests, tmp_path / "p.txt")
     (tmp_path / "p.csv").write_text("id,prompt\n1.png,a\n1.png,b\n")
-    assert "'1.png' comes twice" in refusal(read_prompts, tmp_path / "p.csv")
+    assert "'1.png' comes twice" in refusal(read_requests, tmp_path / "p.csv")
     (tmp_path / "p.csv").write_text(
         "id,prompt\na.png,a\nA.png,b\n"
     )  # one file where case does not count
-    assert "'A.png' comes twice" in refusal(read_prompts, tmp_path / "p.csv")
+    assert "'A.png' comes twice" in refusal(read_requests, tmp_path / "p.csv")
     (tmp_path / "p.json").write_text('{"k": {"image_name": "x.png"}}')
-    assert "k: no 'text_prompt'" in refusal(read_prompts, tmp_path / "p.json")
+    assert "k: no 'text_prompt'" in refusal(read_requests, tmp_path / "p.json")
     (tmp_path / "p.json").write_text('{"k": {"image_name": "x.png", "text_prompt": "x"}, "k": {}}')
-    assert "'k' comes twice" in refusal(read_prompts, tmp_path / "p.json")
+    assert "'k' comes twice" in refusal(read_requests, tmp_path / "p.json")
     for value in ('"\\ud800"', "1" * 5000, "[" * 100_000):
         (tmp_path / "p.json").write_text(
-            '{{"k": {{"image_name": "x.png", "text_prompt": {}}}}}'.format(value)
+            f'{{"k": {{"image_name": "x.png", "text_prompt": {value}}}}}'
         )
-        assert "p.json: not JSON" in refusal(read_prompts, tmp_path / "p.json")
+        assert "p.json: not JSON" in refusal(read_requests, tmp_path / "p.json")
     (tmp_path / "p.json").write_text('[["red cube"]]')
-    assert "expected JSON with an object" in refusal(read_prompts, tmp_path / "p.json")
+    text = base.find_task("text")  # a list would otherwise be read as labels
+    assert "expected JSON with an object" in refusal(read_requests, tmp_path / "p.json", text)
 
 
 @pytest.mark.parametrize(
@@ -269,9 +279,9 @@ def test_prompts_that_are_wrong(tmp_path):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_table_that_would_be_misread(tmp_path, rows, told, end):
     (tmp_path / "p.csv").write_bytes(f"id,prompt\n{rows}\n".replace("\n", end).encode())
-    assert told in refusal(read_prompts, tmp_path / "p.csv")
+    assert told in refusal(read_requests, tmp_path / "p.csv")
 
 
 def test_a_table_with_a_column_twice(tmp_path):
     (tmp_path / "p.csv").write_text("id,prompt,prompt\n1.png,a,b\n")
-    assert "'prompt'" in refusal(read_prompts, tmp_path / "p.csv")
+    assert "'prompt'" in refusal(read_requests, tmp_path / "p.csv")

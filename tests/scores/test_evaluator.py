@@ -171,7 +171,7 @@ def test_the_command_trains_and_saves(data, tmp_path, capsys):
         with pytest.raises(InputError, match="not an evaluator"):
             Evaluator.load(again)
     asked = [Labels(("blue square", "red square"))]
-    assert judge.judge.truth(asked, (1, 1)).tolist() == [[True, False, True]]
+    assert judge.judge.truth(asked, (1, 1), None).tolist() == [[True, False, True]]
 
 
 def test_what_it_is_measured_on_is_not_trained_on(tmp_path, monkeypatch):

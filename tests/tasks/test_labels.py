@@ -5,8 +5,6 @@ import json
 import pytest
 import torch
 from PIL import Image
-from tinyldm.tasks.table import read_examples, read_prompts
-from tinyldm.training.start import start
 
 import sample as sample_script
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
@@ -18,8 +16,10 @@ from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet, UNetConfig
 from tinyldm.sampling.drawing import run as run_sample
 from tinyldm.tasks.labels import FORMS, LabelEncoder, read_names, truth
+from tinyldm.tasks.table import read_examples, read_prompts
 from tinyldm.training.checkpoint import load_checkpoint
 from tinyldm.training.settings import defaults_for
+from tinyldm.training.start import start
 
 NAMES = ("gray cube", "red cube", "gray sphere", "red sphere")
 SMALL = UNetConfig(channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4)

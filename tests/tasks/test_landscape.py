@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tinyldm.tasks.table import read_examples, read_prompts
-from tinyldm.training.start import start
 from transformers import CLIPModel, CLIPVisionConfig, CLIPVisionModel
 
 import sample as sample_script
@@ -31,7 +29,9 @@ from tinyldm.tasks.landscape import (
     load_map,
     open_cache,
 )
+from tinyldm.tasks.table import read_examples, read_prompts
 from tinyldm.training.checkpoint import find_checkpoint, read_config
+from tinyldm.training.start import start
 
 
 class MeanColour:

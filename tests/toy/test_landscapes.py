@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from tinyldm.tasks.table import read_examples
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
 from tinyldm.tasks.base import read_examples, read_requests
-from tinyldm.tasks.landscape import CLASSES
+from tinyldm.tasks.segmentation import CLASSES
 from tinyldm.toy import landscapes as scenery
 from tinyldm.toy.landscapes import GROUND, TIMES, Style, draw, paint, shapes, write_landscapes
 

@@ -18,7 +18,7 @@ from tinyldm.autoencoder import published
 from tinyldm.autoencoder.config import AutoencoderConfig
 from tinyldm.files import replacing
 from tinyldm.nn.blocks import Downsample, GroupNorm, ResBlock, SelfAttention, Upsample
-from tinyldm.weights import shapes, weights_hash, write_weights
+from tinyldm.weights import load_into, shapes, weights_hash, write_weights
 
 __all__ = ["AutoencoderConfig", "AutoencoderKL", "Posterior"]
 
@@ -241,8 +241,7 @@ class AutoencoderKL(nn.Module):
         config = published.read_config(config_file)
         with torch.device("meta"):  # no memory and no random weights
             model = cls(config)
-        weights = published.read_weights(weights_file, shapes(model))
-        model.load_state_dict(weights, assign=True)
+        load_into(model, published.read_weights(weights_file, shapes(model)), weights_file)
         return model.eval()
 
     from_pretrained = load  # as other libraries call it

@@ -21,9 +21,7 @@ WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 ROLE = Role("autoencoder", "--vae")
 # How the layers of attention were called in 2022
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-ATTENTION = re.compile(
-    r"(.*attentions\.\d+)\.(query|key|value|proj_attn|to_q|to_k|to_v|to_out\.0)\.(weight|bias)"
-)
+OLD_ATTENTION = re.compile(r"(.*attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)")
 HUB_NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 
 
@@ -87,20 +85,26 @@ def read_config(file: Path) -> AutoencoderConfig:
 
 
 def read_weights(file: Path, expected: dict[str, weights.Shape]) -> dict[str, Tensor]:
-    """The weights in a file under today's names, float32; all must have the shapes expected."""
+    """The weights in a file under today's names, float32; all must have the shapes expected.
+
+    A 1x1 convolution may stand for a linear layer: the oldest files have attention in this form.
+    """
+
+    def of_today(name: str, weight: Tensor) -> tuple[str, Tensor]:
+        name = name_of_today(name)
+        shape = tuple(weight.shape)
+        if shape[2:] == (1, 1) and expected.get(name) == shape[:2]:
+            weight = weight[:, :, 0, 0]
+        return name, weight
+
     found = weights.read_weights(file, expected, rename=of_today)
     return {name: weight.float() for name, weight in found.items()}
 
 
-def of_today(name: str, weight: Tensor) -> tuple[str, Tensor]:
-    """A weight as it is called and shaped today.
-
-    In the oldest files the layers of attention have other names, and may be 1x1 convolutions.
-    """
-    found = ATTENTION.fullmatch(name)
+def name_of_today(name: str) -> str:
+    """What a weight is called today, if attention had its names of 2022."""
+    found = OLD_ATTENTION.fullmatch(name)
     if found is None:
-        return name, weight
+        return name
     place, layer, kind = found.groups()
-    if weight.shape[2:] == (1, 1):
-        weight = weight[:, :, 0, 0]  # (c, c, 1, 1) -> (c, c)
-    return f"{place}.{OLD_NAMES.get(layer, layer)}.{kind}", weight
+    return f"{place}.{OLD_NAMES[layer]}.{kind}"

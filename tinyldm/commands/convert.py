@@ -58,7 +58,8 @@ def to_diffusers(source: Path, out: Path) -> None:
 
     What else sampling needs lies beside them, in a folder of its own.
     """
-    from tinyldm.compat.schedulers import PREDICTIONS, DPMSolverMultistepScheduler
+    from tinyldm.compat.schedule import PREDICTIONS
+    from tinyldm.compat.schedulers import DPMSolverMultistepScheduler
     from tinyldm.compat.unet import from_native
     from tinyldm.nn.unet import UNet
     from tinyldm.training.checkpoint import load_checkpoint
@@ -91,7 +92,7 @@ def betas_of(schedule: NoiseSchedule) -> dict[str, Any]:
     """
     import torch
 
-    from tinyldm.compat.schedulers import KINDS
+    from tinyldm.compat.schedule import KINDS
 
     s = schedule
     if s.shift != 1:
@@ -109,7 +110,8 @@ def to_run(
     """Write the network and schedule of diffusers' folders as a run of one checkpoint to sample from."""
     import torch
 
-    from tinyldm.compat.schedulers import DDPMScheduler, TableSchedule
+    from tinyldm.compat.schedule import TableSchedule
+    from tinyldm.compat.schedulers import DDPMScheduler
     from tinyldm.diffusion.schedule import NoiseSchedule
     from tinyldm.training.checkpoint import read_config, save_checkpoint
     from tinyldm.training.network import build_network

@@ -256,6 +256,15 @@ def from_native(config: UNetConfig, sample_size=None) -> UNet2DConditionModel | 
     return made
 
 
+def network_recipe(unet: UNet2DConditionModel | UNet2DModel) -> dict[str, Any]:
+    """How a checkpoint describes this network: by a UNetConfig, or where that can't, by build()."""
+    settings = unet.config.native.to_dict()
+    try:
+        return UNetConfig.from_dict(settings).to_dict()
+    except ValueError:
+        return {"build": "tinyldm.compat.network:build", "arguments": settings}
+
+
 def _with_tokens(c: PublishedConfig) -> dict[str, Any]:
     """The settings of c that UNet2DConditionModel has in its own way."""
     dims: list[int | None] = []  # attention_head_dim; None where it does not matter

@@ -63,8 +63,16 @@ def open_or_build(
 
     maps = None
     if encoder.map_size is not None:
-        how = {"root": root, "workers": workers, "progress": progress, "skip_bad": skip_bad}
-        maps = open_maps(examples, encoder, hashes, augmentation, **how)
+        maps = open_maps(
+            examples,
+            encoder,
+            hashes,
+            augmentation,
+            root=root,
+            workers=workers,
+            progress=progress,
+            skip_bad=skip_bad,
+        )
         good = [k for k in range(len(examples)) if k not in maps.left_out]
         examples, hashes = [examples[k] for k in good], [hashes[k] for k in good]
         problems += maps.left_out.values()
@@ -72,8 +80,19 @@ def open_or_build(
     images = ImageSet(tuple(e.image for e in examples), tuple(hashes), size, augmentation)
     model = "pixels" if vae is None else vae.fingerprint
     latents = root / "latents" / key_of(VERSION, hashes, size, augmentation.to_dict(), model)
-    how = {"device": device, "workers": workers, "progress": progress, "skip_bad": skip_bad}
-    header = build_once(latents, lambda new: write_latents(new, images, vae, **how))
+
+    def build(new: Path) -> dict[str, Any]:
+        return write_latents(
+            new,
+            images,
+            vae,
+            device=device,
+            workers=workers,
+            progress=progress,
+            skip_bad=skip_bad,
+        )
+
+    header = build_once(latents, build)
     left_out: dict[str, str] = header["left_out"]
     if left_out and not skip_bad:
         raise InputError(next(iter(left_out.values())))
@@ -172,11 +191,12 @@ class LatentCache:
         self._latents = np.asarray(np.memmap(file, np.float16, "r", shape=tuple(header["shape"])))
         self._offsets = torch.from_numpy(np.fromfile(captions / "offsets.i64", np.int64))
         self.longest = int(self._offsets.diff().max())
+        width = tokens_header["width"]
         if self.longest:
             tokens = np.memmap(captions / "tokens.f16", np.float16, "r")
+            self._tokens = np.asarray(tokens.reshape(-1, width))
         else:  # no prompt says anything, and an empty file cannot be mapped
-            tokens = np.zeros(tokens_header["width"], np.float16)
-        self._tokens = np.asarray(tokens.reshape(-1, tokens_header["width"]))
+            self._tokens = np.zeros((1, width), np.float16)
         self._counts = torch.tensor([len(numbers) for numbers in choices])
         self._firsts = self._counts.cumsum(0) - self._counts
         self._choices = torch.tensor([number for numbers in choices for number in numbers])

@@ -67,13 +67,14 @@ def make_record(
     for name in ("config.json", "latents.safetensors", "model.safetensors"):
         with open(checkpoint.path / name, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
+    solver: Any = how.solver  # a frozen dataclass
     record = {
         "checkpoint": str(checkpoint.path),
         "contents": digest.hexdigest(),
         "vae": checkpoint.config["vae"],
         "seed": seed,
         **asdict(how),
-        "solver": {"name": type(how.solver).__name__, **asdict(how.solver)},
+        "solver": {"name": type(solver).__name__, **asdict(solver)},
         "strip": None if strip is None else str(strip),
         "images": {request.name: request.text for request in requests},
     }

@@ -56,9 +56,11 @@ class Job(Comparison):
         found = []
         for prompt in self.prompts:
             scene = Scene.of(prompt)
-            files = (scene.map_file, scene.reference_file)
-            if all(file is not None and file.is_file() for file in files):
-                found.append(scene.reference_file)
+            map_file, style_file = scene.map_file, scene.reference_file
+            if map_file is None or style_file is None:
+                continue
+            if map_file.is_file() and style_file.is_file():
+                found.append(style_file)
         return found
 
     @property

@@ -74,7 +74,7 @@ class Evaluator:
 
     def judged(self, files: Sequence[Path], prompts: Sequence[Prompt]) -> dict:
         """The scores of image files drawn from prompts, beside those of real images held out."""
-        truth = self.judge.truth(prompts, self.size)
+        truth = self.judge.truth(prompts, self.size, None)
         found = self.scores(read_pixels(files, self.size), truth)
         h, w = self.size
         return {
@@ -104,7 +104,7 @@ class Evaluator:
                 f"{file}: not an evaluator; train one with python -m tinyldm evaluator train"
             )
         names = tuple(facts["names"])
-        net = find_judge(facts["task"], names).network()
+        net = find_judge(facts["task"], names).network(len(names))
         weights = Path(folder) / WEIGHTS
         load_into(net, read_weights(weights, shapes(net)), weights)
         return cls(
@@ -172,12 +172,9 @@ def train_evaluator(
     steps = steps or judge.steps
     batch_size = batch_size or judge.batch_size
 
-    if examples.layout.check is not None:
-        for example in examples:
-            examples.layout.check(example)
     files = [example.image for example in examples]
     pixels = read_pixels(files, size)
-    truth = judge.truth([example.prompts[0] for example in examples], size)
+    truth = judge.truth([example.prompts[0] for example in examples], size, files)
     apart = held_out_scenes([file.name for file in files], examples.layout.scene)
     held_out = torch.tensor(apart)
     if held_out.all() or not held_out.any():
@@ -192,7 +189,7 @@ def train_evaluator(
         return judge.loss(logits.float(), wanted)
 
     torch.manual_seed(seed)
-    net = judge.network().to(device)
+    net = judge.network(len(examples.names)).to(device)
     classifier.train(net, draw_batch, loss, steps=steps, lr=lr, seed=seed, title="evaluator")
     evaluator = Evaluator(task, net, examples.names, size, images=int(held_out.sum()))
     return replace(evaluator, held_out=evaluator.scores(pixels[held_out], truth[held_out]))

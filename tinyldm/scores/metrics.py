@@ -257,6 +257,7 @@ class Reconstruction(Metric):
         from tinyldm.autoencoder.kl import AutoencoderKL
         from tinyldm.scores.reconstruction import folder_scores
 
+        assert job.vae is not None
         vae = AutoencoderKL.load(job.vae).to(job.device)
         kept = folder_scores(vae, job.images, job.size, batch_size=job.batch_size)
         squashed = f"squashed to {job.size}x{job.size} (Pillow, bicubic)"

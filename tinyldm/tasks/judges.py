@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
-from tinyldm.data.examples import Prompt
+from tinyldm.data.images import resize
 from tinyldm.nn.unet import UNet, UNetConfig
 from tinyldm.tasks.base import Judge
-
-Truth = Callable[[Sequence[Prompt], tuple[int, int]], Tensor]
 
 
 class Block(nn.Module):
@@ -30,10 +32,9 @@ class Block(nn.Module):
         self.norm1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(width)
+        self.past: nn.Module = nn.Identity()
         if stride > 1 or width != width_in:
             self.past = nn.Conv2d(width_in, width, 1, stride)
-        else:
-            self.past = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, width_in, h, w) -> (b, width, h / stride, w / stride)"""
@@ -73,48 +74,64 @@ class MapNet(UNet):
             )
         )
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]  # no time, no condition
         """Images (b, 3, h, w) in [-1, 1] -> the logits of each pixel, (b, classes, h, w)."""
         return super().forward(images, 0.0)
 
 
-def label_judge(names: Sequence[str], truth: Truth) -> Judge:
+def label_judge(names: Sequence[str], marks: Callable[[Sequence[Any]], Tensor]) -> Judge:
     """A judge of pictures that are to show labels.
 
     names: of the labels, in the order of the logits
-    truth: (prompts, size) -> which labels each prompt asks for, (b, labels) bool
+    marks: (n prompts) -> which labels each of them asks for, (n, labels) bool
     """
+
+    def truth(
+        prompts: Sequence[Any], size: tuple[int, int], images: Sequence[Path] | None
+    ) -> Tensor:
+        return marks(prompts)
 
     def loss(logits: Tensor, wanted: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, wanted.float())
 
     return Judge(
-        names=tuple(names),
-        network=lambda: LabelNet(len(names)),
+        network=LabelNet,
         loss=loss,
         truth=truth,
         scores={"top-k": top_k_accuracy, "all right": exact_accuracy},
+        names=tuple(names),
         steps=2500,
         batch_size=64,
     )
 
 
-def map_judge(names: Sequence[str], truth: Truth) -> Judge:
-    """A judge of pictures that are to look like segmentation maps.
+def map_judge(names: Sequence[str], load_map: Callable[[Path, Path | None], Image.Image]) -> Judge:
+    """A judge of pictures that are to look like segmentation maps; its prompts have a map_file.
 
-    names: of the classes, in the order of their numbers
-    truth: (prompts, size) -> the maps at that size, (b, h, w) uint8
+    names:    of the classes, in the order of their numbers
+    load_map: (file, image) -> a single-channel image of class numbers; InputError for a bad file,
+              or one that is not as large as the image, where that is known
     """
+
+    def truth(
+        prompts: Sequence[Any], size: tuple[int, int], images: Sequence[Path] | None
+    ) -> Tensor:
+        maps = []
+        for row, prompt in enumerate(prompts):
+            image = images[row] if images is not None else None
+            scene = resize(load_map(prompt.map_file, image), size, nearest=True)
+            maps.append(torch.from_numpy(np.array(scene)))
+        return torch.stack(maps)  # (n, h, w) uint8
 
     def loss(logits: Tensor, maps: Tensor) -> Tensor:
         return F.cross_entropy(logits, maps.long())
 
     return Judge(
-        names=tuple(names),
-        network=lambda: MapNet(len(names)),
+        network=MapNet,
         loss=loss,
         truth=truth,
         scores={"pixels": class_accuracy},
+        names=tuple(names),
         steps=1000,
         batch_size=32,
     )

@@ -139,7 +139,8 @@ BODIES = {  # the outline of each shape
 # how low the middle of the eyes lies
 FACE = {"triangular": 0.28, "star-shaped": 0.1, "mushroom-like": -0.3}
 FEATURES = ("horns", "wings", "spikes", "tail", "crown")
-EYES = {  # where the eyes are and how large
+# number of eyes -> where they are, and how large
+EYES: dict[int, tuple[list[tuple[float, float]], float]] = {
     1: ([(0, -0.05)], 0.52),
     2: ([(-0.43, 0), (0.43, 0)], 0.39),
     3: ([(-0.4, 0.2), (0.4, 0.2), (0, -0.42)], 0.34),
@@ -348,7 +349,7 @@ def draw_cue(pen: Pen, action: str, behind: bool, r: Random):
 
 
 # Where the middle of the body stands on the 64x64 page, its size in pixels, and its tilt in degrees
-POSES = {
+POSES: dict[str, tuple[float, float, float, float]] = {
     "main": (32, 33.5, 16.5, 0),
     "stand": (32, 37, 13, 0),
     "move": (36, 37, 13, 14),

@@ -1,4 +1,4 @@
-"""Where the data of a command lies: in the folder named, or in the toy set, which is drawn if need be."""
+"""Where the data of a command lies: in a folder that is named, or in the toy set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TOY_FOLDER = Path("data/toy")
 
 
 def data_folder(data: str | None) -> Path:
-    """The folder that --data names; None is the toy set."""
+    """The folder that --data names; None is the toy set, which is drawn if it is not there."""
     if data is not None:
         return Path(data)
     with naming(TOY_FOLDER):

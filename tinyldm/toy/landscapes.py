@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from tinyldm.errors import InputError
 from tinyldm.files import whole_folder
-from tinyldm.tasks.landscape import CLASSES
+from tinyldm.tasks.segmentation import CLASSES
 
 SIZE = (96, 128)  # (h, w), a quarter of the assignment's
 # class -> its colour in spring, summer, autumn and winter; how strong and how coarse its texture is

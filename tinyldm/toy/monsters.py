@@ -32,11 +32,11 @@ ACTIONS = {
     "skill1": "The monster is using a skill.",
 }
 # What an evaluation looks for in a drawing: attribute -> its possible values
-ATTRIBUTES = {
+ATTRIBUTES: dict[str, tuple[str, ...] | tuple[int, ...]] = {
     "colour": tuple(drawing.COLOURS),
     "shape": tuple(drawing.BODIES),
     "feature": drawing.FEATURES,
-    "eyes": (1, 2, 3),
+    "eyes": tuple(drawing.EYES),
     "action": tuple(ACTIONS),
 }
 WORDS = {  # other ways to say an attribute
@@ -131,8 +131,8 @@ def descriptions(monster: Monster, random: Random) -> list[str]:
 
 def monsters() -> tuple[list[Monster], list[Monster]]:
     """All 720 monsters in a fixed random order: those to train on, HELD_OUT others to test with."""
-    values = [ATTRIBUTES[name] for name in ("colour", "shape", "feature", "eyes")]
-    everything = [Monster(*v) for v in product(*values)]
+    values = product(drawing.COLOURS, drawing.BODIES, drawing.FEATURES, drawing.EYES)
+    everything = [Monster(colour, shape, feature, eyes) for colour, shape, feature, eyes in values]
     Random("held out").shuffle(everything)
     return everything[HELD_OUT:], everything[:HELD_OUT]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class EMA:
@@ -28,7 +28,7 @@ class EMA:
         decay = (
             min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
         )
-        averages = list(self.network.parameters())
+        averages: list[Tensor] = list(self.network.parameters())
         weights = [
             p.to(a.device, a.dtype) for p, a in zip(module.parameters(), averages, strict=True)
         ]

@@ -1,0 +1,93 @@
+"""Segmentation maps: single-channel images of class numbers, as the landscape assignment has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyldm.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+# The classes of the assignment's maps, in the order of their numbers, 0 to 28.
+CLASSES = (
+    "mountain",
+    "sky",
+    "water",
+    "sea",
+    "rock",
+    "tree",
+    "earth",
+    "hill",
+    "river",
+    "sand",
+    "land",
+    "building",
+    "grass",
+    "plant",
+    "person",
+    "boat",
+    "waterfall",
+    "wall",
+    "pier",
+    "path",
+    "lake",
+    "bridge",
+    "field",
+    "road",
+    "railing",
+    "fence",
+    "ship",
+    "house",
+    "other",
+)
+
+
+def load_map(file: Path, image: Path | None = None) -> Image:
+    """A single-channel image of class numbers, as large as its image; InputError if it is not."""
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(file) as scene:
+            scene.load()
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such segmentation map") from None
+    except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
+        raise InputError(f"{file}: not an image that can be read ({error})") from None
+    if scene.mode not in ("L", "P"):
+        raise InputError(
+            f"{file}: a segmentation map has one channel of 8 bits, this image is {scene.mode}"
+        )
+    numbers = np.asarray(scene)  # of an image with a palette, the numbers and not the colours
+    if numbers.max() >= len(CLASSES):
+        last = len(CLASSES) - 1
+        raise InputError(f"{file}: a value of {numbers.max()}, expected classes from 0 to {last}")
+    size = image_size(image) if image is not None else None
+    if image is not None and size is not None and size != scene.size:
+        is_size, expected = "{}x{}".format(*scene.size), "{}x{}".format(*size)
+        raise InputError(f"{file}: is {is_size}, but its image {image.name} is {expected}")
+    return Image.fromarray(numbers)
+
+
+def image_size(file: Path) -> tuple[int, int] | None:
+    """(width, height) of an image file; None if it cannot be read, which encoding will tell."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except Exception:  # as in load_map
+        return None
+
+
+def class_shares(maps: Tensor, area: tuple[int, int]) -> Tensor:
+    """uint8 maps (b, h, w) -> the share of each class in each cell, (b, 29, *area)."""
+    import torch
+    import torch.nn.functional as F
+
+    classes = torch.arange(len(CLASSES), dtype=torch.uint8, device=maps.device)
+    one_hot = (maps[:, None] == classes[:, None, None]).float()  # (b, 29, h, w)
+    return F.adaptive_avg_pool2d(one_hot, area)
