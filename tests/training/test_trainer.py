@@ -525,7 +525,7 @@ def test_the_perceptual_term_counts_by_its_weight_and_the_share_of_clear_samples
 
 
 def test_the_perceptual_term_lowers_what_it_measures(tmp_path):
-    """Trained on one picture, equally long: with the term the decoder's features are nearer to it."""
+    """After equally long on one picture, its features are nearer to the truth with the term."""
     ends = {}
     for weight in (0.0, 10.0):
         cache = MemoryCache()
