@@ -57,7 +57,7 @@ class Drawing:
     """How pictures are drawn. With the checkpoint, the prompts and the seed it decides them.
 
     guidance: the scale of classifier-free guidance; 1 is none
-    style:    for landscapes, the scale of the style, if it differs from the map's, which guidance is
+    style:    for landscapes, the scale of the style; guidance then is that of the map
     interval: (low, high) in units of sigma / alpha, the levels at which to guide (2404.07724)
     """
 

@@ -1,4 +1,4 @@
-"""From a data folder to what the trainer reads: examples, settings, prompts of previews, latent cache."""
+"""From a data folder to what the trainer reads: examples, settings, latent cache."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Data:
     examples: Examples
 
     def settings(self, given: Mapping[str, Any], resumed: bool = False) -> TrainSettings:
-        """The settings of a run on this data. given: options, or all settings of a resumed run."""
+        """The settings of a run. given: the options, or all settings of a resumed run."""
         if resumed:
             return TrainSettings.from_dict(given)
         return settings_for(given, native_size(self.examples), self.task)
@@ -40,7 +40,7 @@ class Data:
     def facts(self, settings: TrainSettings, prompts: Sequence[Prompt]) -> dict[str, Any]:
         """What a checkpoint says of its data: names of frozen models, size, prompts of previews.
 
-        The prompts name files by their paths in the data folder, so that a run and its data can move.
+        The prompts name files by paths in the data folder, so that a run and its data can move.
         """
         conditioning = self.task.conditioning(settings, self.examples.names)
         return {

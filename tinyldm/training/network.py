@@ -1,5 +1,6 @@
-"""Which network a run trains, and how a checkpoint says so: a preset of the UNet, or a function of the
-user's own that builds any denoiser.
+"""Which network a run trains, and how a checkpoint says so.
+
+It is a preset of the UNet, or what a function of the user's own builds: any denoiser.
 """
 
 from __future__ import annotations
