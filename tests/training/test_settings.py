@@ -139,7 +139,9 @@ def test_options_that_would_be_ignored_are_refused():
         {"lr_every": 10, "data": "x"},
         {"preview_guidance": 2.0, "cfg_drop": 0.0},
     ):
-        with pytest.raises(InputError, match=r"--(lr-decay 0.5|lr-every 10|preview-guidance 2.0): "):
+        with pytest.raises(
+            InputError, match=r"--(lr-decay 0.5|lr-every 10|preview-guidance 2.0): "
+        ):
             defaults_for(given, (64, 64))
     assert defaults_for({"lr_decay": 0.1, "lr_schedule": "step"}, (64, 64)).lr_decay == 0.1
 

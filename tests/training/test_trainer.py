@@ -178,7 +178,10 @@ def test_pitfall_20_an_infinite_gradient_changes_nothing_and_repeated_ends_the_r
 
 
 def test_pitfall_09_what_is_saved_is_the_average_of_this_run(tmp_path):
-    """With decay 0 that is the network after its last step, with decay it lies between there and the start."""
+    """With decay 0 that is the network after its last step.
+
+    With decay it lies between there and the start.
+    """
     for decay in (0.0, 0.9):
         t = trainer(tmp_path / f"{decay}", ema=decay)
         start = {name: p.detach().clone() for name, p in t.network.named_parameters()}
@@ -368,7 +371,10 @@ def test_a_run_without_a_checkpoint_is_named(tmp_path):
 
 
 def test_a_compiled_network_meets_one_shape_alone(tmp_path, monkeypatch):
-    """Captions of one batch may all be shorter than those of the next; what is padded changes nothing."""
+    """Captions of one batch may all be shorter than those of the next.
+
+    What is padded changes nothing.
+    """
     shapes, cache = [], MemoryCache()
     cache.longest, whole = 5, cache.batch
 
@@ -428,7 +434,10 @@ def _one_of_two(rank, port, folder, results):
 
 @pytest.mark.slow
 def test_pitfall_27_two_processes_differ_in_noise_and_data_and_agree_in_weights(tmp_path):
-    """Batches of 4 over 20 images, 2 processes, accumulation 2: an epoch of 5 steps sees each image once."""
+    """Batches of 4 over 20 images, 2 processes, accumulation 2.
+
+    An epoch of 5 steps sees each image once.
+    """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -472,7 +481,10 @@ def noised(t, x0, eps, time):
 
 
 def test_the_perceptual_term_reaches_the_network_from_its_step_on(tmp_path):
-    """The gradient of the term alone, through the frozen decoder and the estimate of x0, moves the network."""
+    """The gradient of the term alone moves the network.
+
+    It goes through the frozen decoder and the estimate of x0.
+    """
     vae = Decoder()
     t = trainer(tmp_path / "run", perceptual=1.0, perceptual_from=2, batch_size=8, decoder=vae)
     x0, condition, _ = t.batch(0)
@@ -513,7 +525,7 @@ def test_the_perceptual_term_counts_by_its_weight_and_the_share_of_clear_samples
 
 
 def test_the_perceptual_term_lowers_what_it_measures(tmp_path):
-    """Trained on one picture, equally long, the decoder's features are nearer to the truth with the term."""
+    """After equally long on one picture, its features are nearer to the truth with the term."""
     ends = {}
     for weight in (0.0, 10.0):
         cache = MemoryCache()

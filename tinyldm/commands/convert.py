@@ -129,10 +129,10 @@ def to_run(
         before = NoiseSchedule.from_dict(config["schedule"])
         if torch.allclose(before.alpha_bar, schedule.alpha_bar, atol=1e-9):
             schedule = before
-    else:
-        config, latents = trained_elsewhere(unet, vae, text_encoder, size)
     if isinstance(schedule, TableSchedule):
         raise InputError(f"{source / 'scheduler'}: trained_betas are not supported in a run")
+    if not own.is_dir():
+        config, latents = trained_elsewhere(unet, vae, text_encoder, size)
     config |= {"schedule": schedule.to_dict(), "prediction": scheduler.prediction}
     network = build_network(config["network"])
     load_into(network, unet.state_dict(), source / "unet")

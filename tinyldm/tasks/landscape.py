@@ -357,7 +357,7 @@ def map_then_style(null: Condition) -> Any:
     """What StepwiseGuidance is to compare: nothing, the map alone, map and style (2211.09800)."""
 
     def conditions(full: Condition) -> list[Condition]:
-        nothing = null.expand(len(full))
+        nothing = null.to(full.device).expand(len(full))
         return [nothing, replace(nothing, maps=full.maps), full]
 
     return conditions
