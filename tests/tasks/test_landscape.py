@@ -404,6 +404,43 @@ def test_data_that_moved_are_those_of_the_run(data, small, monkeypatch):
     assert (data.parent / "run/checkpoints/step-0000003").is_dir()
 
 
+def test_a_run_and_its_data_on_another_machine(data, small, monkeypatch, capsys):
+    """The previews are drawn where --data says that the data are, and to the same pictures."""
+    train(small | {"data": str(data), "out": "run"})
+    prompts = read_config(find_checkpoint("run"))["preview_prompts"]
+    first = "val_B_labels_resized/v0.png | train_resized/imgs/3.jpg"
+    assert prompts == [first, first.replace("v0", "v1").replace("3.jpg", "5.jpg")]
+    assert sample("--run", "run", "--out", "before") == 0
+    there = data.parent / "another" / "machine"
+    there.mkdir(parents=True)
+    data.rename(there / "moved")
+    Path("run").rename(there / "run")
+    monkeypatch.chdir(there)
+    capsys.readouterr()
+    assert sample("--run", "run", "--out", "after") == 2
+    assert "no such" in capsys.readouterr().err
+    assert sample("--run", "run", "--out", "after", "--data", "moved") == 0
+    before = sorted((data.parent / "before").glob("*.png"))
+    after = sorted(Path("after").glob("*.png"))
+    assert len(after) == 2
+    assert [p.name for p in after] == [p.name for p in before]
+    assert [p.read_bytes() for p in after] == [p.read_bytes() for p in before]
+
+
+def test_an_old_run_whose_prompts_are_whole_paths(data, small, monkeypatch):
+    train(small | {"data": "land", "out": "run"})
+    file = find_checkpoint("run") / "config.json"
+    config = json.loads(file.read_text())
+    del config["data_folder"]
+    places = "val_B_labels_resized/v0.png", "train_resized/imgs/3.jpg"
+    config["preview_prompts"] = [" | ".join(str(data / place) for place in places)]
+    file.write_text(json.dumps(config))
+    (data.parent / "else").mkdir()
+    monkeypatch.chdir(data.parent / "else")
+    assert sample("--run", "../run", "--out", "out") == 0
+    assert len(list(Path("out").glob("*.png"))) == 1
+
+
 def sample(*arguments) -> int:
     options = sample_script.parser().parse_args([*map(str, arguments), "--steps", "2"])
     return guarded(lambda: sample_script.draw(SampleOptions(**vars(options))))

@@ -239,17 +239,15 @@ def check_landscape(example: Example) -> None:
         load_map(file, example.image)
 
 
-def path_within(folder: Path, file: Path | None) -> str:
-    """The path of a file from a folder, or its absolute path if it lies elsewhere; "" for none.
-
-    A symbolic link in the folder counts as lying there, wherever it leads.
-    """
-    if file is None:
+def path_within(folder: Path, scene: Scene, path: str) -> str:
+    """A path of a scene as it reads from a folder; absolute if it leads elsewhere."""
+    if not path:
         return ""
-    for path, root in ((file.absolute(), folder.absolute()), (file.resolve(), folder.resolve())):
-        if path.is_relative_to(root):
-            return str(path.relative_to(root))
-    return str(file.resolve())
+    inside = not Path(path).is_absolute() and ".." not in Path(path).parts
+    if inside and scene.folder.resolve() == folder.resolve():
+        return path  # though it may be a symbolic link to elsewhere
+    file, root = (scene.folder / path).resolve(), folder.resolve()
+    return str(file.relative_to(root) if file.is_relative_to(root) else file)
 
 
 def find_beside(file: Path, name: str, folders: Sequence[str], kind: str) -> str:
@@ -287,8 +285,8 @@ class LandscapeTask(Task):
     def text(self, prompt: Prompt, folder: Path = Path()) -> str:
         """The scene with paths relative to the folder, where they lie inside of it."""
         scene = Scene.of(prompt)
-        map = path_within(folder, scene.map_file)
-        reference = path_within(folder, scene.reference_file)
+        map = path_within(folder, scene, scene.map)
+        reference = path_within(folder, scene, scene.reference)
         return f"{map} {BETWEEN} {reference}" if reference else map
 
     def requests(self, file: Path) -> list[Request]:
