@@ -58,6 +58,10 @@ class Scene:
         """The file of the map."""
         return self.folder / self.map if self.map else None
 
+    def has_map(self) -> bool:
+        """Whether the file of the map is there."""
+        return self.map_file is not None and self.map_file.is_file()
+
     @property
     def reference_file(self) -> Path | None:
         """The file of the reference image."""
@@ -279,8 +283,16 @@ class LandscapeTask(Task):
     )
 
     def prompt(self, text: str, folder: Path = Path()) -> Scene:
-        """The scene of "map.png | reference.jpg"."""
-        return Scene.of(text, folder)
+        """The scene of "map.png | reference.jpg".
+
+        The first checkpoints have paths that start at the working folder; those are taken where the
+        map is not in the folder but there.
+        """
+        scene = Scene.of(text, folder)
+        from_here = Scene.of(text)
+        if from_here.has_map() and not scene.has_map():
+            return from_here
+        return scene
 
     def text(self, prompt: Prompt, folder: Path = Path()) -> str:
         """The scene with paths relative to the folder, where they lie inside of it."""
