@@ -42,7 +42,7 @@ def load(name):
 
 @pytest.mark.parametrize("script", sorted(FOLDER.glob("*.py")), ids=lambda p: p.stem)
 def test_scripts_are_short(script):
-    """Lines that say something count: neither blank ones nor imports, nor the page of words on top."""
+    """Lines of code count: neither blank ones nor imports, nor the docstring on top."""
     source = script.read_text()
     if script.stem in LONGER:
         assert len(source.splitlines()) <= LONGER[script.stem]

@@ -1,4 +1,4 @@
-"""How every command takes its options and how it ends: bad input is one line and exit status 2.
+"""How commands take their options and how they end: bad input is one line and exit status 2.
 
 Options are declared once, as fields of a settings dataclass made by option(); add_options() puts
 them on a parser. Nothing here imports torch, so that --help answers at once.
@@ -93,7 +93,7 @@ def add_option(group: argparse._ArgumentGroup, f: Field[Any]) -> None:
 
 
 def default_text(value: Any) -> str:
-    """A default as the help shows it; nothing for a flag that is off or a value that is absent."""
+    """A default as the help shows it; empty for a flag that is off or a value that is absent."""
     return "" if value is None or value is MISSING or isinstance(value, bool) else f"{value}"
 
 
@@ -110,9 +110,9 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def load_object(name: str, flag: str) -> Any:
-    """What `my_module:name` stands for, with my_module in the current folder or on Python's path.
+    """The object `my_module:name`, with my_module in the current folder or on Python's path.
 
-    flag: the option that named it, for the one line of an InputError
+    flag: the option that named it, for the message of an InputError
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
@@ -133,7 +133,7 @@ def load_object(name: str, flag: str) -> Any:
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows each default that tells something; leaves descriptions and examples as they are."""
+    """Shows each default that says something; leaves descriptions and examples as they are."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         silent = (None, False, argparse.SUPPRESS)
@@ -206,7 +206,7 @@ def run_command(
     A command lives in tinyldm/commands/NAME.py, which has add_arguments(parser) and run(options).
     Only the module of the command asked for is imported.
     """
-    parser = Parser(prog=prog, description="The commands of tinyldm; COMMAND --help tells more.")
+    parser = Parser(prog=prog, description="The commands of tinyldm. COMMAND --help explains each.")
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )

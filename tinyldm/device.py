@@ -16,7 +16,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" is the first of cuda, mps and cpu that is there."""
+    """The device of that name; "auto" is the first of cuda, mps and cpu that is available."""
     import torch
 
     if name == "auto" and torch.cuda.is_available():
@@ -33,7 +33,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def describe(device: torch.device, count: int = 1) -> str:
-    """What computes, in words: `count` devices of a kind, and the version of torch."""
+    """The machine in words: `count` devices of a kind, and the version of torch."""
     import torch
 
     if device.type == "cuda":
@@ -60,7 +60,7 @@ def fast_bfloat16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: str = "auto") -> AbstractContextManager[object]:
-    """A fresh context in which a network runs in a precision.
+    """A new context in which a network runs in a precision.
 
     "auto" is bfloat16 where the device is fast at it, and float32 elsewhere.
     """

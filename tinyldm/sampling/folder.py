@@ -84,7 +84,7 @@ def make_record(
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record in a file; empty where there is none that can be read."""
+    """The record in a file; empty if there is none that can be read."""
     try:
         content: dict[str, Any] = read_json(path, dict)
         return content
@@ -93,7 +93,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def difference(path: Path, record: dict[str, Any]) -> str | None:
-    """Where the record in a file first differs from this one, in words; None where it does not."""
+    """How the record in a file first differs from this one, in words; None if it does not."""
     before = read_record(path)
     if not before:
         return f"no {path.name} that can be read"
@@ -122,7 +122,7 @@ def default_folder(run: str, record: dict[str, Any], overwrite: bool) -> Path:
 def open_folder(out: Path, record: dict[str, Any], overwrite: bool) -> None:
     """Make the output folder ready.
 
-    InputError: what lies there is not the start of this very job, and overwrite is False.
+    InputError: the folder holds something other than the start of this job, without overwrite.
     """
     names = [*record["images"], GRID, STRIP, FILM]
     there = [out / name for name in names if (out / name).exists()]
