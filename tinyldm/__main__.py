@@ -13,7 +13,7 @@ COMMANDS = {  # each lives in tinyldm/commands/NAME.py
     "convert": "turn a run into a folder of diffusers, or such a folder into a run",
     "sweep": "draw and score a grid of checkpoints, guidance, steps and solvers",
     "submit": "check a folder against what an assignment asks for, and zip it",
-    "picture": "draw previews over the training, the loss, or the nearest training images of samples",
+    "picture": "draw the previews, the loss, or the training images that are nearest to samples",
     "report": "make report.html of a run again",
     "evaluate": "score generated images, or an autoencoder's reconstructions",
 }

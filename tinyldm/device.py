@@ -1,4 +1,4 @@
-"""Which device a job runs on, and in which precision. Importing this module does not import torch."""
+"""Which device a job runs on, and in which precision. This module does not import torch itself."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
     """An empty draft beside a folder, which becomes the folder when the block ends well.
 
     So the folder appears when it is complete, and an interrupted block leaves nothing behind.
-    replace: a folder that is there already gives way, at the very end; otherwise that is an OSError.
+    replace: a folder that is there gives way, at the very end; otherwise that is an OSError
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
@@ -165,7 +165,7 @@ def parse_json(text: str, where: str, kind: type | tuple[type, ...]) -> Any:
 
 
 def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. A key that comes twice is refused, since one of its values would be lost."""
+    """An object of JSON. A key that comes twice is refused: one of its values would be lost."""
     content: dict[str, Any] = {}
     for key, value in pairs:
         if key in content:

@@ -1,4 +1,7 @@
-"""A new kind of condition without touching the library, a palette: python docs/examples/palette.py (two minutes)"""
+"""A new kind of condition, a palette, without touching the library (two minutes on one core).
+
+python docs/examples/palette.py
+"""
 
 import torch
 
@@ -14,32 +17,18 @@ from tinyldm import (
 )
 from tinyldm.data.images import grid, to_pil
 
-CONFIG = UNetConfig(
-    in_channels=3,
-    out_channels=3,
-    channels=(32, 64),
-    attention=("none", "cross"),
-    middle="cross",
-    blocks=1,
-    heads=4,
-    groups=8,
-    token_dim=3,
-)  # a token is a colour: red, green, blue
+LEVELS = {"channels": (32, 64), "attention": ("none", "cross"), "middle": "cross", "blocks": 1}
+CONFIG = UNetConfig(3, 3, **LEVELS, heads=4, groups=8, token_dim=3)  # a token is a colour, RGB
 SCHEDULE = NoiseSchedule("cosine")
-NULL = Condition(
-    tokens=torch.zeros(1, 3, 3), mask=torch.zeros(1, 3, dtype=torch.bool)
-)  # no colour is asked for
+NULL = Condition(tokens=torch.zeros(1, 3, 3), mask=torch.zeros(1, 3, dtype=torch.bool))  # masked
 
 
 def flags(palettes: torch.Tensor) -> torch.Tensor:
-    """Three stripes in the colours (b, 3, 3), in random order, upright: (b, 3, 12, 12)."""
-    order = torch.rand(palettes.shape[:2]).argsort(1)[:, :, None].expand(-1, -1, 3)
-    return (
-        palettes.gather(1, order)
-        .repeat_interleave(4, 1)
-        .transpose(1, 2)[:, :, None]
-        .expand(-1, -1, 12, -1)
-    )
+    """Three upright stripes in the colours (b, 3, 3), in random order: (b, 3, 12, 12)."""
+    order = torch.rand(palettes.shape[:2]).argsort(1)  # (b, 3)
+    stripes = palettes.gather(1, order[:, :, None].expand(-1, -1, 3))  # (b, stripe, rgb)
+    row = stripes.repeat_interleave(4, 1).transpose(1, 2)  # (b, rgb, 12)
+    return row[:, :, None].expand(-1, -1, 12, -1)
 
 
 def train(steps: int) -> UNet:
@@ -49,25 +38,17 @@ def train(steps: int) -> UNet:
     optimizer = torch.optim.AdamW(unet.parameters(), lr=2e-3)
     for _ in range(steps):
         palettes = torch.rand(32, 3, 3) * 2 - 1
-        loss = training_loss(
-            unet, flags(palettes), Condition(palettes), SCHEDULE, null=NULL, cfg_drop=0.1
-        ).mean()
-        optimizer.zero_grad(), loss.backward(), optimizer.step()
+        condition = Condition(palettes)
+        loss = training_loss(unet, flags(palettes), condition, SCHEDULE, null=NULL, cfg_drop=0.1)
+        optimizer.zero_grad()
+        loss.mean().backward()
+        optimizer.step()
     return unet.eval()
 
 
 if __name__ == "__main__":
     asked = Condition((torch.eye(3)[None] * 1.6 - 0.8).repeat(16, 1, 1))  # red, green and blue
-    drawn = sample(
-        train(1500),
-        (16, 3, 12, 12),
-        SCHEDULE,
-        DPMSolver(),
-        steps=25,
-        seeds=range(16),
-        condition=asked,
-        guidance=Guidance(2.0, NULL),
-    )
-    grid([to_pil(x.repeat_interleave(4, 1).repeat_interleave(4, 2)) for x in drawn]).save(
-        "palette.png"
-    )
+    how = {"steps": 25, "seeds": range(16), "condition": asked, "guidance": Guidance(2.0, NULL)}
+    drawn = sample(train(1500), (16, 3, 12, 12), SCHEDULE, DPMSolver(), **how)
+    large = drawn.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    grid([to_pil(image) for image in large]).save("palette.png")

@@ -19,7 +19,7 @@ OWN = "tinyldm"  # the folder, beside unet/ and scheduler/, of what diffusers ha
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where from and where to; and, for a network trained elsewhere, what its folder doesn't say."""
+    """The options; some are for a network trained elsewhere, whose folder does not say them."""
     parser.add_argument(
         "source", type=Path, help="a run, a checkpoint, or a folder with unet/ and scheduler/ in it"
     )
@@ -44,7 +44,8 @@ def run(options: argparse.Namespace) -> None:
             to_run(source, out, options.vae, options.text_encoder, options.size)
         elif options.vae or options.text_encoder or options.size:
             raise InputError(
-                f"{source}: no unet/ in it; --vae, --text-encoder and --size are for diffusers' folders"
+                f"{source}: no unet/ in it; --vae, --text-encoder and --size "
+                "are for diffusers' folders"
             )
         else:
             to_diffusers(source, out)
@@ -107,7 +108,7 @@ def betas_of(schedule: NoiseSchedule) -> dict[str, Any]:
 def to_run(
     source: Path, out: Path, vae: str | None, text_encoder: str | None, size: tuple[int, int] | None
 ) -> None:
-    """Write the network and schedule of diffusers' folders as a run of one checkpoint to sample from."""
+    """Write diffusers' network and schedule as a run of one checkpoint, to sample from."""
     import torch
 
     from tinyldm.compat.schedule import TableSchedule
@@ -165,7 +166,9 @@ def trained_elsewhere(
     for option, value in {"--vae": vae, "--text-encoder": text_encoder, "--size": size}.items():
         if value is None:
             raise InputError(f"{option}: expected for a network that was not trained by tinyldm")
-    assert vae is not None and text_encoder is not None and size is not None
+    assert vae is not None
+    assert text_encoder is not None
+    assert size is not None
     autoencoder, encoder = AutoencoderKL.load(vae), TextEncoder.load(text_encoder)
     c, factor = autoencoder.latent_channels, autoencoder.factor
     config = {

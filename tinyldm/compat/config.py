@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import hf_hub_download
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinyldm.errors import InputError
 from tinyldm.weights import read_weights, shapes, write_weights
@@ -35,7 +35,7 @@ def _foreign_settings() -> set[str]:
 FOREIGN = frozenset(_foreign_settings())
 
 
-class Config(dict):
+class Config(dict[str, Any]):
     """Settings, read only, as config.name or config["name"].
 
     A model's config also answers with the names of the library's own settings.
@@ -63,7 +63,11 @@ class Config(dict):
             "a config is read only; make a new object with from_config(config, name=value)"
         )
 
-    __setattr__ = __setitem__ = __delitem__ = update = pop = setdefault = clear = _read_only
+    __setattr__ = __setitem__ = __delitem__ = _read_only
+    update: Any = _read_only
+    pop: Any = _read_only
+    setdefault: Any = _read_only
+    clear: Any = _read_only
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +120,7 @@ class Configured:
     """
 
     FILE = "config.json"
+    config: Any  # a Config
     foreign: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **more):
@@ -199,7 +204,7 @@ class Configured:
         self.save_config(save_directory)
 
 
-class ConfiguredModel(Configured):
+class ConfiguredModel(Configured, nn.Module):
     """A network with such settings; its weights lie beside them."""
 
     @classmethod

@@ -1,9 +1,8 @@
-"""The latent cache: each image once through the VAE, each prompt once through its encoder, then
-memory-mapped.
+"""The latent cache: each image goes through the VAE once, each prompt through its encoder once.
 
 Two folders below the cache folder, each named by a hash of all that it depends on: latents/ by the
-bytes of the images, their preprocessing and the VAE; captions/ by the prompts and their encoder. Where
-prompts hold maps there is a third, maps/. Training reads nothing else.
+bytes of the images, their preprocessing and the VAE; captions/ by the prompts and their encoder.
+Where prompts hold maps there is a third, maps/. Training reads nothing else.
 """
 
 from __future__ import annotations
@@ -47,11 +46,12 @@ def open_or_build(
 ) -> LatentCache:
     """The latent cache of examples, built first unless it is there.
 
-    vae:     encode(images (b, 3, h, w) in [-1, 1]) gives mean and std; factor; fingerprint. None: the
-             pixels themselves. It already is on the device.
-    folder:  in place of cache_folder(); workers: threads that read images
-    InputError: an image that is missing or broken, unless skip_bad leaves it out; a size that the VAE
-    cannot take.
+    vae:     encode(images (b, 3, h, w) in [-1, 1]) gives mean and std; on the device already.
+             None: the pixels themselves
+    folder:  in place of cache_folder()
+    workers: threads that read images
+    InputError: an image that is missing or broken, unless skip_bad leaves it out; a size that the
+    VAE cannot take.
     """
     size, augmentation = pair(size), augmentation or Augmentation()
     check_size(size, 1 if vae is None else vae.factor)
@@ -117,7 +117,7 @@ def check_size(size: tuple[int, int], factor: int) -> None:
 def hashes_of(
     examples: Sequence[Example], workers: int, progress: bool, skip_bad: bool
 ) -> list[str | None]:
-    """The hashes of the examples' images; InputError for one that cannot be read, unless skip_bad."""
+    """The hashes of the images; InputError for one that cannot be read, unless skip_bad."""
     files = [example.image for example in examples]
     hashes = file_hashes(files, workers, progress)
     if None in hashes and not skip_bad:
@@ -222,7 +222,7 @@ class LatentCache:
         return len(self.left_out)
 
     def centre(self) -> None:
-        """Make the mean (c, h, w) that of each position, and the std what is left of each channel."""
+        """Let mean be that of each position, (c, h, w), and std what is left of each channel."""
         power = self.mean**2 + self.std**2  # E x^2
         self.mean = torch.tensor(self._latents[:, 0].mean(0, dtype=np.float64)).float()
         left = (power - self.mean.square().mean((1, 2), keepdim=True)).clamp(min=0).sqrt()
@@ -233,8 +233,8 @@ class LatentCache:
     ) -> tuple[Tensor, Condition]:
         """x0 float32 (b, c, h, w), normalised, and its condition, for images (b,).
 
-        The view, the prompt and the noise of the posterior are drawn with the generator, which is on
-        the CPU whatever the device.
+        The view, the prompt and the noise of the posterior are drawn with the generator, which is
+        on the CPU whatever the device.
         """
         b = len(indices)
         view = torch.randint(self.views, (b,), generator=generator)

@@ -57,7 +57,7 @@ class Drawing:
     """How pictures are drawn. With the checkpoint, the prompts and the seed it decides them.
 
     guidance: the scale of classifier-free guidance; 1 is none
-    style:    for landscapes, the scale of the style, if it differs from the map's, which guidance is
+    style:    for landscapes, the scale of the style; guidance then is that of the map
     interval: (low, high) in units of sigma / alpha, the levels at which to guide (2404.07724)
     """
 
@@ -208,6 +208,11 @@ class SampleOptions:
         except ValueError as error:
             raise InputError(f"--{error}") from None
 
-    def data_folder(self, settings: Mapping[str, Any]) -> Path:
-        """Where the files lie that the prompts of a run may name."""
-        return Path(self.data or settings.get("data") or ".")
+    def data_folder(self, config: Mapping[str, Any]) -> Path:
+        """Where the files lie that the prompts of a run may name; config: of its checkpoint."""
+        if self.data is not None:
+            return Path(self.data)
+        trained = config.get("data_folder")  # the first checkpoints do not say
+        if trained is not None and Path(trained).is_dir():
+            return Path(trained)
+        return Path(config["settings"].get("data") or ".")

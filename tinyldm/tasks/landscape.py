@@ -243,6 +243,17 @@ def check_landscape(example: Example) -> None:
         load_map(file, example.image)
 
 
+def path_within(folder: Path, scene: Scene, path: str) -> str:
+    """A path of a scene as it reads from a folder; absolute if it leads elsewhere."""
+    if not path:
+        return ""
+    inside = not Path(path).is_absolute() and ".." not in Path(path).parts
+    if inside and scene.folder.resolve() == folder.resolve():
+        return path  # though it may be a symbolic link to elsewhere
+    file, root = (scene.folder / path).resolve(), folder.resolve()
+    return str(file.relative_to(root) if file.is_relative_to(root) else file)
+
+
 def find_beside(file: Path, name: str, folders: Sequence[str], kind: str) -> str:
     """Where a file lies that a prompt file names: its path from the prompt file's folder."""
     for folder in folders:
@@ -286,12 +297,9 @@ class LandscapeTask(Task):
     def text(self, prompt: Prompt, folder: Path = Path()) -> str:
         """The scene with paths relative to the folder, where they lie inside of it."""
         scene = Scene.of(prompt)
-        files = [file for file in (scene.map_file, scene.reference_file) if file is not None]
-        inside, root = [], folder.resolve()
-        for file in files:
-            path = file.resolve()
-            inside.append(str(path.relative_to(root) if path.is_relative_to(root) else path))
-        return f" {BETWEEN} ".join(inside)
+        map = path_within(folder, scene, scene.map)
+        reference = path_within(folder, scene, scene.reference)
+        return f"{map} {BETWEEN} {reference}" if reference else map
 
     def requests(self, file: Path) -> list[Request]:
         """label_to_img.json, map -> reference, drawn as the map's stem with .jpg."""
@@ -361,7 +369,7 @@ def map_then_style(null: Condition) -> Any:
     """What StepwiseGuidance is to compare: nothing, the map alone, map and style (2211.09800)."""
 
     def conditions(full: Condition) -> list[Condition]:
-        nothing = null.expand(len(full))
+        nothing = null.to(full.device).expand(len(full))
         return [nothing, replace(nothing, maps=full.maps), full]
 
     return conditions

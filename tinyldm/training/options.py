@@ -11,13 +11,14 @@ from tinyldm.training.settings import TrainSettings
 
 EXAMPLES = """examples:
   python train.py --cfg-drop 0.1                       toy monsters, everything shipped, offline
-  python train.py --data hw6                           the monster assignment: SD's VAE, CLIP-B/32, 256x256
-  python train.py --data hw6 --vae tiny --text-encoder tiny --size 64   the same without any download
+  python train.py --data hw6                           the monster assignment, 256x256
+  python train.py --data hw6 --vae tiny --text-encoder tiny --size 64    without any download
   python train.py --resume                             go on with the latest run
   python train.py --network docs.examples.dit:build    a network of your own
   torchrun --nproc-per-node 8 train.py --data hw6 --batch-size 512      eight GPUs
-Up to 128 pixels with --vae tiny, defaults are the toy's, but for 6000 steps; so they are for landscapes,
-with 2000 steps, and for labels, with 7800 steps of 64 pictures at a learning rate of 1.5e-3.
+Up to 128 pixels with --vae tiny, defaults are the toy's, but for 6000 steps; so they are for
+landscapes, with 2000 steps, and for labels, with 7800 steps of 64 pictures at a learning rate of
+1.5e-3.
 """
 
 
@@ -25,7 +26,7 @@ def train_parser() -> Parser:
     """The parser of train.py. An option that is not given is absent from what it returns."""
     parser = Parser(
         prog="train.py",
-        description="Train a conditional latent-diffusion model. Counts and periods are optimiser steps.",
+        description="Train a latent-diffusion model. Counts and periods are optimiser steps.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,

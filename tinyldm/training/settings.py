@@ -1,6 +1,6 @@
 """The settings of a training run: one frozen value, made from the command line or read from a run.
 
-Each field declares its option of train.py beside its default. Importing this module imports no torch.
+Each field declares its option of train.py beside its default. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def both(name: str, value: Any) -> str:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """All that decides a run. size is (height, width) in pixels; counts and periods are optimiser steps.
+    """All that decides a run. size is (height, width) in pixels; periods are optimiser steps.
 
     The defaults are those of the toy set; tasks/recipes.py has those for other data.
     """
@@ -149,7 +149,8 @@ class TrainSettings:
     schedule: str = model_option("cosine", "noise schedule", choices=SCHEDULES)
     shift: float = model_option(
         0.5,  # for the twelve channels of the tiny VAE
-        "factor of the schedule's alpha / sigma: below 1 is more noise, for latents of many channels",
+        "factor of the schedule's alpha / sigma: below 1 is more noise, "
+        "for latents of many channels",
         default=both("shift", 0.5),
     )
     zero_snr: bool = model_option(False, "rescale the schedule to end in pure noise (2305.08891)")
@@ -309,7 +310,7 @@ RESUMABLE = {
 
 
 def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) -> TrainSettings:
-    """The settings of a run: the toy set's defaults, over them the task's recipe, over them `given`.
+    """The settings of a run: the toy set's defaults, the task's recipe over them, then `given`.
 
     native: (h, w) of the data's first image. InputError for an option that would be ignored.
     """
@@ -335,7 +336,7 @@ def ignored(given: Mapping[str, Any], name: str, expected: str) -> None:
 
 
 def command_line(settings: Mapping[str, Any], task: Task) -> str:
-    """The train.py command that gives these settings: what differs from the defaults for such data."""
+    """The train.py command with these settings: what differs from the defaults for such data."""
     wanted = TrainSettings.from_dict(settings)
     given = {}
     if wanted.data is not None:
