@@ -121,6 +121,9 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig):
         super().__init__()
         self.config = config
+        # the widths of the parts of a condition that the network reads; None: it has no use for one
+        self._token_dim = config.token_dim if config.reads_tokens else None
+        self._vector_dim = config.vector_width
         width = config.channels[0]
         in_channels = config.in_channels + config.map_channels
         self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
@@ -258,12 +261,12 @@ class UNet(nn.Module):
         mask = condition.mask
         if mask is not None and mask.dtype != torch.bool:
             raise ValueError(f"UNet: condition.mask is {mask.dtype}, expected torch.bool")
-        if config.token_dim and config.reads_tokens:
-            _check_shape("tokens", condition.tokens, b, "n", config.token_dim)
+        if self._token_dim:
+            _check_shape("tokens", condition.tokens, b, "n", self._token_dim)
         else:
             _check_absent("tokens", condition.tokens)
-        if config.vector_width:
-            _check_shape("vector", condition.vector, b, config.vector_width)
+        if self._vector_dim:
+            _check_shape("vector", condition.vector, b, self._vector_dim)
         else:
             _check_absent("vector", condition.vector)
         if config.map_channels:
