@@ -1,5 +1,5 @@
-"""A Task is everything that differs between assignments, in one object. An Encoder turns its prompts
-into a Condition; a Judge scores its pictures.
+"""A Task is everything that differs between assignments; an Encoder turns its prompts into a
+Condition; a Judge scores its pictures.
 
 To add an assignment, derive a class from Task in a module of your own and train with
 `--task my_module:MyTask`; docs/examples/new_task.py is one. Nothing outside of tasks/ asks which

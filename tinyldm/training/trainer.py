@@ -148,7 +148,8 @@ class Trainer:
                 if skipped_in_a_row == MAX_SKIPPED:
                     raise InputError(
                         f"{self.run}: {MAX_SKIPPED} infinite gradients in a row at step "
-                        f"{now.step}; earlier checkpoints are whole; try a lower --lr or --precision float32"
+                        f"{now.step}; earlier checkpoints are whole; "
+                        "try a lower --lr or --precision float32"
                     )
                 continue
             skipped_in_a_row = 0
