@@ -1,4 +1,4 @@
-"""An unconditional pixel model on scikit-learn's digits, 8x8: python docs/examples/digits.py (two minutes)"""
+"""An unconditional model in pixels, of scikit-learn's digits: python docs/examples/digits.py"""
 
 import torch
 from sklearn.datasets import load_digits
@@ -24,10 +24,14 @@ def train(images: torch.Tensor, steps: int) -> UNet:
     """Learn images (n, 1, h, w) in [-1, 1]; what comes back is the average of the weights."""
     torch.manual_seed(0)
     unet = UNet(CONFIG)
-    ema, optimizer = EMA(unet, 0.995), torch.optim.AdamW(unet.parameters(), lr=1e-3)
+    ema = EMA(unet, 0.995)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-3)
     for step in range(steps):
-        loss = training_loss(unet, images[torch.randint(len(images), (64,))], None, SCHEDULE).mean()
-        optimizer.zero_grad(), loss.backward(), optimizer.step()
+        x0 = images[torch.randint(len(images), (64,))]
+        loss = training_loss(unet, x0, None, SCHEDULE).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
         ema.update(unet)
         if step % 100 == 0:
             print(f"step {step}: {loss.item():.3f}", flush=True)
@@ -41,7 +45,6 @@ def draw(unet: UNet, n: int) -> torch.Tensor:
 
 if __name__ == "__main__":
     digits = torch.from_numpy(load_digits().images).float()[:, None] / 8 - 1  # 0..16 -> [-1, 1]
-    drawn = draw(train(digits, 1500), 64).expand(-1, 3, -1, -1)
-    grid([to_pil(x.repeat_interleave(6, 1).repeat_interleave(6, 2)) for x in drawn]).save(
-        "digits.png"
-    )
+    drawn = draw(train(digits, 1500), 64).expand(-1, 3, -1, -1)  # (64, 3, 8, 8)
+    large = drawn.repeat_interleave(6, 2).repeat_interleave(6, 3)
+    grid([to_pil(image) for image in large]).save("digits.png")
