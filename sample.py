@@ -1,6 +1,6 @@
 """Draw pictures from prompts with a trained run: python sample.py --steps 50
 
-The story of a drawing, from top to bottom: checkpoint, prompts, frozen models, conditions, pictures.
+The story of a drawing: checkpoint, prompts, frozen models, conditions, pictures.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ from tinyldm.sampling.settings import SampleOptions
 if TYPE_CHECKING:
     from tinyldm.tasks.base import Request, Task
 
+DESCRIPTION = "Draw pictures from prompts with a trained run."
+
 EXAMPLES = """examples:
-  python sample.py --steps 50                              the newest run, its own preview prompts
+  python sample.py --steps 50                              the newest run, its preview prompts
   python sample.py --prompt "a green ghost with horns" --prompt "a red ghost" --guidance 4 --seed 1
   python sample.py --run runs/monsters --prompts test.json --out submission --batch-size 64
   python sample.py --strip "a green ghost with horns"      one picture from noise to the end
 
-The pictures go to samples/RUN, a grid and the settings to its folder about/; or to RUN-2, RUN-3, ...
-if that holds pictures made otherwise. The same command again finishes what was interrupted.
+The pictures go to samples/RUN, and a grid and the settings to about/ in it. If that folder holds
+pictures made otherwise, they go to RUN-2, RUN-3, ... The same command again finishes what was
+interrupted.
 """
 
 
 def parser() -> Parser:
     """The command line of sample.py. Nothing heavy is imported for it: --help answers at once."""
-    parser = Parser(description=__doc__, epilog=EXAMPLES, argument_default=argparse.SUPPRESS)
+    parser = Parser(description=DESCRIPTION, epilog=EXAMPLES, argument_default=argparse.SUPPRESS)
     add_options(parser, SampleOptions)
     return parser
 
@@ -101,7 +104,7 @@ def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) 
     texts, data = options.prompt, Path()
     if texts is None:
         texts = [] if options.strip is not None else config["preview_prompts"]
-        data = options.data_folder(config["settings"])
+        data = options.data_folder(config)
     prompts = [task.prompt(text, data) for text in texts]
     names = numbered_names(texts)
     return [Request(name, prompt) for name, prompt in zip(names, prompts, strict=True)]

@@ -1,6 +1,6 @@
 """Train a latent-diffusion model: python train.py --cfg-drop 0.1
 
-The story of a training, from top to bottom: data, frozen models, latent cache, network, trainer.
+The story of a training: data, frozen models, latent cache, network, trainer.
 """
 
 from __future__ import annotations

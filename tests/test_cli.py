@@ -1,16 +1,18 @@
 """How commands end when it is neither success nor a wrong option."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import guarded
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -18,7 +20,8 @@ ROOT = Path(__file__).parents[2]
     [
         MemoryError(),
         RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to ..."
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: "
+            "you tried to ..."
         ),
         RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB.\nMore lines"),
     ],
@@ -41,23 +44,55 @@ def test_a_bug_keeps_its_traceback():
         guarded(job)
 
 
-@pytest.mark.parametrize("script", ["train.py", "sample.py", "-m tinyldm encode"])
-def test_ctrl_c_while_torch_is_imported(script, tmp_path):
+def run(place, command, *arguments):
+    """A command of the repository, run in `place`, whose modules hide those that are installed."""
+    environment = {**os.environ, "PYTHONPATH": f"{place}{os.pathsep}{ROOT}"}
+    if command[0].endswith(".py"):
+        command = [str(ROOT / command[0])]
+    return subprocess.run(
+        [sys.executable, *command, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=place,
+        env=environment,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (["train.py"], ["--out", "run"]),
+        (["sample.py"], ["--run", "run"]),
+        (["-m", "tinyldm", "encode"], ["--data", "data"]),
+    ],
+    ids=["train", "sample", "encode"],
+)
+def test_ctrl_c_while_torch_is_imported(command, arguments, tmp_path):
     """The import of torch takes seconds; whoever stops there sees no traceback."""
     (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
-    path = [
-        "-c",
-        f"import sys, runpy; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; sys.argv = ['x', '--help']; ",
-    ]
-    module = script.startswith("-m")
-    path[1] += (
-        "sys.argv[1:1] = ['encode']; runpy.run_module('tinyldm', run_name='__main__')"
-        if module
-        else (f"runpy.run_path({str(ROOT / script)!r}, run_name='__main__')")
-    )
-    done = subprocess.run([sys.executable, *path], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 130
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    done = run(tmp_path, command, *arguments)
+    assert done.returncode == 130, done.stderr
     assert done.stderr.strip() == "interrupted"
+
+
+HEAVY = ("torch", "transformers", "PIL", "numpy", "diffusers", "matplotlib", "safetensors")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["train.py"], ["sample.py"], ["-m", "tinyldm"]]
+    + [["-m", "tinyldm", name] for name in COMMANDS],
+    ids=lambda command: command[-1],
+)
+def test_help_imports_nothing_heavy(command, tmp_path):
+    """--help answers at once: whatever takes long to import raises here."""
+    for name in HEAVY:
+        (tmp_path / f"{name}.py").write_text(f"raise AssertionError('{name} was imported')")
+    done = run(tmp_path, command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("name", ["meta", "warp", "xla", "cuda:99"])

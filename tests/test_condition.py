@@ -83,12 +83,12 @@ def test_drop_replaces_whole_rows():
         c.drop(make(2), dropped)
 
 
+ROWS = st.integers(1, 4)
+PARTS = st.sets(st.sampled_from(["tokens", "vector", "maps"]), min_size=1)
+
+
 @st.composite
-def conditions(
-    draw,
-    rows=st.integers(1, 4),
-    parts=st.sets(st.sampled_from(["tokens", "vector", "maps"]), min_size=1),
-):
+def conditions(draw, rows=ROWS, parts=PARTS):
     """A condition with some parts, of some rows and some tokens, some of them masked."""
     b, n, g = (
         draw(rows),
@@ -103,7 +103,8 @@ def conditions(
 
 
 def told(c):
-    """What each row says, whatever it is padded with: its real tokens, its vector and its maps, as lists."""
+    """What each row says, whatever it is padded with: its real tokens, its vector and its maps, as
+    lists."""
     rows = []
     for k in range(len(c)):
         parts = {name: part[k] for name, part in c.parts().items()}
@@ -138,7 +139,8 @@ def test_drop_says_null_in_the_rows_that_are_dropped(c, null, data):
     dropped = data.draw(st.lists(st.booleans(), min_size=len(c), max_size=len(c)))
     mixed = c.drop(null, torch.tensor(dropped))
     assert told(mixed) == [
-        a if keep else told(null)[0] for a, keep in zip(told(c), (not d for d in dropped))
+        a if keep else told(null)[0]
+        for a, keep in zip(told(c), (not d for d in dropped), strict=True)
     ]
     assert told(null.expand(len(c))) == told(null) * len(c)
 

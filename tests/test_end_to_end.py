@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyldm.data.examples import read_prompts
+from tinyldm.tasks.base import read_requests
 from tinyldm.toy.monsters import write_toy
 
 ROOT = Path(__file__).parent.parent
@@ -104,7 +104,7 @@ def pixels(file):
 @pytest.mark.slow
 def test_sample_draws_every_prompt_under_its_name_and_goes_on_where_it_stopped(place):
     arguments = ("sample.py", "--steps", "2", "--prompts", "toy/test.json", "--out", "drawn")
-    prompts = read_prompts(place / "toy" / "test.json")[:6]
+    prompts = read_requests(place / "toy" / "test.json")[:6]
     few = {
         k: v
         for k, v in json.loads((place / "toy" / "test.json").read_text()).items()
@@ -124,7 +124,8 @@ def test_sample_draws_every_prompt_under_its_name_and_goes_on_where_it_stopped(p
     before, times = pixels(first), [f.stat().st_mtime_ns for f in others]
     first.unlink()
     assert command(place, *arguments).returncode == 0
-    # drawn again alone, and the same up to bfloat16, which rounds a batch of one differently; others are far away
+    # drawn again alone, and the same up to bfloat16, which rounds a batch of one differently;
+    # the others are far away
     assert (
         abs(pixels(first) - before).mean()
         < 1

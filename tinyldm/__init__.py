@@ -1,4 +1,4 @@
-"""tinyldm: latent diffusion from scratch. What the package gives is imported when it is first asked for."""
+"""tinyldm: latent diffusion from scratch. Names are imported when they are first asked for."""
 
 from importlib import import_module
 

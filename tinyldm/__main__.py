@@ -5,16 +5,16 @@ import sys
 from tinyldm.cli import dispatch
 
 COMMANDS = {  # each lives in tinyldm/commands/NAME.py
-    "toy": "draw the toy monsters; rebuild the tiny VAE and the tiny CLIP that ship in the package",
+    "toy": "draw the toy monsters; retrain the tiny VAE and the tiny CLIP that ship",
     "encode": "build the latent cache of a data folder without training",
-    "evaluator": "train the network that judges pictures, on an assignment's real images",
+    "evaluator": "train a network that judges pictures, on an assignment's real images",
     "landscapes": "draw landscapes with their maps, in the format of the landscape assignment",
     "vae": "stage one: train your own autoencoder on a folder of images",
-    "convert": "turn a run into a folder of diffusers, or such a folder into a run",
-    "sweep": "draw and score a grid of checkpoints, guidance, steps and solvers",
-    "submit": "check a folder against what an assignment asks for, and zip it",
-    "picture": "draw previews over the training, the loss, or the nearest training images of samples",
-    "report": "make report.html of a run again",
+    "convert": "turn a run into a folder for diffusers, or such a folder into a run",
+    "sweep": "draw and score a grid of checkpoints, guidance scales, steps and solvers",
+    "submit": "check a folder of images against an assignment's prompts, and zip it",
+    "picture": "draw the previews, the loss, or the training images that are nearest to samples",
+    "report": "rewrite report.html of a run",
     "evaluate": "score generated images, or an autoencoder's reconstructions",
 }
 

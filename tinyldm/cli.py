@@ -1,7 +1,7 @@
-"""How every command takes its options and how it ends: bad input is one line and exit status 2.
+"""How commands take their options and how they end: bad input is one line and exit status 2.
 
-Options are declared once, as fields of a settings dataclass made by option(); add_options() puts them
-on a parser. Nothing here imports torch, so that --help answers at once.
+Options are declared once, as fields of a settings dataclass made by option(); add_options() puts
+them on a parser. Nothing here imports torch, so that --help answers at once.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def add_option(group: argparse._ArgumentGroup, f: Field[Any]) -> None:
 
 
 def default_text(value: Any) -> str:
-    """A default as the help shows it; nothing for a flag that is off or a value that is absent."""
+    """A default as the help shows it; empty for a flag that is off or a value that is absent."""
     return "" if value is None or value is MISSING or isinstance(value, bool) else f"{value}"
 
 
@@ -102,16 +102,17 @@ def parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
     if match is None:
         raise InputError(
-            f"--size {text}: expected a number of pixels such as 64, or WIDTHxHEIGHT such as 512x384"
+            f"--size {text}: expected a number of pixels such as 64, "
+            "or WIDTHxHEIGHT such as 512x384"
         )
     width = int(match[1])
     return int(match[2] or width), width
 
 
 def load_object(name: str, flag: str) -> Any:
-    """What `my_module:name` stands for, with my_module in the current folder or on Python's path.
+    """The object `my_module:name`, with my_module in the current folder or on Python's path.
 
-    flag: the option that named it, for the one line of an InputError
+    flag: the option that named it, for the message of an InputError
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
@@ -132,7 +133,7 @@ def load_object(name: str, flag: str) -> Any:
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows each default that tells something; leaves descriptions and examples as they are."""
+    """Shows each default that says something; leaves descriptions and examples as they are."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         silent = (None, False, argparse.SUPPRESS)
@@ -146,7 +147,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that takes no abbreviations, shows defaults and says in one line what is wrong."""
+    """An ArgumentParser without abbreviations that says in one line what is wrong."""
 
     def __init__(self, **options: Any):
         super().__init__(**{"formatter_class": HelpFormatter, "allow_abbrev": False, **options})
@@ -155,7 +156,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
-OUT_OF_MEMORY = "error: out of memory: give a smaller --batch-size, --size or --preset, or train with --accumulate"
+OUT_OF_MEMORY = (
+    "error: out of memory: give a smaller --batch-size, --size or --preset, "
+    "or train with --accumulate"
+)
 
 
 def guarded(job: Callable[..., object], *arguments: Any) -> int:
@@ -199,10 +203,10 @@ def run_command(
 ) -> None:
     """Run the command that the arguments name.
 
-    A command lives in tinyldm/commands/NAME.py, which has add_arguments(parser) and run(options). Only
-    the module of the command asked for is imported.
+    A command lives in tinyldm/commands/NAME.py, which has add_arguments(parser) and run(options).
+    Only the module of the command asked for is imported.
     """
-    parser = Parser(prog=prog, description="The commands of tinyldm; COMMAND --help tells more.")
+    parser = Parser(prog=prog, description="The commands of tinyldm. COMMAND --help explains each.")
     subparsers = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -39,12 +39,7 @@ class Condition:
 
     def parts(self) -> dict[str, Tensor]:
         """The parts that are present, by name."""
-        parts = {
-            "tokens": self.tokens,
-            "mask": self.mask,
-            "vector": self.vector,
-            "maps": self.maps,
-        }
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: part for name, part in parts.items() if part is not None}
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Condition:

@@ -1,4 +1,4 @@
-"""Which device a job runs on, and in which precision. Importing this module does not import torch."""
+"""Which device a job runs on, and in which precision. This module does not import torch itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" is the first of cuda, mps and cpu that is there."""
+    """The device of that name; "auto" is the first of cuda, mps and cpu that is available."""
     import torch
 
     if name == "auto" and torch.cuda.is_available():
@@ -33,7 +33,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def describe(device: torch.device, count: int = 1) -> str:
-    """What computes, in words: `count` devices of a kind, and the version of torch."""
+    """The machine in words: `count` devices of a kind, and the version of torch."""
     import torch
 
     if device.type == "cuda":

@@ -2,4 +2,4 @@
 
 
 class InputError(Exception):
-    """Something that the user gave is wrong; the message is one line that names it and says what was expected."""
+    """The user gave something wrong. The message is one line: what, and what was expected."""

@@ -1,6 +1,4 @@
-"""Files and folders that are whole or absent, locks between processes, and text files read with
-one-line errors.
-"""
+"""Writing files and folders whole or not at all, locking, and reading text files."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ from tinyldm.errors import InputError
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an OSError of the block that names no file the name of this one."""
+    """Let an OSError of the block that names no file name this one."""
     try:
         yield
     except OSError as error:
@@ -46,7 +44,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well.
+    """A temporary path beside `path`, which takes its place when the block ends without an error.
 
     Nobody ever sees a half-written file. Every OSError of the block names a file.
     """
@@ -61,10 +59,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
-    """An empty draft beside a folder, which becomes the folder when the block ends well.
+    """An empty draft of a folder, which becomes the folder when the block ends without an error.
 
     So the folder appears when it is complete, and an interrupted block leaves nothing behind.
-    replace: a folder that is there already gives way, at the very end; otherwise that is an OSError.
+    replace: a folder that is there gives way, at the very end; otherwise that is an OSError
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
@@ -85,7 +83,7 @@ def require_space(path: Path, size: int) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Make the names in a folder survive a loss of power."""
+    """Make sure that the names in a folder survive a loss of power."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -99,7 +97,7 @@ def locked(path: Path, busy: str = "") -> Iterator[bool]:
     """Hold the lock file `path` during the block.
 
     While another process holds it, wait for it, or raise InputError(busy) if `busy` is given.
-    Yields False on file systems that know no locks; there, processes are not kept apart.
+    Yields False on file systems without locks; there, processes are not kept apart.
     """
     lock = FileLock(path)
     try:
@@ -118,7 +116,7 @@ def locked(path: Path, busy: str = "") -> Iterator[bool]:
 
 
 def acquire(lock: FileLock, busy: str, waiting_for: Path) -> bool:
-    """Acquire a lock at once, or after a word about the wait."""
+    """Acquire a lock at once, or print a line and wait for it."""
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -143,7 +141,7 @@ def read_text(file: Path) -> str:
 
 
 def read_json(file: Path, kind: type | tuple[type, ...]) -> Any:
-    """The content of a JSON file whose outermost value is of the kind: dict, list or either."""
+    """The content of a JSON file whose outermost value is of this kind: dict, list or either."""
     return parse_json(read_text(file), str(file), kind)
 
 
@@ -156,7 +154,7 @@ def parse_json(text: str, where: str, kind: type | tuple[type, ...]) -> Any:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON ({error})") from None
     if not isinstance(value, kind):
-        names = {dict: "an object", list: "a list"}
+        names: dict[type, str] = {dict: "an object", list: "a list"}
         kinds = kind if isinstance(kind, tuple) else (kind,)
         wanted = " or ".join(names[k] for k in kinds)
         got = names.get(type(value), type(value).__name__)
@@ -165,7 +163,7 @@ def parse_json(text: str, where: str, kind: type | tuple[type, ...]) -> Any:
 
 
 def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. A key that comes twice is refused, since one of its values would be lost."""
+    """An object of JSON. A key that comes twice is refused: one of its values would be lost."""
     content: dict[str, Any] = {}
     for key, value in pairs:
         if key in content:
@@ -184,9 +182,7 @@ def read_csv(file: Path, *columns: str) -> list[dict[str, str]]:
         for name in columns:
             if header.count(name) != 1:
                 expected, got = ",".join(columns), ",".join(header)
-                raise InputError(
-                    f"{file}: no column {name!r}, or two, expected {expected}, got {got}"
-                )
+                raise InputError(f"{file}: expected one column {name!r} of {expected}, got {got}")
         rows.fieldnames = header
         for row in rows:
             # None as a key: more cells than columns, such as a caption with a comma but no quotes

@@ -1,4 +1,4 @@
-"""A solver of one's own, an example of the Solver contract: Adams-Bashforth of second order.
+"""A solver of your own, an example of the Solver contract: Adams-Bashforth of second order.
 
     sample(denoiser, shape, schedule, AdamsBashforth(), steps=20)
 

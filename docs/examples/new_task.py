@@ -1,4 +1,4 @@
-"""A task and an encoder of one's own: a picture belongs to a class, which is the folder it lies in.
+"""A task and an encoder of your own: a picture belongs to a class, which is its folder.
 
     python train.py --task docs.examples.new_task:ClassTask --data FOLDER
     python sample.py --prompt cat --prompt dog
@@ -25,7 +25,7 @@ def classes_in(folder: Path) -> tuple[str, ...]:
 
 
 def read_classes(folder: Path, split: str, problems: list[str]) -> list[Example]:
-    """An example for each image of each class. Such a folder is for training alone."""
+    """An example for each image of each class. Such a folder is for training only."""
     if split != "train":
         raise InputError(f"{folder}: has no split {split!r}, expected train")
     names = classes_in(folder)

@@ -8,13 +8,14 @@ import torch
 from tinyldm.autoencoder.kl import AutoencoderKL
 from tinyldm.commands import convert
 from tinyldm.condition import Condition
-from tinyldm.data.examples import Prompt
+from tinyldm.data.examples import Request
 from tinyldm.data.images import load_image
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.frozen.text import TextEncoder
 from tinyldm.nn.unet import UNet, UNetConfig
-from tinyldm.sampling.drawing import Drawing, sample_images
+from tinyldm.sampling.job import sample_images
+from tinyldm.sampling.settings import Drawing
 from tinyldm.training.checkpoint import load_checkpoint, save_checkpoint
 
 diffusers = pytest.importorskip("diffusers")
@@ -37,7 +38,10 @@ def converted(source, out, *more):
     convert.run(parser.parse_args([str(source), "--out", str(out), *more]))
 
 
-def make_run(folder, config, schedule=NoiseSchedule(zero_snr=True), **facts):
+ZERO_SNR = NoiseSchedule(zero_snr=True)
+
+
+def make_run(folder, config, schedule=ZERO_SNR, **facts):
     network = scrambled(UNet(config))
     latents = {
         "mean": torch.rand(4, 1, 1),
@@ -108,7 +112,10 @@ def test_a_run_and_back(tmp_path, capsys, schedule):
 
 
 def test_a_run_that_diffusers_went_on_with(tmp_path):
-    """What came of it in between counts: weights, noise schedule and kind of prediction are those of the folder."""
+    """What came of it in between counts.
+
+    Weights, noise schedule and kind of prediction are those of the folder.
+    """
     shape = dict(channels=(16,), attention="cross", heads=2, groups=8, token_dim=12)
     make_run(tmp_path / "run", UNetConfig(**shape))
     converted(tmp_path / "run", tmp_path / "folder")
@@ -170,7 +177,7 @@ def test_a_network_trained_with_diffusers(tmp_path):
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
     sample_images(
         tmp_path / "run",
-        [Prompt("a.png", "a red bird")],
+        [Request("a.png", "a red bird")],
         tmp_path / "out",
         device="cpu",
         how=Drawing(steps=2, precision="float32"),
@@ -183,7 +190,7 @@ def test_what_can_not_be_converted(tmp_path):
         channels=(16,), attention="cross", middle="self", heads=2, groups=8, token_dim=12
     )
     make_run(tmp_path / "run", network)
-    with pytest.raises(InputError, match="mid_block.attentions.0"):
+    with pytest.raises(InputError, match=r"mid_block.attentions.0"):
         converted(tmp_path / "run", tmp_path / "out")
     with pytest.raises(InputError, match="--vae"):
         converted(tmp_path / "run", tmp_path / "out", "--vae", "tiny")

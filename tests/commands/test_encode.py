@@ -9,8 +9,9 @@ from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
-from tinyldm.commands import encode as encoding
 from tinyldm.condition import Condition
+from tinyldm.tasks.base import Encoder
+from tinyldm.training import frozen_models
 
 
 class Vae:
@@ -22,21 +23,29 @@ class Vae:
         return SimpleNamespace(mean=mean, std=torch.zeros_like(mean))
 
 
-TEXT = SimpleNamespace(
-    width=2, fingerprint="text", encode=lambda texts: Condition(torch.ones(len(texts), 3, 2))
-)
+class Ones(Encoder):
+    """The same three tokens for any text."""
+
+    width, fingerprint = 2, "text"
+
+    def stored(self, prompts):
+        return Condition(torch.ones(len(prompts), 3, 2))
 
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """An image folder of four images, 16x8, and the stand-ins in place of what --vae and --text-encoder name."""
+    """An image folder of four images, 16x8.
+
+    The stand-ins take the place of what --vae and --text-encoder name.
+    """
     monkeypatch.setenv("TINYLDM_CACHE", str(tmp_path / "cache"))
     for k in range(4):
         Image.new("RGB", (16, 8), (60 * k, 0, 0)).save(tmp_path / f"{k}.png")
     lines = (json.dumps({"file_name": f"{k}.png", "text": f"red {k}"}) for k in range(4))
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
     vae = Vae()
-    monkeypatch.setattr(encoding, "load_frozen", lambda config, device: (vae, TEXT))
+    models = frozen_models.FrozenModels(vae, Ones())
+    monkeypatch.setattr(frozen_models, "load_frozen", lambda config, device: models)
     return SimpleNamespace(folder=tmp_path, vae=vae)
 
 

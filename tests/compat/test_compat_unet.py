@@ -1,4 +1,5 @@
-"""UNets against diffusers: random settings, weights far from their first values, both ways through folders."""
+"""UNets against diffusers: random settings, weights far from their first values, both ways through
+folders."""
 
 import copy
 import json
@@ -137,7 +138,8 @@ def test_random_networks_both_ways(seed, tmp_path):
 @pytest.mark.parametrize("groups", [None, 2])
 @pytest.mark.parametrize("middle", ["attention", "plain", None])
 def test_every_middle_of_the_network_without_tokens(shift, groups, middle):
-    """The norm before its attention is there or not, and of so many groups, depending on two settings."""
+    """The norm before its attention is there or not, and of so many groups, depending on two
+    settings."""
     settings = dict(
         block_out_channels=(8, 16),
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
@@ -314,7 +316,7 @@ def test_config_is_read_only_and_survives_copies():
     with pytest.raises(TypeError, match="read only"):
         unet.config["sample_size"] = 3
     with pytest.raises(AttributeError, match="nothing"):
-        unet.config.nothing
+        _ = unet.config.nothing
     x, tokens, from_config = (
         torch.zeros(1, 4, 8, 8),
         torch.zeros(1, 2, 6),
@@ -339,11 +341,11 @@ def test_loading_is_strict(tmp_path):
         tmp_path, subfolder="unet", torch_dtype=torch.bfloat16
     )
     assert half.dtype == torch.bfloat16
-    with pytest.raises(InputError, match="config.json"):
+    with pytest.raises(InputError, match=r"config\.json"):
         compat.UNet2DConditionModel.from_pretrained(tmp_path)
-    with pytest.raises(InputError, match="fp16.safetensors"):
+    with pytest.raises(InputError, match=r"fp16\.safetensors"):
         compat.UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet", variant="fp16")
-    with pytest.raises(InputError, match="conv_in.weight has shape"):
+    with pytest.raises(InputError, match=r"conv_in\.weight has shape"):
         compat.UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet", in_channels=5)
     with pytest.raises(ValueError, match="low_cpu"):
         compat.UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet", low_cpu=True)
@@ -368,10 +370,10 @@ def test_presets_are_networks_of_diffusers(name):
 
 def test_networks_that_diffusers_lacks_are_refused():
     shape = dict(channels=(8, 16), groups=4, heads=2)
-    with pytest.raises(ValueError, match="mid_block.attentions.0"):
+    with pytest.raises(ValueError, match=r"mid_block\.attentions\.0"):
         from_native(UNetConfig(**shape, attention="cross", middle="self"))
     with pytest.raises(
-        ValueError, match="heads=2.*heads=4"
+        ValueError, match=r"heads=2.*heads=4"
     ):  # its heads have one width, not one number
         from_native(UNetConfig(**shape, attention="self", middle="none"))
     made = from_native(

@@ -23,7 +23,8 @@ def arguments(method):
 
 
 def shared(kind):
-    """The public methods that a class of ours has of diffusers' class of that name, other than torch's."""
+    """The public methods that a class of ours has of diffusers' class of that name, other than
+    torch's."""
     ours, theirs = getattr(compat, kind), getattr(diffusers, kind)
     own = {
         name
@@ -186,11 +187,12 @@ def test_older_ways_to_read_outputs_and_settings():
         assert out["latent_dist"] is out.latent_dist is out[0]
         assert vae.latent_channels == 4
     with pytest.raises(AttributeError, match="weight"):
-        compat.DDIMScheduler().weight
+        _ = compat.DDIMScheduler().weight
 
 
 def test_settings_change_in_place():
-    """As training scripts do it with --prediction_type; each library goes on with the changed setting."""
+    """As training scripts do it with --prediction_type; each library goes on with the changed
+    setting."""
     x, noise = torch.full((1, 4), 0.3), torch.full((1, 4), -0.2)
     found = []
     for lib in (compat, diffusers):

@@ -1,8 +1,11 @@
-"""Schedulers against diffusers: whole trajectories over the grid of settings, and ours right where it errs."""
+"""Schedulers against diffusers: whole trajectories over the grid of settings, and ours right where
+it errs."""
 
+import copy
 import itertools
 import json
 import math
+import pickle
 import random
 
 import numpy as np
@@ -12,7 +15,11 @@ import torch
 from tinyldm import compat
 
 diffusers = pytest.importorskip("diffusers")
-from diffusers.schedulers import scheduling_ddim, scheduling_ddpm, scheduling_dpmsolver_multistep
+from diffusers.schedulers import (  # noqa: E402 - only where diffusers is there
+    scheduling_ddim,
+    scheduling_ddpm,
+    scheduling_dpmsolver_multistep,
+)
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:the last of the", "ignore:.*deprecated", "ignore:__array__"
@@ -78,7 +85,9 @@ def close(got, expected, what):
 
 
 def products(**choices):
-    return (dict(zip(choices, values)) for values in itertools.product(*choices.values()))
+    return (
+        dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())
+    )
 
 
 @pytest.mark.parametrize(("schedule", "prediction"), CASES)
@@ -120,7 +129,8 @@ def test_ddpm(schedule, prediction, double):
 
 @pytest.mark.parametrize(("schedule", "prediction"), CASES)
 def test_ddim(schedule, prediction, double):
-    """diffusers steps to t - T // n, wherever the list goes on (pitfall 1); so it is told the place of each step."""
+    """diffusers steps to t - T // n, wherever the list goes on (pitfall 1); so it is told the place
+    of each step."""
     for more in products(
         timestep_spacing=SPACINGS,
         one=(True, False),
@@ -180,7 +190,8 @@ def test_ddim_as_it_is_where_its_place_is_right(spacing, n, double):
 
 
 class Whole(diffusers.DPMSolverMultistepScheduler):
-    """diffusers' solver for lists with repeated timesteps: its position is counted from the start."""
+    """diffusers' solver for lists with repeated timesteps: its position is counted from the
+    start."""
 
     def set_timesteps(self, *args, **more):
         super().set_timesteps(*args, **more)
@@ -235,7 +246,8 @@ def test_dpm_solver(schedule, prediction, algorithm, double):
 
 
 def drawn(seed):
-    """A class, its settings, the arguments of its steps and their number: any combination that diffusers has."""
+    """A class, its settings, the arguments of its steps and their number: any combination that
+    diffusers has."""
     r = random.Random(seed)
     name = r.choice(["DDPMScheduler", "DDIMScheduler", *["DPMSolverMultistepScheduler"] * 2])
     schedule, prediction = r.choice(CASES)
@@ -330,7 +342,8 @@ def test_drawn_settings(seed, double):
 
 
 def float32_will_do(seed):
-    """Not where diffusers divides by an alpha that is nearly nothing, or rescales betas in float32."""
+    """Not where diffusers divides by an alpha that is nearly nothing, or rescales betas in
+    float32."""
     _, settings, _, _ = drawn(seed)
     noise = (
         settings.get("algorithm_type") == "dpmsolver"
@@ -346,7 +359,8 @@ def test_drawn_settings_as_diffusers_runs_them(seed):
 
 
 def test_third_order_of_the_sde(double):
-    """diffusers' last coefficient does not vanish with the step: a sign is wrong in it. Ours is nearer to the truth."""
+    """diffusers' last coefficient does not vanish with the step: a sign is wrong in it. Ours is
+    nearer to the truth."""
 
     def end(kind, order, n):
         scheduler = kind(
@@ -359,7 +373,7 @@ def test_third_order_of_the_sde(double):
         )
         scheduler.set_timesteps(n)
         x = start()
-        for t, sigma in zip(scheduler.timesteps[:-1], scheduler.sigmas):
+        for t, sigma in zip(scheduler.timesteps[:-1], scheduler.sigmas, strict=False):
             x0 = torch.full_like(x, math.cos(math.log(sigma)))
             x = scheduler.step(x0, t, x, variance_noise=torch.zeros_like(x)).prev_sample
         return x
@@ -377,7 +391,8 @@ def test_third_order_of_the_sde(double):
 @pytest.mark.parametrize("n", [5, 10, 13, 50])
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_pitfall_01_marginal_step(spacing, n, double):
-    """The truth (x0, eps) leads from each listed timestep to the marginal at the next, by diffusers' own add_noise."""
+    """The truth (x0, eps) leads from each listed timestep to the marginal at the next, by
+    diffusers' own add_noise."""
     ours, theirs = both(
         "DDIMScheduler", **SCHEDULES["scaled_linear"], timestep_spacing=spacing, clip_sample=False
     )
@@ -395,7 +410,10 @@ def test_pitfall_02_grids(name):
         for n in (*range(1, 40), 53, 61, 103, 250, 499, 501, 999, 1000):
             scheduler.set_timesteps(n)
             t = scheduler.timesteps
-            assert len(t) == n and (t.diff() < 0).all() and t[-1] >= 0 and t[0] <= 999, (spacing, n)
+            assert len(t) == n, (spacing, n)
+            assert (t.diff() < 0).all(), (spacing, n)
+            assert t[-1] >= 0, (spacing, n)
+            assert t[0] <= 999, (spacing, n)
             assert spacing == "leading" or t[0] == 999
         with pytest.raises(ValueError, match="1001"):
             scheduler.set_timesteps(1001)
@@ -441,8 +459,34 @@ def test_pitfall_05_no_hidden_state(more):
     assert torch.equal([*steps(one, 3, (1, 3, 6, 6))][-1], [*steps(make(), 3, (1, 3, 6, 6))][-1])
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+def test_pitfall_05_a_copy_goes_on_where_the_scheduler_was(copied):
+    scheduler = compat.DPMSolverMultistepScheduler(solver_order=3)
+    scheduler.set_timesteps(20)
+    x = start()
+    for t in scheduler.timesteps[:5]:
+        x = scheduler.step(network(x, t), t, x).prev_sample
+    again, y = copied(scheduler), x.clone()
+    for t in scheduler.timesteps[5:]:
+        x = scheduler.step(network(x, t), t, x).prev_sample
+        y = again.step(network(y, t), t, y).prev_sample
+    assert torch.equal(x, y)
+
+
+def test_pitfall_05_what_a_step_left_goes_with_its_sample():
+    scheduler = compat.DPMSolverMultistepScheduler()
+    scheduler.set_timesteps(20)
+    x = start()
+    for t in scheduler.timesteps[:3]:
+        x = scheduler.step(network(x, t), t, x).prev_sample
+    assert len(scheduler._left) == 1  # those of samples that nobody holds are gone
+    del x
+    assert len(scheduler._left) == 0
+
+
 def test_pitfall_05_a_run_that_broke_off_leaves_nothing_to_images_of_another_size():
-    """Even where the next one, an image that was noised, starts at the very step that was never made."""
+    """Even where the next one, an image that was noised, starts at the very step that was never
+    made."""
     ends = []
     for broken in (True, False):
         scheduler = compat.DPMSolverMultistepScheduler(solver_order=3)
@@ -506,7 +550,8 @@ def test_tables(name, schedule):
 
 @pytest.mark.parametrize("name", ["DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"])
 def test_noising(name, double):
-    """As diffusers does in double; in bfloat16 the noise at t = 0 and 1 keeps its size (pitfall 7)."""
+    """As diffusers does in double; in bfloat16 the noise at t = 0 and 1 keeps its size
+    (pitfall 7)."""
     ours, _ = both(name, **SCHEDULES["linear"])
     _, theirs = both("DDPMScheduler", **SCHEDULES["linear"])
     x0, noise, t = start(), start().flip(0), torch.tensor([0, 700])
@@ -662,7 +707,8 @@ def test_folders_both_ways(name, tmp_path):
 
 
 def test_one_scheduler_from_another():
-    """What nobody set takes the default of the new class, as in diffusers; what only the old one knows is kept."""
+    """What nobody set takes the default of the new class, as in diffusers; what only the old one
+    knows is kept."""
     for lib in (compat, diffusers):
         solver = lib.DPMSolverMultistepScheduler.from_config(
             lib.DDIMScheduler(beta_end=0.01, clip_sample=False).config

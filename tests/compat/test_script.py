@@ -61,7 +61,7 @@ for kind in (DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler):
     with torch.no_grad():
         image = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
     results.append((image / 2 + 0.5).clamp(0, 1))
-"""
+"""  # noqa: E501 - as people write them
 
 # a network on pixels that is told a class: no autoencoder, clipping, images from noised images
 CLASSES = """
@@ -115,7 +115,7 @@ for kind, options in ((DDPMScheduler, {}), (DDIMScheduler, {}), (DDIMScheduler, 
             residual = model(image, t, torch.tensor([0, 2]))[0]
         image = scheduler.step(residual, t, image, generator=generator, **options)[0]
     results.append(image)
-"""
+"""  # noqa: E501 - as people write them
 PIXELS = dict(
     sample_size=8,
     block_out_channels=(16, 32),

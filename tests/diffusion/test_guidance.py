@@ -16,7 +16,8 @@ NULL = Condition(tokens=torch.zeros(1, 2, 3), vector=torch.full((1, 4), -1.0))
 
 
 class Network:
-    """A made-up network that mixes x, t and what the mask lets it see, and counts the rows that it is given."""
+    """A made-up network that mixes x, t and what the mask lets it see, and counts the rows that it
+    is given."""
 
     def __init__(self):
         self.rows, self.seen = [], []
@@ -68,7 +69,8 @@ def test_pitfall_13_scale_one_and_zero_whatever_else_is_set(b, rescale, low, wid
     zero = Guidance(0.0, NULL, interval=(low, low + width), schedule=COSINE)(net)(x, t, c)
     torch.testing.assert_close(zero, torch.where(inside[:, None, None, None], null, conditional))
     assert torch.equal(Guidance(0.0, NULL, rescale=rescale)(net)(x, t, c), null)
-    # the two halves in one call say the same: nearly 1 is nearly the conditional, nearly 0 nearly the null
+    # the two halves in one call say the same: nearly 1 is nearly the conditional, nearly 0 nearly
+    # the null
     for scale, expected in ((1 + 1e-6, conditional), (1e-6, null)):
         torch.testing.assert_close(
             Guidance(scale, NULL)(net)(x, t, c), expected, rtol=1e-4, atol=1e-4
@@ -139,7 +141,8 @@ def test_the_interval_skips_the_null_half():
 
 
 def test_the_interval_is_open_below_and_closed_above():
-    """2404.07724: guided where low < sigma <= high, and the noise levels may be those of the grid itself."""
+    """2404.07724: guided where low < sigma <= high, and the noise levels may be those of the grid
+    itself."""
     x, _, c = inputs()
     low, high = ((-COSINE.lambda_(t)).exp().item() for t in (200, 700))
     for t, rows in ((199, 3), (200, 3), (201, 6), (450, 6), (700, 6), (701, 3)):
@@ -161,7 +164,7 @@ def test_the_interval_is_open_below_and_closed_above():
     ],
 )
 def test_impossible_guidance_is_refused(options):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"one row|between 0 and 1|lower first|go together"):
         Guidance(**{"scale": 3.0, "null": NULL, **options})
     with pytest.raises(ValueError, match="needs a condition"):
         Guidance(3.0, NULL)(Network())(*inputs()[:2], None)
@@ -190,7 +193,8 @@ def null_map_both(full):
 
 @pytest.mark.parametrize("scales", [(3.7, 2.3), (1.0, 4.0), (0.0, -1.5)])
 def test_stepwise_guidance_scales_what_each_condition_adds(scales):
-    """2211.09800, eq. 3, in the order in which landscapes have always added it up: equal bit by bit."""
+    """2211.09800, eq. 3, in the order in which landscapes have always added it up: equal bit by
+    bit."""
     x, t, c = scene_inputs()
     null, maps, both = (scene_denoiser(x, t, part) for part in null_map_both(c))
     expected = null + scales[0] * (maps - null) + scales[1] * (both - maps)

@@ -40,7 +40,8 @@ def test_pitfall_07_noise_of_the_right_size_at_small_t(dtype, t):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_pitfall_07_noising_rounds_nothing_to_half_precision(dtype):
-    """At any t x_t is the sum as double precision has it, of the latent and the noise as they came."""
+    """At any t x_t is the sum as double precision has it, of the latent and the noise as
+    they came."""
     t, ab = torch.arange(0, 1000, 37), COSINE.alpha_bar[::37, None]
     x0, eps = (torch.randn(len(t), 64, generator=seeded(k)).to(dtype) for k in range(2))
     expected = ab.sqrt() * x0.double() + (1 - ab).sqrt() * eps.double()
@@ -69,7 +70,8 @@ def test_a_perfect_denoiser_has_no_loss(kind):
 
 @pytest.mark.parametrize("gamma", [None, 1.0, 5.0])
 def test_min_snr_makes_one_weighting_of_three_predictions(gamma):
-    """The same wrong guess of x0, said in eps, x0 or v, costs min(SNR, gamma) times its squared error."""
+    """The same wrong guess of x0, said in eps, x0 or v, costs min(SNR, gamma) times its squared
+    error."""
     x0 = torch.randn(5, 2, 4, 4, generator=seeded(), dtype=torch.float64)
     eps = torch.randn(5, 2, 4, 4, generator=seeded(1), dtype=torch.float64)
     t = torch.tensor([50, 200, 400, 600, 800])
@@ -80,7 +82,9 @@ def test_min_snr_makes_one_weighting_of_three_predictions(gamma):
     snr = COSINE.alpha_bar[t] / (1 - COSINE.alpha_bar[t])
     error = (guess - x0).square().mean((1, 2, 3))
     for kind in PREDICTIONS:
-        loss = training_loss(lambda *_: said[kind], x0, None, COSINE, kind, gamma, t=t, eps=eps)
+        loss = training_loss(
+            lambda *_, kind=kind: said[kind], x0, None, COSINE, kind, gamma, t=t, eps=eps
+        )
         assert loss.shape == (5,)
         assert loss.dtype == torch.float32
         if gamma is not None:

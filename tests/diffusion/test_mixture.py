@@ -1,7 +1,10 @@
-"""Solvers on a mixture of two Gaussians on a line, where the flow and every marginal are known exactly.
+"""Solvers on a mixture of two Gaussians on a line, where the flow and every marginal are known
+exactly.
 
-The flow keeps quantiles (on a line it can't do otherwise), so the distribution function of the mixture is the solution.
-What a stochastic solver makes of the exact law of x_T is carried along as a density: no sampling, no noise in the test.
+The flow keeps quantiles (on a line it can't do otherwise), so the distribution function of the
+mixture is the solution.
+What a stochastic solver makes of the exact law of x_T is carried along as a density: no sampling,
+no noise in the test.
 """
 
 import itertools
@@ -24,7 +27,8 @@ MEANS, STDS, WEIGHTS = np.array([-1.0, 0.8]), np.array([0.3, 0.45]), np.array([0
 
 
 def parts(x, level):
-    """Each component's density at x (k,), its mean and its standard deviation, at a level: (k, 2), (2,), (2,)."""
+    """Each component's density at x (k,), its mean and its standard deviation, at a level: (k, 2),
+    (2,), (2,)."""
     mean, std = level.alpha * MEANS, np.hypot(level.alpha * STDS, level.sigma)
     z = (x[:, None] - mean) / std
     return WEIGHTS * np.exp(-z * z / 2) / (std * math.sqrt(2 * math.pi)), mean, std
@@ -80,7 +84,10 @@ def test_pitfall_06_convergence_to_the_flow_of_the_mixture(solver):
     begin, end = log_snr_grid(1, first, last)
     quantiles = np.array([0.02, 0.2, 0.33, 0.4, 0.7, 0.97])
     x_T, truth = (
-        [brentq(lambda x: cdf(x, level) - q, -9, 9, xtol=1e-13) for q in quantiles]
+        [
+            brentq(lambda x, level=level, q=q: cdf(x, level) - q, -9, 9, xtol=1e-13)
+            for q in quantiles
+        ]
         for level in (begin, end)
     )
     errors = []
@@ -105,7 +112,8 @@ def test_pitfall_06_convergence_to_the_flow_of_the_mixture(solver):
     "solver", [DDPM(), DDPM("large"), DDIM(1.0), DDIM(0.5), DPMSolver(1, sde=True)], ids=str
 )
 def test_pitfall_06_convergence_to_the_marginals_of_the_mixture(solver):
-    """The law of x_s from the law of x_t: x_s = a(x_t) + b z, summed over x_t. Its error is of first order."""
+    """The law of x_s from the law of x_t: x_s = a(x_t) + b z, summed over x_t. Its error is of
+    first order."""
     x, dx = np.linspace(-5, 5, 401, retstep=True)
     x_t, steps, errors = torch.from_numpy(x), np.array([20, 40, 80]), []
     for n in steps:

@@ -32,7 +32,8 @@ def test_pitfall_17_conversions_invert_each_other(kind, angle):
 @pytest.mark.parametrize("kind", PREDICTIONS)
 @given(angle=angles)
 def test_pitfall_17_any_answer_means_one_pair(kind, angle):
-    """Whatever a network says, the x0 and eps that it means make up x_t, and would have been answered so."""
+    """Whatever a network says, the x0 and eps that it means make up x_t, and would have been
+    answered so."""
     said, x_t = pair()
     level = Level(0, math.cos(angle), math.sin(angle))
     x0, eps = to_x0_eps(said, x_t, level, kind)

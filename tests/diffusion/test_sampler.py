@@ -68,7 +68,8 @@ def test_pitfall_19_each_sample_has_its_own_noise(solver):
 
 
 def reader(x, t, condition):
-    """A denoiser that is no truth and reads what the mask lets it see of the tokens, and the vector."""
+    """A denoiser that is no truth and reads what the mask lets it see of the tokens, and the
+    vector."""
     seen = (
         condition.tokens if condition.mask is None else condition.tokens * condition.mask[..., None]
     )
@@ -88,7 +89,8 @@ def reader(x, t, condition):
 def test_a_batch_is_its_samples_whatever_is_set(
     solver, lengths, scale, rescale, steps, spacing, data
 ):
-    """In any order, any part of a batch: captions of other lengths, guidance and noise don't mix."""
+    """In any order, any part of a batch: captions of other lengths, guidance and noise don't
+    mix."""
     g = torch.Generator().manual_seed(0)
     rows = [
         Condition(torch.randn(1, n, 3, generator=g), vector=torch.randn(1, 2, generator=g))
@@ -168,7 +170,9 @@ def test_pitfall_05_no_hidden_state(solver):
 
     shapes = [(2, 4, 8, 8), (1, 4, 6, 6)]
     in_turn = [run(shape) for shape in shapes]
-    assert all(torch.equal(a, run(shape, same=False)) for a, shape in zip(in_turn, shapes))
+    assert all(
+        torch.equal(a, run(shape, same=False)) for a, shape in zip(in_turn, shapes, strict=True)
+    )
     # two runs that take turns: neither goes on before the other has made the same step
     barrier, found = threading.Barrier(2, timeout=30), {}
 
@@ -180,7 +184,7 @@ def test_pitfall_05_no_hidden_state(solver):
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(torch.equal(a, found[shape]) for a, shape in zip(in_turn, shapes))
+    assert all(torch.equal(a, found[shape]) for a, shape in zip(in_turn, shapes, strict=True))
 
 
 def test_the_default_noise_comes_from_torch_and_leaves_no_trace_with_seeds():
@@ -243,7 +247,11 @@ def test_pitfall_17_clipping_makes_eps_fit(solver, bound):
         callback=lambda i, x, x0: tame.append((x, x0)),
     )
     assert torch.equal(wild, sign)
-    assert all(torch.equal(a, b) for pair in zip(seen, tame) for a, b in zip(*pair))
+    assert all(
+        torch.equal(a, b)
+        for pair in zip(seen, tame, strict=True)
+        for a, b in zip(*pair, strict=True)
+    )
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=str)
@@ -254,7 +262,7 @@ def test_pitfall_14_no_clipping_of_latents(solver):
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
     for kind in ("x0", "v"):
 
-        def oracle(x_t, t, condition):
+        def oracle(x_t, t, condition, kind=kind):
             level = COSINE.level(t[0].item())
             return {"x0": x0, "v": (level.alpha * x_t - x0) / level.sigma}[kind]
 
@@ -322,5 +330,8 @@ def test_pitfall_25_the_loop_reads_nothing_back_from_the_device():
     ],
 )
 def test_bad_arguments_are_refused(options):
-    with pytest.raises(ValueError):
+    with pytest.raises(
+        ValueError,
+        match=r"1 and 1000 steps|seeds of|condition of|unknown prediction|unknown spacing",
+    ):
         sample(wavy, (2, 1, 2, 2), COSINE, **options)

@@ -25,7 +25,8 @@ def test_linear_has_the_published_ends():
     s = NoiseSchedule("linear")
     assert 1 - s.alpha_bar[0].item() == pytest.approx(1e-4)
     assert 1 - (s.alpha_bar[-1] / s.alpha_bar[-2]).item() == pytest.approx(0.02)
-    # the log of a product of 1 - beta, betas in a line: the integral of log(1 - beta), the trapezoid rule made exact
+    # the log of a product of 1 - beta, betas in a line: the integral of log(1 - beta), the
+    # trapezoid rule made exact
     a, b = 1 - 1e-4, 1 - 0.02
     integral = (b * math.log(b) - b - a * math.log(a) + a) / (b - a) * 999 + 0.5 * (
         math.log(a) + math.log(b)
@@ -273,13 +274,16 @@ def test_schedule_is_a_value():
     ],
 )
 def test_impossible_schedules_are_refused(fields):
-    with pytest.raises(ValueError):
+    with pytest.raises(
+        ValueError, match=r"unknown schedule|belong to the linear|at least 2 timesteps"
+    ):
         NoiseSchedule(**fields)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "scaled_linear"])
 def test_shift_multiplies_the_ratio_of_signal_to_noise(kind):
-    """2301.11093: log(alpha / sigma) moves by log(shift) at every t, as averaging over 1/shift^2 pixels would do."""
+    """2301.11093: log(alpha / sigma) moves by log(shift) at every t, as averaging over 1/shift^2
+    pixels would do."""
     plain, shifted, t = NoiseSchedule(kind), NoiseSchedule(kind, shift=0.5), torch.arange(1000)
     assert torch.allclose(shifted.lambda_(t), plain.lambda_(t) - math.log(2), rtol=0, atol=1e-9)
     with pytest.raises(ValueError, match="shift is a factor above 0, got 0"):

@@ -35,7 +35,8 @@ def test_pitfall_08_bfloat16_tells_936_from_937(autocast):
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         out = network(x, torch.tensor([936.0, 937.0]))
     assert (seen[0][0] - seen[0][1]).abs().max() > 0.3  # the fastest wave turns by one radian
-    # and they are the waves of these very times, not of neighbours that bfloat16 would have rounded them to
+    # and they are the waves of these very times, not of neighbours that bfloat16 would have rounded
+    # them to
     angle = torch.tensor([936.0, 937.0])
     torch.testing.assert_close(seen[0][:, 0], angle.cos(), atol=1e-2, rtol=0)
     assert not torch.equal(out[0], out[1])

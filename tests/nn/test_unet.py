@@ -30,7 +30,8 @@ ZERO = re.compile(
 
 
 def build(config, awake=True, seed=0):
-    """A network in eval mode; awake: with the parameters that start at zero set to something else."""
+    """A network in eval mode; awake: with the parameters that start at zero set to something
+    else."""
     torch.manual_seed(seed)
     kind = PublishedUNet if isinstance(config, PublishedConfig) else UNet
     network = kind(config).eval()
@@ -89,7 +90,7 @@ def test_any_network_takes_any_size_and_each_sample_by_itself(
     levels, middle, scale_shift, hw, b, n
 ):
     """A sample's answer has its size, and does not depend on the rest of the batch."""
-    channels, attention, blocks = zip(*levels)
+    channels, attention, blocks = zip(*levels, strict=True)
     config = UNetConfig(
         channels=channels,
         attention=attention,
@@ -208,7 +209,8 @@ def test_pitfall_12_masked_tokens_change_nothing():
     st.integers(1, 4),
 )
 def test_pitfall_12_only_the_tokens_that_the_mask_keeps_count(mask, extra):
-    """Junk, a cut, another order or more padding: where the kept tokens are the same, so is the answer."""
+    """Junk, a cut, another order or more padding: where the kept tokens are the same, so is the
+    answer."""
     torch.manual_seed(0)
     network, (x, t, condition), mask = AWAKE, inputs(TINY), torch.tensor(mask)
     with torch.no_grad():
@@ -223,7 +225,8 @@ def test_pitfall_12_only_the_tokens_that_the_mask_keeps_count(mask, extra):
 
 
 def test_a_batch_of_captions_is_its_captions():
-    """With the network, guidance and a sampler: each picture is what its caption gives alone, unpadded."""
+    """With the network, guidance and a sampler: each picture is what its caption gives alone,
+    unpadded."""
     captions = [
         Condition(torch.randn(1, n, 8, generator=torch.Generator().manual_seed(n)))
         for n in (2, 5, 1)
@@ -322,7 +325,8 @@ def small(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_first_training_step_of_a_preset(name):
-    """What starts at zero is named, the answer is zero, and so the first gradient reaches the output alone."""
+    """What starts at zero is named, the answer is zero, and so the first gradient reaches the
+    output alone."""
     network = build(small(name), awake=False).train()
     zeros = {
         k for k, p in network.named_parameters() if not p.any() and not re.search(r"norm.*bias", k)
@@ -438,7 +442,7 @@ def test_refused_inputs(change, words):
     )
     network = build(TINY)
     network(**good)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="UNet: ") as error:
         network(**{**good, **change})
     assert words in str(error.value)
     assert "\n" not in str(error.value)

@@ -44,7 +44,7 @@ from tinyldm.nn.presets import PRESETS
     ],
 )
 def test_refusals_say_why(settings, words):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="UNetConfig: ") as error:
         UNetConfig(**settings)
     message = str(error.value)
     assert words in message
@@ -94,7 +94,8 @@ FORMAT_1 = {  # a config as checkpoints of format 1 have it
 
 def test_configs_of_format_1_are_read():
     assert UNetConfig.from_dict(FORMAT_1) == PRESETS["toy"]
-    # as the converted Stable Diffusion has it: the last level has no attention, so its heads are free
+    # as the converted Stable Diffusion has it: the last level has no attention, so its heads are
+    # free
     converted = FORMAT_1 | {
         "attention": ["cross", "cross", "none"],
         "heads": [4, 4, 1],

@@ -1,4 +1,5 @@
-"""The network against diffusers' UNets: same names, same weights, same output, same number of parameters."""
+"""The network against diffusers' UNets: same names, same weights, same output, same number of
+parameters."""
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ UP = {"none": "UpBlock2D", "self": "AttnUpBlock2D", "cross": "CrossAttnUpBlock2D
 
 
 def theirs(config: UNetConfig, head_size: int | None = None, unconditional: bool = False, **more):
-    """diffusers' network of the same shape; its attention_head_dim is a number of heads where there is a
+    """diffusers' network of the same shape; its attention_head_dim is a number of heads where there
+    is a
     transformer and the width of a head where there is none."""
     common = dict(
         in_channels=config.in_channels,

@@ -1,6 +1,8 @@
-"""Sampling: pictures under their names, each from its own seed, and a job that goes on where it stopped."""
+"""Sampling: pictures under their names, each from its own seed.
 
-import importlib.util
+A job goes on where it stopped.
+"""
+
 import json
 import os
 from collections import Counter
@@ -11,12 +13,13 @@ import torch
 from PIL import Image, ImageChops, ImageStat
 from torch import nn
 
+import sample as sample_script
 from tinyldm.autoencoder.kl import AutoencoderKL
 from tinyldm.autoencoder.pixels import load_vae
 from tinyldm.cli import guarded
 from tinyldm.condition import Condition
-from tinyldm.data.examples import Prompt
-from tinyldm.data.images import load_image, to_bytes
+from tinyldm.data.examples import Request
+from tinyldm.data.images import load_image, save_image, to_bytes
 from tinyldm.device import PRECISIONS
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.ddpm import DDPM
@@ -24,20 +27,19 @@ from tinyldm.diffusion.dpm_solver import DPMSolver
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNet, UNetConfig
-from tinyldm.sampling import drawing as sampling
-from tinyldm.sampling import folder as outputs
-from tinyldm.sampling.drawing import (
-    Drawing,
-    draw,
-    encode_prompts,
-    make_solver,
-    noise_seed,
-    sample_images,
-)
+from tinyldm.randomness import picture_seed
+from tinyldm.sampling import drawing, job
+from tinyldm.sampling.drawing import Painter, encode_prompts
+from tinyldm.sampling.folder import RECORD
+from tinyldm.sampling.job import sample_images
+from tinyldm.sampling.settings import Drawing, SampleOptions, make_solver
+from tinyldm.tasks.text import CaptionEncoder
+from tinyldm.training import frozen_models
 from tinyldm.training.checkpoint import save_checkpoint
+from tinyldm.training.frozen_models import FrozenModels
 
 PROMPTS = [
-    Prompt(f"{k}.png", text)
+    Request(f"{k}.png", text)
     for k, text in enumerate(["a cat", "a dog", "a cat", "a bird", "a long green eel"])
 ]
 QUICK = Drawing(steps=3, precision="float32")
@@ -46,7 +48,7 @@ QUICK = Drawing(steps=3, precision="float32")
 class Words:
     """A text encoder whose tokens are functions of the words alone; it counts what it is asked."""
 
-    fingerprint = "words"
+    fingerprint, width = "words", 8
 
     def __init__(self):
         self.asked = Counter()
@@ -126,7 +128,12 @@ def run(tmp_path, monkeypatch):
         facts,
         {"model": network.state_dict(), "latents": latents},
     )
-    monkeypatch.setattr(sampling, "load_frozen", lambda config, device, place: (Pixels(), Words()))
+
+    def load_frozen(config, device, place):
+        return FrozenModels(Pixels(), CaptionEncoder(Words()))
+
+    monkeypatch.setattr(job, "load_frozen", load_frozen)
+    monkeypatch.setattr(frozen_models, "load_frozen", load_frozen)
     monkeypatch.chdir(tmp_path)
     return folder
 
@@ -138,19 +145,16 @@ def test_pitfall_21_decoding_undoes_the_scaling():
         torch.tensor([0.5, 0.7, 0.9])[:, None, None],
     )
     for solver in (DPMSolver(order=3), DDIM(), DDPM()):
-        images = draw(
-            Oracle(x0),
-            None,
-            [1, 2],
+        images = Painter(
+            network=Oracle(x0),
             latent_shape=(3, 8, 8),
             schedule=NoiseSchedule(),
             prediction="x0",
             mean=mean,
             std=std,
-            null=None,
             vae=Pixels(),
             how=Drawing(5, solver, guidance=1.0),
-        )
+        ).draw(None, [1, 2])
         expected = ((x0[0] * std + mean + 1) * 127.5).round().permute(1, 2, 0)
         for image in images:
             assert image.size == (16, 16)
@@ -165,10 +169,19 @@ def test_the_decoder_runs_in_bfloat16_only_when_told_so():
     vae = load_vae("tiny")
     z = vae.encode(torch.rand(2, 3, 16, 16) * 2 - 1).mean
     zero, one = torch.zeros(12, 1, 1), torch.ones(12, 1, 1)
-    by = {
-        p: torch.stack([to_bytes(image) for image in sampling.decode(z, zero, one, vae, p)]).float()
-        for p in PRECISIONS
-    }
+    by = {}
+    for p in PRECISIONS:
+        painter = Painter(
+            network=nn.Identity(),
+            latent_shape=(12, 4, 4),
+            schedule=NoiseSchedule(),
+            prediction="v",
+            mean=zero,
+            std=one,
+            vae=vae,
+            how=Drawing(precision=p),
+        )
+        by[p] = torch.stack([to_bytes(image) for image in painter.decode(z)]).float()
     truth = ((AutoencoderKL.load("tiny").decode(z) + 1) * 127.5).clamp(0, 255)
     for p in ("auto", "float32"):
         assert (by[p] - truth).abs().max() <= 1
@@ -195,13 +208,13 @@ def test_an_interrupted_job_goes_on_and_ends_the_same(run, monkeypatch):
         drawn.append(path.name)
         if len(drawn) == 4:
             raise OSError(28, "No space left on device", str(path))
-        outputs.save(image, path)
+        save_image(image, path)
 
-    monkeypatch.setattr(sampling, "save", broken)
+    monkeypatch.setattr(drawing, "save_image", broken)
     with pytest.raises(OSError, match="No space"):
         sample_images(run, PROMPTS, "part", how=QUICK, batch_size=2, strip="a cat")
     assert sorted(p.name for p in Path("part").iterdir()) == ["0.png", "1.png", "2.png", "about"]
-    monkeypatch.setattr(sampling, "save", outputs.save)
+    monkeypatch.setattr(drawing, "save_image", save_image)
     os.utime("part/1.png", (1, 1))
     part = sample_images(run, PROMPTS, "part", how=QUICK, batch_size=2, strip="a cat")
     assert os.stat("part/1.png").st_mtime == 1  # not drawn again
@@ -217,8 +230,8 @@ def test_a_failing_disk_leaves_no_half_of_a_picture(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", half)
-    with pytest.raises(OSError):
-        outputs.save(Image.new("RGB", (4, 4)), tmp_path / "a.png")
+    with pytest.raises(OSError, match="No space"):
+        save_image(Image.new("RGB", (4, 4)), tmp_path / "a.png")
     assert not any(tmp_path.iterdir())
 
 
@@ -228,21 +241,21 @@ def test_a_failing_disk_leaves_no_half_of_a_picture(tmp_path, monkeypatch):
         (dict(how=Drawing(steps=4, precision="float32")), "steps 3, now 4"),
         (dict(how=Drawing(3, DDIM(), precision="float32")), "another solver"),
         (dict(seed=1), "seed 0, now 1"),
-        (dict(prompts=PROMPTS[:2]), "another list of prompts"),
+        (dict(requests=PROMPTS[:2]), "another list of prompts"),
         (dict(strip="a cat"), "strip"),
     ],
 )
 def test_pictures_made_otherwise_are_neither_kept_nor_replaced_in_silence(run, change, said):
-    job = dict(prompts=PROMPTS, out="out", how=QUICK, seed=0)
-    before = (sample_images(run, **job) / "0.png").read_bytes()
-    job |= change
+    given = {"requests": PROMPTS, "out": "out", "how": QUICK, "seed": 0}
+    before = (sample_images(run, **given) / "0.png").read_bytes()
+    given |= change
     with pytest.raises(InputError, match=said):
-        sample_images(run, **job)
+        sample_images(run, **given)
     assert Path("out/0.png").read_bytes() == before
-    sample_images(run, overwrite=True, **job)
-    assert sample_images(run, **job) == Path("out")  # the record has changed with the pictures
+    sample_images(run, overwrite=True, **given)
+    assert sample_images(run, **given) == Path("out")  # the record has changed with the pictures
     # without --out a free folder is found, and found again
-    default = {**job, "out": None}
+    default = {**given, "out": None}
     assert sample_images(run, **default) == sample_images(run, **default) == Path("samples/pets")
     other = sample_images(run, PROMPTS[:1], how=Drawing(steps=2))
     assert other == Path("samples/pets-2")
@@ -260,14 +273,17 @@ def test_other_weights_are_another_job_but_another_place_is_not(run):
 
 
 def test_overwrite_leaves_no_picture_of_the_job_before(run):
-    """A folder is handed in as it is; other files in it stay, and so does what a record names elsewhere."""
+    """A folder is handed in as it is.
+
+    Other files in it stay, and so does what a record names elsewhere.
+    """
     out = sample_images(run, PROMPTS, "out", how=QUICK)
     Path("out/mine.txt").write_text("mine")
-    record = json.loads((out / outputs.RECORD).read_text())
+    record = json.loads((out / RECORD).read_text())
     record["images"] |= {"../victim": "x", "about": "x", "..": "x"}
-    (out / outputs.RECORD).write_text(json.dumps(record))
+    (out / RECORD).write_text(json.dumps(record))
     Path("victim").write_text("mine")
-    sample_images(run, [Prompt("new.png", "a dog")], "out", how=QUICK, overwrite=True)
+    sample_images(run, [Request("new.png", "a dog")], "out", how=QUICK, overwrite=True)
     assert {p.name for p in out.iterdir()} == {"new.png", "about", "mine.txt"}
     assert Path("victim").exists()
 
@@ -297,14 +313,14 @@ def test_a_file_of_somebody_else_is_kept(run):
     ],
 )
 def test_names_that_are_refused(run, name):
-    with pytest.raises(InputError, match="the name .*(refused|twice)|not Unicode"):
-        sample_images(run, [PROMPTS[0], Prompt(name, "a cat")], "out", how=QUICK)
+    with pytest.raises(InputError, match=r"the name .*(refused|twice)|not Unicode"):
+        sample_images(run, [PROMPTS[0], Request(name, "a cat")], "out", how=QUICK)
     assert not Path("out").exists()
 
 
 def test_each_distinct_text_is_encoded_once():
     words, texts = Words(), [f"word {k % 100}" for k in range(300)]
-    condition = encode_prompts(words, [*texts, "a b c d"])
+    condition = encode_prompts(CaptionEncoder(words), [*texts, "a b c d"])
     assert set(words.asked.values()) == {1}
     assert len(condition) == 301
     alone = Words().encode([texts[123]])
@@ -313,7 +329,7 @@ def test_each_distinct_text_is_encoded_once():
 
 
 def test_noise_seeds_differ_and_fit_the_generator():
-    seeds = [noise_seed(seed, index) for seed in range(20) for index in range(500)]
+    seeds = [picture_seed(seed, index) for seed in range(20) for index in range(500)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= s < 2**32 for s in seeds)
 
@@ -357,7 +373,7 @@ def test_strip_shows_ten_steps_of_both(run):
 
 
 def test_the_strip_ends_in_the_picture(run):
-    out = sample_images(run, [Prompt("0.png", "a cat")], "out", how=QUICK, strip="a cat")
+    out = sample_images(run, [Request("0.png", "a cat")], "out", how=QUICK, strip="a cat")
     strip = load_image(out / "about/strip.png")
     for row in (0, 1):  # after the last step x_t is x0
         last = strip.crop((2 + 2 * 18, 2 + row * 18, 18 + 2 * 18, 18 + row * 18))
@@ -371,7 +387,6 @@ def test_the_strip_ends_in_the_picture(run):
 
 
 def test_frozen_models_of_other_weights_are_refused(run, monkeypatch):
-    from tinyldm.autoencoder.kl import AutoencoderKL
     from tinyldm.frozen.text import TextEncoder
 
     monkeypatch.undo()
@@ -385,10 +400,12 @@ def test_frozen_models_of_other_weights_are_refused(run, monkeypatch):
 
 def command(*arguments):
     """sample.py with these arguments, in this process; returns its exit status."""
-    spec = importlib.util.spec_from_file_location("sample", Path(__file__).parents[2] / "sample.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return guarded(sampling.run, module.parser().parse_args(list(arguments)))
+
+    def draw():
+        options = sample_script.parser().parse_args(list(arguments))
+        sample_script.draw(SampleOptions(**vars(options)))
+
+    return guarded(draw)
 
 
 def test_the_command_needs_no_options(run, capsys):

@@ -1,4 +1,4 @@
-"""Task labels: from the assignment's files to conditions, and both commands on a set of nine pictures."""
+"""Task labels: from the assignment's files to conditions, and both commands on nine pictures."""
 
 import json
 
@@ -10,16 +10,17 @@ import sample as sample_script
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 from tinyldm.autoencoder.pixels import load_vae
 from tinyldm.cli import guarded
-from tinyldm.data.examples import Prompt
+from tinyldm.data.examples import Examples, Request
 from tinyldm.errors import InputError
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet, UNetConfig
-from tinyldm.sampling.drawing import run as run_sample
-from tinyldm.tasks.labels import FORMS, LabelEncoder, read_names, truth
-from tinyldm.tasks.table import read_examples, read_prompts
+from tinyldm.sampling.settings import SampleOptions
+from tinyldm.tasks import base
+from tinyldm.tasks.base import find_task, read_requests
+from tinyldm.tasks.labels import LabelEncoder, Labels, read_names, wanted_labels
 from tinyldm.training.checkpoint import load_checkpoint
-from tinyldm.training.settings import defaults_for
-from tinyldm.training.start import start
+from tinyldm.training.settings import LABEL_FORMS, settings_for
+from train import train
 
 NAMES = ("gray cube", "red cube", "gray sphere", "red sphere")
 SMALL = UNetConfig(channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4)
@@ -48,6 +49,13 @@ def data(tmp_path, monkeypatch):
     return folder
 
 
+def read_examples(folder, **options) -> Examples:
+    """The examples of a folder, all of which are labelled here."""
+    task, examples = base.read_examples(folder, **options)
+    assert task.name == "labels"
+    return examples
+
+
 def rewrite(file, change):
     content = json.loads(file.read_text())
     file.write_text(json.dumps(change(content)))
@@ -55,32 +63,36 @@ def rewrite(file, change):
 
 def test_the_layout_is_told_from_the_files(data):
     examples = read_examples(data)
-    assert examples.task == "labels"
     assert examples.names == NAMES
     assert len(examples) == 9
-    assert {e.name: e.captions for e in examples}["scene_3.png"] == ("red sphere, gray cube",)
-    assert {e.name: e.captions for e in examples}["scene_8.png"] == ("",)
-    asked = [Prompt("1.png", "gray sphere, red sphere, gray cube"), Prompt("2.png", "")]
-    assert read_prompts(data / "test.json")[1:] == asked
+    prompts = {e.name: e.prompts for e in examples}
+    assert prompts["scene_3.png"] == (Labels(("red sphere", "gray cube")),)
+    assert str(prompts["scene_3.png"][0]) == "red sphere, gray cube"
+    assert prompts["scene_8.png"] == (Labels(),)
+    assert str(prompts["scene_8.png"][0]) == ""
+    requests = read_requests(data / "test.json")[1:]
+    three = Labels(("gray sphere", "red sphere", "gray cube"))
+    assert requests == [Request("1.png", three), Request("2.png", Labels())]
+    assert [request.text for request in requests] == ["gray sphere, red sphere, gray cube", ""]
 
 
 def test_tokens_tell_names_and_the_words_they_share():
-    """Two tokens' inner product counts what their labels share: the name and both words, one word, nothing."""
-    rows = (
-        LabelEncoder(NAMES)
-        .encode(["gray cube", "red cube", "gray sphere", "red sphere"])
-        .tokens[:, 0]
-    )
+    """Two tokens' inner product counts what their labels share.
+
+    The name and both words, or one word, or nothing.
+    """
+    rows = LabelEncoder(NAMES).encode([Labels((name,)) for name in NAMES]).tokens[:, 0]
     shared = torch.tensor([[3, 1, 1, 0], [1, 3, 0, 1], [1, 0, 3, 1], [0, 1, 1, 3]])
     torch.testing.assert_close(rows @ rows.T / rows.shape[1] * 3, shared.float())
-    alone = LabelEncoder(("cat", "dog")).encode(["dog", "cat"]).tokens[:, 0]
+    alone = LabelEncoder(("cat", "dog")).encode([Labels(("dog",)), Labels(("cat",))]).tokens[:, 0]
     torch.testing.assert_close(alone, 2**0.5 * torch.tensor([[0.0, 1], [1, 0]]))
 
 
 def test_the_forms_say_the_same():
     texts = ["red sphere, gray cube", "", "gray cube,red sphere , gray cube"]
     hot = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1]])
-    forms = {form: LabelEncoder(NAMES, form, (2, 3)).encode(texts) for form in FORMS}
+    prompts = [Labels.of(text) for text in texts]
+    forms = {form: LabelEncoder(NAMES, form, (2, 3)).encode(prompts) for form in LABEL_FORMS}
     assert {form: set(c.parts()) for form, c in forms.items()} == {
         "tokens": {"tokens", "mask"},
         "vector": {"vector"},
@@ -91,7 +103,7 @@ def test_the_forms_say_the_same():
     assert torch.equal(forms["tokens+vector"].vector, hot)
     assert torch.equal(forms["maps"].maps, hot[:, :, None, None].expand(3, 4, 2, 3))
     assert forms["tokens"].mask.tolist() == [[True, True], [False, False], [True, True]]
-    assert torch.equal(truth(texts, NAMES), hot.bool())
+    assert torch.equal(wanted_labels(prompts, NAMES), hot.bool())
 
 
 def test_the_order_of_tokens_is_nothing_to_the_network():
@@ -100,11 +112,11 @@ def test_the_order_of_tokens_is_nothing_to_the_network():
     unet = UNet(UNetConfig(**{**SMALL.to_dict(), "token_dim": encoder.width}))
     for p in unet.parameters():
         torch.nn.init.normal_(p, std=0.2)
-    c = encoder.encode(["gray cube, red sphere, red cube"])
+    c = encoder.encode([Labels.of("gray cube, red sphere, red cube")])
     turned = c.map(lambda part: part.flip(1))
     x, t = torch.randn(1, 4, 8, 8), torch.tensor([500.0])
     torch.testing.assert_close(unet(x, t, c), unet(x, t, turned))
-    other = encoder.encode(["gray cube, gray sphere, red cube"])
+    other = encoder.encode([Labels.of("gray cube, gray sphere, red cube")])
     assert (unet(x, t, c) - unet(x, t, other)).abs().max() > 1e-3
 
 
@@ -134,11 +146,11 @@ def test_an_unknown_label_of_the_test_set_is_named_with_its_place(data):
     rewrite(data / "test.json", lambda c: [*c, ["red cuba"]])
     with pytest.raises(
         InputError,
-        match="test.json: entry 3: no label 'red cuba', expected one of 4, such as red cube",
+        match=r"test.json: entry 3: no label 'red cuba', expected one of 4, such as red cube",
     ):
-        read_prompts(data / "test.json")
+        read_requests(data / "test.json")
     (data / "objects.json").unlink()  # what the labels are is for the run to say
-    assert read_prompts(data / "test.json")[3].text == "red cuba"
+    assert read_requests(data / "test.json")[3].text == "red cuba"
 
 
 @pytest.mark.parametrize("place", ["image", "iclevr", "train", "."])
@@ -155,7 +167,7 @@ def test_missing_images_may_be_left_out(data):
     assert len(examples) == 8
     assert len(examples.problems) == 1
     assert "scene_4.png" in examples.problems[0]
-    with pytest.raises(InputError, match="--task text: .* is for --task labels"):
+    with pytest.raises(InputError, match=r"--task text: .* is for --task labels"):
         read_examples(data, skip_bad=True, task="text")
 
 
@@ -164,17 +176,16 @@ def test_missing_images_may_be_left_out(data):
 )
 def test_objects_must_be_names_with_numbers(data, objects):
     (data / "objects.json").write_text(json.dumps(objects))
-    with pytest.raises(InputError, match="objects.json: "):
+    with pytest.raises(InputError, match=r"objects.json: "):
         read_names(data)
 
 
 def sample(*arguments) -> int:
-    return guarded(
-        run_sample, sample_script.parser().parse_args([*map(str, arguments), "--steps", "3"])
-    )
+    options = sample_script.parser().parse_args([*map(str, arguments), "--steps", "3"])
+    return guarded(lambda: sample_script.draw(SampleOptions(**vars(options))))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", LABEL_FORMS)
 def test_both_commands(data, form, capsys):
     """In latents, and with tokens+vector in pixels."""
     pixels = form == "tokens+vector"
@@ -185,7 +196,7 @@ def test_both_commands(data, form, capsys):
         centre=pixels,
         size=(16, 16),
     )
-    start(options | {"out": "run", "max_steps": 2, "batch_size": 4, "precision": "float32"})
+    train(options | {"out": "run", "max_steps": 2, "batch_size": 4, "precision": "float32"})
     strip = ["--strip", "red sphere, gray cube"]
     assert sample("--run", "run", "--prompts", data / "test.json", "--out", "out", *strip) == 0
     assert sorted(p.name for p in (data.parent / "out").glob("*.png")) == [
@@ -214,7 +225,7 @@ def test_both_commands(data, form, capsys):
 def test_no_labels_at_all_are_an_unconditional_model(data):
     rewrite(data / "train.json", lambda c: {name: [] for name in c})
     (data / "test.json").unlink()
-    start(
+    train(
         dict(
             data=str(data), size=(16, 16), out="run", max_steps=2, batch_size=4, precision="float32"
         )
@@ -229,7 +240,7 @@ def test_an_autoencoder_that_keeps_the_size_is_no_pixels(data):
         AutoencoderConfig(block_out_channels=[8], layers_per_block=1, norm_num_groups=1)
     ).save_pretrained("flat")
     assert not any(p.requires_grad for p in load_vae("flat").parameters())  # frozen
-    start(
+    train(
         dict(
             data=str(data),
             vae="flat",
@@ -250,7 +261,7 @@ def test_options_of_another_task_are_refused(data):
         ("label_form", "words", "--label-form"),
     ):
         with pytest.raises(InputError, match=told):
-            start({"data": str(data), "out": "run", name: value})
+            train({"data": str(data), "out": "run", name: value})
     for name, value in {
         "label_form": "vector",
         "style_drop": 0.3,
@@ -259,5 +270,5 @@ def test_options_of_another_task_are_refused(data):
         with pytest.raises(
             InputError, match=f"--{name.replace('_', '-')} {value}: belongs to --task"
         ):
-            defaults_for({name: value}, (64, 64))
+            settings_for({name: value}, (64, 64), find_task("text"))
     assert not (data.parent / "run").exists()

@@ -1,4 +1,4 @@
-"""Task landscape: maps and images stay together, files that are wrong are named, map and style are guided apart."""
+"""Task landscape: maps and images stay together, wrong files are named, styles guided apart."""
 
 import json
 from pathlib import Path
@@ -11,27 +11,27 @@ from transformers import CLIPModel, CLIPVisionConfig, CLIPVisionModel
 
 import sample as sample_script
 from tinyldm.cli import guarded
-from tinyldm.commands.encode import load_frozen
 from tinyldm.condition import Condition
+from tinyldm.data.examples import Examples
 from tinyldm.data.images import Augmentation, load_image
-from tinyldm.diffusion.guidance import Guidance
+from tinyldm.data.latents import open_or_build
+from tinyldm.diffusion.guidance import Guidance, StepwiseGuidance
 from tinyldm.errors import InputError
 from tinyldm.frozen.style import StyleEncoder
 from tinyldm.frozen.text import TINY
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
-from tinyldm.sampling.drawing import run as run_sample
-from tinyldm.tasks.landscape import (
-    CLASSES,
-    LandscapeEncoder,
-    MapStyleGuidance,
-    class_shares,
-    load_map,
-    open_cache,
-)
-from tinyldm.tasks.table import read_examples, read_prompts
+from tinyldm.sampling.settings import SampleOptions
+from tinyldm.tasks import base
+from tinyldm.tasks.base import read_requests
+from tinyldm.tasks.landscape import LandscapeEncoder, Scene, map_then_style
+from tinyldm.tasks.segmentation import CLASSES, class_shares, load_map
 from tinyldm.training.checkpoint import find_checkpoint, read_config
-from tinyldm.training.start import start
+from tinyldm.training.frozen_models import load_frozen
+from train import train
+
+FLIPPED = Augmentation(flip=True)
+PLAIN = Augmentation(flip=False)
 
 
 class MeanColour:
@@ -65,20 +65,26 @@ def data(tmp_path, monkeypatch):
     return folder
 
 
-def opened(data, augmentation=Augmentation(flip=True), style_drop=0.0, size=(24, 32), **options):
+def read_examples(folder, **options) -> Examples:
+    """The examples of a folder, all of which are landscapes here."""
+    task, examples = base.read_examples(folder, **options)
+    assert task.name == "landscape"
+    return examples
+
+
+def opened(data, augmentation=FLIPPED, style_drop=0.0, size=(24, 32), **options):
     encoder = LandscapeEncoder(MeanColour(), size, style_drop)
-    return open_cache(
+    return open_or_build(
         read_examples(data), None, encoder, size, augmentation, progress=False, **options
     )
 
 
 def test_the_layout_is_told_from_the_files(data):
     examples = read_examples(data)
-    assert examples.task == "landscape"
     assert examples.names == CLASSES
     assert len(CLASSES) == 29
     assert len(examples) == 6
-    first, _second = read_prompts(data / "label_to_img.json")
+    first, _second = read_requests(data / "label_to_img.json")
     assert first.name == "v0.jpg"
     assert first.text == f"{data}/val_B_labels_resized/v0.png | {data}/train_resized/imgs/3.jpg"
 
@@ -102,7 +108,10 @@ def test_shares_count_the_pixels_of_a_cell():
     "augmentation", [Augmentation(), Augmentation(copies=3, crop=0.5, jitter=0.01)]
 )
 def test_map_and_image_are_augmented_together(data, augmentation):
-    """In the middle of a block the colour tells the class, whatever the view; another view agrees in few pixels."""
+    """In the middle of a block the colour tells the class, whatever the view.
+
+    Another view agrees in few pixels.
+    """
     cache = opened(data, augmentation)
     generator, right, wrong, views = torch.Generator().manual_seed(0), [], [], set()
     for _ in range(20):
@@ -148,13 +157,10 @@ def test_the_style_of_a_sample_is_its_own_image_and_is_dropped_alone(data):
 
 def test_prompts_give_what_training_gave(data):
     encoder = LandscapeEncoder(MeanColour(), (6, 8))
-    cache = open_cache(
-        read_examples(data), None, encoder, (24, 32), Augmentation(flip=False), progress=False
-    )
+    cache = open_or_build(read_examples(data), None, encoder, (24, 32), PLAIN, progress=False)
     _, trained = cache.batch(torch.tensor([2]), torch.Generator())
-    asked = encoder.encode(
-        [read_examples(data)[2].captions[0], f"{data}/train_resized/labels/2.png", ""]
-    )
+    map_alone = Scene("train_resized/labels/2.png", folder=data)
+    asked = encoder.encode([read_examples(data)[2].prompts[0], map_alone, Scene()])
     torch.testing.assert_close(asked.maps[0], trained.maps[0])
     torch.testing.assert_close(asked.tokens[:1], trained.tokens, rtol=1e-3, atol=0)
     torch.testing.assert_close(
@@ -166,9 +172,12 @@ def test_prompts_give_what_training_gave(data):
 
 
 def test_prompts_maps_are_resized_to_classes_that_are_there(data):
-    """Blocks of 8 pixels on cells of 8 pixels: each cell is of one class, though the map is made smaller on the way."""
+    """Blocks of 8 pixels on cells of 8 pixels: each cell is of one class.
+
+    And that although the map is made smaller on the way.
+    """
     text = f"{data}/train_resized/labels/2.png"
-    maps = LandscapeEncoder(MeanColour(), (3, 4)).encode([text]).maps
+    maps = LandscapeEncoder(MeanColour(), (3, 4)).encode([Scene.of(text)]).maps
     with Image.open(text) as scene:
         assert np.array_equal(maps[0].argmax(0), np.array(scene)[4::8, 4::8])
     assert set(maps.unique().tolist()) == {0.0, 1.0}
@@ -227,26 +236,29 @@ def test_a_wrong_map_is_named(data, spoil, told):
 
 @pytest.mark.parametrize("spoil", [spoil_values, spoil_size, spoil_bytes])
 def test_a_wrong_map_may_be_left_out(data, spoil):
-    """What remains are the other pairs, each map still with its image; without skip_bad the same cache is refused."""
-    whole = opened(data, Augmentation(flip=False)).batch(torch.arange(6), torch.Generator())[1].maps
+    """What remains are the other pairs, each map still with its image.
+
+    Without skip_bad the same cache is refused.
+    """
+    whole = opened(data, PLAIN).batch(torch.arange(6), torch.Generator())[1].maps
     spoil(data)
-    cache = opened(data, Augmentation(flip=False), skip_bad=True)
+    cache = opened(data, PLAIN, skip_bad=True)
     assert len(cache) == 5
     assert cache.skipped == 1
     assert "1.png: " in cache.left_out[0]
     assert torch.equal(
         cache.batch(torch.arange(5), torch.Generator())[1].maps, whole[[0, 2, 3, 4, 5]]
     )
-    with pytest.raises(InputError, match="1.png: "):
-        opened(data, Augmentation(flip=False))
+    with pytest.raises(InputError, match=r"1.png: "):
+        opened(data, PLAIN)
 
 
 def test_a_broken_image_is_named_or_left_out_with_its_map(data):
-    whole = opened(data, Augmentation(flip=False)).batch(torch.arange(6), torch.Generator())[1].maps
+    whole = opened(data, PLAIN).batch(torch.arange(6), torch.Generator())[1].maps
     (data / "train_resized/imgs/2.jpg").write_bytes(b"no")
-    with pytest.raises(InputError, match="2.jpg: not an image that can be read"):
-        opened(data, Augmentation(flip=False))
-    cache = opened(data, Augmentation(flip=False), skip_bad=True)
+    with pytest.raises(InputError, match=r"2.jpg: not an image that can be read"):
+        opened(data, PLAIN)
+    cache = opened(data, PLAIN, skip_bad=True)
     assert len(cache) == 5
     assert "2.jpg: " in cache.left_out[0]
     assert torch.equal(
@@ -262,10 +274,10 @@ def test_missing_files_of_the_test_set_are_named(data):
     ):
         file.write_text(json.dumps({scene: reference}))
         with pytest.raises(InputError, match=told):
-            read_prompts(file)
+            read_requests(file)
     file.write_text(json.dumps({"v0.png": "3.jpg", "v1.png": 5}))
-    with pytest.raises(InputError, match="v1.png: expected the name of an image, got 5"):
-        read_prompts(file)
+    with pytest.raises(InputError, match=r"v1.png: expected the name of an image, got 5"):
+        read_requests(file)
     encoder = LandscapeEncoder(MeanColour(), (6, 8))
     for text, told in (
         (f"{data}/nowhere.png", "nowhere.png: no such"),
@@ -273,7 +285,7 @@ def test_missing_files_of_the_test_set_are_named(data):
         (f"{data}/val_B_labels_resized/v0.png | gone.jpg", "gone.jpg: no such image"),
     ):
         with pytest.raises(InputError, match=told):
-            encoder.check([text])
+            encoder.check([Scene.of(text)])
 
 
 def test_every_image_counts_whatever_its_suffix(data):
@@ -296,7 +308,10 @@ def test_maps_of_a_palette_hold_their_numbers(tmp_path):
 
 
 def test_style_tokens_are_those_of_the_whole_clip():
-    """The first token of an image, after the tower's last norm, is what CLIP itself calls its pooled output."""
+    """The first token of an image is what CLIP itself calls its pooled output.
+
+    It is so after the tower's last norm.
+    """
     encoder, rng = StyleEncoder.load("tiny"), np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))
     tokens = encoder.encode([image, image.transpose(Image.Transpose.ROTATE_180)])
@@ -325,7 +340,10 @@ def test_style_tokens_tell_the_colours_of_their_patch():
 
 @pytest.mark.parametrize(("side", "patch"), [(32, 16), (42, 14), (28, 7)])
 def test_style_tokens_tell_the_colours_of_patches_of_any_size(side, patch):
-    """Where each patch is of one colour, so are its quarters; patches are in the order of the tower."""
+    """Where each patch is of one colour, so are its quarters.
+
+    Patches are in the order of the tower.
+    """
     shape = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     tower = CLIPVisionModel(CLIPVisionConfig(**shape, image_size=side, patch_size=patch)).eval()
     colours = np.random.default_rng(0).integers(0, 256, (side // patch, side // patch, 3), np.uint8)
@@ -335,12 +353,12 @@ def test_style_tokens_tell_the_colours_of_patches_of_any_size(side, patch):
 
 
 def test_a_run_that_took_another_style_is_refused_by_name(data, small):
-    start(small | {"data": str(data), "out": "run"})
+    train(small | {"data": str(data), "out": "run"})
     config, frozen = (
         read_config(find_checkpoint("run")),
         {"text_encoder": "a/clip", "text_encoder_fingerprint": "old"},
     )
-    with pytest.raises(InputError, match="^tiny: is not the encoder that run was trained with"):
+    with pytest.raises(InputError, match=r"^tiny: is not the encoder that run was trained with"):
         load_frozen(config | frozen, "cpu", "run")
 
 
@@ -359,9 +377,9 @@ def test_map_and_style_are_guided_apart():
     )
     x, t = torch.randn(b, 2, 4, 4), torch.tensor([10.0, 500.0, 900.0])
     for of_map, of_style in ((1.0, 1.0), (3.0, 0.0), (2.0, 5.0)):
-        guided = MapStyleGuidance(of_map, of_style, null)(linear)(x, t, condition)
+        guided = StepwiseGuidance((of_map, of_style), map_then_style(null))(linear)(x, t, condition)
         torch.testing.assert_close(guided, x + of_map + 10 * of_style)
-    same = MapStyleGuidance(4.0, 4.0, null)(linear)(x, t, condition)
+    same = StepwiseGuidance((4.0, 4.0), map_then_style(null))(linear)(x, t, condition)
     torch.testing.assert_close(same, Guidance(4.0, null)(linear)(x, t, condition))
 
 
@@ -373,24 +391,63 @@ def small(monkeypatch):
 
 
 def test_data_that_moved_are_those_of_the_run(data, small, monkeypatch):
-    """Named by another path they are the same data; the prompts of the previews are found from another folder."""
-    start(small | {"data": "land", "out": "run"})
+    """Named by another path they are the same data.
+
+    The prompts of the previews are found from another folder.
+    """
+    train(small | {"data": "land", "out": "run"})
     (data.parent / "else").mkdir()
     monkeypatch.chdir(data.parent / "else")
     assert sample("--run", "../run", "--out", "out") == 0
     data.rename(data.parent / "moved")
-    start({"resume": True, "out": "../run", "data": "../moved", "max_steps": 3})
+    train({"resume": True, "out": "../run", "data": "../moved", "max_steps": 3})
     assert (data.parent / "run/checkpoints/step-0000003").is_dir()
 
 
+def test_a_run_and_its_data_on_another_machine(data, small, monkeypatch, capsys):
+    """The previews are drawn where --data says that the data are, and to the same pictures."""
+    train(small | {"data": str(data), "out": "run"})
+    prompts = read_config(find_checkpoint("run"))["preview_prompts"]
+    first = "val_B_labels_resized/v0.png | train_resized/imgs/3.jpg"
+    assert prompts == [first, first.replace("v0", "v1").replace("3.jpg", "5.jpg")]
+    assert sample("--run", "run", "--out", "before") == 0
+    there = data.parent / "another" / "machine"
+    there.mkdir(parents=True)
+    data.rename(there / "moved")
+    Path("run").rename(there / "run")
+    monkeypatch.chdir(there)
+    capsys.readouterr()
+    assert sample("--run", "run", "--out", "after") == 2
+    assert "no such" in capsys.readouterr().err
+    assert sample("--run", "run", "--out", "after", "--data", "moved") == 0
+    before = sorted((data.parent / "before").glob("*.png"))
+    after = sorted(Path("after").glob("*.png"))
+    assert len(after) == 2
+    assert [p.name for p in after] == [p.name for p in before]
+    assert [p.read_bytes() for p in after] == [p.read_bytes() for p in before]
+
+
+def test_an_old_run_whose_prompts_are_whole_paths(data, small, monkeypatch):
+    train(small | {"data": "land", "out": "run"})
+    file = find_checkpoint("run") / "config.json"
+    config = json.loads(file.read_text())
+    del config["data_folder"]
+    places = "val_B_labels_resized/v0.png", "train_resized/imgs/3.jpg"
+    config["preview_prompts"] = [" | ".join(str(data / place) for place in places)]
+    file.write_text(json.dumps(config))
+    (data.parent / "else").mkdir()
+    monkeypatch.chdir(data.parent / "else")
+    assert sample("--run", "../run", "--out", "out") == 0
+    assert len(list(Path("out").glob("*.png"))) == 1
+
+
 def sample(*arguments) -> int:
-    return guarded(
-        run_sample, sample_script.parser().parse_args([*map(str, arguments), "--steps", "2"])
-    )
+    options = sample_script.parser().parse_args([*map(str, arguments), "--steps", "2"])
+    return guarded(lambda: sample_script.draw(SampleOptions(**vars(options))))
 
 
 def test_both_commands(data, small, capsys):
-    start(small | {"data": str(data), "out": "run"})
+    train(small | {"data": str(data), "out": "run"})
     how = ["--guidance-map", 2, "--guidance-style", 3]
     assert (
         sample("--run", "run", "--prompts", data / "label_to_img.json", "--out", "out", *how) == 0

@@ -30,7 +30,7 @@ def test_pitfall_09_a_bfloat16_weight_from_1_to_2_reads_its_closed_form():
 
 
 def test_pitfall_09_warm_up_forgets_the_random_start():
-    """With weights k at update k the average trails closely, where a plain one has hardly left 0."""
+    """With weights k at update k the average trails closely; a plain one has hardly left 0."""
     net = module(0.0)
     warm, plain = EMA(net, 0.9999), EMA(net, 0.9999, warmup=False)
     for k in range(1, 101):
@@ -61,7 +61,10 @@ def test_pitfall_09_survives_save_and_load():
 
 
 def test_pitfall_09_average_of_warm_up_equals_the_closed_product():
-    """From 1 with the target 0, what is left is the product of all d_k = min(decay, (1 + k) / (10 + k))."""
+    """From 1 with the target 0, what is left is the product of all d_k.
+
+    d_k = min(decay, (1 + k) / (10 + k))
+    """
     for decay, left in (
         (
             0.9999,

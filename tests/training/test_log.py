@@ -11,16 +11,26 @@ from tinyldm.training.log import RunLog, read_log
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_is_named(tmp_path):
     (tmp_path / "run").mkdir()
-    with pytest.raises(OSError) as caught, RunLog(tmp_path / "run", 0, 10) as log:
-        log.stream.close()
-        log.stream = open("/dev/full", "a", buffering=1)
-        log.row(1, 0.5, 1e-3, 1.0, 4)
+    with pytest.raises(OSError, match="No space left") as caught:
+        log_a_row_to_a_full_disk(tmp_path / "run")
     assert caught.value.filename == str(tmp_path / "run/log.csv")
-    with pytest.raises(OSError) as caught, replacing(tmp_path / "samples.json") as temporary:
+    with pytest.raises(OSError, match="No space left") as caught:
+        replace_on_a_full_disk(tmp_path / "samples.json")
+    assert caught.value.filename == str(tmp_path / "samples.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]  # no temporary file is left
+
+
+def log_a_row_to_a_full_disk(run):
+    with RunLog(run, 0, 10) as log:
+        log.stream.close()
+        log.stream = open("/dev/full", "a", buffering=1)  # noqa: SIM115 (the log closes it)
+        log.row(1, 0.5, 1e-3, 1.0, 4)
+
+
+def replace_on_a_full_disk(file):
+    with replacing(file) as temporary:
         temporary.symlink_to("/dev/full")
         temporary.write_text("record")
-    assert caught.value.filename == str(tmp_path / "samples.json")
-    assert not temporary.exists()
 
 
 def test_rows_behind_the_step_are_taken_back(tmp_path):

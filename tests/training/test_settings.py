@@ -4,12 +4,18 @@ import pytest
 
 from tinyldm.cli import parse_size
 from tinyldm.errors import InputError
-from tinyldm.training.options import GROUPS, train_parser
-from tinyldm.training.settings import TrainSettings, defaults_for
+from tinyldm.tasks.base import find_task
+from tinyldm.training.options import parse_options, train_parser
+from tinyldm.training.settings import TrainSettings, settings_for
+
+
+def defaults_for(given, native, task="text"):
+    """The settings of a run on data of a task whose first image has a size (h, w)."""
+    return settings_for(given, native, find_task(task))
 
 
 def test_every_setting_is_an_option_and_every_option_means_something():
-    options = {flag.replace("-", "_") for group in GROUPS.values() for flag in group}
+    options = {action.dest for action in train_parser()._actions} - {"help"}
     assert options - set(TrainSettings().to_dict()) == {"out", "resume", "overwrite", "epochs"}
     assert set(TrainSettings().to_dict()) <= options
 
@@ -124,7 +130,7 @@ def test_defaults_follow_the_task_and_help_tells_them():
         f"sees the style in the reference (default: tiny; with --data: {land.image_encoder})"
         in told
     )
-    assert "told by the files of --data --size" in told  # no default: it depends
+    assert "detected from the files of --data --size" in told  # no default: it depends
 
 
 def test_options_that_would_be_ignored_are_refused():
@@ -133,15 +139,38 @@ def test_options_that_would_be_ignored_are_refused():
         {"lr_every": 10, "data": "x"},
         {"preview_guidance": 2.0, "cfg_drop": 0.0},
     ):
-        with pytest.raises(InputError, match="--(lr-decay 0.5|lr-every 10|preview-guidance 2.0): "):
+        with pytest.raises(
+            InputError, match=r"--(lr-decay 0.5|lr-every 10|preview-guidance 2.0): "
+        ):
             defaults_for(given, (64, 64))
     assert defaults_for({"lr_decay": 0.1, "lr_schedule": "step"}, (64, 64)).lr_decay == 0.1
+
+
+def test_an_option_of_another_task_or_of_another_network_is_refused():
+    for given, task, message in (
+        (
+            {"label_form": "maps"},
+            "text",
+            "--label-form maps: belongs to --task labels, this is text",
+        ),
+        ({"text_encoder": "tiny"}, "labels", "--text-encoder tiny: belongs to --task text"),
+        ({"style_drop": 0.2}, "labels", "--style-drop 0.2: belongs to --task landscape"),
+        ({"network": "a:b", "preset": "toy"}, "text", "--preset toy: would be ignored"),
+    ):
+        with pytest.raises(InputError, match=message):
+            defaults_for(given, (64, 64), task)
+
+
+def test_what_is_given_on_the_command_line_is_what_settings_are_made_of():
+    given = parse_options(["--size", "96x64", "--no-flip", "--lr", "0.01", "--out", "x"])
+    assert given == {"size": (64, 96), "flip": False, "lr": 0.01, "out": "x"}
+    assert parse_options([]) == {}
 
 
 def test_only_some_settings_may_change_on_resume():
     run = TrainSettings(lr=1e-3)
     assert run.resumed({"max_steps": 5000, "lr": 1e-3}).max_steps == 5000
-    with pytest.raises(InputError, match="--lr 0.1: the run was started with 0.001"):
+    with pytest.raises(InputError, match=r"--lr 0.1: the run was started with 0.001"):
         run.resumed({"lr": 0.1})
 
 

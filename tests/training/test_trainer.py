@@ -10,16 +10,21 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from tinyldm.autoencoder.perceptual import Perceptual
 from tinyldm.condition import Condition
+from tinyldm.diffusion.guidance import Guidance
+from tinyldm.diffusion.loss import Noised, draw_noise, training_loss
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
-from tinyldm.sampling.drawing import Drawing, draw
+from tinyldm.sampling.drawing import Painter
+from tinyldm.sampling.settings import Drawing
 from tinyldm.training import trainer as training
 from tinyldm.training.checkpoint import checkpoints, find_checkpoint, load_checkpoint
 from tinyldm.training.learning_rate import learning_rate
-from tinyldm.training.processes import workers
+from tinyldm.training.network import DataShape, build_network, network_recipe
+from tinyldm.training.processes import ALONE, joined
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.signals import StopRequest
 from tinyldm.training.trainer import Trainer
@@ -47,6 +52,8 @@ class MemoryCache:
         tokens=torch.linspace(-1, 1, 12).view(1, 2, 6), mask=torch.ones(1, 2, dtype=torch.bool)
     )
 
+    longest = 2
+
     def __init__(self):
         generator = torch.Generator().manual_seed(1)
         self.latents = torch.randn(20, 2, 8, 8, generator=generator)
@@ -67,9 +74,22 @@ def tiny_preset(monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny-test", TINY)
 
 
-def trainer(run, cache=None, **changes):
+def trainer(run, cache=None, *, processes=ALONE, preview=None, facts=None, decoder=None, **changes):
+    """A trainer of a fresh network. decoder: a frozen one, for the perceptual term."""
     run.mkdir(exist_ok=True)
-    return Trainer(replace(SETTINGS, **changes), cache or MemoryCache(), run)
+    settings, cache = replace(SETTINGS, **changes), cache or MemoryCache()
+    torch.manual_seed(settings.seed)
+    network = build_network(network_recipe(settings, DataShape.of((2, 8, 8), cache.null)))
+    return Trainer(
+        network,
+        cache,
+        settings,
+        run,
+        processes=processes,
+        preview=preview,
+        facts=facts,
+        perceptual=decoder and Perceptual(decoder, cache.mean, cache.std),
+    )
 
 
 def everything(t):
@@ -91,12 +111,12 @@ def rows(run):
 def test_pitfall_10_resume_is_bit_for_bit(tmp_path, accumulate):
     whole = trainer(tmp_path / "whole", accumulate=accumulate)
     assert whole.fit()
-    first, stop = trainer(tmp_path / "parts", accumulate=accumulate, sample_every=1), StopRequest()
+    stop = StopRequest()
 
-    def stop_at_five(_, step):
-        stop.requested = step == 5
+    def stop_at_five(_, file):
+        stop.requested = file.name == "step-0000005.png"
 
-    first.preview = stop_at_five
+    first = trainer(tmp_path / "parts", accumulate=accumulate, sample_every=1, preview=stop_at_five)
     assert not first.fit(stop)
     assert first.progress.step == 5
     second = trainer(tmp_path / "parts", accumulate=accumulate)
@@ -131,15 +151,15 @@ def test_pitfall_20_an_infinite_gradient_changes_nothing_and_repeated_ends_the_r
 ):
     monkeypatch.setattr(training, "MAX_SKIPPED", 3)
     t = trainer(tmp_path / "run", max_steps=8)
-    real, calls = training.training_loss, []
+    real, calls = training.prediction_error, []
 
-    def loss(*arguments, **options):
+    def error(*arguments, **options):
         calls.append(everything(t))
         value = real(*arguments, **options)
-        return value * float("inf") if poisoned(len(calls)) else value
+        return value * float("inf") if len(calls) in poisoned else value
 
-    monkeypatch.setattr(training, "training_loss", loss)
-    poisoned = {3, 5, 6, 8, 9}.__contains__  # many, but no three in a row
+    monkeypatch.setattr(training, "prediction_error", error)
+    poisoned = {3, 5, 6, 8, 9}  # many, but no three in a row
     t.fit()
     assert t.progress.step == 8
     assert t.progress.skipped == 5
@@ -151,14 +171,17 @@ def test_pitfall_20_an_infinite_gradient_changes_nothing_and_repeated_ends_the_r
     again = trainer(tmp_path / "run", max_steps=100)
     again.restore(find_checkpoint(tmp_path / "run"))
     assert again.progress.skipped == 5
-    poisoned = lambda n: True
+    poisoned = range(1000)
     with pytest.raises(InputError, match="infinite gradients in a row at step 8"):
         again.fit()
     assert load_checkpoint(tmp_path / "run").config["step"] == 8
 
 
 def test_pitfall_09_what_is_saved_is_the_average_of_this_run(tmp_path):
-    """With decay 0 that is the network after its last step, with decay it lies between there and the start."""
+    """With decay 0 that is the network after its last step.
+
+    With decay it lies between there and the start.
+    """
     for decay in (0.0, 0.9):
         t = trainer(tmp_path / f"{decay}", ema=decay)
         start = {name: p.detach().clone() for name, p in t.network.named_parameters()}
@@ -203,7 +226,7 @@ def test_what_a_step_minimises_and_where_it_is_clipped(tmp_path):
     x0, condition, generator = t.batch(0)
     schedule = NoiseSchedule("linear", zero_snr=True, shift=0.7)
     expected = (
-        training.training_loss(
+        training_loss(
             t.network,
             x0,
             condition,
@@ -236,8 +259,8 @@ def test_loss_falls_on_one_picture(tmp_path):
 
 
 def test_pitfall_23_checkpoint_holds_all_that_sampling_needs(tmp_path):
-    t = trainer(tmp_path / "run", cfg_drop=0.5)
-    t.facts = {"vae": "tiny", "latent_shape": [2, 8, 8]}
+    facts = {"vae": "tiny", "latent_shape": [2, 8, 8]}
+    t = trainer(tmp_path / "run", cfg_drop=0.5, facts=facts)
     t.fit()
     checkpoint = load_checkpoint(tmp_path / "run")
     x, time = torch.randn(2, 2, 8, 8), torch.tensor([3.0, 700.0])
@@ -273,19 +296,17 @@ def test_pitfall_24_training_checkpoint_and_sampling_have_one_null_condition(tmp
     t.fit()
     checkpoint = load_checkpoint(tmp_path / "run")
     sampled = heard(checkpoint.network)
-    draw(
-        checkpoint.network,
-        Condition(torch.randn(3, 2, 6)),
-        [1, 2, 3],
+    Painter(
+        network=checkpoint.network,
         latent_shape=(2, 8, 8),
         vae=Grey(),
         schedule=checkpoint.schedule,
         prediction=checkpoint.prediction,
         mean=checkpoint.mean,
         std=checkpoint.std,
-        null=checkpoint.null,
+        guidance=Guidance(3.0, checkpoint.null),
         how=Drawing(steps=2, guidance=3.0, precision="float32"),
-    )
+    ).draw(Condition(torch.randn(3, 2, 6)), [1, 2, 3])
     assert len(trained) == len(sampled) == 2
     nulls = [c[[k]] for c in trained for k in range(4)] + [
         c[[k]] for c in sampled for k in (3, 4, 5)
@@ -327,18 +348,18 @@ def test_a_checkpoint_of_another_architecture_is_named(tmp_path):
     config["network"]["channels"] = [16, 16]
     file.write_text(json.dumps(config))
     with pytest.raises(
-        InputError, match="another architecture.*first conv_in.bias: expected .16,., got .8,."
+        InputError, match=r"another architecture.*first conv_in.bias: expected .16,., got .8,."
     ):
         load_checkpoint(tmp_path / "run")
     file.write_text("{")
-    with pytest.raises(InputError, match="config.json: not JSON"):
+    with pytest.raises(InputError, match=r"config.json: not JSON"):
         load_checkpoint(tmp_path / "run")
 
 
 def test_a_checkpoint_of_a_trainer_that_knows_no_data_says_what_it_lacks(tmp_path):
     """Such as one from a script of one's own: sampling asks for the frozen models by name."""
     trainer(tmp_path / "run").fit()
-    with pytest.raises(InputError, match="config.json: says nothing of 'vae'"):
+    with pytest.raises(InputError, match=r"config.json: says nothing of 'vae'"):
         load_checkpoint(tmp_path / "run").config["vae"]
 
 
@@ -350,7 +371,10 @@ def test_a_run_without_a_checkpoint_is_named(tmp_path):
 
 
 def test_a_compiled_network_meets_one_shape_alone(tmp_path, monkeypatch):
-    """Captions of one batch may all be shorter than those of the next; what is padded changes nothing."""
+    """Captions of one batch may all be shorter than those of the next.
+
+    What is padded changes nothing.
+    """
     shapes, cache = [], MemoryCache()
     cache.longest, whole = 5, cache.batch
 
@@ -393,16 +417,16 @@ def _one_of_two(rank, port, folder, results):
     torch.set_num_threads(1)
     PRESETS["tiny-test"] = TINY
     seen = []
-    real = training.training_loss
+    real = training.drop_condition
 
-    def loss(denoiser, x0, condition, *rest, generator, **options):
+    def drop(condition, null, cfg_drop, generator):
         seen.append(torch.randn(3, generator=generator.clone_state()).tolist())
-        return real(denoiser, x0, condition, *rest, generator=generator, **options)
+        return real(condition, null, cfg_drop, generator)
 
-    training.training_loss = loss
-    with workers(torch.device("cpu")) as w:
+    training.drop_condition = drop  # the first step of the loss
+    with joined(torch.device("cpu")) as processes:
         cache = MemoryCache()
-        t = Trainer(replace(SETTINGS, max_steps=5, accumulate=2), cache, folder, w)
+        t = trainer(folder, cache, processes=processes, max_steps=5, accumulate=2)
         t.fit()
         weights = torch.cat([p.detach().flatten() for p in t.network.parameters()]).tolist()
     results[rank] = (seen, cache.seen, weights)
@@ -410,7 +434,10 @@ def _one_of_two(rank, port, folder, results):
 
 @pytest.mark.slow
 def test_pitfall_27_two_processes_differ_in_noise_and_data_and_agree_in_weights(tmp_path):
-    """Batches of 4 over 20 images, 2 processes, accumulation 2: an epoch of 5 steps sees each image once."""
+    """Batches of 4 over 20 images, 2 processes, accumulation 2.
+
+    An epoch of 5 steps sees each image once.
+    """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -437,61 +464,68 @@ class Decoder(torch.nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(3)
-        self.post_quant_conv, self.decoder, self.shown = torch.nn.Identity(), torch.nn.Module(), 0
-        self.decoder.conv_in, self.decoder.mid_block = (
-            torch.nn.Conv2d(2, 4, 3, padding=1),
-            torch.nn.SiLU(),
-        )
-        self.decoder.up_blocks = torch.nn.ModuleList([torch.nn.Conv2d(4, 4, 3, padding=1), None])
+        self.shown = 0
+        self.conv_in, self.mid_block = torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.SiLU()
+        self.up_block = torch.nn.Conv2d(4, 4, 3, padding=1)
         self.requires_grad_(False)
-        self.post_quant_conv.register_forward_hook(
-            lambda *a: setattr(self, "shown", self.shown + len(a[2]))
-        )
+
+    def features(self, latents):
+        self.shown += len(latents)
+        middle = self.mid_block(self.conv_in(latents))
+        return [middle, self.up_block(middle)]
+
+
+def noised(t, x0, eps, time):
+    """x0 with noise eps at the same time in each row, as the trainer's loss makes it."""
+    return draw_noise(x0, t.schedule, t=torch.full((len(x0),), time), eps=eps)
 
 
 def test_the_perceptual_term_reaches_the_network_from_its_step_on(tmp_path):
-    """The gradient of the term alone, through the frozen decoder and the estimate of x0, moves the network."""
-    t = trainer(tmp_path / "run", perceptual=1.0, perceptual_from=2, batch_size=8)
-    t.vae = Decoder()
+    """The gradient of the term alone moves the network.
+
+    It goes through the frozen decoder and the estimate of x0.
+    """
+    vae = Decoder()
+    t = trainer(tmp_path / "run", perceptual=1.0, perceptual_from=2, batch_size=8, decoder=vae)
     x0, condition, _ = t.batch(0)
-    eps, level = torch.randn_like(x0), t.schedule.level(torch.full((8,), 200.0)).like(x0)
-    x_t = level.alpha * x0 + level.sigma * eps
-    seen = {}
-    t.recorded(seen, x_t, torch.full((8,), 200.0), condition)
-    t.perceptual(x0, **seen).backward()
+    eps = torch.randn_like(x0)
+    seen = noised(t, x0, eps, 200.0)
+    t.perceptual_term(t.denoiser(seen.x_t, seen.t, condition), seen).backward()
     assert t.network.conv_out.weight.grad.abs().max() > 0
-    assert t.vae.decoder.conv_in.weight.grad is None
-    perfect = level.alpha * eps - level.sigma * x0  # v
-    assert t.perceptual(x0, x_t, seen["t"], perfect).item() == pytest.approx(0, abs=1e-9)
-    noisy = torch.full((8,), 950.0)  # more noise than signal: nothing counts
-    assert t.perceptual(x0, x_t, noisy, perfect) == 0
-    for step, before in ((0, t.vae.shown), (1, t.vae.shown)):
+    assert vae.conv_in.weight.grad is None
+    perfect = seen.level.alpha * eps - seen.level.sigma * x0  # v
+    assert t.perceptual_term(perfect, seen).item() == pytest.approx(0, abs=1e-9)
+    # more noise than signal: nothing counts
+    assert t.perceptual_term(perfect, replace(seen, level=noised(t, x0, eps, 950.0).level)) == 0
+    for step, before in ((0, vae.shown), (1, vae.shown)):
         t.progress.step = step
         t.gradient()
-        assert t.vae.shown == before
+        assert vae.shown == before
     t.progress.step = 2
     t.gradient()
-    assert t.vae.shown > before
+    assert vae.shown > before
 
 
 def test_the_perceptual_term_counts_by_its_weight_and_the_share_of_clear_samples(tmp_path):
     losses = []
     for weight in (0.0, 10.0, 20.0):
-        t = trainer(tmp_path / f"run{weight}", perceptual=weight, batch_size=8)
-        t.vae = Decoder()
+        t = trainer(tmp_path / f"run{weight}", perceptual=weight, batch_size=8, decoder=Decoder())
         losses.append(t.gradient())
     assert losses[1] - losses[0] > 0.01
     assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-3)
     x0, guess = torch.randn(2, 8, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     some, clear = torch.tensor([200.0] * 2 + [950.0] * 6), torch.full((2,), 200.0)
-    whole = t.perceptual(x0[:2], guess[:2], clear, guess[:2] / 2)
-    assert t.perceptual(x0, guess, some, guess / 2).item() == pytest.approx(
-        whole.item() / 4, rel=1e-4
-    )
+
+    def term(n, times):
+        level = t.schedule.level(times).like(x0[:n])
+        seen = Noised(x0[:n], torch.zeros(n, 2, 8, 8), times, level, x_t=guess[:n])
+        return t.perceptual_term(guess[:n] / 2, seen).item()
+
+    assert term(8, some) == pytest.approx(term(2, clear) / 4, rel=1e-4)
 
 
 def test_the_perceptual_term_lowers_what_it_measures(tmp_path):
-    """Trained on one picture, equally long, the decoder's features are nearer to the truth with the term."""
+    """After equally long on one picture, its features are nearer to the truth with the term."""
     ends = {}
     for weight in (0.0, 10.0):
         cache = MemoryCache()
@@ -499,20 +533,17 @@ def test_the_perceptual_term_lowers_what_it_measures(tmp_path):
         t = trainer(
             tmp_path / f"run{weight}",
             cache,
+            decoder=Decoder(),
             max_steps=60,
             batch_size=16,
             save_every=1000,
             perceptual=weight,
         )
-        t.vae = Decoder()
         t.fit()
         x0, condition, _ = t.batch(0)
-        seen, times = {}, torch.full((16,), 100.0)
-        level = t.schedule.level(times).like(x0)
-        x_t = level.alpha * x0 + level.sigma * torch.randn(
-            x0.shape, generator=torch.Generator().manual_seed(5)
-        )
+        eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(5))
+        seen = noised(t, x0, eps, 100.0)
         with torch.no_grad():
-            t.recorded(seen, x_t, times, condition)
-            ends[weight] = t.perceptual(x0, **seen).item()
+            predicted = t.denoiser(seen.x_t, seen.t, condition)
+            ends[weight] = t.perceptual_term(predicted, seen).item()
     assert ends[10.0] < 0.9 * ends[0.0]

@@ -43,7 +43,7 @@ class Posterior:
         return 0.5 * (self.mean**2 + self.std**2 - 1) - self.std.log()
 
 
-class Level(nn.Module):
+class ResolutionLevel(nn.Module):
     """The ResBlocks of one size, and then a change of size, if any.
 
     forward: (b, width_in, h, w) -> (b, width, h, w), or half or twice that size
@@ -88,7 +88,7 @@ class Encoder(nn.Module):
         self.down_blocks = nn.ModuleList()
         width_in = widths[0]
         for k, width in enumerate(widths):
-            level = Level(width_in, width, config.layers_per_block, groups)
+            level = ResolutionLevel(width_in, width, config.layers_per_block, groups)
             if k < len(widths) - 1:
                 level.downsamplers.append(Downsample(width, asymmetric=True))
             self.down_blocks.append(level)
@@ -117,7 +117,7 @@ class Decoder(nn.Module):
         self.up_blocks = nn.ModuleList()
         width_in = widths[0]
         for k, width in enumerate(widths):
-            level = Level(width_in, width, config.layers_per_block + 1, groups)
+            level = ResolutionLevel(width_in, width, config.layers_per_block + 1, groups)
             if k < len(widths) - 1:
                 level.upsamplers.append(Upsample(width))
             self.up_blocks.append(level)
@@ -244,7 +244,12 @@ class AutoencoderKL(nn.Module):
         load_into(model, published.read_weights(weights_file, shapes(model)), weights_file)
         return model.eval()
 
-    from_pretrained = load  # as other libraries call it
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, subfolder: str | None = None
+    ) -> AutoencoderKL:
+        """load, under the name that other libraries have for it."""
+        return cls.load(pretrained_model_name_or_path, subfolder)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Write config.json and model.safetensors, which load and other libraries read."""

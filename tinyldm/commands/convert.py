@@ -19,7 +19,7 @@ OWN = "tinyldm"  # the folder, beside unet/ and scheduler/, of what diffusers ha
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where from and where to; and, for a network trained elsewhere, what its folder doesn't say."""
+    """The options; some are for a network trained elsewhere, whose folder does not say them."""
     parser.add_argument(
         "source", type=Path, help="a run, a checkpoint, or a folder with unet/ and scheduler/ in it"
     )
@@ -44,7 +44,8 @@ def run(options: argparse.Namespace) -> None:
             to_run(source, out, options.vae, options.text_encoder, options.size)
         elif options.vae or options.text_encoder or options.size:
             raise InputError(
-                f"{source}: no unet/ in it; --vae, --text-encoder and --size are for diffusers' folders"
+                f"{source}: no unet/ in it; --vae, --text-encoder and --size "
+                "are for diffusers' folders"
             )
         else:
             to_diffusers(source, out)
@@ -58,7 +59,8 @@ def to_diffusers(source: Path, out: Path) -> None:
 
     What else sampling needs lies beside them, in a folder of its own.
     """
-    from tinyldm.compat.schedulers import PREDICTIONS, DPMSolverMultistepScheduler
+    from tinyldm.compat.schedule import PREDICTIONS
+    from tinyldm.compat.schedulers import DPMSolverMultistepScheduler
     from tinyldm.compat.unet import from_native
     from tinyldm.nn.unet import UNet
     from tinyldm.training.checkpoint import load_checkpoint
@@ -91,7 +93,7 @@ def betas_of(schedule: NoiseSchedule) -> dict[str, Any]:
     """
     import torch
 
-    from tinyldm.compat.schedulers import KINDS
+    from tinyldm.compat.schedule import KINDS
 
     s = schedule
     if s.shift != 1:
@@ -106,10 +108,11 @@ def betas_of(schedule: NoiseSchedule) -> dict[str, Any]:
 def to_run(
     source: Path, out: Path, vae: str | None, text_encoder: str | None, size: tuple[int, int] | None
 ) -> None:
-    """Write the network and schedule of diffusers' folders as a run of one checkpoint to sample from."""
+    """Write diffusers' network and schedule as a run of one checkpoint, to sample from."""
     import torch
 
-    from tinyldm.compat.schedulers import DDPMScheduler, TableSchedule
+    from tinyldm.compat.schedule import TableSchedule
+    from tinyldm.compat.schedulers import DDPMScheduler
     from tinyldm.diffusion.schedule import NoiseSchedule
     from tinyldm.training.checkpoint import read_config, save_checkpoint
     from tinyldm.training.network import build_network
@@ -127,10 +130,10 @@ def to_run(
         before = NoiseSchedule.from_dict(config["schedule"])
         if torch.allclose(before.alpha_bar, schedule.alpha_bar, atol=1e-9):
             schedule = before
-    else:
-        config, latents = trained_elsewhere(unet, vae, text_encoder, size)
     if isinstance(schedule, TableSchedule):
         raise InputError(f"{source / 'scheduler'}: trained_betas are not supported in a run")
+    if not own.is_dir():
+        config, latents = trained_elsewhere(unet, vae, text_encoder, size)
     config |= {"schedule": schedule.to_dict(), "prediction": scheduler.prediction}
     network = build_network(config["network"])
     load_into(network, unet.state_dict(), source / "unet")
@@ -163,7 +166,9 @@ def trained_elsewhere(
     for option, value in {"--vae": vae, "--text-encoder": text_encoder, "--size": size}.items():
         if value is None:
             raise InputError(f"{option}: expected for a network that was not trained by tinyldm")
-    assert vae is not None and text_encoder is not None and size is not None
+    assert vae is not None
+    assert text_encoder is not None
+    assert size is not None
     autoencoder, encoder = AutoencoderKL.load(vae), TextEncoder.load(text_encoder)
     c, factor = autoencoder.latent_channels, autoencoder.factor
     config = {

@@ -12,7 +12,7 @@ MODELS = ("vae", "text_encoder", "label_form", "image_encoder", "seed", "device"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those options of train.py that decide what is encoded; the seed draws the augmented copies."""
+    """The options of train.py that decide what is encoded."""
     parser.argument_default = argparse.SUPPRESS
     data = [f.name for f in fields(TrainSettings) if f.metadata["option"].group == "data"]
     add_options(parser, TrainSettings, only=[*data, *MODELS])

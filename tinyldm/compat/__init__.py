@@ -1,7 +1,9 @@
-"""The library under the names of diffusers: a script written for these classes runs after changing its import line.
+"""The library under the names of diffusers.
 
-Only names, arguments, folders and weight names are translated; every number comes from diffusion, nn and frozen. An
-argument that is not supported raises and names itself. docs/compat.md tells where the results differ, and why.
+A script written for these classes runs after changing its import line. Only names, arguments,
+folders and names of weights are translated; every number comes from diffusion, nn and autoencoder.
+An argument that is not supported raises and names itself. docs/compat.md says where results differ
+from diffusers', and why.
 """
 
 from importlib import import_module

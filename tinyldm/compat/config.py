@@ -1,41 +1,54 @@
-"""What schedulers and models share: settings that are checked, and folders that are read and written."""
+"""What schedulers and models share: settings that are checked, folders, and outputs."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from tinyldm.autoencoder.published import read_weights
 from tinyldm.errors import InputError
+from tinyldm.weights import read_weights, shapes, write_weights
 
-# of each class: its settings in diffusers' order, each with its default and, where not all are, the supported values
+# for each class its settings, in diffusers' order: the default and, where not every value is
+# supported, the supported ones
 SETTINGS: dict[str, dict[str, list]] = json.loads(
     (Path(__file__).parent / "settings.json").read_text("utf-8")
 )
 HUB = ("revision", "cache_dir", "local_files_only", "token", "force_download")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-# what the files of other schedulers say and these have no use for
-FOREIGN = {"skip_prk_steps", "interpolation_type", "timestep_type", "sigma_min", "sigma_max"}
-FOREIGN |= {name for kind, settings in SETTINGS.items() if "Scheduler" in kind for name in settings}
 
 
-class Config(dict):
-    """Settings, read only: config.name or config["name"]; a model's also answers with the names of the library's own.
+def _foreign_settings() -> set[str]:
+    """What the files of other schedulers say, and a scheduler has no use for."""
+    names = {"skip_prk_steps", "interpolation_type", "timestep_type", "sigma_min", "sigma_max"}
+    for kind, settings in SETTINGS.items():
+        if "Scheduler" in kind:
+            names |= settings.keys()
+    return names
 
-    defaulted: the names that nobody gave, which another class fills with defaults of its own
+
+FOREIGN = frozenset(_foreign_settings())
+
+
+class Config(dict[str, Any]):
+    """Settings, read only, as config.name or config["name"].
+
+    A model's config also answers with the names of the library's own settings.
+
+    defaulted: the names that nobody gave; another class fills them with defaults of its own
+    native:    the library's own config, if any
     """
 
-    def __init__(self, values: dict, defaulted: frozenset = frozenset(), native=None):
+    def __init__(self, values: dict, defaulted: frozenset = frozenset(), native: Any = None):
         super().__init__(values)
         self.__dict__.update(defaulted=defaulted, native=native)
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         if name in self:
             return self[name]
         if name.startswith("__") or self.native is None:
@@ -50,43 +63,78 @@ class Config(dict):
             "a config is read only; make a new object with from_config(config, name=value)"
         )
 
-    __setattr__ = __setitem__ = __delitem__ = update = pop = setdefault = clear = _read_only
+    __setattr__ = __setitem__ = __delitem__ = _read_only
+    update: Any = _read_only
+    pop: Any = _read_only
+    setdefault: Any = _read_only
+    clear: Any = _read_only
 
 
-def by_name(output):
-    """Gives a kind of output diffusers' other ways to read it: out["sample"] and out.to_tuple()."""
-    output.__getitem__ = lambda out, key: (
-        getattr(out, key) if isinstance(key, str) else tuple.__getitem__(out, key)
-    )
-    output.to_tuple = lambda out: tuple(part for part in out if part is not None)
-    return output
+@dataclass(frozen=True, eq=False)
+class NamedOutput:
+    """What a call returns, to be read in any of diffusers' ways.
+
+    out.sample, out["sample"], out[0] and out.to_tuple()[0] are the same.
+    """
+
+    def to_tuple(self) -> tuple:
+        """The parts in order, without those that are None."""
+        parts = [getattr(self, field.name) for field in fields(self)]
+        return tuple(part for part in parts if part is not None)
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        if isinstance(key, str):
+            return getattr(self, key)
+        return self.to_tuple()[key]
+
+    def __iter__(self):
+        return iter(self.to_tuple())
+
+    def __len__(self) -> int:
+        return len(self.to_tuple())
 
 
-@by_name
-class Output(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Output(NamedOutput):
     """What a network returns."""
 
     sample: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class StepOutput(NamedOutput):
+    """What a step returns: x_s and, from DDPM and DDIM, the x0 that it went towards.
+
+    x0 is clipped if that was asked for.
+    """
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor | None = None
+
+
 class Configured:
-    """An object with the settings of diffusers' class of the same name, in its folder."""
+    """An object with the settings of diffusers' class of the same name, in its folder.
+
+    FILE:    the name of its file of settings
+    foreign: settings that from_config accepts although this class has no use for them
+    """
 
     FILE = "config.json"
-    foreign: set[str] = set()  # settings that from_config takes without a use for them
+    config: Any  # a Config
+    foreign: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **more):
         super().__init_subclass__(**more)
-        for name in SETTINGS.get(
-            cls.__name__, ()
-        ):  # older scripts say unet.in_channels for unet.config.in_channels
-            setattr(cls, name, property(lambda self, name=name: self.config[name]))
+        # older scripts say unet.in_channels for unet.config.in_channels
+        for name in SETTINGS.get(cls.__name__, ()):
+            setattr(cls, name, _property_of_config(name))
 
     @classmethod
     def settings(cls, args: tuple, given: dict) -> Config:
-        """The arguments of the constructor as a Config; one that is unknown or not supported raises, by its name."""
+        """The arguments of the constructor as a Config; one that is not supported is named."""
         known = SETTINGS[cls.__name__]
-        if len(args) > len(known) or given.keys() & (positional := dict(zip(known, args))):
+        positional = dict(zip(known, args, strict=False))
+        if len(args) > len(known) or given.keys() & positional:
             raise TypeError(f"{cls.__name__}: too many arguments")
         given = positional | given
         for name, value in given.items():
@@ -97,22 +145,27 @@ class Configured:
                 raise ValueError(
                     f"{cls.__name__}: not supported: {name}={value!r}, expected {expected}"
                 )
-        return Config(
-            {name: given.get(name, known[name][0]) for name in known},
-            frozenset(known.keys() - given),
-        )
+        values = {name: given.get(name, entry[0]) for name, entry in known.items()}
+        return Config(values, defaulted=frozenset(known.keys() - given))
 
     @classmethod
     def from_config(cls, config: dict, **changes):
-        """An object with the settings of config, of this class or another scheduler's; a key of neither raises.
+        """An object with the settings of a config, of this class or of another scheduler.
 
-        What only another scheduler knows stays in the new config, so that it can be had back.
+        A setting that neither has raises ValueError. What only another scheduler has stays in the
+        new config, so that it is not lost on the way back.
         """
-        unset = getattr(config, "defaulted", ())
-        values = {k: v for k, v in config.items() if k not in unset and k[0] != "_"} | changes
-        for name in values.keys() - SETTINGS[cls.__name__].keys() - cls.foreign:
-            raise ValueError(f"{cls.__name__}: setting {name!r} is not supported")
-        made = cls(**{k: v for k, v in values.items() if k in SETTINGS[cls.__name__]})
+        defaulted = config.defaulted if isinstance(config, Config) else frozenset()
+        values = {}
+        for name, value in config.items():
+            if name not in defaulted and not name.startswith("_"):
+                values[name] = value
+        values |= changes
+        known = SETTINGS[cls.__name__].keys()
+        for name in values:
+            if name not in known and name not in cls.foreign:
+                raise ValueError(f"{cls.__name__}: setting {name!r} is not supported")
+        made = cls(**{name: value for name, value in values.items() if name in known})
         made.config = Config(values | made.config, made.config.defaulted, made.config.native)
         return made
 
@@ -131,11 +184,13 @@ class Configured:
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, subfolder: str | None = None, **options
     ):
-        """The object saved in a folder or under a name of the hub; options are the hub's, or change settings."""
+        """The object saved in a folder or under a name of the hub.
+
+        options are the hub's, or change settings.
+        """
         hub = {name: options.pop(name) for name in HUB if name in options}
-        return cls.from_config(
-            cls.load_config(pretrained_model_name_or_path, subfolder, **hub), **options
-        )
+        config = cls.load_config(pretrained_model_name_or_path, subfolder, **hub)
+        return cls.from_config(config, **options)
 
     def save_config(self, save_directory: str | Path) -> None:
         """Write the settings where from_pretrained and diffusers find them."""
@@ -149,7 +204,7 @@ class Configured:
         self.save_config(save_directory)
 
 
-class ConfiguredModel(Configured):
+class ConfiguredModel(Configured, nn.Module):
     """A network with such settings; its weights lie beside them."""
 
     @classmethod
@@ -162,19 +217,18 @@ class ConfiguredModel(Configured):
         use_safetensors=True,
         **options,
     ):
-        """The network in eval mode, float32 unless told; every weight must be there, in its shape, and no other."""
+        """The network in eval mode, in float32 unless torch_dtype says otherwise.
+
+        The file must hold every weight in its shape, and no other.
+        """
         if use_safetensors is False:
             raise ValueError(f"{cls.__name__}: not supported: use_safetensors=False")
         hub = {name: options.pop(name) for name in HUB if name in options}
+        config = cls.load_config(pretrained_model_name_or_path, subfolder, **hub)
         with torch.device("meta"):
-            model = cls.from_config(
-                cls.load_config(pretrained_model_name_or_path, subfolder, **hub), **options
-            )
-        file = _find(pretrained_model_name_or_path, subfolder, _weights(variant), hub)
-        weights = read_weights(
-            file, {name: tuple(w.shape) for name, w in model.state_dict().items()}
-        )
-        model.load_state_dict(weights, assign=True)
+            model = cls.from_config(config, **options)
+        file = _find(pretrained_model_name_or_path, subfolder, _weights_file(variant), hub)
+        model.load_state_dict(read_weights(file, shapes(model)), assign=True)
         return model.to(torch_dtype or torch.float32).eval()
 
     def save_pretrained(
@@ -186,22 +240,32 @@ class ConfiguredModel(Configured):
                 f"{type(self).__name__}: not supported: safe_serialization={safe_serialization}"
             )
         super().save_pretrained(save_directory)
-        weights = {name: w.detach().cpu().contiguous() for name, w in self.state_dict().items()}
-        save_file(weights, Path(save_directory, _weights(variant)), metadata={"format": "pt"})
+        write_weights(Path(save_directory, _weights_file(variant)), self.state_dict())
 
-    device = property(lambda self: next(self.parameters()).device, doc="Where the weights are.")
-    dtype = property(lambda self: next(self.parameters()).dtype, doc="What the weights are.")
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return next(self.parameters()).dtype
 
     def num_parameters(self, only_trainable: bool = False) -> int:
         """How many numbers the weights are."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
 
 
-def _weights(variant: str | None) -> str:
+def _property_of_config(name: str) -> property:
+    return property(lambda self: self.config[name], doc=f"config.{name}")
+
+
+def _weights_file(variant: str | None) -> str:
     return WEIGHTS.replace(".", f".{variant}.") if variant else WEIGHTS
 
 
-def _find(path, subfolder: str | None, name: str, hub: dict) -> Path:
+def _find(path: str | Path, subfolder: str | None, name: str, hub: dict) -> Path:
     """A file in a folder, in the hub's cache or on the hub."""
     folder = Path(path, subfolder or "")
     if (folder / name).is_file():
@@ -210,9 +274,8 @@ def _find(path, subfolder: str | None, name: str, hub: dict) -> Path:
         raise InputError(f"{folder}: no {name} in it")
     try:
         return Path(hf_hub_download(str(path), name, subfolder=subfolder, **hub))
-    except (
-        Exception
-    ) as error:  # the hub raises many kinds; each means that the file can't be had from there
+    except Exception as error:
+        # the hub raises many kinds; each means that the file can't be had from there
         why = str(error).split("\n")[0]
         raise InputError(
             f"{path}: no such folder, and no {name} on the hub under this name ({why})"

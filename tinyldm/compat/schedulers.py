@@ -1,77 +1,48 @@
 """Schedulers: diffusers' arguments on this library's schedule, grids and solvers.
 
-Where diffusers errs, the right thing is done: every step goes to the next timestep of the list (not T // n below), a
-run has exactly the n distinct timesteps that were asked for, positions are never guessed from rounded timesteps, the
-last step adds no noise, a scheduler keeps no state that another run could disturb.
+Where diffusers errs, the right thing is done: every step goes to the next timestep of the list (not
+T // n below), a run has exactly the n distinct timesteps that were asked for, positions are never
+guessed from rounded timesteps, the last step adds no noise, and a scheduler keeps no state that
+another run could disturb.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from tinyldm.compat.config import FOREIGN, Config, Configured, by_name
+from tinyldm.compat.config import FOREIGN, Configured, StepOutput
+from tinyldm.compat.schedule import PREDICTIONS, TableSchedule, schedule_of
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.ddpm import DDPM
-from tinyldm.diffusion.dpm_solver import DPMSolver
+from tinyldm.diffusion.dpm_solver import DPMSolver, History
 from tinyldm.diffusion.loss import add_noise
 from tinyldm.diffusion.prediction import check, eps_of, target, to_x0_eps
-from tinyldm.diffusion.schedule import CLEAN, Grid, Level, NoiseSchedule
-
-PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
-KINDS = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
-
-
-@by_name
-class StepOutput(NamedTuple):
-    """What a step returns: x_s, and of DDPM and DDIM the x0 (clipped, if asked for) that it went towards."""
-
-    prev_sample: Tensor
-    pred_original_sample: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class TableSchedule(NoiseSchedule):
-    """A noise schedule from a table of betas."""
-
-    table: tuple[float, ...] = ()
-
-    @cached_property
-    def _betas(self) -> Tensor:
-        return torch.tensor(self.table, dtype=torch.float64)
-
-
-def schedule_of(config: Config) -> NoiseSchedule:
-    """The noise schedule that a scheduler's settings describe."""
-    zero_snr = config.rescale_betas_zero_snr
-    if config.trained_betas is not None:
-        table = tuple(np.asarray(config.trained_betas, dtype=np.float64).tolist())
-        return TableSchedule(timesteps=len(table), zero_snr=zero_snr, table=table)
-    kind = KINDS[config.beta_schedule]
-    ends = (
-        {} if kind == "cosine" else {"beta_start": config.beta_start, "beta_end": config.beta_end}
-    )
-    return NoiseSchedule(kind, config.num_train_timesteps, **ends, zero_snr=zero_snr)
+from tinyldm.diffusion.schedule import CLEAN, Grid, Level
 
 
 class Scheduler(Configured):
-    """A noise schedule, the levels that a run visits, and steps between them."""
+    """A noise schedule, the levels that a run visits, and steps between them.
+
+    extra: how many timesteps more than asked for the linspace and leading grids are laid out for
+    """
 
     FILE = "scheduler_config.json"
     foreign = FOREIGN
     order = 1
     init_noise_sigma = 1.0
-    extra = 0  # how many timesteps more the grid is laid out for
+    extra = 0
 
     def __init__(self, *args, **settings):
-        self.config = c = self.settings(args, settings)
-        self.schedule, self.prediction = schedule_of(c), PREDICTIONS[c.prediction_type]
+        self.config = self.settings(args, settings)
+        self.schedule = schedule_of(self.config)
+        self.prediction = PREDICTIONS[self.config.prediction_type]
         check(self.prediction, self.schedule)
         self._set_tables()
         self.num_inference_steps = None
@@ -87,18 +58,17 @@ class Scheduler(Configured):
         return self.schedule.timesteps
 
     def register_to_config(self, **changes) -> None:
-        """Change settings in place; a run begins anew."""
+        """Change settings in place; a run that is under way has to begin anew."""
         vars(self).update(vars(self.from_config(self.config, **changes)))
 
     def scale_model_input(self, sample: Tensor, timestep=None) -> Tensor:
-        """The sample: all noise levels here keep the variance."""
+        """The sample as it is: x_t has the same variance at all noise levels here."""
         return sample
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t, computed in float32 and returned in the dtype of the samples."""
-        return add_noise(original_samples, noise, timesteps, self.schedule).to(
-            original_samples.dtype
-        )
+        x_t = add_noise(original_samples, noise, timesteps, self.schedule)
+        return x_t.to(original_samples.dtype)
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """v = alpha noise - sigma sample, the target of v prediction."""
@@ -109,26 +79,35 @@ class Scheduler(Configured):
         """Decide which levels a run visits: a number of them, or a falling list of timesteps."""
         if (num_inference_steps is None) == (timesteps is None):
             raise ValueError("set_timesteps takes either num_inference_steps or timesteps")
-        given = None if timesteps is None else self.schedule.levels([int(t) for t in timesteps])
-        grid = given or self._grid(num_inference_steps)
+        if timesteps is None:
+            grid = self._grid(num_inference_steps)
+        else:
+            grid = self.schedule.levels([int(t) for t in timesteps])
         self._visit(grid, device)
         self.num_inference_steps = len(grid) - 1
 
     def _visit(self, grid: Grid, device=None) -> None:
+        """Set levels, timesteps and positions to those of a grid."""
         times = torch.tensor([level.t for level in grid[:-1]])
-        self.timesteps = (times if bool((times % 1).any()) else times.long()).to(device)
+        whole = not bool((times % 1).any())
+        self.timesteps = (times.long() if whole else times).to(device)
         end = self._end()
-        if grid[-2].sigma <= end.sigma * (1 + 1e-9):  # it is there already
+        if grid[-2].sigma <= end.sigma * (1 + 1e-9):  # the run is there before its last step
             end = replace(grid[-2], t=-1.0)
         self.levels: Grid = (*grid[:-1], end)
-        self._place = {t: k for k, t in reversed(list(enumerate(times.tolist())))}
+        self._place: dict[float, int] = {}  # of each timestep, the first where it is repeated
+        for k, t in enumerate(times.tolist()):
+            self._place.setdefault(t, k)
 
     def _end(self) -> Level:
         """Where a run ends: clean data."""
         return CLEAN
 
     def _grid(self, n: int) -> Grid:
-        """The very timesteps of diffusers where those are n distinct ones, else this library's grid of that spacing."""
+        """diffusers' own timesteps where those are n distinct ones in [0, T).
+
+        Elsewhere it is this library's grid of that spacing.
+        """
         c, T, m = self.config, self.schedule.timesteps, n + self.extra
         if not 1 <= n <= T:
             raise ValueError(f"num_inference_steps is {n}, expected 1 to num_train_timesteps, {T}")
@@ -140,13 +119,14 @@ class Scheduler(Configured):
         else:
             t = np.arange(m)[::-1][:n] * (last // m) + c.steps_offset
         good = len(t) == n and (np.diff(t) < 0).all() and t[-1] >= 0 and t[0] < T
-        if not good or (
-            c.timestep_spacing == "linspace" and m == 1
-        ):  # one step from t = 0 starts without noise
+        if c.timestep_spacing == "linspace" and m == 1:
+            good = False  # a single step from t = 0, where there is no noise
+        if not good:
             return self.schedule.grid(n, c.timestep_spacing)
         return self.schedule.levels(t.tolist())
 
     def _last_timestep(self) -> int:
+        """The end of the range of timesteps that a run may visit."""
         return self.schedule.timesteps
 
     def _index(self, timestep) -> int:
@@ -162,26 +142,45 @@ class Scheduler(Configured):
         """x, x0 and eps, in float32 at least."""
         dtype = torch.promote_types(sample.dtype, torch.float32)
         x = sample.to(dtype)
-        return x, *to_x0_eps(model_output.to(dtype), x, now, self.prediction)
+        x0, eps = to_x0_eps(model_output.to(dtype), x, now, self.prediction)
+        return x, x0, eps
 
-    def _step(self, solver, model_output, timestep, sample, noise, return_dict, fit_eps=False):
-        """A step of a solver that remembers nothing."""
+    def _step(
+        self,
+        solver: DDPM | DDIM,
+        model_output: Tensor,
+        timestep,
+        sample: Tensor,
+        noise: Tensor | None,
+        return_dict: bool,
+        fit_eps: bool = False,
+    ):
+        """A step of a solver that remembers nothing.
+
+        fit_eps: where x0 is clipped, make eps fit it
+        """
         k = self._index(timestep)
         now, nxt = self.levels[k : k + 2]
         x, x0, eps = self._read(model_output, sample, now)
         if self.config.clip_sample:
             x0 = x0.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
-            eps = eps_of(x0, x, now) if fit_eps else eps
-        x_s, _ = solver.step(x, x0, eps, now, nxt, (), None if noise is None else noise.to(x))
+            if fit_eps:
+                eps = eps_of(x0, x, now)
+        if noise is not None:
+            noise = noise.to(x)
+        x_s, _ = solver.step(x, x0, eps, now, nxt, noise=noise)
         out = StepOutput(x_s.to(sample.dtype), x0.to(sample.dtype))
-        return out if return_dict else tuple(out)
+        return out if return_dict else out.to_tuple()
 
 
 class DDPMScheduler(Scheduler):
     """Ancestral sampling, and the noise of training."""
 
     def step(self, model_output, timestep, sample, generator=None, return_dict=True):
-        """From x_t to x_s, s the next timestep of the list; no noise on the last step, wherever it starts."""
+        """From x_t to x_s, s the next timestep of the list.
+
+        The last step adds no noise, wherever it starts.
+        """
         # drawn even where it is not used, as scripts count on the numbers that follow
         noise = _noise(model_output, generator) if timestep > 0 else None
         solver = DDPM("large" if self.config.variance_type == "fixed_large" else "small")
@@ -189,15 +188,19 @@ class DDPMScheduler(Scheduler):
 
 
 class DDIMScheduler(Scheduler):
-    """DDIM; each step goes to the next timestep of the list, where diffusers goes to timestep - T // n."""
+    """DDIM; each step goes to the next timestep of the list.
+
+    diffusers goes to timestep - T // n.
+    """
 
     def _end(self) -> Level:
         """Clean data, or the first level of training (set_alpha_to_one=False)."""
         return CLEAN if self.config.set_alpha_to_one else replace(self.schedule.level(0), t=-1.0)
 
-    final_alpha_cumprod = property(
-        lambda self: torch.tensor(self._end().alpha_bar), doc="alpha_bar where a run ends."
-    )
+    @property
+    def final_alpha_cumprod(self) -> Tensor:
+        """alpha_bar where a run ends."""
+        return torch.tensor(self._end().alpha_bar)
 
     def step(
         self,
@@ -224,16 +227,28 @@ class DDIMScheduler(Scheduler):
             sample,
             variance_noise,
             return_dict,
-            use_clipped_model_output,
+            fit_eps=use_clipped_model_output,
         )
+
+
+class Left(NamedTuple):
+    """What a step of DPMSolverMultistepScheduler leaves for the next one.
+
+    levels: those of the run it belongs to; place: of the next step; history: the last predictions
+    """
+
+    levels: Grid | None
+    place: int
+    history: History
 
 
 class DPMSolverMultistepScheduler(Scheduler):
     """DPM-Solver and DPM-Solver++; what a step leaves for the next one travels with prev_sample.
 
-    So runs may take turns, and a script that changes prev_sample in between goes on with the last step's. Third order
-    is that of the published code, which counts the second difference by half; DPMSolver(order=3) has all of it, and so
-    has the stochastic one here, where diffusers has a wrong sign.
+    So runs may take turns, and a script that changes prev_sample in between goes on with what the
+    last step left. Third order is that of the published code, which counts the second difference by
+    half; DPMSolver(order=3) counts all of it, and so does the stochastic one here, for which
+    diffusers has a wrong sign.
     """
 
     extra = 1
@@ -243,18 +258,32 @@ class DPMSolverMultistepScheduler(Scheduler):
         c = self.config
         if c.lambda_min_clipped > -math.inf and c.timestep_spacing == "trailing":
             raise ValueError(
-                "DPMSolverMultistepScheduler: not supported: lambda_min_clipped with trailing timesteps"
+                "DPMSolverMultistepScheduler: not supported: lambda_min_clipped with trailing "
+                "timesteps"
             )
-        sde, form = c.algorithm_type.startswith("sde"), "x0" if "++" in c.algorithm_type else "eps"
         self.solver = DPMSolver(
-            c.solver_order, sde, form, midpoint=c.solver_type == "midpoint", reach=math.inf
+            c.solver_order,
+            sde=c.algorithm_type.startswith("sde"),
+            form="x0" if "++" in c.algorithm_type else "eps",
+            midpoint=c.solver_type == "midpoint",
+            reach=math.inf,
         )
-        self._last = (None, 0, ())
+        self._last = Left(None, 0, ())  # what the last step of any run left
+        self._left = WeakTensorKeyDictionary()  # prev_sample -> what its step left
+
+    def __getstate__(self) -> dict:
+        """A copy has other tensors, so only what the last step left goes with it."""
+        state = dict(vars(self))
+        del state["_left"]
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self._left = WeakTensorKeyDictionary()
 
     def _set_tables(self) -> None:
-        if (
-            self.schedule.zero_snr
-        ):  # as published: all but pure noise, so that the second step has a difference
+        if self.schedule.zero_snr:
+            # as published: all but pure noise, so that the second step has a difference
             least = 1 + 1e-3 * torch.arange(len(self) - 1, -1, -1)  # the last of them is the least
             alpha_bar = self.schedule.alpha_bar.maximum(2**-24 * least)
             betas = 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
@@ -268,11 +297,9 @@ class DPMSolverMultistepScheduler(Scheduler):
 
     def _end(self) -> Level:
         """Clean data, or the first level of training (final_sigmas_type="sigma_min")."""
-        return (
-            CLEAN
-            if self.config.final_sigmas_type == "zero"
-            else replace(self.schedule.level(0), t=-1.0)
-        )
+        if self.config.final_sigmas_type == "zero":
+            return CLEAN
+        return replace(self.schedule.level(0), t=-1.0)
 
     def _last_timestep(self) -> int:
         lambdas = self.schedule.lambda_(torch.arange(self.schedule.timesteps))
@@ -282,24 +309,21 @@ class DPMSolverMultistepScheduler(Scheduler):
         if not self.config.use_karras_sigmas:
             return super()._grid(n)
         grid = self.schedule.grid(n, "karras")
-        # networks are told whole timesteps, except for the cosine schedule: most of its noise is within the last one
-        whole = self.config.beta_schedule != "squaredcos_cap_v2"
-        return (
-            *(replace(level, t=float(round(level.t))) if whole else level for level in grid[:-1]),
-            CLEAN,
-        )
+        # networks are told whole timesteps, except for the cosine schedule: most of its noise is
+        # within the last one
+        if self.config.beta_schedule == "squaredcos_cap_v2":
+            return grid
+        return (*(replace(level, t=float(round(level.t))) for level in grid[:-1]), CLEAN)
 
-    def _resume(self, timestep, sample: Tensor) -> tuple[int, tuple]:
+    def _resume(self, timestep, sample: Tensor) -> tuple[int, History]:
         """The position of a step and what the one before left for it."""
         t = torch.as_tensor(timestep, dtype=torch.float32).item()
-        for levels, k, history in (getattr(sample, "_run", self._last), self._last):
-            fits = (
-                levels is self.levels
-                and k < len(levels) - 1
-                and t == float(np.float32(levels[k].t))
-            )
-            if fits and all(m.shape == sample.shape for _, m in history):
-                return k, history
+        for left in (self._left.get(sample, self._last), self._last):
+            if left.levels is not self.levels or left.place == len(self.levels) - 1:
+                continue  # of another run, or of one that has ended
+            same_step = t == float(np.float32(self.levels[left.place].t))
+            if same_step and all(m.shape == sample.shape for _, m in left.history):
+                return left.place, left.history
         return self._index(timestep), ()
 
     def step(
@@ -317,34 +341,54 @@ class DPMSolverMultistepScheduler(Scheduler):
             )
         elif variance_noise is not None:
             raise ValueError(
-                f"variance_noise: not supported where algorithm_type is {self.config.algorithm_type}"
+                "variance_noise: not supported where algorithm_type is "
+                f"{self.config.algorithm_type}"
             )
         solver = replace(self.solver, order=self._order(k, now, nxt))
         x_s, left = solver.step(x, x0, eps, now, nxt, history, variance_noise)
         if solver.order == 3 and len(history) == 2 and not solver.sde:
-            (l1, p1), (l2, p2), m = *history, left[0][1]
-            d1, d2 = (m - p1) / (now.lambda_ - l1), (p1 - p2) / (l1 - l2)
-            slope = d1 + (now.lambda_ - l1) / (now.lambda_ - l2) * (d1 - d2)
-            line = (
-                (l1, m - (now.lambda_ - l1) * slope),
-            )  # the parabola's tangent: the step without its curvature
+            tangent = _tangent(now.lambda_, left[0][1], history)
             straight = replace(solver, order=2, midpoint=False)
-            x_s = (x_s + straight.step(x, x0, eps, now, nxt, line, variance_noise)[0]) / 2
+            without_curvature, _ = straight.step(x, x0, eps, now, nxt, tangent)
+            x_s = (x_s + without_curvature) / 2
         x_s = x_s.to(sample.dtype)
-        x_s._run = self._last = (self.levels, k + 1, left)
-        return StepOutput(x_s) if return_dict else (x_s,)
+        self._last = self._left[x_s] = Left(self.levels, k + 1, left)
+        out = StepOutput(x_s)
+        return out if return_dict else out.to_tuple()
 
     def _order(self, k: int, now: Level, nxt: Level) -> int:
-        """The order of step k: at the end of runs of less than 15 steps it falls (lower_order_final)."""
+        """The order of step k: it falls at the end of runs of fewer than 15 steps.
+
+        lower_order_final asks for that, and euler_at_final for a last step of first order.
+        """
         c, n = self.config, len(self.levels) - 1
         short = c.lower_order_final and n < 15
-        if nxt.lambda_ == now.lambda_ or (k == n - 1 and (short or c.euler_at_final)):
+        if nxt.lambda_ == now.lambda_:
             return 1
-        return min(c.solver_order, 2) if k == n - 2 and short else c.solver_order
+        if k == n - 1 and (short or c.euler_at_final):
+            return 1
+        if k == n - 2 and short:
+            return min(c.solver_order, 2)
+        return c.solver_order
+
+
+def _tangent(lambda_t: float, m: Tensor, history: History) -> History:
+    """A history of one, with which second order follows the parabola's tangent at t.
+
+    So the step is the one of third order without its curvature.
+    """
+    (lambda_1, m_1), (lambda_2, m_2) = history
+    d1 = (m - m_1) / (lambda_t - lambda_1)
+    d2 = (m_1 - m_2) / (lambda_1 - lambda_2)
+    slope = d1 + (lambda_t - lambda_1) / (lambda_t - lambda_2) * (d1 - d2)
+    return ((lambda_1, m - (lambda_t - lambda_1) * slope),)
 
 
 def _noise(like: Tensor, generator=None) -> Tensor:
-    """Normal noise like a tensor, drawn where the generator is; a list has one generator for each sample."""
+    """Normal noise like a tensor, drawn where the generator is.
+
+    A list of generators has one for each sample.
+    """
     if isinstance(generator, (list, tuple)):
         return torch.cat([_noise(row, g) for row, g in zip(like.split(1), generator, strict=True)])
     device = like.device if generator is None else generator.device

@@ -102,7 +102,7 @@ class UNet2DConditionModel(_Model):
         blocks_of = {None: 0, "UNetMidBlock2D": 1, "UNetMidBlock2DCrossAttn": 2}
         return PublishedConfig(
             **shared,
-            heads=heads,
+            heads=tuple(heads),
             middle="cross" if cross else "none",
             middle_blocks=blocks_of[c.mid_block_type],
             middle_heads=dims[-1] if cross else None,
@@ -153,7 +153,7 @@ class UNet2DModel(_Model):
             _heads_of_width(kind, width, c.attention_head_dim)
             for kind, width in zip(kinds, c.block_out_channels, strict=True)
         ]
-        middle = {"middle": "none"}
+        middle: dict[str, Any] = {"middle": "none"}
         has_middle = c.mid_block_type is not None
         if has_middle and c.add_attention:
             # with scale_shift the attention has a norm only if attn_norm_num_groups asks for one
@@ -167,7 +167,7 @@ class UNet2DModel(_Model):
         return PublishedConfig(
             **shared,
             **middle,
-            heads=heads,
+            heads=tuple(heads),
             middle_blocks=2 if has_middle else 0,
             time_embedding="log_fourier" if fourier else "sinusoidal",
         )
@@ -254,6 +254,16 @@ def from_native(config: UNetConfig, sample_size=None) -> UNet2DConditionModel | 
                 f"{part or 'nothing'} would be {got or 'missing'}"
             )
     return made
+
+
+def network_recipe(unet: UNet2DConditionModel | UNet2DModel) -> dict[str, Any]:
+    """How a checkpoint describes this network: by a UNetConfig, or where that can't, by build()."""
+    config: Any = unet.config
+    settings: dict[str, Any] = config.native.to_dict()
+    try:
+        return UNetConfig.from_dict(settings).to_dict()
+    except ValueError:
+        return {"build": "tinyldm.compat.network:build", "arguments": settings}
 
 
 def _with_tokens(c: PublishedConfig) -> dict[str, Any]:

@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from tinyldm.autoencoder import kl as vae
-from tinyldm.compat.config import Config, ConfiguredModel, Output, by_name
+from tinyldm.compat.config import Config, ConfiguredModel, NamedOutput, Output
 
-NOTES = (
-    "sample_size",
-    "force_upcast",
-    "shift_factor",
-    "latents_mean",
-    "latents_std",
-)  # for scripts to read
+# settings that say nothing about the network; scripts read them
+NOTES = ("sample_size", "force_upcast", "shift_factor", "latents_mean", "latents_std")
 
 
 class LatentDistribution(vae.Posterior):
-    """The Gaussian q(z | image); beside mean and std, sample(generator) and what follows."""
+    """The Gaussian q(z | image), with diffusers' names beside mean, std and sample(generator)."""
 
-    mode = property(lambda self: lambda: self.mean, doc="mode() is the mean.")
-    var = property(lambda self: self.std**2, doc="The variance.")
-    logvar = property(lambda self: 2 * self.std.log(), doc="The logarithm of the variance.")
+    def mode(self) -> Tensor:
+        """The mean."""
+        return self.mean
+
+    @property
+    def var(self) -> Tensor:
+        """The variance."""
+        return self.std**2
+
+    @property
+    def logvar(self) -> Tensor:
+        """The logarithm of the variance."""
+        return 2 * self.std.log()
 
     def kl(self) -> Tensor:
         """KL(q || N(0, 1)) of each image: (b,)."""
         return super().kl().sum(dim=[1, 2, 3])
 
 
-@by_name
-class EncoderOutput(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class EncoderOutput(NamedOutput):
     """What encode returns."""
 
     latent_dist: LatentDistribution
 
 
 class AutoencoderKL(ConfiguredModel, vae.AutoencoderKL):
-    """The autoencoder; it encodes in float32 even with half-precision weights, which overflow otherwise."""
+    """The autoencoder.
+
+    It encodes in float32 even where its weights are half precision: they would overflow.
+    """
 
     def __init__(self, *args, **settings):
         given = self.settings(args, settings)
@@ -53,16 +61,17 @@ class AutoencoderKL(ConfiguredModel, vae.AutoencoderKL):
 
     def encode(self, x: Tensor, return_dict: bool = True):
         """images (b, 3, h, w) in [-1, 1] -> .latent_dist, in the dtype of the images."""
+        # functional_call leaves the network's own weights as they are
         weights = {f"vae.{name}": w.float() for name, w in self.named_parameters()}
         with torch.autocast(x.device.type, enabled=False):
             q = functional_call(_Encode(self), weights, (x.float(),))
         out = EncoderOutput(LatentDistribution(q.mean.to(x.dtype), q.std.to(x.dtype)))
-        return out if return_dict else tuple(out)
+        return out if return_dict else out.to_tuple()
 
     def decode(self, z: Tensor, return_dict: bool = True, generator=None):
         """latents (b, c, h/f, w/f) -> .sample, images (b, 3, h, w)."""
         out = Output(super().decode(z).to(z.dtype))
-        return out if return_dict else tuple(out)
+        return out if return_dict else out.to_tuple()
 
     def forward(
         self,
@@ -71,13 +80,14 @@ class AutoencoderKL(ConfiguredModel, vae.AutoencoderKL):
         return_dict: bool = True,
         generator=None,
     ):
-        """The reconstruction of images, from the mean or from a sample of the posterior."""
+        """.sample, the images reconstructed from the mean or from a sample of the posterior."""
         q = self.encode(sample).latent_dist
-        return self.decode(q.sample(generator) if sample_posterior else q.mean, return_dict)
+        z = q.sample(generator) if sample_posterior else q.mean
+        return self.decode(z, return_dict)
 
 
 class _Encode(torch.nn.Module):
-    """posterior as a forward, which is what functional_call calls."""
+    """AutoencoderKL.posterior as a forward, which is what functional_call calls."""
 
     def __init__(self, model: AutoencoderKL):
         super().__init__()

@@ -44,9 +44,9 @@ def read_header(folder: Path) -> dict[str, Any] | None:
 def build_once(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """The header of a cache folder, which is built first if it is not there.
 
-    build(empty folder) writes files and returns a header. It works aside; its folder is flushed to the
-    disk and renamed, so that a half-written cache is never seen. A second process waits for the first
-    and then finds its result. OSError names a file that could not be written.
+    build(empty folder) writes files and returns a header. It works aside; its folder is flushed to
+    the disk and renamed, so that a half-written cache is never seen. A second process waits for
+    the first and then finds its result. OSError names a file that could not be written.
     """
     header = read_header(folder)
     if header is not None:  # opened without writing, so it may lie on a read-only disk

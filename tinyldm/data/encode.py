@@ -116,7 +116,7 @@ class Moments:
         self.squares = self.squares + squares.sum((0, 2, 3))
 
     def mean_and_std(self) -> tuple[Tensor, Tensor]:
-        """(c,) each. A channel that never changes gets a deviation of 1: there is nothing to scale."""
+        """(c,) each. The deviation of a channel that never changes is given as 1."""
         mean = self.total / self.count
         std = (self.squares / self.count - mean**2).clamp(min=0).sqrt()
         std[std < 1e-4] = 1

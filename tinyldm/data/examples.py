@@ -1,6 +1,4 @@
-"""What a data folder holds and what may be asked for: prompts, requests and examples, and the layouts
-that folders come in.
-"""
+"""Prompts, requests and examples, and the layouts that data folders come in."""
 
 from __future__ import annotations
 
@@ -60,8 +58,8 @@ class Layout:
     name:        short, for records and messages
     description: what the folder holds, for the message that lists the known layouts
     detect:      whether a folder is laid out like this
-    read:        (folder, split, problems) -> examples; adds a line to problems for each that is left
-                 out. Image files are not opened here.
+    read:        (folder, split, problems) -> examples; adds a line to problems for each that is
+                 left out. Image files are not opened here.
     scene:       a regular expression: images whose names begin with the same match show the same
                  thing and are held out together; None: each image stands for itself
     check:       raises InputError if an example's files are broken, besides the image itself

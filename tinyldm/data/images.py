@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from tinyldm.errors import InputError
 from tinyldm.files import replacing
+from tinyldm.randomness import copies_stream
 
 FITS = ("squash", "crop")
 
@@ -57,38 +59,45 @@ def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def resize(
-    image: Image.Image, size: int | tuple[int, int], fit: str = "squash", box=None, nearest=False
-) -> Image.Image:
-    """The image at a size, s or (h, w): squashed to it, or cut to its shape around the centre first.
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
-    box (left, top, right, bottom) takes a part of the image instead of the whole. nearest: no value that wasn't there,
-    for maps of class numbers.
+
+def resize(
+    image: Image.Image,
+    size: int | tuple[int, int],
+    fit: str = "squash",
+    box: Box | None = None,
+    nearest: bool = False,
+) -> Image.Image:
+    """The image at a size, s or (h, w).
+
+    fit:     "squash" it, or "crop" it around the centre to the shape asked for first
+    box:     the part of the image to take instead of the whole
+    nearest: make up no values, as for maps of class numbers
     """
     height, width = pair(size)
     left, top, right, bottom = box or (0, 0, *image.size)
     if fit == "crop":
         scale = min((right - left) / width, (bottom - top) / height)
-        margin_x, margin_y = (right - left - scale * width) / 2, (bottom - top - scale * height) / 2
-        left, top, right, bottom = (
-            left + margin_x,
-            top + margin_y,
-            right - margin_x,
-            bottom - margin_y,
-        )
-    box = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))
-    return image.resize(
-        (width, height), Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC, box
-    )
+        margin_x = (right - left - scale * width) / 2
+        margin_y = (bottom - top - scale * height) / 2
+        left, right = left + margin_x, right - margin_x
+        top, bottom = top + margin_y, bottom - margin_y
+    inside = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))
+    how = Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC
+    return image.resize((width, height), how, inside)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The views of an image that the latent cache holds: the image, its copies, and the mirror image of each.
+    """The views of an image in the latent cache: the image, its copies, the mirror image of each.
 
-    fit: "squash" the whole image to the size asked for, or "crop" it to that shape around the centre first.
-    copies: further views, each cropped to between crop and all of the area, at an aspect ratio of 3/4 to 4/3, and
-    with brightness, contrast and saturation (never hue: captions name colours) changed by a factor of 1 +- jitter.
+    copies: so many further views, each of a part of the image, with other colours
+    crop:   the least share of the area that a copy shows, at an aspect ratio of 3/4 to 4/3
+    jitter: how far brightness, contrast and saturation of a copy may be from 1. The hue stays:
+            captions name colours.
+    seed:   of the copies
+    fit:    "squash" or "crop", as in resize()
     """
 
     flip: bool = True
@@ -98,7 +107,7 @@ class Augmentation:
     seed: int = 0
     fit: str = "squash"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.fit not in FITS:
             raise ValueError(f"fit is {self.fit!r}, expected one of {', '.join(FITS)}")
         if self.copies < 0 or not 0 < self.crop <= 1 or not 0 <= self.jitter < 1:
@@ -108,50 +117,53 @@ class Augmentation:
 
     @property
     def views(self) -> int:
+        """How many views an image has."""
         return (1 + self.copies) * (1 + self.flip)
 
-    def to_dict(self) -> dict:
-        """What the views depend on: without copies nothing is drawn at random and the seed is left out."""
-        return {
-            name: value for name, value in asdict(self).items() if self.copies or name != "seed"
-        }
+    def to_dict(self) -> dict[str, Any]:
+        """What the views depend on; without copies that is not the seed."""
+        values = asdict(self)
+        if not self.copies:
+            del values["seed"]
+        return values
 
     def apply(
         self, image: Image.Image, size: int | tuple[int, int], key: int, nearest: bool = False
     ) -> list[Image.Image]:
-        """All views of an image at a size; which crops and colours depends on (seed, key) alone.
+        """All views of an image at a size. Crops and colours depend on (seed, key) alone.
 
-        nearest: of a map of class numbers, whose views show what those of its image show; numbers are no colours.
+        nearest: for a map of class numbers, whose views show what those of its image show
         """
-        rng = np.random.default_rng([self.seed, key])
+        rng = copies_stream(self.seed, key)
         views = [resize(image, size, self.fit, nearest=nearest)]
         for _ in range(self.copies):
-            part = resize(image, size, self.fit, _random_box(image.size, self.crop, rng), nearest)
+            box = random_box(image.size, self.crop, rng)
+            part = resize(image, size, self.fit, box, nearest)
             factors = rng.uniform(1 - self.jitter, 1 + self.jitter, 3)
-            views.append(part if nearest else _jittered(part, factors))
-        if self.flip:
-            views = [v for view in views for v in (view, ImageOps.mirror(view))]
-        return views
+            views.append(part if nearest else jittered(part, factors))
+        if not self.flip:
+            return views
+        both = []
+        for view in views:
+            both += [view, ImageOps.mirror(view)]
+        return both
 
 
-def _random_box(
-    size: tuple[int, int], crop: float, rng: np.random.Generator
-) -> tuple[float, float, float, float]:
-    """A random part of an image (width, height): crop to 1 of its area, its shape changed by 3/4 to 4/3."""
+def random_box(size: tuple[int, int], crop: float, rng: np.random.Generator) -> Box:
+    """A random part of an image (width, height): crop to 1 of its area, reshaped by 3/4 to 4/3."""
     share = rng.uniform(crop, 1)
     stretch = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-    stretch = min(
-        max(stretch, share), 1 / share
-    )  # so that the part fits, and its share of the area stays
-    width, height = size[0] * math.sqrt(share * stretch), size[1] * math.sqrt(share / stretch)
+    stretch = min(max(stretch, share), 1 / share)  # so that the part fits and keeps its area
+    width = size[0] * math.sqrt(share * stretch)
+    height = size[1] * math.sqrt(share / stretch)
     left, top = rng.uniform(0, size[0] - width), rng.uniform(0, size[1] - height)
     return left, top, left + width, top + height
 
 
-def _jittered(image: Image.Image, factors: np.ndarray) -> Image.Image:
-    for change, factor in zip(
-        (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), factors
-    ):
+def jittered(image: Image.Image, factors: Sequence[float]) -> Image.Image:
+    """The image with its brightness, contrast and saturation multiplied by three factors."""
+    changes = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    for change, factor in zip(changes, factors, strict=True):
         image = change(image).enhance(factor)
     return image
 

@@ -1,9 +1,8 @@
-"""The latent cache: each image once through the VAE, each prompt once through its encoder, then
-memory-mapped.
+"""The latent cache: each image goes through the VAE once, each prompt through its encoder once.
 
 Two folders below the cache folder, each named by a hash of all that it depends on: latents/ by the
-bytes of the images, their preprocessing and the VAE; captions/ by the prompts and their encoder. Where
-prompts hold maps there is a third, maps/. Training reads nothing else.
+bytes of the images, their preprocessing and the VAE; captions/ by the prompts and their encoder.
+Where prompts hold maps there is a third, maps/. Training reads nothing else.
 """
 
 from __future__ import annotations
@@ -47,11 +46,12 @@ def open_or_build(
 ) -> LatentCache:
     """The latent cache of examples, built first unless it is there.
 
-    vae:     encode(images (b, 3, h, w) in [-1, 1]) gives mean and std; factor; fingerprint. None: the
-             pixels themselves. It already is on the device.
-    folder:  in place of cache_folder(); workers: threads that read images
-    InputError: an image that is missing or broken, unless skip_bad leaves it out; a size that the VAE
-    cannot take.
+    vae:     encode(images (b, 3, h, w) in [-1, 1]) gives mean and std; on the device already.
+             None: the pixels themselves
+    folder:  in place of cache_folder()
+    workers: threads that read images
+    InputError: an image that is missing or broken, unless skip_bad leaves it out; a size that the
+    VAE cannot take.
     """
     size, augmentation = pair(size), augmentation or Augmentation()
     check_size(size, 1 if vae is None else vae.factor)
@@ -63,8 +63,16 @@ def open_or_build(
 
     maps = None
     if encoder.map_size is not None:
-        how = {"root": root, "workers": workers, "progress": progress, "skip_bad": skip_bad}
-        maps = open_maps(examples, encoder, hashes, augmentation, **how)
+        maps = open_maps(
+            examples,
+            encoder,
+            hashes,
+            augmentation,
+            root=root,
+            workers=workers,
+            progress=progress,
+            skip_bad=skip_bad,
+        )
         good = [k for k in range(len(examples)) if k not in maps.left_out]
         examples, hashes = [examples[k] for k in good], [hashes[k] for k in good]
         problems += maps.left_out.values()
@@ -72,8 +80,19 @@ def open_or_build(
     images = ImageSet(tuple(e.image for e in examples), tuple(hashes), size, augmentation)
     model = "pixels" if vae is None else vae.fingerprint
     latents = root / "latents" / key_of(VERSION, hashes, size, augmentation.to_dict(), model)
-    how = {"device": device, "workers": workers, "progress": progress, "skip_bad": skip_bad}
-    header = build_once(latents, lambda new: write_latents(new, images, vae, **how))
+
+    def build(new: Path) -> dict[str, Any]:
+        return write_latents(
+            new,
+            images,
+            vae,
+            device=device,
+            workers=workers,
+            progress=progress,
+            skip_bad=skip_bad,
+        )
+
+    header = build_once(latents, build)
     left_out: dict[str, str] = header["left_out"]
     if left_out and not skip_bad:
         raise InputError(next(iter(left_out.values())))
@@ -98,7 +117,7 @@ def check_size(size: tuple[int, int], factor: int) -> None:
 def hashes_of(
     examples: Sequence[Example], workers: int, progress: bool, skip_bad: bool
 ) -> list[str | None]:
-    """The hashes of the examples' images; InputError for one that cannot be read, unless skip_bad."""
+    """The hashes of the images; InputError for one that cannot be read, unless skip_bad."""
     files = [example.image for example in examples]
     hashes = file_hashes(files, workers, progress)
     if None in hashes and not skip_bad:
@@ -172,11 +191,12 @@ class LatentCache:
         self._latents = np.asarray(np.memmap(file, np.float16, "r", shape=tuple(header["shape"])))
         self._offsets = torch.from_numpy(np.fromfile(captions / "offsets.i64", np.int64))
         self.longest = int(self._offsets.diff().max())
+        width = tokens_header["width"]
         if self.longest:
             tokens = np.memmap(captions / "tokens.f16", np.float16, "r")
+            self._tokens = np.asarray(tokens.reshape(-1, width))
         else:  # no prompt says anything, and an empty file cannot be mapped
-            tokens = np.zeros(tokens_header["width"], np.float16)
-        self._tokens = np.asarray(tokens.reshape(-1, tokens_header["width"]))
+            self._tokens = np.zeros((1, width), np.float16)
         self._counts = torch.tensor([len(numbers) for numbers in choices])
         self._firsts = self._counts.cumsum(0) - self._counts
         self._choices = torch.tensor([number for numbers in choices for number in numbers])
@@ -202,7 +222,7 @@ class LatentCache:
         return len(self.left_out)
 
     def centre(self) -> None:
-        """Make the mean (c, h, w) that of each position, and the std what is left of each channel."""
+        """Let mean be that of each position, (c, h, w), and std what is left of each channel."""
         power = self.mean**2 + self.std**2  # E x^2
         self.mean = torch.tensor(self._latents[:, 0].mean(0, dtype=np.float64)).float()
         left = (power - self.mean.square().mean((1, 2), keepdim=True)).clamp(min=0).sqrt()
@@ -213,8 +233,8 @@ class LatentCache:
     ) -> tuple[Tensor, Condition]:
         """x0 float32 (b, c, h, w), normalised, and its condition, for images (b,).
 
-        The view, the prompt and the noise of the posterior are drawn with the generator, which is on
-        the CPU whatever the device.
+        The view, the prompt and the noise of the posterior are drawn with the generator, which is
+        on the CPU whatever the device.
         """
         b = len(indices)
         view = torch.randint(self.views, (b,), generator=generator)

@@ -126,13 +126,10 @@ class DPMSolver:
             if self.midpoint:
                 return -nxt.sigma * (expm1(h) / 2) * D_1
             return -nxt.sigma * (expm1(h) / h - 1) * D_1
-        if self.sde:
-            if self.midpoint:
-                return -nxt.alpha * (expm1(-2 * h) / 2) * D_1
-            return nxt.alpha * (expm1(-2 * h) / (2 * h) + 1) * D_1
+        k = 2 * h if self.sde else h
         if self.midpoint:
-            return -nxt.alpha * (expm1(-h) / 2) * D_1
-        return nxt.alpha * (expm1(-h) / h + 1) * D_1
+            return -nxt.alpha * (expm1(-k) / 2) * D_1
+        return nxt.alpha * (expm1(-k) / k + 1) * D_1
 
     def _third_order_term(self, m_0: Tensor, now: Level, nxt: Level, history: History) -> Tensor:
         """What third order adds: slope and curvature of the parabola through m_0, m_1 and m_2.

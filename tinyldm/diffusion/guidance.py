@@ -111,18 +111,33 @@ class StepwiseGuidance:
         """The guided denoiser."""
 
         def guided(x_t: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
-            predictions = _several(denoiser, x_t, t, condition, self)
-            prediction = before = predictions[0]
-            for scale, now in zip(self.scales, predictions[1:], strict=True):
-                prediction = prediction + scale * (now - before)
-                before = now
-            return prediction
+            if condition is None:
+                raise ValueError("guidance needs a condition")
+            conditions = self.conditions(condition)
+            if len(conditions) != len(self.scales) + 1:
+                raise ValueError(
+                    f"{len(self.scales)} scales need as many conditions and the null one, "
+                    f"got {len(conditions)}"
+                )
+            rows = [c.to(x_t.device, non_blocking=True) for c in conditions]
+            rows = [c if len(c) == len(x_t) else c.expand(len(x_t)) for c in rows]
+            # the full condition goes first in the batch, as in Guidance
+            predictions = _predictions(denoiser, x_t, t, rows[::-1])
+            return self.combine(predictions[::-1])
 
         return guided
 
+    def combine(self, predictions: Sequence[Tensor]) -> Tensor:
+        """D_0, ..., D_n, each (b, ...) -> the guided prediction."""
+        prediction = before = predictions[0]
+        for scale, now in zip(self.scales, predictions[1:], strict=True):
+            prediction = prediction + scale * (now - before)
+            before = now
+        return prediction
+
 
 @dataclass(frozen=True, eq=False)
-class IndependentGuidance:
+class IndependentGuidance(StepwiseGuidance):
     """Guidance by n conditions that know nothing of each other (2206.01714, conjunction).
 
     As StepwiseGuidance, but each prediction is compared with the null one:
@@ -130,44 +145,11 @@ class IndependentGuidance:
         D_0 + s_1 (D_1 - D_0) + s_2 (D_2 - D_0) + ... + s_n (D_n - D_0)
     """
 
-    scales: tuple[float, ...]
-    conditions: Callable[[Condition], Sequence[Condition]]
-
-    def __call__(self, denoiser: Denoiser) -> Denoiser:
-        """The guided denoiser."""
-
-        def guided(x_t: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
-            predictions = _several(denoiser, x_t, t, condition, self)
-            prediction = null = predictions[0]
-            for scale, now in zip(self.scales, predictions[1:], strict=True):
-                prediction = prediction + scale * (now - null)
-            return prediction
-
-        return guided
-
-
-def _several(
-    denoiser: Denoiser,
-    x_t: Tensor,
-    t: Tensor,
-    condition: Condition | None,
-    guidance: StepwiseGuidance | IndependentGuidance,
-) -> list[Tensor]:
-    """D_0, ..., D_n: the predictions under each of the conditions that a guidance asks for."""
-    if condition is None:
-        raise ValueError("guidance needs a condition")
-    conditions = guidance.conditions(condition)
-    if len(conditions) != len(guidance.scales) + 1:
-        raise ValueError(
-            f"{len(guidance.scales)} scales need as many conditions and the null one, "
-            f"got {len(conditions)}"
-        )
-    b = len(x_t)
-    rows = [c.to(x_t.device, non_blocking=True) for c in conditions]
-    rows = [c if len(c) == b else c.expand(b) for c in rows]
-    # the full condition goes first, as in Guidance: so the rows have always lain in the batch
-    predictions = _predictions(denoiser, x_t, t, rows[::-1])
-    return predictions[::-1]
+    def combine(self, predictions: Sequence[Tensor]) -> Tensor:
+        prediction = null = predictions[0]
+        for scale, now in zip(self.scales, predictions[1:], strict=True):
+            prediction = prediction + scale * (now - null)
+        return prediction
 
 
 def _predictions(

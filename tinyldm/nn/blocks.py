@@ -70,7 +70,7 @@ class ResBlock(nn.Module):
         self.conv_shortcut = nn.Conv2d(width_in, width, 1) if width_in != width else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
+        h: Tensor = self.conv1(F.silu(self.norm1(x)))
         if self.time_emb_proj is None:
             h = self.norm2(h)
         else:
@@ -80,14 +80,16 @@ class ResBlock(nn.Module):
                 h = self.norm2(h) * (1 + scale) + shift
             else:
                 h = self.norm2(h + emb)
-        return self.conv_shortcut(x) + self.conv2(self.dropout(F.silu(h)))
+        h = self.conv2(self.dropout(F.silu(h)))
+        shortcut: Tensor = self.conv_shortcut(x)
+        return shortcut + h
 
 
 class Downsample(nn.Module):
     """Half the size: (b, c, h, w) -> (b, c, ceil(h / 2), ceil(w / 2)).
 
-    asymmetric: pad at the right and the bottom alone, as the published autoencoders do; h and w must
-    be even.
+    asymmetric: pad only at the right and the bottom, as the published autoencoders do; h and w
+    must then be even
     """
 
     def __init__(self, width: int, asymmetric: bool = False):
@@ -98,13 +100,14 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.asymmetric:
             x = F.pad(x, (0, 1, 0, 1))  # left, right, top, bottom
-        return self.conv(x)
+        half: Tensor = self.conv(x)
+        return half
 
 
 class Upsample(nn.Module):
-    """(b, c, h, w) -> (b, c, *size): the skip's, so that odd sizes come back as they were.
+    """(b, c, h, w) -> (b, c, *size): the skip's size, so that odd sizes are restored.
 
-    size None: twice h and w.
+    size None: twice h and w
     """
 
     def __init__(self, width: int):
@@ -113,7 +116,9 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         scale = 2.0 if size is None else None
-        return self.conv(F.interpolate(x, size=size, scale_factor=scale, mode="nearest"))
+        x = F.interpolate(x, size=size, scale_factor=scale, mode="nearest")
+        larger: Tensor = self.conv(x)
+        return larger
 
 
 class Sinusoidal(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
 ATTENTION = ("none", "self", "cross")
 PER_LEVEL = ("attention", "blocks", "heads", "depth")
@@ -17,11 +17,9 @@ RETIRED: dict[str, Any] = {
     "middle_groups": None,
 }
 
-T = TypeVar("T")
-
 
 class LevelShape(NamedTuple):
-    """The settings of one level."""
+    """The settings of one level: its width in channels, then those in PER_LEVEL."""
 
     width: int
     attention: str
@@ -112,22 +110,19 @@ class UNetConfig:
         for name in ("in_channels", "out_channels", "groups"):
             self.require(name, is_whole(getattr(self, name)), "whole numbers above 0")
         for name in ("channels", "blocks", "heads", "depth"):
-            good = all(is_whole(value) for value in getattr(self, name))
-            self.require(name, good, "whole numbers above 0")
+            self.require(name, all(map(is_whole, getattr(self, name))), "whole numbers above 0")
         for name in ("token_dim", "vector_dim", "classes", "time_dim"):
             value = getattr(self, name)
-            good = value is None or is_whole(value)
-            self.require(name, good, "a whole number above 0, or None")
+            self.require(name, value is None or is_whole(value), "a whole number above 0, or None")
         for name in ("map_channels", "middle_blocks"):
             self.require(name, is_whole(getattr(self, name), least=0), "a whole number from 0")
         for name in ("linear_projection", "scale_shift"):
             self.require(name, isinstance(getattr(self, name), bool), "True or False")
         for name in ("dropout", "eps"):
             self.require(name, is_between(getattr(self, name), 0, 1), "a number in [0, 1)")
-        kinds = ", ".join(ATTENTION)
-        good = set(self.attention) <= set(ATTENTION)
-        self.require("attention", good, f"one of {kinds} at each level")
-        self.require("middle", self.middle in ATTENTION, f"one of {kinds}")
+        kinds = f"one of {', '.join(ATTENTION)}"
+        self.require("attention", set(self.attention) <= set(ATTENTION), f"{kinds} at each level")
+        self.require("middle", self.middle in ATTENTION, kinds)
 
     def _check_widths(self) -> None:
         """Groups, heads and waves divide the widths that they share."""
@@ -138,15 +133,14 @@ class UNetConfig:
         self.require("time_dim", self.time_width % 2 == 0, "an even width")
         for level in self.levels:
             good = level.attention == "none" or level.width % level.heads == 0
-            self.require(
-                "heads", good, f"heads that divide the {level.width} channels of their level"
-            )
+            expected = f"heads that divide the {level.width} channels of their level"
+            self.require("heads", good, expected)
 
     def _check_conditions(self) -> None:
         """The middle, and the parts of a condition."""
         if self.middle != "none":
-            good = self.middle_blocks > 1
-            self.require("middle", good, f"none, as middle_blocks is {self.middle_blocks}")
+            expected = f"none, as middle_blocks is {self.middle_blocks}"
+            self.require("middle", self.middle_blocks > 1, expected)
             self.check_middle_heads()
         good = not self.reads_tokens or self.token_dim is not None
         self.require("token_dim", good, "the width of the tokens to cross to")
@@ -161,16 +155,8 @@ class UNetConfig:
     @property
     def levels(self) -> list[LevelShape]:
         """The settings of each level, the largest size first."""
-        return [
-            LevelShape(
-                width=width,
-                attention=_at(self.attention, i),
-                blocks=_at(self.blocks, i),
-                heads=_at(self.heads, i),
-                depth=_at(self.depth, i),
-            )
-            for i, width in enumerate(self.channels)
-        ]
+        columns = [self.channels, *(getattr(self, name) for name in PER_LEVEL)]
+        return [LevelShape._make(row) for row in zip(*columns, strict=True)]
 
     @property
     def reads_tokens(self) -> bool:
@@ -238,8 +224,3 @@ def is_whole(value: object, least: int = 1) -> bool:
 def is_between(value: object, least: float, below: float) -> bool:
     """Whether a value is a number in [least, below)."""
     return isinstance(value, (int, float)) and least <= value < below
-
-
-def _at(value: T | tuple[T, ...], i: int) -> T:
-    """The value of level i; one value stands for all levels."""
-    return value[i] if isinstance(value, tuple) else value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -261,31 +263,22 @@ class UNet(nn.Module):
         mask = condition.mask
         if mask is not None and mask.dtype != torch.bool:
             raise ValueError(f"UNet: condition.mask is {mask.dtype}, expected torch.bool")
-        if self._token_dim:
-            _check_shape("tokens", condition.tokens, b, "n", self._token_dim)
-        else:
-            _check_absent("tokens", condition.tokens)
-        if self._vector_dim:
-            _check_shape("vector", condition.vector, b, self._vector_dim)
-        else:
-            _check_absent("vector", condition.vector)
-        if config.map_channels:
-            _check_shape("maps", condition.maps, b, config.map_channels, h, w)
-        else:
-            _check_absent("maps", condition.maps)
+        _check_part("tokens", condition.tokens, self._token_dim, [b, "n", self._token_dim])
+        _check_part("vector", condition.vector, self._vector_dim, [b, self._vector_dim])
+        _check_part("maps", condition.maps, config.map_channels, [b, config.map_channels, h, w])
 
 
-def _check_shape(name: str, part: Tensor | None, *shape: int | str) -> None:
-    """ValueError unless the part of a condition has this shape, where a letter is any length."""
+def _check_part(
+    name: str, part: Tensor | None, wanted: int | None, shape: Sequence[int | str | None]
+) -> None:
+    """ValueError unless a part is there where it is wanted; in its shape a letter is any length."""
     got = None if part is None else tuple(part.shape)
-    if got is not None and len(got) == len(shape):
-        sides = zip(shape, got, strict=True)
-        if all(isinstance(wanted, str) or wanted == side for wanted, side in sides):
-            return
-    expected = ", ".join(str(wanted) for wanted in shape)
-    raise ValueError(f"UNet: condition.{name} has shape {got}, expected ({expected})")
-
-
-def _check_absent(name: str, part: Tensor | None) -> None:
-    if part is not None:
-        raise ValueError(f"UNet: condition.{name} has shape {tuple(part.shape)}, expected None")
+    if got is None or not wanted:
+        good = got is None and not wanted
+    else:
+        good = len(got) == len(shape) and all(
+            expected in ("n", side) for expected, side in zip(shape, got, strict=True)
+        )
+    if not good:
+        text = f"({', '.join(map(str, shape))})" if wanted else None
+        raise ValueError(f"UNet: condition.{name} has shape {got}, expected {text}")

@@ -201,7 +201,7 @@ def version(checkpoint: Path) -> str:
 
 
 def prompts_of(config: dict[str, Any]) -> Path | None:
-    """The file of test prompts in the data folder of a run, if there is one. config: a checkpoint's."""
+    """The file of test prompts in the data folder of a run, if it has one."""
     data = Path(config["settings"].get("data") or TOY_FOLDER)
     return find_test_prompts(task_of(config), data)
 

@@ -1,4 +1,4 @@
-"""Prompts to pictures: conditions, latents, images. Previews of a training use the same functions."""
+"""From prompts to pictures: conditions, latents, images. Previews use the same functions."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def draw_requests(
     seed: int = 0,
     batch_size: int = 32,
 ) -> None:
-    """Draw the requests into a folder, under their names; pictures that are there already are kept."""
+    """Draw the requests into a folder, under their names. Pictures already there are kept."""
     todo = [k for k, request in enumerate(requests) if not (out / request.name).exists()]
     if not todo:
         return
@@ -156,7 +156,7 @@ def draw_requests(
 
 
 def progress(bar: Any, before: int, count: int, steps: int) -> Callback:
-    """A callback that moves a bar of images by fractions of an image, at every step."""
+    """A callback that moves a bar of images by a fraction of an image at every step."""
 
     def advance(step: int, x: Tensor, x0: Tensor) -> None:
         bar.n = round(before + count * (step + 1) / steps, 1)
@@ -168,7 +168,7 @@ def progress(bar: Any, before: int, count: int, steps: int) -> Callback:
 def draw_strip(
     painter: Painter, condition: Condition, seed: int, frames: int = 10
 ) -> tuple[Image.Image, list[Image.Image]]:
-    """One picture while it is drawn, from noise to the end, as a strip and as the frames of a film.
+    """How one picture is drawn, from noise to the end: a strip, and the frames of a film.
 
     x_t is above, the estimate of x0 below.
     """

@@ -1,7 +1,7 @@
 """The folder of a sampling job: the names in it, and the record that lets an interrupted job go on.
 
 samples/RUN/
-    NAME.png ...         one for each prompt, whole or absent; nothing else, so that it can be handed in
+    NAME.png ...         one for each prompt, whole or absent; the folder can be handed in as it is
     about/samples.json   what decides the pictures, and the prompt of each
     about/grid.png       the first 64 side by side
     about/strip.png      one picture while it is drawn, with --strip; strip.gif: the same, moving
@@ -59,7 +59,7 @@ def make_record(
     strip: Prompt | None = None,
     files: str | None = None,
 ) -> dict[str, Any]:
-    """What decides the pictures. Where nothing of it differs, those that are there are those asked for.
+    """What decides the pictures: if nothing of it differs, those that are there are the right ones.
 
     files: a hash of the files that the prompts name, if they do
     """
@@ -67,13 +67,14 @@ def make_record(
     for name in ("config.json", "latents.safetensors", "model.safetensors"):
         with open(checkpoint.path / name, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
+    solver: Any = how.solver  # a frozen dataclass
     record = {
         "checkpoint": str(checkpoint.path),
         "contents": digest.hexdigest(),
         "vae": checkpoint.config["vae"],
         "seed": seed,
         **asdict(how),
-        "solver": {"name": type(how.solver).__name__, **asdict(how.solver)},
+        "solver": {"name": type(solver).__name__, **asdict(solver)},
         "strip": None if strip is None else str(strip),
         "images": {request.name: request.text for request in requests},
     }
@@ -83,7 +84,7 @@ def make_record(
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record in a file; empty where there is none that can be read."""
+    """The record in a file; empty if there is none that can be read."""
     try:
         content: dict[str, Any] = read_json(path, dict)
         return content
@@ -92,7 +93,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def difference(path: Path, record: dict[str, Any]) -> str | None:
-    """Where the record in a file first differs from this one, in words; None where it does not."""
+    """How the record in a file first differs from this one, in words; None if it does not."""
     before = read_record(path)
     if not before:
         return f"no {path.name} that can be read"
@@ -110,7 +111,7 @@ def difference(path: Path, record: dict[str, Any]) -> str | None:
 
 
 def default_folder(run: str, record: dict[str, Any], overwrite: bool) -> Path:
-    """samples/RUN, or the first of RUN-2, RUN-3, ... that is free or holds the start of this job."""
+    """samples/RUN, or the first of RUN-2, RUN-3, ... that is free or holds this very job."""
     number, folder = 1, Path("samples") / run
     while not overwrite and folder.exists() and difference(folder / RECORD, record):
         number += 1
@@ -121,7 +122,7 @@ def default_folder(run: str, record: dict[str, Any], overwrite: bool) -> Path:
 def open_folder(out: Path, record: dict[str, Any], overwrite: bool) -> None:
     """Make the output folder ready.
 
-    InputError: what lies there is not the start of this very job, and overwrite is False.
+    InputError: the folder holds something other than the start of this job, without overwrite.
     """
     names = [*record["images"], GRID, STRIP, FILM]
     there = [out / name for name in names if (out / name).exists()]
@@ -146,7 +147,7 @@ def open_folder(out: Path, record: dict[str, Any], overwrite: bool) -> None:
 
 
 def remove_pictures(out: Path, there: Sequence[Path]) -> None:
-    """Remove pictures that are to be replaced, and those of the job before, which its record names."""
+    """Remove pictures that are to be replaced, and those that the record of the last job names."""
     doomed = set(there)
     for name in read_record(out / RECORD).get("images", ()):
         path = out / name

@@ -1,4 +1,4 @@
-"""A whole sampling job as one call, for those who draw many: sweep, notebooks, tests."""
+"""A whole sampling job as one call, for sweeps, notebooks and tests."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def sample_images(
 ) -> Path:
     """Draw an image for each request, a grid of the first 64, and a strip of one prompt.
 
-    Returns their folder; None is samples/RUN. Images that an earlier call with the same arguments has
-    finished are kept, so that an interrupted job goes on.
+    out: the folder; None is samples/RUN. Returns it. Images that an earlier call with the same
+    arguments has finished are kept, so an interrupted job is continued.
     """
     how = how or Drawing()
     check_requests(requests, strip)
@@ -72,7 +72,7 @@ def sample_images(
 
 
 def check_requests(requests: Sequence[Request], strip: Prompt | None) -> None:
-    """InputError for names or prompts that nothing can be drawn from."""
+    """InputError for names or prompts that cannot be drawn."""
     check_names(requests, "prompts")
     if strip is not None:
         check_names([Request("strip.png", strip)], "--strip")
@@ -112,7 +112,7 @@ def open_samples(
 
 
 def save_grid(requests: Sequence[Request], folder: Path) -> None:
-    """Save the first 64 pictures side by side, unless that was done."""
+    """Save the first 64 pictures on one sheet, unless it is there already."""
     if not requests or (folder / GRID).exists():
         return
     shown = [load_image(folder / request.name) for request in requests[:64]]
@@ -122,7 +122,7 @@ def save_grid(requests: Sequence[Request], folder: Path) -> None:
 def save_strip(
     painter: Painter, encoder: Encoder, strip: Prompt | None, folder: Path, seed: int
 ) -> None:
-    """Save one prompt's way from noise to the picture, if asked for and unless that was done."""
+    """Save how one prompt is drawn, if asked for, unless it is there already."""
     if strip is None or (folder / STRIP).exists():
         return
     condition = encode_prompts(encoder, [strip])

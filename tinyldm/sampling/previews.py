@@ -1,4 +1,4 @@
-"""Previews: what a network in training draws for the same prompts, from the same noise."""
+"""Previews: what a network in training draws for the same prompts from the same noise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS = 20
 
 
 class Previews:
-    """Called with a network and the number of its step, draws a grid into a folder."""
+    """Draws the preview prompts of a run with a network, as a grid in a file."""
 
     def __init__(
         self,

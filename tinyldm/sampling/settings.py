@@ -25,7 +25,7 @@ DEFAULT_GUIDANCE = 3.0
 
 
 def make_solver(name: str, order: int | None = None, eta: float | None = None) -> Solver:
-    """The solver of that name, one of SOLVERS. An option that it would ignore is refused."""
+    """The solver of that name, one of SOLVERS. An option that it would ignore is an InputError."""
     from tinyldm.diffusion.ddim import DDIM
     from tinyldm.diffusion.ddpm import DDPM
     from tinyldm.diffusion.dpm_solver import DPMSolver
@@ -54,10 +54,10 @@ def default_solver() -> Solver:
 
 @dataclass(frozen=True)
 class Drawing:
-    """How pictures are drawn. With the checkpoint, the prompts and the seed it decides them.
+    """How pictures are drawn. Together with checkpoint, prompts and seed, it decides the pictures.
 
-    guidance: the scale of classifier-free guidance; 1 is none
-    style:    for landscapes, the scale of the style, if it differs from the map's, which guidance is
+    guidance: the scale of classifier-free guidance; 1 means none
+    style:    for landscapes, the scale of the style; guidance is then that of the map
     interval: (low, high) in units of sigma / alpha, the levels at which to guide (2404.07724)
     """
 
@@ -76,7 +76,7 @@ class Drawing:
                 raise ValueError(f"{name} {scale}: expected a finite number")
         if self.guidance == 1 and (self.interval or self.rescale):
             raise ValueError(
-                "guidance 1 is no guidance: an interval or a rescale would change nothing"
+                "guidance 1 means no guidance: an interval or a rescale would change nothing"
             )
         if self.style is not None and (self.interval or self.rescale):
             raise ValueError("guidance-style takes neither an interval nor a rescale")
@@ -100,7 +100,7 @@ class SampleOptions:
     )
     prompt: list[str] | None = option(
         None,
-        "a prompt; may be given several times",
+        "a prompt; give --prompt several times for several pictures",
         "what to draw",
         parse=str,
         metavar="TEXT",
@@ -108,58 +108,67 @@ class SampleOptions:
     )
     prompts: str | None = option(
         None,
-        "test.json, generate.csv, label_to_img.json, or .txt with a prompt a line",
+        "test.json, generate.csv, label_to_img.json, or a .txt file with one prompt per line",
         "what to draw",
         metavar="FILE",
     )
     strip: str | None = option(
         None,
-        "write about/strip.png and .gif: the x_t and x0 of this prompt, step by step",
+        "also write about/strip.png and .gif: how this prompt is drawn, step by step",
         "what to draw",
         metavar="TEXT",
     )
     seed: int = option(
-        0, "picture k depends on the seed and k, not on the batch size", "what to draw"
+        0, "seed; picture k depends only on it and on k, not on the batch size", "what to draw"
     )
     data: str | None = option(
         None,
-        "where the data lies now, for a run whose own prompts name files of it "
-        "(default: where it was trained)",
+        "where the data is now, for a run whose preview prompts name files of it "
+        "(default: where it was in training)",
         "what to draw",
         metavar="FOLDER",
     )
-    out: str | None = option(None, "default: samples/RUN", "where to", metavar="FOLDER")
-    overwrite: bool = option(False, "replace the pictures that are there", "where to")
-    steps: int = option(50, "calls of the network", "how")
-    solver: str = option("dpm++", "dpm++ needs the fewest steps", "how", choices=SOLVERS)
-    order: int | None = option(None, "1, 2 or 3, of dpm++, sde-dpm++ and dpm (default: 2)", "how")
-    eta: float | None = option(
-        None, "of ddim: 0 is deterministic, 1 as noisy as ddpm (default: 0)", "how"
+    out: str | None = option(
+        None, "the folder to write (default: samples/RUN)", "where to", metavar="FOLDER"
     )
-    spacing: str = option("trailing", "of the timesteps", "how", choices=SPACINGS)
+    overwrite: bool = option(False, "replace the pictures that are already there", "where to")
+    steps: int = option(50, "steps of the solver; each calls the network once", "how")
+    solver: str = option("dpm++", "dpm++ needs the fewest steps", "how", choices=SOLVERS)
+    order: int | None = option(
+        None, "order 1, 2 or 3 of dpm++, sde-dpm++ and dpm (default: 2)", "how"
+    )
+    eta: float | None = option(
+        None, "noise of ddim: 0 is deterministic, 1 is as noisy as ddpm (default: 0)", "how"
+    )
+    spacing: str = option("trailing", "how the timesteps are spaced", "how", choices=SPACINGS)
     guidance: float | None = option(
-        None, f"1: none (default: {DEFAULT_GUIDANCE:g}; 1 after --cfg-drop 0)", "how"
+        None,
+        f"guidance scale; 1: none (default: {DEFAULT_GUIDANCE:g}; 1 after --cfg-drop 0)",
+        "how",
     )
     guidance_map: float | None = option(
-        None, "landscapes: of the map alone (default: as --guidance)", "how", metavar="SCALE"
+        None, "for landscapes: scale of the map (default: as --guidance)", "how", metavar="SCALE"
     )
     guidance_style: float | None = option(
-        None, "landscapes: of the style alone (default: as --guidance)", "how", metavar="SCALE"
+        None, "for landscapes: scale of the style (default: as --guidance)", "how", metavar="SCALE"
     )
     guidance_interval: list[float] | None = option(
         None,
-        "guide only where sigma/alpha lies in between",
+        "guide only where sigma/alpha lies between LO and HI",
         "how",
         parse=float,
         metavar=("LO", "HI"),
         more={"nargs": 2},
     )
-    guidance_rescale: float = option(0.0, "0 to 1, against oversaturation", "how")
+    guidance_rescale: float = option(
+        0.0, "0 to 1: how far to undo the contrast that guidance adds", "how"
+    )
     batch_size: int = option(32, "pictures at a time", "machine")
-    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps", "machine")
+    device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps", "machine")
     precision: str = option(
         "auto",
-        "of the network (auto: bfloat16 where that is fast); bfloat16: of the VAE's decoder too",
+        "precision of the network (auto: bfloat16 where that is fast, float32 in the VAE); "
+        "bfloat16 also applies to the VAE's decoder",
         "machine",
         choices=PRECISIONS,
     )
@@ -183,15 +192,15 @@ class SampleOptions:
             apart = task.guides_style and settings.get("style_drop", 0.0) > 0
             if not apart or self.guidance is not None:
                 raise InputError(
-                    "--guidance-map, --guidance-style: for landscapes trained with --style-drop "
-                    "above 0, and without --guidance, which is both"
+                    "--guidance-map, --guidance-style: need a landscape run trained with "
+                    "--style-drop above 0, and no --guidance, which sets both"
                 )
             style = scale if self.guidance_style is None else self.guidance_style
             scale = scale if self.guidance_map is None else self.guidance_map
         if (scale != 1 or style is not None) and not cfg_drop:
             raise InputError(
                 f"--guidance {scale:g}: the run was trained with --cfg-drop 0 "
-                "and knows no null condition"
+                "and has learned no null condition"
             )
         interval = self.guidance_interval
         try:
@@ -208,6 +217,11 @@ class SampleOptions:
         except ValueError as error:
             raise InputError(f"--{error}") from None
 
-    def data_folder(self, settings: Mapping[str, Any]) -> Path:
-        """Where the files lie that the prompts of a run may name."""
-        return Path(self.data or settings.get("data") or ".")
+    def data_folder(self, config: Mapping[str, Any]) -> Path:
+        """Where the files lie that the prompts of a run may name; config: of its checkpoint."""
+        if self.data is not None:
+            return Path(self.data)
+        trained = config.get("data_folder")  # the first checkpoints do not say
+        if trained is not None and Path(trained).is_dir():
+            return Path(trained)
+        return Path(config["settings"].get("data") or ".")

@@ -97,14 +97,15 @@ class StageOne:
         self.step = 0
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.order = torch.empty(0, dtype=torch.long)  # the numbers of the images to come
-        content = blake2b(self.images.contiguous().numpy(), digest_size=4).hexdigest()
+        content = self.images.contiguous().numpy().data
         self.facts = {
             **recipe.to_dict(),
             "shape": model.config.architecture(),
-            "images": [*self.images.shape, content],
+            "images": [*self.images.shape, blake2b(content, digest_size=4).hexdigest()],
         }
-        # Convolutions are quicker in this layout.
-        self.model = model.to(device, memory_format=torch.channels_last).train()
+        # Convolutions are quicker in this layout. torch's type hints do not know the argument.
+        model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model: AutoencoderKL = model.train()
         self.average = EMA(model, recipe.ema)
         self.optimiser = torch.optim.AdamW(
             model.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=1e-4
@@ -120,7 +121,9 @@ class StageOne:
     @property
     def averaged(self) -> AutoencoderKL:
         """The autoencoder with the averaged weights."""
-        return self.average.network
+        network = self.average.network
+        assert isinstance(network, AutoencoderKL)
+        return network
 
     def batch(self) -> Tensor:
         """The next images, (b, 3, h, w) in [-1, 1]; each comes once before any comes again."""
@@ -167,6 +170,7 @@ class StageOne:
 
         error: the loss of the pixels, which the critic's verdict is weighed against
         """
+        assert self.critic is not None
         recipe, parts = self.recipe, {}
         total = y.new_zeros(())
         if recipe.perceptual:
@@ -205,6 +209,8 @@ class StageOne:
 
     def _train_critic(self, x: Tensor, y: Tensor) -> Tensor:
         """One step of the critic; its loss."""
+        assert self.critic is not None
+        assert self.critic_optimiser is not None
         loss = critic_loss(self.critic, x, y)
         self.critic_optimiser.zero_grad()  # of what the autoencoder's step has left there, too
         loss.backward()
@@ -258,7 +264,7 @@ class StageOne:
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
         """The optimisers that save and restore know; in the file, the critic's is the judge."""
-        optimisers = {"optimiser": self.optimiser}
+        optimisers: dict[str, torch.optim.Optimizer] = {"optimiser": self.optimiser}
         if self.critic_optimiser is not None:
             optimisers["judge"] = self.critic_optimiser
         return optimisers
@@ -308,8 +314,12 @@ def prepare(model: AutoencoderKL) -> None:
         else:
             inputs = layer.weight[0].numel()
             layer.weight.normal_(std=inputs**-0.5)
-            layer.bias.zero_()
-    last = model.quant_conv if model.config.use_quant_conv else model.encoder.conv_out
-    c = model.latent_channels
+            if layer.bias is not None:
+                layer.bias.zero_()
+    last = model.encoder.conv_out
+    if isinstance(model.quant_conv, nn.Conv2d):
+        last = model.quant_conv
+    assert last.bias is not None
+    c = model.latent_channels  # the means, and after them the logarithms of the variances
     last.weight[c:] *= 0.1
     last.bias[c:] = -6.0  # exp(-6 / 2) = 0.05

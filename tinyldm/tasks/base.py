@@ -230,7 +230,10 @@ def find_task(name: str) -> Task:
     found = load_object(TASKS.get(name, name), "--task")
     if not isinstance(found, type) or not issubclass(found, Task):
         raise InputError(f"--task {name}: not a class derived from tinyldm.tasks.base.Task")
-    return found()
+    try:
+        return found()
+    except TypeError as error:  # a method that every task has to have is missing
+        raise InputError(f"--task {name}: {error}") from None
 
 
 def tasks() -> list[Task]:

@@ -58,10 +58,10 @@ def label_number(name: str, names: Sequence[str], where: str = "") -> int:
 class LabelEncoder(Encoder):
     """Sets of labels -> Condition, in one of the forms that --label-form names.
 
-    tokens: (b, n, width), a token for each label, in no order, with a mask. It marks the label's name
-            and those of its words that other labels share (its shape, its colour). The keys and
-            values of an attention to it are linear in the token, so they are embeddings of names
-            and words, which each attention learns for itself.
+    tokens: (b, n, width), a token for each label, in no order, with a mask. It marks the label's
+            name and those of its words that other labels share (its shape, its colour). The keys
+            and values of an attention to it are linear in the token, so they are embeddings of
+            names and words, which each attention learns for itself.
     vector: (b, labels), one where a label is asked for, else zero
     maps:   (b, labels, h, w), the same at every position; area is (h, w)
     """

@@ -58,6 +58,10 @@ class Scene:
         """The file of the map."""
         return self.folder / self.map if self.map else None
 
+    def has_map(self) -> bool:
+        """Whether the file of the map is there."""
+        return self.map_file is not None and self.map_file.is_file()
+
     @property
     def reference_file(self) -> Path | None:
         """The file of the reference image."""
@@ -91,7 +95,7 @@ class LandscapeEncoder(Encoder):
         self.area = area
         self.style_drop = style_drop
         self.width = style.width
-        self.map_size = (GRAIN * area[0], GRAIN * area[1])
+        self.map_size: tuple[int, int] = (GRAIN * area[0], GRAIN * area[1])
         self.fingerprint = key_of("landscape", style.fingerprint, CLASSES)[:16]
 
     @property
@@ -239,6 +243,17 @@ def check_landscape(example: Example) -> None:
         load_map(file, example.image)
 
 
+def path_within(folder: Path, scene: Scene, path: str) -> str:
+    """A path of a scene as it reads from a folder; absolute if it leads elsewhere."""
+    if not path:
+        return ""
+    inside = not Path(path).is_absolute() and ".." not in Path(path).parts
+    if inside and scene.folder.resolve() == folder.resolve():
+        return path  # though it may be a symbolic link to elsewhere
+    file, root = (scene.folder / path).resolve(), folder.resolve()
+    return str(file.relative_to(root) if file.is_relative_to(root) else file)
+
+
 def find_beside(file: Path, name: str, folders: Sequence[str], kind: str) -> str:
     """Where a file lies that a prompt file names: its path from the prompt file's folder."""
     for folder in folders:
@@ -268,18 +283,23 @@ class LandscapeTask(Task):
     )
 
     def prompt(self, text: str, folder: Path = Path()) -> Scene:
-        """The scene of "map.png | reference.jpg"."""
-        return Scene.of(text, folder)
+        """The scene of "map.png | reference.jpg".
+
+        The first checkpoints have paths that start at the working folder; those are taken where the
+        map is not in the folder but there.
+        """
+        scene = Scene.of(text, folder)
+        from_here = Scene.of(text)
+        if from_here.has_map() and not scene.has_map():
+            return from_here
+        return scene
 
     def text(self, prompt: Prompt, folder: Path = Path()) -> str:
         """The scene with paths relative to the folder, where they lie inside of it."""
         scene = Scene.of(prompt)
-        files = [file for file in (scene.map_file, scene.reference_file) if file is not None]
-        inside, root = [], folder.resolve()
-        for file in files:
-            path = file.resolve()
-            inside.append(str(path.relative_to(root) if path.is_relative_to(root) else path))
-        return f" {BETWEEN} ".join(inside)
+        map = path_within(folder, scene, scene.map)
+        reference = path_within(folder, scene, scene.reference)
+        return f"{map} {BETWEEN} {reference}" if reference else map
 
     def requests(self, file: Path) -> list[Request]:
         """label_to_img.json, map -> reference, drawn as the map's stem with .jpg."""
@@ -349,7 +369,7 @@ def map_then_style(null: Condition) -> Any:
     """What StepwiseGuidance is to compare: nothing, the map alone, map and style (2211.09800)."""
 
     def conditions(full: Condition) -> list[Condition]:
-        nothing = null.expand(len(full))
+        nothing = null.to(full.device).expand(len(full))
         return [nothing, replace(nothing, maps=full.maps), full]
 
     return conditions

@@ -1,4 +1,4 @@
-"""Files of prompts that any task can read: .txt, the monsters' test.json and the animals' generate.csv."""
+"""Files of prompts that any task can read: .txt, test.json and generate.csv."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUFFIXES = (".txt", ".json", ".csv")
 def read_request_file(file: Path, prompt: Callable[[str], Prompt]) -> list[Request]:
     """The requests in a file, in its order; prompt() makes a prompt of a text.
 
-    InputError: no such file, another kind of file, missing keys, no prompts, names that are refused.
+    InputError: no such file, another kind of file, missing keys, no prompts, refused names.
     """
     if file.suffix not in SUFFIXES:
         raise InputError(f"{file}: expected a file of prompts that ends in {', '.join(SUFFIXES)}")

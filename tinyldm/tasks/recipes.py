@@ -1,7 +1,7 @@
 """Defaults of train.py for data of your own: a whole recipe for each kind of data, in one place.
 
-A run's settings are the defaults of TrainSettings (the toy set's), then the recipe that its task picks
-here, then the options that were given. Nothing else decides a setting.
+A run's settings are the defaults of TrainSettings (the toy set's), over them the recipe that its
+task picks here, over that the options that were given. Nothing else decides a setting.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Segmentation maps: single-channel images of class numbers, as the landscape assignment has them."""
+"""Segmentation maps, as the landscape assignment has them: images of class numbers."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def read_monsters(folder: Path, split: str, problems: list[str]) -> list[Example]:
-    """{split}/*.png named {key}_{frame}.png; {split}_info.json describes the keys (test.json: test)."""
+    """{split}/*.png named {key}_{frame}.png, described by {split}_info.json or test.json."""
     info = folder / ("test.json" if split == "test" else f"{split}_info.json")
     captions = {key: monster_captions(info, key, e) for key, e in read_json(info, dict).items()}
     examples = []

@@ -54,7 +54,7 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, config: Mapping[str, Any], weights: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
-    """Write a checkpoint, whole or not at all. weights: "model", "latents", "training" -> tensors."""
+    """Write a checkpoint, whole or not at all; weights: "model", "latents", ... -> tensors."""
     temporary = folder.with_name(f".{folder.name}.writing")
     for unfinished in folder.parent.glob(".*.writing"):  # left by a process that was killed
         shutil.rmtree(unfinished, ignore_errors=True)

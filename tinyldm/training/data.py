@@ -1,4 +1,4 @@
-"""From a data folder to what the trainer reads: examples, settings, prompts of previews, latent cache."""
+"""From a data folder to what the trainer reads: examples, settings, latent cache."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Data:
     examples: Examples
 
     def settings(self, given: Mapping[str, Any], resumed: bool = False) -> TrainSettings:
-        """The settings of a run on this data. given: options, or all settings of a resumed run."""
+        """The settings of a run. given: the options, or all settings of a resumed run."""
         if resumed:
             return TrainSettings.from_dict(given)
         return settings_for(given, native_size(self.examples), self.task)
@@ -38,12 +38,16 @@ class Data:
         return "toy" if settings.data is None else self.folder.resolve().name
 
     def facts(self, settings: TrainSettings, prompts: Sequence[Prompt]) -> dict[str, Any]:
-        """What a checkpoint says of its data: names of frozen models, size, prompts of previews."""
+        """What a checkpoint says of its data: names of frozen models, size, prompts of previews.
+
+        The prompts name files by paths in the data folder, so that a run and its data can move.
+        """
         conditioning = self.task.conditioning(settings, self.examples.names)
         return {
             "vae": settings.vae,
             "text_encoder": settings.text_encoder,
             "size": list(settings.size),
+            "data_folder": str(self.folder.resolve()),
             "condition": {"task": settings.task, **conditioning},
             "preview_prompts": [self.task.text(prompt, self.folder) for prompt in prompts],
         }
@@ -68,7 +72,7 @@ def read_data(folder: Path, given: Mapping[str, Any]) -> Data:
         task=given.get("task"),
         hold_out=given.get("hold_out", 0.0),
     )
-    return Data(folder, task, examples)
+    return Data(examples.folder, task, examples)
 
 
 def find_test_prompts(task: Task, folder: Path) -> Path | None:

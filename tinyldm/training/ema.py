@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class EMA:
-    """Keeps `network`, a float32 copy of a module in eval mode whose weights are the average of the module's.
+    """Keeps `network`, a float32 copy of a module in eval mode, whose weights are an average.
 
-    After update k (from 0) the average moves by 1 - d_k towards the module, d_k = min(decay, (1 + k) / (10 + k)):
-    the warm-up keeps the random start from lingering, so that early previews are not noise. warmup=False has d_k = decay.
-    Buffers are copied, not averaged. decay=0 is a plain copy.
+    After update k, counted from 0, the average moves by 1 - d_k towards the module, with
+    d_k = min(decay, (1 + k) / (10 + k)). This warm-up forgets the random start, so that early
+    previews are not noise; warmup=False has d_k = decay. Buffers are copied. decay=0 copies all.
     """
 
     def __init__(self, module: nn.Module, decay: float = 0.9999, warmup: bool = True):
@@ -23,25 +24,25 @@ class EMA:
         self.network = deepcopy(module).float().eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, module: nn.Module):
-        """Take the module's weights as they are after an optimiser step into the average."""
-        decay = (
-            min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
-        )
-        averages = list(self.network.parameters())
-        weights = [
-            p.to(a.device, a.dtype) for p, a in zip(module.parameters(), averages, strict=True)
-        ]
+    def update(self, module: nn.Module) -> None:
+        """Take the module's weights, as they are after an optimiser step, into the average."""
+        decay = self.decay
+        if self.warmup:
+            decay = min(decay, (1 + self.updates) / (10 + self.updates))
+        averages: list[Tensor] = list(self.network.parameters())
+        weights = []
+        for average, weight in zip(averages, module.parameters(), strict=True):
+            weights.append(weight.to(average.device, average.dtype))
         torch._foreach_lerp_(averages, weights, 1 - decay)
         for average, buffer in zip(self.network.buffers(), module.buffers(), strict=True):
             average.copy_(buffer)
         self.updates += 1
 
-    def state_dict(self) -> dict:
-        """The averaged weights by name, and the number of updates that the warm-up needs."""
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged weights by name, and the number of updates, which the warm-up needs."""
         return {"updates": self.updates, "network": self.network.state_dict()}
 
-    def load_state_dict(self, state: dict):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from state_dict(); every weight must be there."""
         self.updates = state["updates"]
         self.network.load_state_dict(state["network"])

@@ -16,7 +16,7 @@ COLUMNS = ("step", "loss", "lr", "grad_norm", "images_per_second")
 
 
 class RunLog:
-    """Takes one row for each optimiser step. A run resumed at `step` takes back the rows after it."""
+    """Takes a row for each optimiser step. Resumed at `step`, it takes back the rows after that."""
 
     def __init__(self, run: Path, step: int, max_steps: int):
         self.file = run / "log.csv"
@@ -84,7 +84,7 @@ def read_log(file: Path) -> list[list[str]]:
 
 
 def tensorboard_writer(run: Path, step: int) -> Any:
-    """A writer to RUN/tensorboard that forgets what was logged after `step`; None if not installed."""
+    """A writer that forgets what was logged after `step`; None if it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

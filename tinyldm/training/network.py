@@ -1,5 +1,6 @@
-"""Which network a run trains, and how a checkpoint says so: a preset of the UNet, or a function of the
-user's own that builds any denoiser.
+"""Which network a run trains, and how a checkpoint says so.
+
+It is a preset of the UNet, or what a function of the user's own builds: any denoiser.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from tinyldm.cli import load_object
 from tinyldm.condition import Condition
 from tinyldm.errors import InputError
+from tinyldm.nn.config import RETIRED
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet, UNetConfig
 from tinyldm.training.settings import TrainSettings
@@ -81,6 +83,17 @@ def fitted(config: UNetConfig, shape: DataShape) -> UNetConfig:
     )
 
 
+def build_unet(config: dict[str, Any]) -> nn.Module:
+    """The UNet of a config. Older checkpoints may hold settings that only compat knows today."""
+    try:
+        return UNet(UNetConfig.from_dict(config))
+    except ValueError:
+        if not config.keys() & RETIRED.keys():
+            raise
+        network: nn.Module = load_object(PUBLISHED, "--network")(**config)
+        return network
+
+
 PUBLISHED = "tinyldm.compat.network:build"
 """Builds networks that only diffusers' settings describe; `convert` writes it into checkpoints."""
 
@@ -92,7 +105,7 @@ def build_network(recipe: Mapping[str, Any]) -> nn.Module:
     keyword arguments. Modules of Python itself are refused: a checkpoint may come from anywhere.
     """
     if "build" not in recipe:
-        return UNet(UNetConfig.from_dict(dict(recipe)))
+        return build_unet(dict(recipe))
     name, arguments = str(recipe["build"]), dict(recipe.get("arguments", {}))
     root = name.partition(":")[0].partition(".")[0]
     unknown = arguments.keys() - {f.name for f in fields(DataShape)}

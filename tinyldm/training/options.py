@@ -11,13 +11,14 @@ from tinyldm.training.settings import TrainSettings
 
 EXAMPLES = """examples:
   python train.py --cfg-drop 0.1                       toy monsters, everything shipped, offline
-  python train.py --data hw6                           the monster assignment: SD's VAE, CLIP-B/32, 256x256
-  python train.py --data hw6 --vae tiny --text-encoder tiny --size 64   the same without any download
-  python train.py --resume                             go on with the latest run
+  python train.py --data hw6                           the monster assignment, 256x256
+  python train.py --data hw6 --vae tiny --text-encoder tiny --size 64    without any download
+  python train.py --resume                             continue the latest run
   python train.py --network docs.examples.dit:build    a network of your own
   torchrun --nproc-per-node 8 train.py --data hw6 --batch-size 512      eight GPUs
-Up to 128 pixels with --vae tiny, defaults are the toy's, but for 6000 steps; so they are for landscapes,
-with 2000 steps, and for labels, with 7800 steps of 64 pictures at a learning rate of 1.5e-3.
+With --vae tiny and pictures of up to 128 pixels, the defaults are those of the toy monsters, but
+with 6000 steps. They also apply to small landscapes, with 2000 steps, and to labels, with 7800
+steps of 64 pictures at a learning rate of 1.5e-3.
 """
 
 
@@ -25,7 +26,7 @@ def train_parser() -> Parser:
     """The parser of train.py. An option that is not given is absent from what it returns."""
     parser = Parser(
         prog="train.py",
-        description="Train a conditional latent-diffusion model. Counts and periods are optimiser steps.",
+        description="Train a latent-diffusion model. Counts and periods are optimiser steps.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
@@ -36,14 +37,14 @@ def train_parser() -> Parser:
         "--epochs",
         type=int,
         metavar="N",
-        help="length of the training as passes over the data, instead of --max-steps",
+        help="length of the training in passes over the data, instead of --max-steps",
     )
     run = groups["run"]
     run.add_argument(
         "--out", metavar="NAME", help="run folder (default: runs/NAME-N, the next free number)"
     )
     run.add_argument(
-        "--resume", action="store_true", help="go on with the run at --out, or with the latest one"
+        "--resume", action="store_true", help="continue the run at --out, or else the latest one"
     )
     run.add_argument("--overwrite", action="store_true", help="replace the run at --out")
     return parser

@@ -1,4 +1,4 @@
-"""One process or several: what a job has to know of its fellow processes, which torchrun started."""
+"""One process or several, which torchrun has started: what a job has to know of the others."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The settings of a training run: one frozen value, made from the command line or read from a run.
+"""The settings of a training run: a frozen value, from the command line or from a saved run.
 
-Each field declares its option of train.py beside its default. Importing this module imports no torch.
+Each field declares its option of train.py beside its default. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -45,51 +45,52 @@ AT_LEAST_0 = (
 
 
 def data_option(value: Any, help: str, **how: Any) -> Any:
-    """A field of the help's heading "data"."""
+    """A field that the help lists under "data"."""
     return option(value, help, "data", **how)
 
 
 def model_option(value: Any, help: str, **how: Any) -> Any:
-    """A field of the heading "model"."""
+    """A field that the help lists under "model"."""
     return option(value, help, "model", **how)
 
 
 def training_option(value: Any, help: str, **how: Any) -> Any:
-    """A field of the heading "training"."""
+    """A field that the help lists under "training"."""
     return option(value, help, "training", **how)
 
 
 def run_option(value: Any, help: str, **how: Any) -> Any:
-    """A field of the heading "run"."""
+    """A field that the help lists under "run"."""
     return option(value, help, "run", **how)
 
 
 def both(name: str, value: Any) -> str:
-    """How the help tells a default that differs for data of your own."""
+    """How the help shows a default that differs for data of your own."""
     return f"{value}; with --data: {FULL[name]}"
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """All that decides a run. size is (height, width) in pixels; counts and periods are optimiser steps.
+    """All that decides a run. size is (height, width) in pixels; periods are optimiser steps.
 
     The defaults are those of the toy set; tasks/recipes.py has those for other data.
     """
 
     data: str | None = data_option(
         None,
-        "folder of the assignment or an image folder with metadata.jsonl; none: the toy monsters",
+        "an assignment's folder or an image folder with metadata.jsonl (default: toy monsters)",
+        metavar="FOLDER",
     )
     task: str = data_option(
         "text",
-        "what the pictures are conditioned on: text, labels, landscape or my_module:MyTask; "
-        "detected from the files of --data",
+        "what pictures are conditioned on: text, labels, landscape or my_module:MyTask "
+        "(default: detected from the files of --data)",
         default="",
     )
     size: tuple[int, int] = data_option(
         (64, 64),
-        "pixels: 64, or WIDTHxHEIGHT; smaller square images keep theirs, labels have 64, "
-        "landscapes theirs up to 512",
+        "size in pixels, such as 64, or WIDTHxHEIGHT; smaller square images keep their size, as do "
+        "landscapes of up to 512 pixels, and labels have 64",
         default=both("size", 64).replace("(256, 256)", "256"),
         parse=parse_size,
         metavar="SIZE",
@@ -98,113 +99,124 @@ class TrainSettings:
         True, "also learn from mirrored pictures (default: yes; with labels: no)", negatable=True
     )
     copies: int = data_option(
-        0, "augmented copies of each picture in the latent cache, made by --crop and --jitter"
+        0, "augmented copies of each picture to cache; --crop and --jitter say how they differ"
     )
-    crop: float = data_option(1.0, "least share of the area that a copy shows")
+    crop: float = data_option(1.0, "smallest share of the picture that a copy shows")
     jitter: float = data_option(
-        0.0, "how far brightness, contrast and saturation of a copy may change"
+        0.0, "how much brightness, contrast and saturation of a copy may change"
     )
     skip_bad: bool = data_option(
-        False, "count and leave out broken or missing images instead of stopping"
+        False, "leave out broken or missing images, and count them, instead of stopping"
     )
     hold_out: float = data_option(
-        0.0, "share of the images, whole monsters or scenes, kept out for tinyldm sweep to judge by"
+        0.0,
+        "share of the images to hold out of the training, in whole monsters or scenes; "
+        "python -m tinyldm sweep judges by them",
     )
     workers: int = data_option(2, "threads that read images while the latent cache is built")
 
     preset: str = model_option(
         "toy",
-        "network: toy, small, base (128-256-512-512) or large (256-384-512-768)",
+        "size of the UNet: toy, small, base (128-256-512-512) or large (256-384-512-768)",
         default=both("preset", "toy"),
     )
     network: str | None = model_option(
-        None, "a network of your own instead, my_module:build; see docs/importing.md"
+        None, "a network of your own instead of the UNet, as my_module:build; see docs/importing.md"
     )
     text_encoder: str = model_option(
         "tiny",
-        "for captions: tiny, or a text encoder of transformers, by hub name or folder",
+        "for captions: tiny, or a text encoder that transformers loads, by hub name or folder",
         default=both("text_encoder", "tiny"),
     )
     label_form: str = model_option(
         "tokens+vector",
-        "for labels: what the network is told, tokens to attend to, a vector, or maps beside x_t",
+        "for labels: what the network gets: tokens to attend to, a vector, or maps beside x_t",
         choices=LABEL_FORMS,
     )
     image_encoder: str = model_option(
         "tiny",
-        "for landscapes: tiny, or a CLIP, whose image tower sees the style in the reference",
+        "for landscapes: tiny, or a CLIP whose image tower reads the style off the reference",
         default=both("image_encoder", "tiny"),
     )
     vae: str = model_option(
         "tiny",
-        "tiny, which labels take, none (the pixels), or an AutoencoderKL, by hub name or folder",
+        "tiny (also the default for labels), none (train on pixels), or an AutoencoderKL, by hub "
+        "name or folder",
         default=both("vae", "tiny"),
     )
     centre: bool = model_option(
         False,
-        "subtract the mean latent of each position instead of each channel's (default: labels)",
+        "subtract the mean latent of each position, not of each channel (default: labels only)",
         negatable=True,
     )
     prediction: str = model_option("v", "what the network predicts", choices=PREDICTIONS)
     schedule: str = model_option("cosine", "noise schedule", choices=SCHEDULES)
     shift: float = model_option(
         0.5,  # for the twelve channels of the tiny VAE
-        "factor of the schedule's alpha / sigma: below 1 is more noise, for latents of many channels",
+        "factor of the schedule's alpha / sigma: below 1 is more noise, "
+        "for latents of many channels",
         default=both("shift", 0.5),
     )
-    zero_snr: bool = model_option(False, "rescale the schedule to end in pure noise (2305.08891)")
+    zero_snr: bool = model_option(
+        False, "rescale the schedule so that it ends in pure noise (2305.08891)"
+    )
 
     cfg_drop: float = training_option(
         0.1,
-        "probability of training a sample without its condition, for classifier-free guidance",
+        "probability that a sample is trained without its condition, for classifier-free guidance",
     )
     style_drop: float = training_option(
-        0.1, "for landscapes: probability of training a sample without its style, but with its map"
+        0.1,
+        "for landscapes: probability that a sample is trained without its style, but with its map",
     )
     max_steps: int = training_option(
         2000, "length of the training", default=both("max_steps", 2000)
     )
     batch_size: int = training_option(
         32,
-        "images an optimiser step, over all processes and accumulations together",
+        "images per optimiser step, over all processes and accumulations together",
         default=both("batch_size", 32),
     )
-    accumulate: int = training_option(1, "parts that a batch is split into, to save memory")
+    accumulate: int = training_option(1, "how many parts to split a batch into, to save memory")
     lr: float = training_option(1e-3, "highest learning rate", default=both("lr", 1e-3))
     lr_schedule: str = training_option(
         "cosine",
-        "its course after the warm-up",
+        "what the learning rate does after the warm-up",
         choices=LR_SCHEDULES,
         default=both("lr_schedule", "cosine"),
     )
     lr_decay: float = training_option(
-        0.5, "factor of one reduction of the learning rate; schedules step and plateau"
+        0.5, "factor of each reduction of the learning rate, for the schedules step and plateau"
     )
     lr_every: int = training_option(
-        10_000, "steps between two reductions (step) or looks at the loss (plateau)"
+        10_000, "steps between reductions (step), or between looks at the loss (plateau)"
     )
     warmup: int = training_option(
         100, "steps over which the learning rate rises", default=both("warmup", 100)
     )
-    weight_decay: float = training_option(0.01, "AdamW's, on matrices alone")
-    clip: float = training_option(1.0, "highest norm of the gradient")
+    weight_decay: float = training_option(
+        0.01, "weight decay of AdamW; norms and biases are not decayed"
+    )
+    clip: float = training_option(
+        1.0, "largest norm of the gradient; a larger gradient is scaled down"
+    )
     ema: float = training_option(
-        0.9999, "decay of the averaged weights, which warms up; 0: no average"
+        0.9999, "decay of the averaged weights, after a warm-up; 0: no average"
     )
     snr_gamma: float = training_option(
-        0.0, "min-SNR weighting (2303.09556), usually 5; 0: every t weighs the same"
+        0.0, "gamma of min-SNR weighting (2303.09556), usually 5; 0: every t has the same weight"
     )
     perceptual: float = training_option(
-        0.0, "weight of the distance in features of the VAE's decoder (2411.04873); 0: none"
+        0.0, "weight of the distance between features of the VAE's decoder (2411.04873); 0: none"
     )
-    perceptual_from: int = training_option(0, "step from which that counts")
+    perceptual_from: int = training_option(0, "step from which --perceptual counts")
     precision: str = training_option(
         "auto",
-        "of the network; auto: bfloat16 where the device is good at it",
+        "precision of the network; auto: bfloat16 where the device is fast at it",
         choices=PRECISIONS,
     )
-    seed: int = training_option(0, "of weights, data order and noise")
-    device: str = training_option("auto", "auto, cpu, cuda, mps")
+    seed: int = training_option(0, "seed of weights, data order and noise")
+    device: str = training_option("auto", "auto, cpu, cuda, cuda:1 or mps")
     compile: bool = training_option(False, "compile the network with torch.compile")
 
     sample_every: int = run_option(
@@ -234,12 +246,12 @@ class TrainSettings:
             self.refuse("perceptual_from", "0 without --perceptual")
         if self.zero_snr and self.prediction == "eps":
             raise InputError(
-                "--zero-snr with --prediction eps: at zero SNR eps tells nothing of x0; "
+                "--zero-snr with --prediction eps: at zero SNR, eps says nothing about x0; "
                 "expected v or x0"
             )
 
     def check_ranges(self) -> None:
-        """InputError for a number that lies where it means nothing."""
+        """InputError for a number that is out of range."""
         for name in AT_LEAST_1:
             if getattr(self, name) < 1:
                 self.refuse(name, "1 or more")
@@ -264,7 +276,7 @@ class TrainSettings:
             self.refuse("size", "at least 8 pixels")
 
     def refuse(self, name: str, expected: str) -> None:
-        """Raise the InputError that names an option, what it is and what was expected."""
+        """Raise the InputError that names an option, its value and what was expected."""
         raise InputError(f"{flag_of(name)} is {getattr(self, name)}, expected {expected}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -283,7 +295,7 @@ class TrainSettings:
         return cls(**values)
 
     def resumed(self, given: Mapping[str, Any]) -> TrainSettings:
-        """These settings with those that were given again; only RESUMABLE ones may differ."""
+        """These settings, with changes; only the RESUMABLE ones may differ."""
         for name, value in given.items():
             before = getattr(self, name)
             if name not in RESUMABLE and value != before:
@@ -295,7 +307,7 @@ class TrainSettings:
 
 
 RESUMABLE = {
-    "data",  # the place alone: what it holds is compared
+    "data",  # only its place: what it holds is compared
     "max_steps",
     "sample_every",
     "save_every",
@@ -309,7 +321,7 @@ RESUMABLE = {
 
 
 def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) -> TrainSettings:
-    """The settings of a run: the toy set's defaults, over them the task's recipe, over them `given`.
+    """The settings of a run: the toy set's defaults, the task's recipe over them, then `given`.
 
     native: (h, w) of the data's first image. InputError for an option that would be ignored.
     """
@@ -335,7 +347,7 @@ def ignored(given: Mapping[str, Any], name: str, expected: str) -> None:
 
 
 def command_line(settings: Mapping[str, Any], task: Task) -> str:
-    """The train.py command that gives these settings: what differs from the defaults for such data."""
+    """The train.py command with these settings: what differs from the defaults for such data."""
     wanted = TrainSettings.from_dict(settings)
     given = {}
     if wanted.data is not None:

@@ -112,8 +112,8 @@ class Trainer:
         self.schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
         self.network = network.to(processes.device)
         self.ema = EMA(self.network, s.ema)
-        compiled = torch.compile(network, dynamic=False) if s.compile else network
-        self.denoiser = processes.share(compiled)  # the same weights; gradients are averaged
+        compiled: Any = torch.compile(network, dynamic=False) if s.compile else network
+        self.denoiser: Any = processes.share(compiled)  # the same weights, gradients averaged
         self.optimizer = make_optimizer(network, s)
 
     def fit(self, stop: StopRequest = NEVER) -> bool:
@@ -261,7 +261,7 @@ class Trainer:
 
     def training_state(self) -> dict[str, Tensor]:
         """Raw weights and optimiser moments, by name."""
-        names = {p: name for name, p in self.network.named_parameters()}
+        names: dict[Tensor, str] = {p: name for name, p in self.network.named_parameters()}
         state = {f"weights.{name}": t for name, t in self.network.state_dict().items()}
         for p, moments in self.optimizer.state.items():
             for kind, value in moments.items():
@@ -295,8 +295,12 @@ def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.O
     """AdamW. Norms and biases, which are vectors, are not decayed."""
     matrices = [p for p in network.parameters() if p.ndim > 1]
     vectors = [p for p in network.parameters() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(
-        [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
+        groups,
         lr=settings.lr,
         betas=(0.9, 0.99),
         weight_decay=settings.weight_decay,

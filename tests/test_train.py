@@ -1,4 +1,7 @@
-"""What train.py does around the training: runs are resumed, replaced and kept apart. Frozen models are stand-ins."""
+"""What train.py does around the training: runs are resumed, replaced and kept apart.
+
+Frozen models are stand-ins.
+"""
 
 import json
 from pathlib import Path
@@ -8,13 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
+import train as train_script
 from tinyldm.condition import Condition
 from tinyldm.errors import InputError
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
-from tinyldm.training import start as job
-from tinyldm.training.checkpoint import checkpoints, find_checkpoint, read_config, read_tensors
+from tinyldm.tasks.base import Encoder
+from tinyldm.training import data as training_data
+from tinyldm.training import frozen_models
+from tinyldm.training.checkpoint import checkpoints, find_checkpoint, read_config
+from tinyldm.training.processes import ALONE
+from tinyldm.training.run import RunFolder
 from tinyldm.training.signals import StopRequest
+from tinyldm.weights import read_weights
 
 TINY = UNetConfig(
     channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4, token_dim=6
@@ -33,16 +42,22 @@ class Vae:
         return latents.repeat_interleave(4, 2).repeat_interleave(4, 3)
 
 
-def encode(texts):
+class Lengths(Encoder):
     """The same three tokens for any text of one length."""
-    return Condition(
-        torch.tensor([len(text) for text in texts])[:, None, None] * torch.ones(1, 3, 6)
-    )
+
+    width, fingerprint = 6, "text"
+
+    def stored(self, prompts):
+        lengths = torch.tensor([len(text) for text in prompts])
+        return Condition(lengths[:, None, None] * torch.ones(1, 3, 6))
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """An empty folder to work in, but for four images of noise in data/; what load_frozen was asked for is kept."""
+    """An empty folder to work in, but for four images of noise in data/.
+
+    What load_frozen was asked for is kept.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TINYLDM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(PRESETS, "tiny-test", TINY)
@@ -55,29 +70,28 @@ def place(tmp_path, monkeypatch):
     lines = [json.dumps({"file_name": f"{k}.png", "text": "x" * k}) for k in range(4)]
     Path("data/metadata.jsonl").write_text("\n".join(lines))
     found = SimpleNamespace(vae=Vae(), asked=[])
-    text_encoder = SimpleNamespace(width=6, fingerprint="text", encode=encode)
 
     def load_frozen(config, device, place=""):
         found.asked.append(config)
-        return found.vae, text_encoder
+        return frozen_models.FrozenModels(found.vae, Lengths())
 
-    monkeypatch.setattr(job, "load_frozen", load_frozen)
+    monkeypatch.setattr(frozen_models, "load_frozen", load_frozen)
     return found
 
 
 def train(**given):
     """train.py with a tiny network, settings of a run that is resumed aside."""
-    small = dict(
-        data="data",
-        preset="tiny-test",
-        size=(32, 32),
-        batch_size=4,
-        max_steps=2,
-        warmup=1,
-        device="cpu",
-        precision="float32",
-    )
-    job.start({"out": "run", **({} if given.get("resume") else small), **given})
+    small = {
+        "data": "data",
+        "preset": "tiny-test",
+        "size": (32, 32),
+        "batch_size": 4,
+        "max_steps": 2,
+        "warmup": 1,
+        "device": "cpu",
+        "precision": "float32",
+    }
+    train_script.train({"out": "run", **({} if given.get("resume") else small), **given})
 
 
 def steps(run="run"):
@@ -88,7 +102,7 @@ def test_what_is_held_out_is_not_trained_on(place, capsys):
     train(hold_out=0.5)
     assert "2 images (0 left out)" in capsys.readouterr().out
     assert read_config(find_checkpoint("run"))["settings"]["hold_out"] == 0.5
-    with pytest.raises(InputError, match="--hold-out 0.25: the run was started with 0.5"):
+    with pytest.raises(InputError, match=r"--hold-out 0.25: the run was started with 0.5"):
         train(resume=True, max_steps=3, hold_out=0.25)
     train(resume=True, max_steps=3)
     assert "2 images (0 left out)" in capsys.readouterr().out
@@ -104,13 +118,12 @@ def test_data_may_move_but_not_change_before_a_run_is_resumed(place):
         train(resume=True, max_steps=3)
     train(resume=True, max_steps=3, data="moved")
     whole, parts = (
-        read_tensors(find_checkpoint(run) / "training.safetensors") for run in ("whole", "run")
+        read_weights(find_checkpoint(run) / "training.safetensors") for run in ("whole", "run")
     )
     assert steps() == [2, 3]
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    assert (
-        place.asked[-1]["vae_fingerprint"] == "vae"
-    )  # so that other weights of the same name are refused
+    # so that other weights of the same name are refused
+    assert place.asked[-1]["vae_fingerprint"] == "vae"
     text = Path("moved/metadata.jsonl").read_text()
     Path("moved/metadata.jsonl").write_text(text.replace("xx", "xy"))
     with pytest.raises(InputError, match="moved: images or captions are not those"):
@@ -123,17 +136,8 @@ def test_data_may_move_but_not_change_before_a_run_is_resumed(place):
 
 
 def test_a_perceptual_term_that_would_never_count_is_refused(place):
-    given = dict(
-        data="data",
-        preset="tiny-test",
-        size=(32, 32),
-        max_steps=5,
-        perceptual=1.0,
-        perceptual_from=5,
-        out="run",
-    )
     with pytest.raises(InputError, match="--perceptual-from 5: expected less than 5"):
-        job.start(given)
+        train(max_steps=5, perceptual=1.0, perceptual_from=5)
     assert not Path("run").exists()
 
 
@@ -167,7 +171,7 @@ def test_overwrite_takes_away_the_old_run_and_nothing_else(place):
     assert Path("link").is_symlink()
     assert [path.name for path in Path("run/previews").iterdir()] == ["step-0000002.png"]
     assert len(Path("run/log.csv").read_text().splitlines()) == 3
-    for wrong in (dict(out=None), dict(resume=True)):
+    for wrong in ({"out": None}, {"resume": True}):
         with pytest.raises(InputError, match="--overwrite: expected --out"):
             train(overwrite=True, **wrong)
 
@@ -175,22 +179,22 @@ def test_overwrite_takes_away_the_old_run_and_nothing_else(place):
 @pytest.mark.parametrize("how", ["resume", "overwrite"])
 def test_a_second_process_does_not_train_in_the_same_folder(place, how):
     train()
-    with job._claimed(Path("run"), resume=True, overwrite=False):
-        with pytest.raises(InputError, match="run: another process is training there"):
-            train(max_steps=3, **{how: True})
+    busy = pytest.raises(InputError, match="run: another process is training there")
+    with RunFolder(Path("run"), resume=True).claimed("data", ALONE), busy:
+        train(max_steps=3, **{how: True})
     assert steps() == [2]
     train(max_steps=3, **{how: True})
 
 
 def test_a_run_that_appeared_meanwhile_is_not_written_to(place, monkeypatch):
-    prepare = job._prepare
+    open_cache = training_data.open_cache
 
     def slow(*arguments):
-        monkeypatch.setattr(job, "_prepare", prepare)
+        monkeypatch.setattr(training_data, "open_cache", open_cache)
         train(max_steps=1)
-        return prepare(*arguments)
+        return open_cache(*arguments)
 
-    monkeypatch.setattr(job, "_prepare", slow)
+    monkeypatch.setattr(training_data, "open_cache", slow)
     with pytest.raises(InputError, match="run: exists already"):
         train()
     assert steps() == [1]
@@ -198,7 +202,7 @@ def test_a_run_that_appeared_meanwhile_is_not_written_to(place, monkeypatch):
 
 def test_a_broken_file_of_prompts_is_told_before_anything_is_encoded(place):
     Path("data/test.json").write_text("{")
-    with pytest.raises(InputError, match="test.json: not JSON"):
+    with pytest.raises(InputError, match=r"test.json: not JSON"):
         train()
     assert place.vae.calls == 0
     assert not Path("run").exists()
