@@ -11,7 +11,7 @@ from torch import Tensor
 from tinyldm.data.images import grid, load_image, resize, save_animation, save_image
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
-from tinyldm.files import replacing
+from tinyldm.files import write_text
 from tinyldm.pages.curves import Chart, loss_lines, svg
 from tinyldm.pages.report import column, read_rows, spread, step_of
 from tinyldm.scores.comparison import Comparison
@@ -40,9 +40,7 @@ def draw_curve(run: Path, out: Path) -> None:
     if not log:
         raise InputError(f"{run / 'log.csv'}: no steps there")
     lines = loss_lines(column(log, "loss"))
-    drawn = svg(Chart("Loss", lines, "step", "loss, smoothed", log=True))
-    with replacing(out) as temporary:
-        temporary.write_text(drawn, encoding="utf-8")
+    write_text(out, svg(Chart("Loss", lines, "step", "loss, smoothed", log=True)))
 
 
 def nearest(a: Tensor, b: Tensor, count: int, chunk: int = 2048) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tinyldm.errors import InputError
-from tinyldm.files import read_json, replacing
+from tinyldm.files import read_json, write_text
 from tinyldm.pages.html import write_page
 from tinyldm.pages.ranking import FACTS, Row, ranked, summary
 from tinyldm.sampling.job import sample_images
@@ -166,8 +166,7 @@ def sweep(job: Sweep, grid: list[Setting], overwrite: bool = False) -> dict[str,
             "rows": rows,
             "readers": {name: _facts(score) for name, score in scores.items()},
         }
-        with replacing(job.out / RESULT) as temporary:
-            temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_text(job.out / RESULT, json.dumps(result, indent=1, ensure_ascii=False))
     write_page(
         job.out / PAGE,
         "sweep.html",
