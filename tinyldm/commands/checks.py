@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from tinyldm.cli import flag_of
 from tinyldm.errors import InputError
 from tinyldm.files import locked
 
@@ -18,6 +19,14 @@ def check_empty(out: Path, overwrite: bool) -> None:
     if out.is_dir() and all(file.name == ".lock" for file in out.iterdir()):
         return
     raise InputError(f"--out {out}: not empty; choose another folder or give --overwrite")
+
+
+def check_file(out: Path, suffixes: tuple[str, ...], overwrite: bool) -> None:
+    """InputError: the file --out has none of the suffixes, or exists and may not be overwritten."""
+    if out.suffix not in suffixes:
+        raise InputError(f"--out {out}: expected a name that ends in {' or '.join(suffixes)}")
+    if out.exists() and not overwrite:
+        raise InputError(f"--out {out}: exists already; give another one, or --overwrite")
 
 
 def lock_folder(out: Path) -> AbstractContextManager[object]:
@@ -42,9 +51,4 @@ def check_numbers(
         if value is None or 0 < value < 2**63 or (value == 0 and zero_will_do):
             continue
         lowest = "from 0 on" if zero_will_do else "above 0"
-        raise InputError(f"{flag(name)} {value}: expected a number {lowest}")
-
-
-def flag(name: str) -> str:
-    """The option of a name: batch_size -> --batch-size."""
-    return f"--{name.replace('_', '-')}"
+        raise InputError(f"{flag_of(name)} {value}: expected a number {lowest}")
