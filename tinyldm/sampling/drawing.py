@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,10 @@ class Painter:
     how: Drawing
     guidance: Callable[[Denoiser], Denoiser] | None = None
     device: torch.device = CPU
-    bfloat16: bool = False
+    bfloat16: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bfloat16", runs_bfloat16(self.device, self.how.precision))
 
     @classmethod
     def of(
@@ -68,7 +71,6 @@ class Painter:
             how=how,
             guidance=task.guidance(how, checkpoint.null, checkpoint.schedule),
             device=device,
-            bfloat16=runs_bfloat16(device, how.precision),
         )
 
     @torch.inference_mode()
