@@ -45,7 +45,7 @@ def test_a_bug_keeps_its_traceback():
 
 
 def run(place, command, *arguments):
-    """A command of the repository, run where modules that are put in `place` hide installed ones."""
+    """A command of the repository, run in `place`, whose modules hide those that are installed."""
     environment = {**os.environ, "PYTHONPATH": f"{place}{os.pathsep}{ROOT}"}
     if command[0].endswith(".py"):
         command = [str(ROOT / command[0])]

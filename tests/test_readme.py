@@ -13,7 +13,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @pytest.mark.slow
 def test_the_example_trains_and_samples(tmp_path):
-    """The script of the README, as printed: its pictures end within a tenth of the data's range of 2."""
+    """The script of the README, as printed.
+
+    Its pictures end within a tenth of the data's range of 2.
+    """
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
     assert len([line for line in code.splitlines() if line.strip()]) <= 24
     done = subprocess.run(

@@ -24,7 +24,10 @@ TINY = UNetConfig(
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with landscapes in data/land, and a run on them in runs/land."""
+    """A folder with a run in runs/land, and in kept/land the landscapes that it was trained on.
+
+    They were in data/land then.
+    """
     place = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -45,6 +48,7 @@ def trained(tmp_path_factory):
             }
         )
         draw("before")
+        Path("data").rename("kept")
     return place
 
 
@@ -84,12 +88,19 @@ def preview_prompts():
     return json.loads(config_file().read_text())["preview_prompts"]
 
 
-def say(prompts, **settings):
-    """Change what the copied checkpoint says of its previews and its settings."""
-    config = json.loads(config_file().read_text())
-    config["preview_prompts"] = prompts
-    config["settings"] |= settings
+def say(data=None, **changes):
+    """Change what the copied checkpoint says. data: of its settings."""
+    config = json.loads(config_file().read_text()) | changes
+    if data is not None:
+        config["settings"]["data"] = data
     config_file().write_text(json.dumps(config))
+
+
+def of_an_earlier_version(prompts):
+    """Let the copied checkpoint say what those did: these previews, and not where its data lay."""
+    config = json.loads(config_file().read_text())
+    config.pop("data_folder")
+    config_file().write_text(json.dumps({**config, "preview_prompts": prompts}))
 
 
 def test_a_checkpoint_names_files_by_their_place_in_the_data(place):
@@ -97,11 +108,11 @@ def test_a_checkpoint_names_files_by_their_place_in_the_data(place):
         map, reference = prompt.split(" | ")
         for file in (map, reference):
             assert not Path(file).is_absolute()
-            assert (place / "data" / "land" / file).is_file()
+            assert (place / "kept" / "land" / file).is_file()
 
 
 def test_data_at_the_same_relative_place_needs_no_option(place):
-    shutil.copytree(place / "data", "data")
+    shutil.copytree(place / "kept", "data")
     same(pictures(draw("drawn")), pictures(place / "before"))
 
 
@@ -110,31 +121,38 @@ def test_data_elsewhere_is_named_by_an_option(place):
         draw("drawn")
     assert "\n" not in str(caught.value)
     assert not Path("drawn").exists()
-    shutil.copytree(place / "data" / "land", "elsewhere")
+    shutil.copytree(place / "kept" / "land", "elsewhere")
     same(pictures(draw("drawn", data="elsewhere")), pictures(place / "before"))
     same(pictures(draw("again", data=str(Path("elsewhere").resolve()))), pictures(Path("drawn")))
 
 
 def test_data_that_was_named_by_its_whole_path_may_move_as_well(place):
-    say(preview_prompts(), data="/nowhere/land")
+    say(data="/nowhere/land", data_folder="/nowhere/land")
     with pytest.raises(InputError, match="/nowhere/land/.*: no such segmentation map"):
         draw("drawn")
-    same(pictures(draw("drawn", data=str(place / "data" / "land"))), pictures(place / "before"))
+    same(pictures(draw("drawn", data=str(place / "kept" / "land"))), pictures(place / "before"))
+
+
+def test_data_that_is_where_it_was_needs_no_option_wherever_one_works(place):
+    say(data_folder=str(place / "kept" / "land"))
+    same(pictures(draw("drawn")), pictures(place / "before"))
 
 
 def test_whole_paths_of_earlier_versions_are_still_read(place):
     """They wrote where the files were, whatever --data was."""
-    root = place / "data" / "land"
-    whole = [" | ".join(str(root / file) for file in p.split(" | ")) for p in preview_prompts()]
-    say(whole)
+    root = place / "kept" / "land"
+    of_an_earlier_version(
+        [" | ".join(str(root / file) for file in p.split(" | ")) for p in preview_prompts()]
+    )
     before, now = pictures(place / "before"), pictures(draw("drawn"))
     same(dict(enumerate(before.values())), dict(enumerate(now.values())))
 
 
 def test_paths_from_the_working_folder_of_earlier_versions_are_still_read(place):
     """Without label_to_img.json they wrote the examples, whose paths began as --data did."""
-    shutil.copytree(place / "data", "data")
-    said = [" | ".join(f"data/land/{file}" for file in p.split(" | ")) for p in preview_prompts()]
-    say(said)
+    shutil.copytree(place / "kept", "data")
+    of_an_earlier_version(
+        [" | ".join(f"data/land/{file}" for file in p.split(" | ")) for p in preview_prompts()]
+    )
     before, now = pictures(place / "before"), pictures(draw("drawn"))
     same(dict(enumerate(before.values())), dict(enumerate(now.values())))
