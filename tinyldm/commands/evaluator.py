@@ -71,4 +71,4 @@ def run(options):
         )
         evaluator.save(options.out)
     scores = ", ".join(f"{name} {value:.4f}" for name, value in evaluator.held_out.items())
-    print(f"{options.out}: on {evaluator.images} held-out images: {scores}")
+    print(f"{options.out}: on {evaluator.images} images held out: {scores}")

@@ -157,7 +157,7 @@ def report(options: Namespace, held_out: int) -> None:
         step, psnr, _pooled, ssim = list(csv.reader(file))[-1]
     print(
         f"{options.out}: after {step} steps PSNR {psnr} dB, SSIM {ssim} "
-        f"on {held_out} held-out images"
+        f"on {held_out} images held out"
     )
     if int(step) < options.steps:
         print("stopped; continue with the same command and --resume")
