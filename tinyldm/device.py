@@ -59,14 +59,20 @@ def fast_bfloat16(device: torch.device) -> bool:
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
-def autocast(device: torch.device, precision: str = "auto") -> AbstractContextManager[object]:
-    """A new context in which a network runs in a precision.
+def runs_bfloat16(device: torch.device, precision: str) -> bool:
+    """Whether a precision, one of PRECISIONS, is bfloat16 on a device; otherwise it is float32.
 
-    "auto" is bfloat16 where the device is fast at it, and float32 elsewhere.
+    "auto" is bfloat16 where the device is fast at it.
     """
-    import torch
-
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
-    wanted = precision == "bfloat16" or (precision == "auto" and fast_bfloat16(device))
-    return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
+    return precision == "bfloat16" or (precision == "auto" and fast_bfloat16(device))
+
+
+def autocast(device: torch.device, precision: str = "auto") -> AbstractContextManager[object]:
+    """A fresh context in which a network runs in a precision; see runs_bfloat16."""
+    import torch
+
+    if runs_bfloat16(device, precision):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

@@ -46,12 +46,3 @@ def numpy_stream(
 ) -> np.random.Generator:
     """One stream as a numpy generator."""
     return np.random.default_rng(seed_sequence(seed, purpose, rank=rank, position=position))
-
-
-def picture_seed(seed: int, index: int) -> int:
-    """The seed of picture `index` of a list, for diffusion.sampler.sample.
-
-    32 bits, all that a CPU generator of torch looks at. The formula is part of what users rely on:
-    a checkpoint, a prompt and a seed give the same picture in every version.
-    """
-    return (seed * 1_000_003 + index) % 2**32

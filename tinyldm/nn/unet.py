@@ -123,6 +123,9 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig):
         super().__init__()
         self.config = config
+        # the widths of the parts of a condition that the network reads; None: it has no use for one
+        self._token_dim = config.token_dim if config.reads_tokens else None
+        self._vector_dim = config.vector_width
         width = config.channels[0]
         in_channels = config.in_channels + config.map_channels
         self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
@@ -260,8 +263,8 @@ class UNet(nn.Module):
         mask = condition.mask
         if mask is not None and mask.dtype != torch.bool:
             raise ValueError(f"UNet: condition.mask is {mask.dtype}, expected torch.bool")
-        _check_part("tokens", condition.tokens, config.reads_tokens, [b, "n", config.token_dim])
-        _check_part("vector", condition.vector, config.vector_width, [b, config.vector_width])
+        _check_part("tokens", condition.tokens, self._token_dim, [b, "n", self._token_dim])
+        _check_part("vector", condition.vector, self._vector_dim, [b, self._vector_dim])
         _check_part("maps", condition.maps, config.map_channels, [b, config.map_channels, h, w])
 
 

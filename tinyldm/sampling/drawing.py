@@ -15,10 +15,9 @@ from tqdm import tqdm
 from tinyldm.condition import Condition
 from tinyldm.data.examples import Prompt, Request
 from tinyldm.data.images import grid, save_image, to_pil
-from tinyldm.device import autocast
+from tinyldm.device import runs_bfloat16
 from tinyldm.diffusion.sampler import Denoiser, sample
 from tinyldm.diffusion.schedule import NoiseSchedule
-from tinyldm.randomness import picture_seed
 from tinyldm.sampling.settings import Drawing
 from tinyldm.tasks.base import Encoder, Task
 from tinyldm.training.checkpoint import Checkpoint
@@ -38,6 +37,7 @@ class Painter:
     vae:          decode(latents (b, c, h, w)) gives images (b, 3, h', w') in [-1, 1]
     how:          steps, solver, grid and precision
     guidance:     makes a guided denoiser of the network; None leaves it as it is
+    bfloat16:     whether the network runs in bfloat16: what how.precision means on the device
     """
 
     network: Denoiser
@@ -50,6 +50,7 @@ class Painter:
     how: Drawing
     guidance: Callable[[Denoiser], Denoiser] | None = None
     device: torch.device = CPU
+    bfloat16: bool = False
 
     @classmethod
     def of(
@@ -67,6 +68,7 @@ class Painter:
             how=how,
             guidance=task.guidance(how, checkpoint.null, checkpoint.schedule),
             device=device,
+            bfloat16=runs_bfloat16(device, how.precision),
         )
 
     @torch.inference_mode()
@@ -77,7 +79,7 @@ class Painter:
 
         callback(step, x, x0) after every step, in units of x0
         """
-        with autocast(self.device, self.how.precision):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             x0 = sample(
                 self.network,
                 (len(seeds), *self.latent_shape),
@@ -101,12 +103,21 @@ class Painter:
         The VAE runs in float32 unless bfloat16 is asked for.
         """
         latents = x0.float() * self.std.to(x0.device) + self.mean.to(x0.device)
-        precision = "float32" if self.how.precision == "auto" else self.how.precision
+        asked = self.how.precision == "bfloat16"
         pictures = []
-        with autocast(x0.device, precision):
+        with torch.autocast(x0.device.type, torch.bfloat16, enabled=asked):
             for part in latents.split(chunk):
                 pictures += [to_pil(image) for image in self.vae.decode(part)]
         return pictures
+
+
+def picture_seed(seed: int, index: int) -> int:
+    """The seed of picture `index` of a list, for diffusion.sampler.sample.
+
+    32 bits, all that a CPU generator of torch looks at. The formula is part of what users rely on:
+    a checkpoint, a prompt and a seed give the same picture in every version.
+    """
+    return (seed * 1_000_003 + index) % 2**32
 
 
 def encode_prompts(encoder: Encoder, prompts: Sequence[Prompt], chunk: int = 64) -> Condition:

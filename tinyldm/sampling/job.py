@@ -9,8 +9,13 @@ from tinyldm.data.examples import Prompt, Request, check_names
 from tinyldm.data.images import grid, load_image, save_animation, save_image
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
-from tinyldm.randomness import picture_seed
-from tinyldm.sampling.drawing import Painter, draw_requests, draw_strip, encode_prompts
+from tinyldm.sampling.drawing import (
+    Painter,
+    draw_requests,
+    draw_strip,
+    encode_prompts,
+    picture_seed,
+)
 from tinyldm.sampling.folder import (
     FILM,
     GRID,

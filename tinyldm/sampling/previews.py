@@ -11,9 +11,9 @@ from torch import nn
 from tinyldm.data.examples import Prompt
 from tinyldm.data.images import grid, save_image
 from tinyldm.data.latents import LatentCache
+from tinyldm.device import runs_bfloat16
 from tinyldm.diffusion.schedule import NoiseSchedule
-from tinyldm.randomness import picture_seed
-from tinyldm.sampling.drawing import Painter, encode_prompts
+from tinyldm.sampling.drawing import Painter, encode_prompts, picture_seed
 from tinyldm.sampling.settings import Drawing
 from tinyldm.tasks.base import Task
 from tinyldm.training.frozen_models import FrozenModels
@@ -53,6 +53,7 @@ class Previews:
             how=how,
             guidance=task.guidance(how, cache.null, schedule),
             device=processes.device,
+            bfloat16=runs_bfloat16(processes.device, how.precision),
         )
         self.condition = encode_prompts(models.encoder, prompts)
         self.seeds = [picture_seed(s.seed, k) for k in range(len(prompts))]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tinyldm.condition import Condition
 from tinyldm.data.latents import data_order
-from tinyldm.device import autocast
+from tinyldm.device import runs_bfloat16
 from tinyldm.diffusion.loss import Noised, draw_noise, drop_condition, prediction_error
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
@@ -108,6 +108,7 @@ class Trainer:
             self.facts.setdefault("network", network.config.to_dict())
         self.progress = Progress()
         self.micro_batch = s.batch_size // parts
+        self.bfloat16 = runs_bfloat16(processes.device, s.precision)
         self.schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
         self.network = network.to(processes.device)
         self.ema = EMA(self.network, s.ema)
@@ -172,14 +173,14 @@ class Trainer:
 
         Returns the mean loss over all parts and processes.
         """
-        s = self.settings
+        s, device = self.settings, self.processes.device
         position = self.progress.step + self.progress.skipped
         self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.processes.device)
+        total = torch.zeros((), device=device)
         for part in range(s.accumulate):
             x0, condition, generator = self.batch(position * s.accumulate + part)
             with self.synchronised(part == s.accumulate - 1):
-                with autocast(self.processes.device, s.precision):
+                with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
                     loss = self.loss(x0, condition, generator)
                 (loss / s.accumulate).backward()
             total += loss.detach() / s.accumulate
