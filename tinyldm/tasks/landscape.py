@@ -132,7 +132,8 @@ class LandscapeEncoder(Encoder):
         from tinyldm.condition import Condition
 
         tokens, mask = stored.tokens, stored.mask
-        assert tokens is not None and mask is not None
+        assert tokens is not None
+        assert mask is not None
         if generator is not None:
             kept = torch.rand(len(tokens), 1, generator=generator) >= self.style_drop
             kept = kept.to(tokens.device)

@@ -1,4 +1,4 @@
-"""The training loop, which reads top to bottom, and what it takes to begin, to save and to go on."""
+"""The training loop, which reads from top to bottom, and how it starts, saves and resumes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tinyldm.training.signals import StopRequest
 from tinyldm.weights import load_into, read_weights
 
 MAX_SKIPPED = 20
-"""So many infinite gradients in a row end the run."""
+"""This many infinite gradients in a row end the run."""
 
 NEVER = StopRequest()
 
@@ -38,7 +38,10 @@ NEVER = StopRequest()
 class Cache(Protocol):
     """What the trainer asks of its data: normalised latents and their conditions, by index.
 
-    data.latents.LatentCache is one. mean, std, null: as the checkpoint keeps them; longest: tokens of the longest condition
+    data.latents.LatentCache is one.
+
+    mean, std, null: as the checkpoint keeps them
+    longest:         the number of tokens of the longest condition
     """
 
     mean: Tensor
@@ -59,7 +62,7 @@ class Cache(Protocol):
 
 @dataclass
 class Progress:
-    """How far a run is. skipped: batches left out for an infinite gradient, all in all."""
+    """How far a run is. skipped: all batches left out because of an infinite gradient."""
 
     step: int = 0
     skipped: int = 0
@@ -144,8 +147,9 @@ class Trainer:
                 skipped_in_a_row += 1
                 if skipped_in_a_row == MAX_SKIPPED:
                     raise InputError(
-                        f"{self.run}: {MAX_SKIPPED} infinite gradients in a row at step {now.step}; "
-                        "earlier checkpoints are whole; try a lower --lr or --precision float32"
+                        f"{self.run}: {MAX_SKIPPED} infinite gradients in a row at step "
+                        f"{now.step}; earlier checkpoints are whole; "
+                        "try a lower --lr or --precision float32"
                     )
                 continue
             skipped_in_a_row = 0
@@ -187,7 +191,7 @@ class Trainer:
         return float(self.processes.mean(total))
 
     def synchronised(self, last: bool) -> Any:
-        """A context in which backward() averages gradients over the processes, after the last part."""
+        """A context in which backward() averages gradients over processes, after the last part."""
         if last or self.processes.world == 1:
             return nullcontext()
         return self.denoiser.no_sync()
@@ -214,7 +218,7 @@ class Trainer:
         )
 
     def batch(self, position: int) -> tuple[Tensor, Condition, torch.Generator]:
-        """Batch number `position` of this process: x0, condition, and the generator of its noise."""
+        """Batch number `position` of this process: x0, condition, the generator of its noise."""
         s, p = self.settings, self.processes
         indices = data_order(
             len(self.cache),
