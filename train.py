@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def train(options: dict[str, Any]) -> None:
-    """Train as the options that were given ask for, by name; all others take their defaults."""
+    """Train. options: those that were given, by name; all others have their defaults."""
     from tinyldm.device import pick_device
     from tinyldm.training.processes import joined
     from tinyldm.training.run import RunFolder
@@ -34,7 +34,7 @@ def train(options: dict[str, Any]) -> None:
 
 
 def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> None:
-    """Train in a run folder, alone or as one of the processes that torchrun has started."""
+    """Train in a run folder, as the only process or as one of those that torchrun has started."""
     import torch
 
     from tinyldm.autoencoder.perceptual import Perceptual
@@ -91,7 +91,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
 
 
 def fit(trainer: Trainer) -> None:
-    """Train, and tell where the run is and what to do next."""
+    """Train, and say where the run is and what to do next."""
     from tinyldm.training.signals import stop_on_signal
 
     s, run, cache = trainer.settings, trainer.run, trainer.cache
@@ -114,7 +114,7 @@ def fit(trainer: Trainer) -> None:
     elif is_main:
         print(
             f"{run}: stopped at step {trainer.progress.step}; "
-            f"go on with: python train.py --resume --out {place}"
+            f"continue with: python train.py --resume --out {place}"
         )
     if not complete:
         raise KeyboardInterrupt

@@ -12,7 +12,7 @@ from tinyldm.files import locked
 
 
 def check_empty(out: Path, overwrite: bool) -> None:
-    """InputError: the folder --out holds something and may not be overwritten."""
+    """InputError: the folder --out is not empty and may not be overwritten."""
     if overwrite or not out.exists():
         return
     if out.is_dir() and all(file.name == ".lock" for file in out.iterdir()):

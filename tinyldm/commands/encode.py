@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Encode what the options name, and tell how much it is and where."""
+    """Encode what the options name, and print how much it is and where."""
     from tinyldm.device import pick_device
     from tinyldm.toy.folder import data_folder
     from tinyldm.training.data import open_cache, read_data

@@ -40,7 +40,7 @@ def file_hash(file: Path) -> str | None:
 
 
 def file_hashes(files: Sequence[Path], workers: int, progress: bool) -> list[str | None]:
-    """The hashes of files, read by so many threads."""
+    """The hashes of files, read by `workers` threads."""
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         found = pool.map(file_hash, files)
         bar = tqdm(found, "reading images", len(files), unit="image", delay=2, disable=not progress)
@@ -48,7 +48,7 @@ def file_hashes(files: Sequence[Path], workers: int, progress: bool) -> list[str
 
 
 def chunks(items: Iterable[T], n: int) -> Iterator[tuple[T, ...]]:
-    """Tuples of n items, the last one maybe shorter."""
+    """Tuples of n items; the last one may be shorter."""
     items = iter(items)
     while chunk := tuple(islice(items, n)):
         yield chunk
@@ -92,7 +92,7 @@ class ImageSet:
         return torch.stack([to_bytes(view) for view in views])
 
     def decoded(self, workers: int) -> Iterator[tuple[int, Tensor | InputError]]:
-        """(index, views, or the error that the image gave), with a few decoded ahead."""
+        """(index, views or the error of that image) for each image; a few are decoded ahead."""
 
         def decode(index: int) -> Tensor | InputError:
             try:
@@ -122,7 +122,7 @@ class Moments:
         self.count, self.total, self.squares = 0, torch.zeros(()), torch.zeros(())
 
     def add(self, record: Tensor) -> None:
-        """Take posteriors (b, 2, c, h, w), or pixels (b, 1, c, h, w), into the sums."""
+        """Add posteriors (b, 2, c, h, w), or pixels (b, 1, c, h, w), to the sums."""
         mean, *std = record.double().unbind(1)
         squares = mean**2
         if std:

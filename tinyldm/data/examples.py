@@ -16,9 +16,9 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class Prompt(Protocol):
-    """What one picture is to show: a caption (a plain str), a set of labels, a map with a style.
+    """What a picture shows: a caption (a plain str), a set of labels, or a map with a style.
 
-    Equal prompts ask for the same picture. str(prompt) is what one would type on a command line.
+    Equal prompts ask for the same picture. str(prompt) is what you would type on a command line.
     """
 
     def __str__(self) -> str: ...
@@ -27,14 +27,14 @@ class Prompt(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """A picture to draw: its file name, and what it is to show."""
+    """A picture to draw: its file name, and what it shows."""
 
     name: str
     prompt: Prompt
 
     @property
     def text(self) -> str:
-        """The prompt as one would type it."""
+        """The prompt as you would type it."""
         return str(self.prompt)
 
 
@@ -102,7 +102,7 @@ class Examples(Sequence[Example]):
         return iter(self.items)
 
     def checked(self) -> Examples:
-        """Those whose files can be read. The others join the problems, which are told."""
+        """The examples whose files can be read. The others are added to the problems."""
         from tinyldm.data.images import load_image
 
         good, problems = [], list(self.problems)
@@ -119,9 +119,9 @@ class Examples(Sequence[Example]):
         return replace(self, items=tuple(good), problems=tuple(problems))
 
     def hold_out(self, share: float) -> Examples:
-        """The same examples with about a share of them set apart in held_out, evenly spread.
+        """The same examples, with about this share of them set apart in held_out, evenly spread.
 
-        Images of one scene stay together, so that what is judged was never seen.
+        Images of one scene stay together, so that what is judged by was never seen in training.
         """
         if not 0 <= share <= 0.5:
             raise InputError(f"--hold-out {share:g}: expected a share from 0 to 0.5")
@@ -141,7 +141,7 @@ class Examples(Sequence[Example]):
 def held_out_scenes(
     names: Sequence[str], scene: str | None = None, share: float = 0.1
 ) -> list[bool]:
-    """Which images to hold out: every so many-th scene, and of a scene all of its images."""
+    """Which images to hold out: every n-th scene, with all of its images."""
     scenes = []
     for k, name in enumerate(names):
         match = re.match(scene, name) if scene else None
@@ -152,7 +152,7 @@ def held_out_scenes(
 
 
 def read_layout(folder: Path, layouts: Sequence[Layout], split: str, skip_bad: bool) -> Examples:
-    """The examples of a folder that is laid out in one of the ways given.
+    """The examples of a folder that has one of these layouts.
 
     InputError: no such folder, an unknown layout, a caption file that cannot be read or lacks
     something, no images; an image without captions, unless skip_bad leaves it out.
@@ -175,9 +175,9 @@ def read_layout(folder: Path, layouts: Sequence[Layout], split: str, skip_bad: b
 
 
 def check_names(requests: Sequence[Request], where: str | Path) -> None:
-    """InputError unless each name is an image's, comes once, and stays in the output folder.
+    """InputError unless each name is an image's, occurs once, and stays in the output folder.
 
-    That holds on every system: names that differ in case alone are the same to some of them.
+    Names that differ only in case are refused as well: some systems cannot tell them apart.
     """
     seen = set()
     for request in requests:
@@ -201,7 +201,7 @@ def check_names(requests: Sequence[Request], where: str | Path) -> None:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files in a folder, by name; hidden files are passed over."""
+    """The image files in a folder, sorted by name, without hidden files."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one with images")
     found = []

@@ -44,7 +44,7 @@ def open_or_build(
     progress: bool = True,
     skip_bad: bool = False,
 ) -> LatentCache:
-    """The latent cache of examples, built first unless it is there.
+    """The latent cache of examples; it is built unless it is there already.
 
     vae:     encode(images (b, 3, h, w) in [-1, 1]) gives mean and std; on the device already.
              None: the pixels themselves
@@ -80,7 +80,7 @@ def open_or_build(
 
 
 def check_size(size: tuple[int, int], factor: int) -> None:
-    """InputError for a size (h, w) that a VAE cannot shrink by its factor."""
+    """InputError for a size (h, w) that is not a multiple of the VAE's factor."""
     height, width = size
     if height % factor or width % factor:
         raise InputError(
@@ -95,7 +95,7 @@ def hashes_of(examples: Sequence[Example], how: Building) -> list[str | None]:
     hashes = file_hashes(files, how.workers, how.progress)
     if None in hashes and not how.skip_bad:
         file = files[hashes.index(None)]
-        load_image(file)  # tells what is wrong with it
+        load_image(file)  # raises, and says what is wrong with it
         raise InputError(f"{file}: could not be read")
     return hashes
 
@@ -248,7 +248,7 @@ class LatentCache:
 
 
 def data_order(n: int, batch_size: int, seed: int, rank: int, world: int, step: int) -> Tensor:
-    """The indices (batch_size,) below n that a rank trains on in a step.
+    """The indices (batch_size,), below n, of the images that a rank trains on in a step.
 
     All batches of all ranks, laid end to end, are one permutation of the images after another, so
     every image comes once an epoch, on one rank, and none is dropped at an epoch's end. It is a

@@ -47,7 +47,7 @@ def open_maps(
     augmentation: Augmentation,
     how: Building,
 ) -> MapCache:
-    """The maps of the examples, read first unless they are there.
+    """The maps of the examples; they are read unless they are cached already.
 
     hashes: of the examples' images; with a map's own bytes they decide how its views are cut
     InputError: a map that is wrong, unless skip_bad.
@@ -81,7 +81,7 @@ def write_maps(
     *,
     skip_bad: bool,
 ) -> dict[str, Any]:
-    """Write maps.u8, every view of every map; the header tells which are wrong, {index: why}."""
+    """Write maps.u8, every view of every map. The header lists the wrong ones, {index: why}."""
     assert encoder.map_size is not None
     wrong = {}
     with writing(folder / "maps.u8") as file:

@@ -1,4 +1,4 @@
-"""Task text: a picture is described by a caption. Prompts are plain strings."""
+"""The task "text": a caption describes a picture. Prompts are plain strings."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def read_animals(folder: Path, split: str, problems: list[str]) -> list[Example]
 
 
 def place_of_images(folder: Path, split: str, rows: Sequence[Mapping[str, str]]) -> Path:
-    """The folder that holds the first image of a table, or else any images at all."""
+    """The folder that holds the first image of a table, or else the first with any images."""
     places = [folder, folder / split, folder / "images"]
     for place in places:
         if rows and (place / rows[0]["id"]).is_file():
@@ -87,7 +87,7 @@ def with_article(noun: str) -> str:
 
 
 def metadata_file(folder: Path) -> Path | None:
-    """metadata.jsonl or metadata.csv of a folder, the ecosystem's convention."""
+    """The metadata.jsonl or metadata.csv of a folder, or None."""
     for name in ("metadata.jsonl", "metadata.csv"):
         if (folder / name).is_file():
             return folder / name
@@ -95,7 +95,7 @@ def metadata_file(folder: Path) -> Path | None:
 
 
 def read_image_folder(folder: Path, split: str, problems: list[str]) -> list[Example]:
-    """metadata with file_name and text, in the subfolder of the split or, to train, the folder."""
+    """Metadata with file_name and text, in the split's subfolder or, to train, in the folder."""
     table = metadata_file(folder / split)
     if table is None and split == "train":
         table = metadata_file(folder)
@@ -129,7 +129,7 @@ def read_json_lines(table: Path) -> list[dict[str, str]]:
 
 
 class CaptionEncoder(Encoder):
-    """Captions through a frozen text encoder; all its tokens are kept."""
+    """Encodes captions with a frozen text encoder; all its tokens are kept."""
 
     def __init__(self, text_encoder: TextEncoder):
         self.text_encoder = text_encoder
@@ -172,7 +172,7 @@ class TextTask(Task):
     def recipe(self, native: tuple[int, int], given: Mapping[str, Any]) -> dict[str, Any]:
         """The full recipe, or the small one where the tiny VAE is asked for on small pictures.
 
-        Square images below 256 pixels keep their size.
+        Square images of less than 256 pixels keep their size.
         """
         recipe = dict(FULL)
         if native[0] == native[1] < FULL["size"][0]:

@@ -23,7 +23,7 @@ from tinyldm.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class DataShape:
-    """What a network has to fit: the latents, and the parts of their conditions.
+    """What a network has to fit: the latents and the parts of their conditions.
 
     channels:     of the latents, in and out
     size:         (h, w) of the latents
@@ -93,7 +93,7 @@ def build_unet(values: Mapping[str, Any]) -> nn.Module:
 
 
 def build_network(recipe: Mapping[str, Any]) -> nn.Module:
-    """The network of a recipe: a UNet from its config, or what a function of the user's returns.
+    """The network of a recipe: a UNet from its config, or what the user's own function returns.
 
     A recipe with "build": "my_module:function" calls that function with the fields of DataShape as
     keyword arguments. Modules of Python itself are refused: a checkpoint may come from anywhere.

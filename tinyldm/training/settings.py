@@ -83,8 +83,8 @@ class TrainSettings:
     )
     task: str = data_option(
         "text",
-        "what pictures are conditioned on: text, labels, landscape or my_module:MyTask "
-        "(default: detected from the files of --data)",
+        "what the pictures are conditioned on: text, labels, landscape or my_module:MyTask; "
+        "without it, this is detected from the files of --data",
         default="",
     )
     size: tuple[int, int] = data_option(
@@ -135,7 +135,7 @@ class TrainSettings:
     )
     image_encoder: str = model_option(
         "tiny",
-        "for landscapes: tiny, or a CLIP whose image tower reads the style off the reference",
+        "for landscapes: tiny, or a CLIP whose image tower sees the style in the reference",
         default=both("image_encoder", "tiny"),
     )
     vae: str = model_option(

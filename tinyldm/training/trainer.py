@@ -1,4 +1,4 @@
-"""The training loop, and what it takes to begin, to save and to go on."""
+"""The training loop, which reads from top to bottom, and how it starts, saves and resumes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tinyldm.training.signals import StopRequest
 from tinyldm.weights import load_into, read_weights
 
 MAX_SKIPPED = 20
-"""So many infinite gradients in a row end the run."""
+"""This many infinite gradients in a row end the run."""
 
 NEVER = StopRequest()
 
@@ -41,7 +41,7 @@ class Cache(Protocol):
     data.latents.LatentCache is one.
 
     mean, std, null: as the checkpoint keeps them
-    longest: how many tokens the longest condition has
+    longest:         the number of tokens of the longest condition
     """
 
     mean: Tensor
@@ -62,7 +62,7 @@ class Cache(Protocol):
 
 @dataclass
 class Progress:
-    """How far a run is. skipped: batches left out for an infinite gradient, all in all."""
+    """How far a run is. skipped: all batches left out because of an infinite gradient."""
 
     step: int = 0
     skipped: int = 0
@@ -191,7 +191,7 @@ class Trainer:
         return float(self.processes.mean(total))
 
     def synchronised(self, last: bool) -> Any:
-        """A context for backward(): after the last part, gradients are averaged over processes."""
+        """A context in which backward() averages gradients over processes, after the last part."""
         if last or self.processes.world == 1:
             return nullcontext()
         return self.denoiser.no_sync()
@@ -218,7 +218,7 @@ class Trainer:
         )
 
     def batch(self, position: int) -> tuple[Tensor, Condition, torch.Generator]:
-        """Batch `position` of this process: x0, condition, and the generator of its noise."""
+        """Batch number `position` of this process: x0, condition, the generator of its noise."""
         s, p = self.settings, self.processes
         indices = data_order(
             len(self.cache),
