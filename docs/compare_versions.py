@@ -3,8 +3,8 @@
     git worktree add ../before SOME_COMMIT
     python docs/compare_versions.py ../before . runs/toy-1 runs/iclevr-1 runs/landscapes-1
 
-Both versions draw a run's own preview prompts with the same seed, in float32. Where a layer is computed
-in another order a value may land on the other side of a rounding, which is one grey level.
+Both versions draw a run's own preview prompts with the same seed, in float32. Where a layer is
+computed in another order a value may land on the other side of a rounding: one grey level.
 """
 
 import argparse

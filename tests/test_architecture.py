@@ -1,4 +1,4 @@
-"""The three rules of docs/design.md: imports point downwards, one formatter, one way to do one thing."""
+"""The three rules of docs/design.md: downward imports, one formatter, one way to do one thing."""
 
 import ast
 import re
@@ -75,7 +75,7 @@ def of_package(module, node, home):
 
 
 def imports(path, types=None):
-    """Dotted names that a module imports anywhere; types: those under TYPE_CHECKING, or the others."""
+    """Dotted names that a module imports; types: those under TYPE_CHECKING, or the others."""
     home = path.relative_to(ROOT).with_suffix("").parts
     tree = ast.parse(path.read_text())
     guarded = set()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tinyldm.randomness import PURPOSES, numpy_stream, picture_seed, torch_stream
+from tinyldm.randomness import PURPOSES, numpy_stream, torch_stream
+from tinyldm.sampling.drawing import picture_seed
 
 ALL = list(product((0, 1, 2**62), PURPOSES, (0, 1, 7), (0, 1, 7, 10**9)))
 

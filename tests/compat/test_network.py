@@ -16,6 +16,7 @@ from tinyldm.compat.network import (
 )
 from tinyldm.nn.blocks import Sinusoidal
 from tinyldm.nn.presets import PRESETS
+from tinyldm.training.format_1 import read_unet_config
 
 
 def test_sinusoidal_against_math():
@@ -72,7 +73,7 @@ def test_with_default_settings_it_computes_the_same():
     config = PublishedConfig(channels=(8, 16), groups=4, heads=2, attention="self", middle="self")
     published = build(**json.loads(json.dumps(config.to_dict())))
     assert published.config == config
-    plain = UNet(UNetConfig.from_dict(config.to_dict()))
+    plain = UNet(read_unet_config(config.to_dict()))
     for p in published.parameters():
         torch.nn.init.normal_(p, std=0.2)
     plain.load_state_dict(published.state_dict())

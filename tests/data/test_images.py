@@ -145,11 +145,11 @@ def test_views_are_mirrored_pairs_that_depend_on_seed_and_key_alone():
 
 def test_crops_stay_inside_and_show_the_area_asked_for():
     """On a picture of its own coordinates, a crop's corners tell which part it is."""
-    from tinyldm.data.images import _random_box
+    from tinyldm.data.images import random_box
 
     rng = np.random.default_rng(0)
     for _ in range(300):
-        left, top, right, bottom = _random_box((200, 100), 0.6, rng)
+        left, top, right, bottom = random_box((200, 100), 0.6, rng)
         assert 0 <= left < right <= 200 + 1e-9
         assert 0 <= top < bottom <= 100 + 1e-9
         assert 0.6 - 1e-9 <= (right - left) * (bottom - top) / 20000 <= 1 + 1e-9

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from tinyldm.condition import Condition
-from tinyldm.data.encode import file_hashes
+from tinyldm.data.encode import Building, file_hashes
 from tinyldm.data.examples import Example
 from tinyldm.data.images import Augmentation
 from tinyldm.data.latents import open_or_build
@@ -68,16 +68,8 @@ def examples(tmp_path):
 def opened(examples, encoder, augmentation=PLAIN, skip_bad=False) -> MapCache:
     hashes = file_hashes([example.image for example in examples], 1, False)
     root = examples[0].image.parent / "cache"
-    return open_maps(
-        examples,
-        encoder,
-        hashes,
-        augmentation,
-        root=root,
-        workers=1,
-        progress=False,
-        skip_bad=skip_bad,
-    )
+    how = Building(root, workers=1, progress=False, skip_bad=skip_bad)
+    return open_maps(examples, encoder, hashes, augmentation, how)
 
 
 def reds(examples) -> torch.Tensor:

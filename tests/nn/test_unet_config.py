@@ -64,63 +64,6 @@ def test_unknown_settings_fail():
         UNetConfig.from_dict({"chanels": (32,), "colour": 1})
 
 
-FORMAT_1 = {  # a config as checkpoints of format 1 have it
-    "in_channels": 4,
-    "out_channels": 4,
-    "channels": [96, 128, 160],
-    "attention": ["none", "cross", "cross"],
-    "blocks": [1, 1, 1],
-    "heads": [4, 4, 4],
-    "depth": [1, 1, 1],
-    "middle": "cross",
-    "middle_blocks": 2,
-    "middle_heads": None,
-    "middle_groups": None,
-    "linear_projection": False,
-    "token_dim": 128,
-    "vector_dim": None,
-    "classes": None,
-    "map_channels": 0,
-    "scale_shift": True,
-    "time_embedding": "sinusoidal",
-    "time_dim": None,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0.0,
-    "groups": 16,
-    "eps": 1e-05,
-    "dropout": 0.0,
-}
-
-
-def test_configs_of_format_1_are_read():
-    assert UNetConfig.from_dict(FORMAT_1) == PRESETS["toy"]
-    # as the converted Stable Diffusion has it: the last level has no attention, so its heads are
-    # free
-    converted = FORMAT_1 | {
-        "attention": ["cross", "cross", "none"],
-        "heads": [4, 4, 1],
-        "middle_heads": 8,
-    }
-    assert UNetConfig.from_dict(converted).heads == (4, 4, 8)
-    same = FORMAT_1 | {"middle_heads": 4, "middle_groups": 16}
-    assert UNetConfig.from_dict(same) == PRESETS["toy"]
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("time_embedding", "fourier"),
-        ("flip_sin_to_cos", False),
-        ("freq_shift", 1.0),
-        ("middle_heads", 8),
-        ("middle_groups", 8),
-    ],
-)
-def test_retired_settings_with_another_value_are_refused(name, value):
-    with pytest.raises(ValueError, match=f"{name} is .*, expected .*tinyldm.compat.network.build"):
-        UNetConfig.from_dict(FORMAT_1 | {name: value})
-
-
 def test_one_value_stands_for_all_levels():
     config = UNetConfig(channels=(32, 64), attention="self", blocks=3, heads=4)
     assert (config.attention, config.blocks, config.heads) == (("self", "self"), (3, 3), (4, 4))

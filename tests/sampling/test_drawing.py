@@ -27,9 +27,8 @@ from tinyldm.diffusion.dpm_solver import DPMSolver
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNet, UNetConfig
-from tinyldm.randomness import picture_seed
 from tinyldm.sampling import drawing, job
-from tinyldm.sampling.drawing import Painter, encode_prompts
+from tinyldm.sampling.drawing import Painter, encode_prompts, picture_seed
 from tinyldm.sampling.folder import RECORD
 from tinyldm.sampling.job import sample_images
 from tinyldm.sampling.settings import Drawing, SampleOptions, make_solver

@@ -13,6 +13,7 @@ from tinyldm.compat.config import SETTINGS, Config, ConfiguredModel, Output
 from tinyldm.compat.network import PublishedConfig, PublishedUNet
 from tinyldm.condition import Condition
 from tinyldm.nn.config import UNetConfig
+from tinyldm.training.format_1 import PUBLISHED, read_unet_config
 
 DOWN = {"none": "DownBlock2D", "self": "AttnDownBlock2D", "cross": "CrossAttnDownBlock2D"}
 UP = {kind: name.replace("Down", "Up") for kind, name in DOWN.items()}
@@ -260,10 +261,10 @@ def network_recipe(unet: UNet2DConditionModel | UNet2DModel) -> dict[str, Any]:
     """How a checkpoint describes this network: by a UNetConfig, or where that can't, by build()."""
     config: Any = unet.config
     settings: dict[str, Any] = config.native.to_dict()
-    try:
-        return UNetConfig.from_dict(settings).to_dict()
-    except ValueError:
-        return {"build": "tinyldm.compat.network:build", "arguments": settings}
+    plain = read_unet_config(settings)
+    if plain is not None:
+        return plain.to_dict()
+    return {"build": PUBLISHED, "arguments": settings}
 
 
 def _with_tokens(c: PublishedConfig) -> dict[str, Any]:

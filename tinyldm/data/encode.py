@@ -55,6 +55,22 @@ def chunks(items: Iterable[T], n: int) -> Iterator[tuple[T, ...]]:
 
 
 @dataclass(frozen=True)
+class Building:
+    """How a cache is built.
+
+    root:     the cache folder
+    workers:  threads that read images
+    skip_bad: leave out what cannot be read, in place of an InputError
+    """
+
+    root: Path
+    device: torch.device | str = "cpu"
+    workers: int = 4
+    progress: bool = True
+    skip_bad: bool = False
+
+
+@dataclass(frozen=True)
 class ImageSet:
     """Images to encode.
 
@@ -123,16 +139,7 @@ class Moments:
         return mean, std
 
 
-def write_latents(
-    folder: Path,
-    images: ImageSet,
-    vae: Any,
-    *,
-    device: torch.device | str,
-    workers: int,
-    progress: bool,
-    skip_bad: bool,
-) -> dict[str, Any]:
+def write_latents(folder: Path, images: ImageSet, vae: Any, how: Building) -> dict[str, Any]:
     """Write latents.f16, (rows, 2, c, h, w): mean and std of the posterior of each view, in order.
 
     Without a VAE the pixels themselves, (rows, 1, 3, h, w). The header returned has the shape, the
@@ -141,22 +148,22 @@ def write_latents(
     InputError: an image that cannot be read, unless skip_bad; a VAE whose latents are not finite.
     """
     views, count = images.augmentation.views, len(images.files)
-    most = PIXELS_AT_ONCE.get(torch.device(device).type, PIXELS_AT_ONCE["cpu"])
+    most = PIXELS_AT_ONCE.get(torch.device(how.device).type, PIXELS_AT_ONCE["cpu"])
     limit = max(1, most // math.prod(images.size))  # views in one call of the VAE
     moments, left_out, shape = Moments(), {}, None
-    bar = tqdm(total=count, desc="encoding images", unit="image", disable=not progress)
+    bar = tqdm(total=count, desc="encoding images", unit="image", disable=not how.progress)
     with bar, writing(folder / "latents.f16") as file:
-        for batch in chunks(images.decoded(workers), math.ceil(limit / views)):
+        for batch in chunks(images.decoded(how.workers), math.ceil(limit / views)):
             good = []
             for index, pixels in batch:
                 if isinstance(pixels, Tensor):
                     good.append(pixels)
-                elif skip_bad:
+                elif how.skip_bad:
                     left_out[str(index)] = str(pixels)  # a string, as JSON will have it
                 else:
                     raise pixels
             for rows in torch.cat(good).split(limit) if good else ():
-                record = posterior_record(vae, from_bytes(rows.to(device)))
+                record = posterior_record(vae, from_bytes(rows.to(how.device)))
                 if not torch.isfinite(record).all():
                     first, last = images.files[batch[0][0]], images.files[batch[-1][0]]
                     raise InputError(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tinyldm.condition import Condition
 from tinyldm.data.cache import build_once, cache_folder, key_of, read_header
-from tinyldm.data.encode import ImageSet, file_hashes, write_latents, write_tokens
+from tinyldm.data.encode import Building, ImageSet, file_hashes, write_latents, write_tokens
 from tinyldm.data.examples import Example, Examples, Prompt
 from tinyldm.data.images import Augmentation, load_image, pair
 from tinyldm.data.maps import MapCache, open_maps
@@ -57,49 +57,24 @@ def open_or_build(
     check_size(size, 1 if vae is None else vae.factor)
     if not examples:
         raise InputError("no images to encode")
-    root, workers = Path(folder) if folder else cache_folder(), max(workers, 1)
+    root = Path(folder) if folder else cache_folder()
+    how = Building(root, device, max(workers, 1), progress, skip_bad)
     problems = list(examples.problems) if isinstance(examples, Examples) else []
-    hashes = hashes_of(examples, workers, progress, skip_bad)
+    hashes = hashes_of(examples, how)
 
     maps = None
     if encoder.map_size is not None:
-        maps = open_maps(
-            examples,
-            encoder,
-            hashes,
-            augmentation,
-            root=root,
-            workers=workers,
-            progress=progress,
-            skip_bad=skip_bad,
-        )
+        maps = open_maps(examples, encoder, hashes, augmentation, how)
         good = [k for k in range(len(examples)) if k not in maps.left_out]
         examples, hashes = [examples[k] for k in good], [hashes[k] for k in good]
         problems += maps.left_out.values()
 
     images = ImageSet(tuple(e.image for e in examples), tuple(hashes), size, augmentation)
-    model = "pixels" if vae is None else vae.fingerprint
-    latents = root / "latents" / key_of(VERSION, hashes, size, augmentation.to_dict(), model)
-
-    def build(new: Path) -> dict[str, Any]:
-        return write_latents(
-            new,
-            images,
-            vae,
-            device=device,
-            workers=workers,
-            progress=progress,
-            skip_bad=skip_bad,
-        )
-
-    header = build_once(latents, build)
-    left_out: dict[str, str] = header["left_out"]
-    if left_out and not skip_bad:
-        raise InputError(next(iter(left_out.values())))
-    kept = [k for k in range(len(examples)) if str(k) not in left_out]
+    latents, left_out = open_latents(images, vae, how)
+    kept = [k for k in range(len(examples)) if k not in left_out]
     problems += left_out.values()
 
-    captions, choices = open_tokens([examples[k] for k in kept], encoder, root, progress)
+    captions, choices = open_tokens([examples[k] for k in kept], encoder, how)
     cache = LatentCache(latents, captions, choices, encoder, problems)
     return cache if maps is None else cache.with_maps(maps, kept)
 
@@ -114,21 +89,32 @@ def check_size(size: tuple[int, int], factor: int) -> None:
         )
 
 
-def hashes_of(
-    examples: Sequence[Example], workers: int, progress: bool, skip_bad: bool
-) -> list[str | None]:
+def hashes_of(examples: Sequence[Example], how: Building) -> list[str | None]:
     """The hashes of the images; InputError for one that cannot be read, unless skip_bad."""
     files = [example.image for example in examples]
-    hashes = file_hashes(files, workers, progress)
-    if None in hashes and not skip_bad:
+    hashes = file_hashes(files, how.workers, how.progress)
+    if None in hashes and not how.skip_bad:
         file = files[hashes.index(None)]
         load_image(file)  # tells what is wrong with it
         raise InputError(f"{file}: could not be read")
     return hashes
 
 
+def open_latents(images: ImageSet, vae: Any, how: Building) -> tuple[Path, dict[int, str]]:
+    """The folder with the latents of all images, and which were left out: {index: why}."""
+    model = "pixels" if vae is None else vae.fingerprint
+    views = images.augmentation.to_dict()
+    key = key_of(VERSION, images.hashes, images.size, views, model)
+    folder = how.root / "latents" / key
+    header = build_once(folder, lambda new: write_latents(new, images, vae, how))
+    left_out = {int(index): why for index, why in header["left_out"].items()}
+    if left_out and not how.skip_bad:
+        raise InputError(next(iter(left_out.values())))
+    return folder, left_out
+
+
 def open_tokens(
-    examples: Sequence[Example], encoder: Encoder, root: Path, progress: bool
+    examples: Sequence[Example], encoder: Encoder, how: Building
 ) -> tuple[Path, list[list[int]]]:
     """The folder with the stored tokens of all prompts, and the numbers of each example's prompts.
 
@@ -142,10 +128,10 @@ def open_tokens(
         for key, prompt in zip(own, example.prompts or (encoder.empty,), strict=True):
             known.setdefault(key, prompt)
     order = sorted(known, key=lambda key: (len(key), key))
-    folder = root / "captions" / key_of(VERSION, order, encoder.fingerprint)
+    folder = how.root / "captions" / key_of(VERSION, order, encoder.fingerprint)
     asked = [known[key] for key in order]
     build_once(
-        folder, lambda new: write_tokens(new, asked, encoder.stored, encoder.width, progress)
+        folder, lambda new: write_tokens(new, asked, encoder.stored, encoder.width, how.progress)
     )
     number = {key: k for k, key in enumerate(order)}
     return folder, [[number[key] for key in own] for own in choices]

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tinyldm.data.cache import build_once, key_of
-from tinyldm.data.encode import file_hashes
+from tinyldm.data.encode import Building, file_hashes
 from tinyldm.data.examples import Example
 from tinyldm.data.images import Augmentation
 from tinyldm.errors import InputError
@@ -45,11 +45,7 @@ def open_maps(
     encoder: Encoder,
     hashes: Sequence[str | None],
     augmentation: Augmentation,
-    *,
-    root: Path,
-    workers: int,
-    progress: bool,
-    skip_bad: bool,
+    how: Building,
 ) -> MapCache:
     """The maps of the examples, read first unless they are there.
 
@@ -57,21 +53,22 @@ def open_maps(
     InputError: a map that is wrong, unless skip_bad.
     """
     files = [encoder.map_file(example.prompts[0]) for example in examples]
-    map_hashes = file_hashes(files, workers, False)
+    map_hashes = file_hashes(files, how.workers, False)
     key = key_of("maps", hashes, map_hashes, encoder.map_size, augmentation.to_dict())
 
     def build(folder: Path) -> dict[str, Any]:
-        bar = tqdm(examples, "reading maps", unit="map", delay=2, disable=not progress)
-        return write_maps(folder, bar, encoder, hashes, augmentation, skip_bad=skip_bad)
+        bar = tqdm(examples, "reading maps", unit="map", delay=2, disable=not how.progress)
+        return write_maps(folder, bar, encoder, hashes, augmentation, skip_bad=how.skip_bad)
 
-    header = build_once(root / "maps" / key, build)
+    place = how.root / "maps" / key
+    header = build_once(place, build)
     wrong = {int(index): why for index, why in header.get("left_out", {}).items()}
-    if wrong and not skip_bad:
+    if wrong and not how.skip_bad:
         raise InputError(next(iter(wrong.values())))
     assert encoder.map_size is not None
-    if not (root / "maps" / key / "maps.u8").stat().st_size:  # every map is wrong
+    if not (place / "maps.u8").stat().st_size:  # every map is wrong
         raise InputError(f"no map that can be read: {next(iter(wrong.values()))}")
-    content = np.memmap(root / "maps" / key / "maps.u8", np.uint8, "r")
+    content = np.memmap(place / "maps.u8", np.uint8, "r")
     return MapCache(np.asarray(content).reshape(-1, *encoder.map_size), key, wrong)
 
 

@@ -8,15 +8,6 @@ from typing import Any, NamedTuple, Self
 ATTENTION = ("none", "self", "cross")
 PER_LEVEL = ("attention", "blocks", "heads", "depth")
 
-# settings that checkpoints of format 1 record and only tinyldm.compat still has; what a UNet does
-RETIRED: dict[str, Any] = {
-    "time_embedding": "sinusoidal",
-    "flip_sin_to_cos": True,
-    "freq_shift": 0.0,
-    "middle_heads": None,
-    "middle_groups": None,
-}
-
 
 class LevelShape(NamedTuple):
     """The settings of one level: its width in channels, then those in PER_LEVEL."""
@@ -183,37 +174,12 @@ class UNetConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of to_dict. A key that is no setting raises ValueError.
-
-        Retired settings are accepted where they say what a UNet does anyway.
-        """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(values.keys() - known - RETIRED.keys())
+        """The inverse of to_dict; a key that is no setting raises ValueError."""
+        unknown = values.keys() - {field.name for field in fields(cls)}
         if unknown:
-            raise ValueError(f"{cls.__name__}: no such settings: {', '.join(unknown)}")
-        kept = {name: value for name, value in values.items() if name in known}
-        retired = {name: value for name, value in values.items() if name not in known}
-        _put_in_heads(retired, kept)
-        if retired.get("middle_groups") == kept.get("groups", cls.groups):
-            retired["middle_groups"] = None
-        for name, value in retired.items():
-            if value != RETIRED[name]:
-                raise ValueError(
-                    f"{cls.__name__}: {name} is {value!r}, expected {RETIRED[name]!r}; "
-                    "tinyldm.compat.network.build makes networks with other values"
-                )
-        return cls(**kept)
-
-
-def _put_in_heads(retired: dict[str, Any], kept: dict[str, Any]) -> None:
-    """Let the last level's heads say what middle_heads says, where no other attention has them."""
-    heads, attention = kept.get("heads"), kept.get("attention")
-    middle_heads = retired.get("middle_heads")
-    if not middle_heads or not isinstance(heads, list) or not isinstance(attention, list):
-        return
-    if attention[-1] == "none" or heads[-1] == middle_heads:
-        kept["heads"] = [*heads[:-1], middle_heads]
-        retired["middle_heads"] = None
+            names = ", ".join(sorted(unknown))
+            raise ValueError(f"{cls.__name__}: no such settings: {names}")
+        return cls(**values)
 
 
 def is_whole(value: object, least: int = 1) -> bool:

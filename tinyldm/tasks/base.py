@@ -1,9 +1,9 @@
-"""A Task is everything that differs between assignments, in one object; an Encoder is what turns its
-prompts into a Condition; a Judge is what scores its pictures.
+"""A Task is everything that differs between assignments; an Encoder turns its prompts into a
+Condition; a Judge scores its pictures.
 
 To add an assignment, derive a class from Task in a module of your own and train with
-`--task my_module:MyTask`; docs/examples/new_task.py is one. Nothing outside of tasks/ asks which task
-it is working for.
+`--task my_module:MyTask`; docs/examples/new_task.py is one. Nothing outside of tasks/ asks which
+task it is working for.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Encoder(ABC):
         return self.finish(self.stored(prompts), None, None)
 
     def keys(self, prompts: Sequence[Prompt]) -> list[str]:
-        """What decides the stored tokens of each prompt: its text, or a hash of the file it names."""
+        """What decides the stored tokens of a prompt: its text, or a hash of the file it names."""
         return [str(prompt) for prompt in prompts]
 
     def map_file(self, prompt: Prompt) -> Path:
@@ -186,7 +186,7 @@ class Task(ABC):
     def guidance(
         self, how: Drawing, null: Condition, schedule: NoiseSchedule
     ) -> Guidance | StepwiseGuidance | None:
-        """What the options of guidance ask for; None where the conditional model is used as it is."""
+        """What the options of guidance ask for; None uses the conditional model as it is."""
         from tinyldm.diffusion.guidance import Guidance
 
         if how.guidance == 1:

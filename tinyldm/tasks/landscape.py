@@ -132,7 +132,8 @@ class LandscapeEncoder(Encoder):
         from tinyldm.condition import Condition
 
         tokens, mask = stored.tokens, stored.mask
-        assert tokens is not None and mask is not None
+        assert tokens is not None
+        assert mask is not None
         if generator is not None:
             kept = torch.rand(len(tokens), 1, generator=generator) >= self.style_drop
             kept = kept.to(tokens.device)
@@ -165,7 +166,7 @@ class LandscapeEncoder(Encoder):
         return torch.from_numpy(np.array(resize(load_map(file), self.map_size, nearest=True)))
 
     def keys(self, prompts: Sequence[Prompt]) -> list[str]:
-        """A hash of each reference: what it shows counts, not where it lies. "" where there is none."""
+        """A hash of each reference, "" without one: what it shows counts, not where it lies."""
         from tinyldm.data.encode import file_hashes
 
         files = {prompt: Scene.of(prompt).reference_file for prompt in prompts}

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from tinyldm.cli import load_object
 from tinyldm.condition import Condition
 from tinyldm.errors import InputError
-from tinyldm.nn.config import RETIRED
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet, UNetConfig
+from tinyldm.training.format_1 import PUBLISHED, read_unet_config
 from tinyldm.training.settings import TrainSettings
 
 
@@ -83,19 +83,13 @@ def fitted(config: UNetConfig, shape: DataShape) -> UNetConfig:
     )
 
 
-def build_unet(config: dict[str, Any]) -> nn.Module:
-    """The UNet of a config. Older checkpoints may hold settings that only compat knows today."""
-    try:
-        return UNet(UNetConfig.from_dict(config))
-    except ValueError:
-        if not config.keys() & RETIRED.keys():
-            raise
-        network: nn.Module = load_object(PUBLISHED, "--network")(**config)
-        return network
-
-
-PUBLISHED = "tinyldm.compat.network:build"
-"""Builds networks that only diffusers' settings describe; `convert` writes it into checkpoints."""
+def build_unet(values: Mapping[str, Any]) -> nn.Module:
+    """The UNet of a config, which may be an old one with settings that only compat has today."""
+    config = read_unet_config(values)
+    if config is not None:
+        return UNet(config)
+    network: nn.Module = load_object(PUBLISHED, "--network")(**values)
+    return network
 
 
 def build_network(recipe: Mapping[str, Any]) -> nn.Module:
@@ -105,7 +99,7 @@ def build_network(recipe: Mapping[str, Any]) -> nn.Module:
     keyword arguments. Modules of Python itself are refused: a checkpoint may come from anywhere.
     """
     if "build" not in recipe:
-        return build_unet(dict(recipe))
+        return build_unet(recipe)
     name, arguments = str(recipe["build"]), dict(recipe.get("arguments", {}))
     root = name.partition(":")[0].partition(".")[0]
     unknown = arguments.keys() - {f.name for f in fields(DataShape)}

@@ -1,4 +1,4 @@
-"""The training loop, which reads top to bottom, and what it takes to begin, to save and to go on."""
+"""The training loop, and what it takes to begin, to save and to go on."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ NEVER = StopRequest()
 class Cache(Protocol):
     """What the trainer asks of its data: normalised latents and their conditions, by index.
 
-    data.latents.LatentCache is one. mean, std, null: as the checkpoint keeps them; longest: tokens of the longest condition
+    data.latents.LatentCache is one.
+
+    mean, std, null: as the checkpoint keeps them
+    longest: how many tokens the longest condition has
     """
 
     mean: Tensor
@@ -144,8 +147,9 @@ class Trainer:
                 skipped_in_a_row += 1
                 if skipped_in_a_row == MAX_SKIPPED:
                     raise InputError(
-                        f"{self.run}: {MAX_SKIPPED} infinite gradients in a row at step {now.step}; "
-                        "earlier checkpoints are whole; try a lower --lr or --precision float32"
+                        f"{self.run}: {MAX_SKIPPED} infinite gradients in a row at step "
+                        f"{now.step}; earlier checkpoints are whole; "
+                        "try a lower --lr or --precision float32"
                     )
                 continue
             skipped_in_a_row = 0
@@ -187,7 +191,7 @@ class Trainer:
         return float(self.processes.mean(total))
 
     def synchronised(self, last: bool) -> Any:
-        """A context in which backward() averages gradients over the processes, after the last part."""
+        """A context for backward(): after the last part, gradients are averaged over processes."""
         if last or self.processes.world == 1:
             return nullcontext()
         return self.denoiser.no_sync()
@@ -214,7 +218,7 @@ class Trainer:
         )
 
     def batch(self, position: int) -> tuple[Tensor, Condition, torch.Generator]:
-        """Batch number `position` of this process: x0, condition, and the generator of its noise."""
+        """Batch `position` of this process: x0, condition, and the generator of its noise."""
         s, p = self.settings, self.processes
         indices = data_order(
             len(self.cache),
