@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from tinyldm import UNet, UNetConfig
+from tinyldm import UNet
 from tinyldm.compat.network import (
     Fourier,
     PublishedConfig,
