@@ -29,7 +29,8 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.filename is None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            what = error.strerror or str(error)  # one that was made of a sentence has no strerror
+            raise OSError(error.errno, what, str(path)) from error
         raise
 
 

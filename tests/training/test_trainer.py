@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.multiprocessing as mp
+from safetensors import SafetensorError
 
 from tinyldm.autoencoder.perceptual import Perceptual
+from tinyldm.cli import guarded
 from tinyldm.condition import Condition
 from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.loss import Noised, draw_noise, training_loss
@@ -281,6 +283,21 @@ def test_pitfall_23_checkpoint_holds_all_that_sampling_needs(tmp_path):
     assert not (older / "training.safetensors").exists()
     assert (newest / "training.safetensors").exists()
     assert load_checkpoint(older).config["step"] == 5
+
+
+def test_a_disk_that_fills_while_weights_are_written_is_one_line(tmp_path, monkeypatch, capsys):
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half of it")
+        raise SafetensorError("I/O error: File too large (os error 27)")
+
+    t = trainer(tmp_path / "run")
+    monkeypatch.setattr("tinyldm.weights.save_file", full)
+    assert guarded(t.fit) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: {tmp_path}")
+    assert "step-0000005" in line
+    assert "File too large" in line
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
 
 
 def heard(network):

@@ -71,10 +71,6 @@ def save_checkpoint(
             if folder.exists():  # saved twice at the same step: the same content
                 shutil.rmtree(folder)
             temporary.rename(folder)
-    except OSError as error:
-        if error.filename is None:  # a full disk, told by the library that writes the weights
-            raise OSError(f"{folder}: cannot be written ({error})") from None
-        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -99,7 +99,7 @@ def build_network(recipe: Mapping[str, Any]) -> nn.Module:
     keyword arguments. Modules of Python itself are refused: a checkpoint may come from anywhere.
     """
     if "build" not in recipe:
-        return build_unet(recipe)
+        return build_unet(dict(recipe))
     name, arguments = str(recipe["build"]), dict(recipe.get("arguments", {}))
     root = name.partition(":")[0].partition(".")[0]
     unknown = arguments.keys() - {f.name for f in fields(DataShape)}
