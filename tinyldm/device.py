@@ -52,11 +52,11 @@ def fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
-    probes = (
-        "_is_avx512_bf16_supported",
-        "_is_amx_tile_supported",
-    )  # not in every version of torch
-    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        supported = getattr(torch.cpu, name, None)  # not in every version of torch
+        if supported is not None and supported():
+            return True
+    return False
 
 
 def runs_bfloat16(device: torch.device, precision: str) -> bool:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class MapCache:
     """The maps of all examples and views, uint8 (rows, h, w), on disk.
 
-    key:  a hash of all that they depend on
+    key:      a hash of all that they depend on
     left_out: index of an example -> why its map is not there
     """
 
@@ -54,7 +54,8 @@ def open_maps(
     """
     files = [encoder.map_file(example.prompts[0]) for example in examples]
     map_hashes = file_hashes(files, how.workers, False)
-    key = key_of("maps", hashes, map_hashes, encoder.map_size, augmentation.to_dict())
+    views = augmentation.to_dict()
+    key = key_of("maps", hashes, map_hashes, encoder.map_size, views)
 
     def build(folder: Path) -> dict[str, Any]:
         bar = tqdm(examples, "reading maps", unit="map", delay=2, disable=not how.progress)

@@ -30,7 +30,7 @@ class UNetLevel(nn.Module):
     """ResBlocks of one size and the attention after each; then a change of size, if any.
 
     widths:     (in, out) of each ResBlock
-    attentions: one for each ResBlock, or one less, for all but the last, or none
+    attentions: one for each ResBlock, or for each but the last, or none at all
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig):
         super().__init__()
         self.config = config
-        # the widths of the parts of a condition that the network reads; None: it has no use for one
+        # the widths of tokens and vector; None where the network does not read them
         self._token_dim = config.token_dim if config.reads_tokens else None
         self._vector_dim = config.vector_width
         width = config.channels[0]
@@ -271,7 +271,11 @@ class UNet(nn.Module):
 def _check_part(
     name: str, part: Tensor | None, wanted: int | None, shape: Sequence[int | str | None]
 ) -> None:
-    """ValueError unless a part is there where it is wanted; in its shape a letter is any length."""
+    """ValueError unless a part of the condition is there just where the network reads one.
+
+    wanted: its width, None or 0 where the network has no use for it
+    shape:  what its shape has to be; "n" stands for any length
+    """
     got = None if part is None else tuple(part.shape)
     if got is None or not wanted:
         good = got is None and not wanted

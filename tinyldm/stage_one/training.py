@@ -255,7 +255,7 @@ class StageOne:
             _restore_optimiser(optimiser, _part(tensors, part), out / STATE)
         self.generator.set_state(tensors["generator"])
         self.order, self.step = tensors["order"], int(tensors["step"])
-        self.average.updates = self.step
+        self.average.count_from(self.step)
 
     def _modules(self) -> dict[str, nn.Module]:
         """The networks that save and restore know, by the first part of their weights' names."""
