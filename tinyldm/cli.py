@@ -198,9 +198,7 @@ def dispatch(
     return guarded(run_command, commands, arguments, prog)
 
 
-def run_command(
-    commands: Mapping[str, str], arguments: Sequence[str], prog: str | None = None
-) -> None:
+def run_command(commands: Mapping[str, str], arguments: Sequence[str], prog: str | None) -> None:
     """Run the command that the arguments name.
 
     A command lives in tinyldm/commands/NAME.py, which has add_arguments(parser) and run(options).

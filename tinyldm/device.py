@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from tinyldm.errors import InputError
@@ -67,12 +66,3 @@ def runs_bfloat16(device: torch.device, precision: str) -> bool:
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
     return precision == "bfloat16" or (precision == "auto" and fast_bfloat16(device))
-
-
-def autocast(device: torch.device, precision: str = "auto") -> AbstractContextManager[object]:
-    """A fresh context in which a network runs in a precision; see runs_bfloat16."""
-    import torch
-
-    if runs_bfloat16(device, precision):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()

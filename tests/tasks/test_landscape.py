@@ -17,8 +17,8 @@ from tinyldm.data.images import Augmentation, load_image
 from tinyldm.data.latents import open_or_build
 from tinyldm.diffusion.guidance import Guidance, StepwiseGuidance
 from tinyldm.errors import InputError
+from tinyldm.frozen.loading import TINY
 from tinyldm.frozen.style import StyleEncoder
-from tinyldm.frozen.text import TINY
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.sampling.settings import SampleOptions

@@ -145,7 +145,7 @@ class Moments:
         return mean, std
 
 
-def write_latents(folder: Path, images: ImageSet, vae: Any, how: Building) -> dict[str, Any]:
+def write_latents(folder: Path, images: ImageSet, vae: Any, building: Building) -> dict[str, Any]:
     """Write latents.f16, (rows, 2, c, h, w): mean and std of the posterior of each view, in order.
 
     Without a VAE the pixels themselves, (rows, 1, 3, h, w). The header returned has the shape, the
@@ -155,25 +155,25 @@ def write_latents(folder: Path, images: ImageSet, vae: Any, how: Building) -> di
     """
     views = images.augmentation.views
     count = len(images.files)
-    most = PIXELS_AT_ONCE.get(torch.device(how.device).type, PIXELS_AT_ONCE["cpu"])
+    most = PIXELS_AT_ONCE.get(torch.device(building.device).type, PIXELS_AT_ONCE["cpu"])
     limit = max(1, most // math.prod(images.size))  # views in one call of the VAE
     moments = Moments()
     left_out = {}
     shape = None
-    bar = tqdm(total=count, desc="encoding images", unit="image", disable=not how.progress)
+    bar = tqdm(total=count, desc="encoding images", unit="image", disable=not building.progress)
     with bar, writing(folder / "latents.f16") as file:
-        for batch in chunks(images.decoded(how.workers), math.ceil(limit / views)):
+        for batch in chunks(images.decoded(building.workers), math.ceil(limit / views)):
             good = []
             for index, pixels in batch:
                 if isinstance(pixels, Tensor):
                     good.append(pixels)
-                elif how.skip_bad:
+                elif building.skip_bad:
                     left_out[str(index)] = str(pixels)  # a string, as JSON will have it
                 else:
                     raise pixels
             parts = torch.cat(good).split(limit) if good else ()
             for rows in parts:
-                record = posterior_record(vae, from_bytes(rows.to(how.device)))
+                record = posterior_record(vae, from_bytes(rows.to(building.device)))
                 if not torch.isfinite(record).all():
                     first, last = images.files[batch[0][0]], images.files[batch[-1][0]]
                     raise InputError(
@@ -206,7 +206,9 @@ def posterior_record(vae: Any, images: Tensor) -> Tensor:
     """
     if vae is None:
         return images.unsqueeze(1).half().cpu()
-    posterior = vae.encode(images)
+    # in float32 whatever the caller runs in: an encoder overflows in float16
+    with torch.autocast(images.device.type, enabled=False):
+        posterior = vae.encode(images)
     return torch.stack([posterior.mean, posterior.std], 1).half().cpu().contiguous()
 
 

@@ -59,24 +59,24 @@ def open_or_build(
     if not examples:
         raise InputError("no images to encode")
     root = Path(folder) if folder else cache_folder()
-    how = Building(root, device, workers=max(workers, 1), progress=progress, skip_bad=skip_bad)
+    building = Building(root, device, workers=max(workers, 1), progress=progress, skip_bad=skip_bad)
     problems = list(examples.problems) if isinstance(examples, Examples) else []
-    hashes = hashes_of(examples, how)
+    hashes = hashes_of(examples, building)
 
     maps = None
     if encoder.map_size is not None:
-        maps = open_maps(examples, encoder, hashes, augmentation, how=how)
+        maps = open_maps(examples, encoder, hashes, augmentation, building=building)
         good = [k for k in range(len(examples)) if k not in maps.left_out]
         examples = [examples[k] for k in good]
         hashes = [hashes[k] for k in good]
         problems += maps.left_out.values()
 
     images = ImageSet(tuple(e.image for e in examples), tuple(hashes), size, augmentation)
-    latents, left_out = open_latents(images, vae, how)
+    latents, left_out = open_latents(images, vae, building)
     kept = [k for k in range(len(examples)) if k not in left_out]
     problems += left_out.values()
 
-    captions, choices = open_tokens([examples[k] for k in kept], encoder, how)
+    captions, choices = open_tokens([examples[k] for k in kept], encoder, building)
     cache = LatentCache(latents, captions, choices, encoder, left_out=problems)
     if maps is not None:
         cache.add_maps(maps, kept)
@@ -93,32 +93,32 @@ def check_size(size: tuple[int, int], factor: int) -> None:
         )
 
 
-def hashes_of(examples: Sequence[Example], how: Building) -> list[str | None]:
+def hashes_of(examples: Sequence[Example], building: Building) -> list[str | None]:
     """The hashes of the images; InputError for one that cannot be read, unless skip_bad."""
     files = [example.image for example in examples]
-    hashes = file_hashes(files, how.workers, how.progress)
-    if None in hashes and not how.skip_bad:
+    hashes = file_hashes(files, building.workers, building.progress)
+    if None in hashes and not building.skip_bad:
         file = files[hashes.index(None)]
         load_image(file)  # tells what is wrong with it
         raise InputError(f"{file}: could not be read")
     return hashes
 
 
-def open_latents(images: ImageSet, vae: Any, how: Building) -> tuple[Path, dict[int, str]]:
+def open_latents(images: ImageSet, vae: Any, building: Building) -> tuple[Path, dict[int, str]]:
     """The folder with the latents of all images, and the images left out, {index: why}."""
     model = "pixels" if vae is None else vae.fingerprint
     views = images.augmentation.to_dict()
     key = key_of(VERSION, images.hashes, images.size, views, model)
-    folder = how.root / "latents" / key
-    header = build_once(folder, lambda new: write_latents(new, images, vae, how))
+    folder = building.root / "latents" / key
+    header = build_once(folder, lambda new: write_latents(new, images, vae, building))
     left_out = {int(index): why for index, why in header["left_out"].items()}
-    if left_out and not how.skip_bad:
+    if left_out and not building.skip_bad:
         raise InputError(next(iter(left_out.values())))
     return folder, left_out
 
 
 def open_tokens(
-    examples: Sequence[Example], encoder: Encoder, how: Building
+    examples: Sequence[Example], encoder: Encoder, building: Building
 ) -> tuple[Path, list[list[int]]]:
     """The folder with the stored tokens of all prompts, and the numbers of each example's prompts.
 
@@ -131,8 +131,8 @@ def open_tokens(
         distinct.setdefault(key, prompt)
     order = sorted(distinct, key=lambda key: (len(key), key))  # "" is first
     asked = [distinct[key] for key in order]
-    folder = how.root / "captions" / key_of(VERSION, order, encoder.fingerprint)
-    build_once(folder, lambda new: write_tokens(new, asked, encoder, how.progress))
+    folder = building.root / "captions" / key_of(VERSION, order, encoder.fingerprint)
+    build_once(folder, lambda new: write_tokens(new, asked, encoder, building.progress))
 
     number = {key: k for k, key in enumerate(order)}
     choices = []

@@ -166,7 +166,7 @@ class Trainer:
 
             last = now.step == s.max_steps
             if log is not None:
-                log.row(now.step, loss, lr, norm, s.batch_size)
+                log.row(now.step, loss=loss, lr=lr, grad_norm=norm, images=s.batch_size)
                 if self.preview and (last or now.step % s.sample_every == 0):
                     file = self.run / "previews" / f"step-{now.step:07d}.png"
                     self.preview(self.ema.network, file)
@@ -272,7 +272,8 @@ class Trainer:
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint: weights, average, optimiser and progress as they were."""
-        config, file = read_config(folder), folder / "training.safetensors"
+        config = read_config(folder)
+        file = folder / "training.safetensors"
         state = read_weights(file)
 
         def part(kind: str) -> dict[str, Tensor]:
