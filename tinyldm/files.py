@@ -127,6 +127,11 @@ def acquire(lock: FileLock, busy: str, waiting_for: Path) -> None:
         lock.acquire()
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing, or nothing but the lock file .lock."""
+    return folder.is_dir() and all(path.name == ".lock" for path in folder.iterdir())
+
+
 # ---- reading
 
 

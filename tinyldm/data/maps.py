@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,14 @@ def open_maps(
 
     def build(folder: Path) -> dict[str, Any]:
         bar = tqdm(examples, "reading maps", unit="map", delay=2, disable=not building.progress)
-        return write_maps(folder, bar, encoder, hashes, augmentation, skip_bad=building.skip_bad)
+        return write_maps(
+            folder,
+            bar,
+            encoder,
+            hashes=hashes,
+            augmentation=augmentation,
+            skip_bad=building.skip_bad,
+        )
 
     place = building.root / "maps" / key
     header = build_once(place, build)
@@ -75,11 +82,11 @@ def open_maps(
 
 def write_maps(
     folder: Path,
-    examples: Any,
+    examples: Iterable[Example],
     encoder: Encoder,
+    *,
     hashes: Sequence[str | None],
     augmentation: Augmentation,
-    *,
     skip_bad: bool,
 ) -> dict[str, Any]:
     """Write maps.u8, every view of every map; the header tells which are wrong, {index: why}."""

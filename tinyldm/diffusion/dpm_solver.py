@@ -71,7 +71,7 @@ class DPMSolver:
     ) -> tuple[Tensor, History]:
         """From x_t to x_s. Arguments: see Solver in sampler.py."""
         m_0 = x0 if self.form == "x0" else eps
-        x_s = self._first_order(x0, eps, now, nxt, noise)
+        x_s = self._first_order(x0, eps, now, nxt, noise=noise)
         order = self._order_of(now, nxt, history)
         if order == 2:
             x_s = x_s + self._second_order_term(m_0, now, nxt, history)

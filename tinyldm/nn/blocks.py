@@ -34,9 +34,9 @@ class GroupNorm(nn.GroupNorm):
         if x.device.type != "cuda":
             return super().forward(x)
         with torch.autocast("cuda", enabled=False):
-            return F.group_norm(
-                x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps
-            )
+            weight = self.weight.to(x.dtype)
+            bias = self.bias.to(x.dtype)
+            return F.group_norm(x, self.num_groups, weight, bias, eps=self.eps)
 
 
 class ResBlock(nn.Module):

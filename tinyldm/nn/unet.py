@@ -72,7 +72,7 @@ class DownLevel(UNetLevel):
         """(b, c, h, w) -> the output of each ResBlock, then the one of half the size, if any."""
         outputs = []
         for k in range(len(self.resnets)):
-            h = self.block(k, h, emb, tokens, mask)
+            h = self.block(k, h, emb, tokens=tokens, mask=mask)
             outputs.append(h)
         for downsample in self.downsamplers:
             h = downsample(h)
@@ -86,7 +86,7 @@ class MiddleLevel(UNetLevel):
     def forward(self, h: Tensor, emb: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
         """(b, c, h, w) -> the same shape."""
         for k in range(len(self.resnets)):
-            h = self.block(k, h, emb, tokens, mask)
+            h = self.block(k, h, emb, tokens=tokens, mask=mask)
         return h
 
 
@@ -104,7 +104,7 @@ class UpLevel(UNetLevel):
         """(b, c, h, w) -> (b, c', h', w'); takes from the end of skips what it uses."""
         for k in range(len(self.resnets)):
             h = torch.cat([h, skips.pop()], dim=1)
-            h = self.block(k, h, emb, tokens, mask)
+            h = self.block(k, h, emb, tokens=tokens, mask=mask)
         for upsample in self.upsamplers:
             h = upsample(h, skips[-1].shape[-2:])
         return h
@@ -222,7 +222,7 @@ class UNet(nn.Module):
             h = skips[-1]
         h = self.mid_block(h, emb, tokens, mask)
         for level in self.up_blocks:
-            h = level(h, emb, tokens, mask, skips)
+            h = level(h, emb, tokens, mask, skips=skips)
         prediction: Tensor = self.conv_out(F.silu(self.conv_norm_out(h)))
         return prediction.to(x.dtype)
 

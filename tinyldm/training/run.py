@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyldm.errors import InputError
-from tinyldm.files import locked
+from tinyldm.files import is_empty, locked
 from tinyldm.training.checkpoint import checkpoints, find_checkpoint, latest_run, read_config
 from tinyldm.training.processes import Processes
 from tinyldm.training.settings import TrainSettings
@@ -137,11 +137,6 @@ def check_run(run: Path | None, resume: bool, overwrite: bool) -> dict[str, Any]
             f"--out {run}: is no run folder, so --overwrite leaves it alone; expected another --out"
         )
     return None
-
-
-def is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing but a lock."""
-    return folder.is_dir() and all(path.name == ".lock" for path in folder.iterdir())
 
 
 def free_folder(root: Path, name: str) -> Path:
