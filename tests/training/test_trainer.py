@@ -507,13 +507,13 @@ def test_the_perceptual_term_reaches_the_network_from_its_step_on(tmp_path):
     x0, condition, _ = t.batch(0)
     eps = torch.randn_like(x0)
     seen = noised(t, x0, eps, 200.0)
-    t.perceptual_term(t.denoiser(seen.x_t, seen.t, condition), seen).backward()
+    t.perceptual(t.denoiser(seen.x_t, seen.t, condition), seen, "v").backward()
     assert t.network.conv_out.weight.grad.abs().max() > 0
     assert vae.conv_in.weight.grad is None
     perfect = seen.level.alpha * eps - seen.level.sigma * x0  # v
-    assert t.perceptual_term(perfect, seen).item() == pytest.approx(0, abs=1e-9)
+    assert t.perceptual(perfect, seen, "v").item() == pytest.approx(0, abs=1e-9)
     # more noise than signal: nothing counts
-    assert t.perceptual_term(perfect, replace(seen, level=noised(t, x0, eps, 950.0).level)) == 0
+    assert t.perceptual(perfect, replace(seen, level=noised(t, x0, eps, 950.0).level), "v") == 0
     for step, before in ((0, vae.shown), (1, vae.shown)):
         t.progress.step = step
         t.gradient()
@@ -536,7 +536,7 @@ def test_the_perceptual_term_counts_by_its_weight_and_the_share_of_clear_samples
     def term(n, times):
         level = t.schedule.level(times).like(x0[:n])
         seen = Noised(x0[:n], torch.zeros(n, 2, 8, 8), times, level, x_t=guess[:n])
-        return t.perceptual_term(guess[:n] / 2, seen).item()
+        return t.perceptual(guess[:n] / 2, seen, "v").item()
 
     assert term(8, some) == pytest.approx(term(2, clear) / 4, rel=1e-4)
 
@@ -562,5 +562,5 @@ def test_the_perceptual_term_lowers_what_it_measures(tmp_path):
         seen = noised(t, x0, eps, 100.0)
         with torch.no_grad():
             predicted = t.denoiser(seen.x_t, seen.t, condition)
-            ends[weight] = t.perceptual_term(predicted, seen).item()
+            ends[weight] = t.perceptual(predicted, seen, "v").item()
     assert ends[10.0] < 0.9 * ends[0.0]

@@ -7,15 +7,14 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from tinyldm.cli import flag_of
 from tinyldm.errors import InputError
-from tinyldm.files import locked
+from tinyldm.files import is_empty, locked
 
 
 def check_empty(out: Path, overwrite: bool) -> None:
-    """InputError: the folder --out is not empty and may not be overwritten."""
-    if overwrite or not out.exists():
-        return
-    if out.is_dir() and all(file.name == ".lock" for file in out.iterdir()):
+    """InputError: the folder --out holds something and may not be overwritten."""
+    if overwrite or not out.exists() or is_empty(out):
         return
     raise InputError(f"--out {out}: not empty; choose another folder or give --overwrite")
 
@@ -42,9 +41,4 @@ def check_numbers(
         if value is None or 0 < value < 2**63 or (value == 0 and zero_will_do):
             continue
         lowest = "from 0 on" if zero_will_do else "above 0"
-        raise InputError(f"{flag(name)} {value}: expected a number {lowest}")
-
-
-def flag(name: str) -> str:
-    """The option of a name: batch_size -> --batch-size."""
-    return f"--{name.replace('_', '-')}"
+        raise InputError(f"{flag_of(name)} {value}: expected a number {lowest}")

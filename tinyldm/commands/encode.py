@@ -33,7 +33,9 @@ def run(options: argparse.Namespace) -> None:
     models = load_frozen(data.facts(settings, []), processes.device)
     cache = open_cache(settings, data.examples, models, processes)
     size = "x".join(map(str, cache.shape))
-    left_out = f"; {cache.skipped} left out, first {cache.left_out[0]}" if cache.skipped else ""
+    left_out = ""
+    if cache.left_out:
+        left_out = f"; {len(cache.left_out)} left out, first {cache.left_out[0]}"
     print(
         f"{len(cache)} images of {cache.views} views, latents {size}, in {cache.folder}{left_out}"
     )

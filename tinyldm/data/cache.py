@@ -1,4 +1,4 @@
-"""Folders that are built once and then shared: complete or absent, whatever interrupts the work."""
+"""Folders that are built once and then shared. They are whole or absent, never half-written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cache_folder() -> Path:
 
 
 def key_of(*parts: Any) -> str:
-    """A hash of the parts, which may be anything that JSON can hold."""
+    """A hash of parts, which are any values that JSON can hold: a name for a cache folder."""
     return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

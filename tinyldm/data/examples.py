@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, overload
 
@@ -77,6 +77,7 @@ class Layout:
 class Examples(Sequence[Example]):
     """The examples of a data folder, in the order of their file names or as listed.
 
+    names:    of the labels or classes that the folder uses, if it has any
     problems: a line for each example that was left out
     held_out: examples that were set apart, to judge a model by
     """
@@ -86,7 +87,7 @@ class Examples(Sequence[Example]):
     folder: Path = Path()
     names: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
-    held_out: tuple[Example, ...] = field(default=())
+    held_out: tuple[Example, ...] = ()
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
@@ -102,7 +103,7 @@ class Examples(Sequence[Example]):
         return iter(self.items)
 
     def checked(self) -> Examples:
-        """The examples whose files can be read. The others are added to the problems."""
+        """The examples whose files can be read. The others join the problems; a line tells."""
         from tinyldm.data.images import load_image
 
         good, problems = [], list(self.problems)
@@ -141,7 +142,7 @@ class Examples(Sequence[Example]):
 def held_out_scenes(
     names: Sequence[str], scene: str | None = None, share: float = 0.1
 ) -> list[bool]:
-    """Which images to hold out: every n-th scene, with all of its images."""
+    """Which images to hold out: an even sample of the scenes, and all the images of each."""
     scenes = []
     for k, name in enumerate(names):
         match = re.match(scene, name) if scene else None
@@ -160,9 +161,9 @@ def read_layout(folder: Path, layouts: Sequence[Layout], split: str, skip_bad: b
     if not folder.is_dir():
         problem = "not a folder" if folder.exists() else "no such folder"
         raise InputError(f"{folder}: {problem}, expected one with images")
-    layout = next((known for known in layouts if known.detect(folder)), None)
+    layout = next((each for each in layouts if each.detect(folder)), None)
     if layout is None:
-        known = "; or ".join(known.description for known in layouts)
+        known = "; or ".join(each.description for each in layouts)
         raise InputError(f"{folder}: not a known layout, expected {known}")
     problems: list[str] = []
     examples = layout.read(folder, split, problems)
@@ -177,7 +178,7 @@ def read_layout(folder: Path, layouts: Sequence[Layout], split: str, skip_bad: b
 def check_names(requests: Sequence[Request], where: str | Path) -> None:
     """InputError unless each name is an image's, occurs once, and stays in the output folder.
 
-    Names that differ only in case are refused as well: some systems cannot tell them apart.
+    On every system: names that differ in case alone count as equal, as they are to some of them.
     """
     seen = set()
     for request in requests:
@@ -189,8 +190,9 @@ def check_names(requests: Sequence[Request], where: str | Path) -> None:
             raise InputError(
                 f"{where}: {name!r}, {request.text!r}: not Unicode text ({error.reason})"
             ) from None
-        plain = not set(name) & set("/\\:\0") and not name.startswith(".") and size <= 200
-        if not plain or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+        stays_inside = not set(name) & set("/\\:\0") and not name.startswith(".")
+        is_image = Path(name).suffix.lower() in IMAGE_SUFFIXES
+        if not stays_inside or not is_image or size > 200:
             raise InputError(
                 f"{where}: the name {name!r} is refused, "
                 "expected a plain image file name such as 0_main.png"

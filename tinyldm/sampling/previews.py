@@ -31,6 +31,7 @@ class Previews:
         task: Task,
         cache: LatentCache,
         models: FrozenModels,
+        *,
         prompts: Sequence[Prompt],
         processes: Processes,
     ):
@@ -42,7 +43,7 @@ class Previews:
         )
         schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
         self.painter = Painter(
-            network=nn.Identity(),
+            network=nn.Identity(),  # draw() puts the network in its place
             schedule=schedule,
             prediction=s.prediction,
             latent_shape=cache.shape,

@@ -97,7 +97,10 @@ class Encoder(ABC):
         raise NotImplementedError(f"{type(self).__name__} has a map_size but no read_map()")
 
     def check(self, prompts: Sequence[Prompt]) -> str | None:
-        """InputError for a prompt that cannot be encoded. Returns a hash of the files it names."""
+        """InputError for a prompt that cannot be encoded.
+
+        Returns a hash of the files that the prompts name, None where they name none.
+        """
         return None
 
 
@@ -170,6 +173,7 @@ class Task(ABC):
         """The defaults of train.py for data of this task; options given take precedence.
 
         native: (h, w) of the first image
+        given:  the options given, by the names of their settings
         """
 
     @abstractmethod
@@ -267,7 +271,7 @@ def read_examples(
 
 
 def read_requests(file: str | Path, task: Task | None = None) -> list[Request]:
-    """The requests in a file of prompts. Without a task, it is detected from the format."""
+    """The requests in a file of prompts. Without a task, the format of the file tells it."""
     file = Path(file)
     if task is None:
         task = next((each for each in tasks() if each.reads(file)), find_task("text"))

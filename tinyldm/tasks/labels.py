@@ -168,7 +168,8 @@ def as_labels(value: Any, names: Sequence[str] | None, where: str) -> Labels:
 
 def read_labelled(folder: Path, split: str, problems: list[str]) -> list[Example]:
     """{split}.json maps names of images to lists of labels; the images lie in one IMAGE_FOLDERS."""
-    names, table = read_names(folder), folder / f"{split}.json"
+    names = read_names(folder)
+    table = folder / f"{split}.json"
     labels = {}
     for name, value in read_json(table, dict).items():
         labels[name] = as_labels(value, names, f"{table}: {name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -251,7 +251,8 @@ def path_within(folder: Path, scene: Scene, path: str) -> str:
     inside = not Path(path).is_absolute() and ".." not in Path(path).parts
     if inside and scene.folder.resolve() == folder.resolve():
         return path  # though it may be a symbolic link to elsewhere
-    file, root = (scene.folder / path).resolve(), folder.resolve()
+    file = (scene.folder / path).resolve()
+    root = folder.resolve()
     return str(file.relative_to(root) if file.is_relative_to(root) else file)
 
 
@@ -366,8 +367,8 @@ class LandscapeTask(Task):
         return map_judge(names, load_map)
 
 
-def map_then_style(null: Condition) -> Any:
-    """What StepwiseGuidance compares: nothing, the map alone, map and style (2211.09800)."""
+def map_then_style(null: Condition) -> Callable[[Condition], list[Condition]]:
+    """The conditions that StepwiseGuidance compares: none, the map, map and style (2211.09800)."""
 
     def conditions(full: Condition) -> list[Condition]:
         nothing = null.to(full.device).expand(len(full))

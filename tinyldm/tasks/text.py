@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def read_monsters(folder: Path, split: str, problems: list[str]) -> list[Example]:
     """{split}/*.png named {key}_{frame}.png, described by {split}_info.json or test.json."""
     info = folder / ("test.json" if split == "test" else f"{split}_info.json")
-    captions = {key: monster_captions(info, key, e) for key, e in read_json(info, dict).items()}
+    captions = {}
+    for key, entry in read_json(info, dict).items():
+        captions[key] = monster_captions(info, key, entry)
     examples = []
     for image in images_in(folder / split):
         # the last part of a stem counts the frames; test images are named by the key alone
@@ -40,8 +42,8 @@ def monster_captions(info: Path, key: str, entry: Any) -> tuple[str, ...]:
     """Each description of a monster, followed by its action, which is empty for a portrait."""
     given, action = entry_values(info, key, entry, "given_description", "action_description")
     descriptions = [given] if isinstance(given, str) else given
-    good = isinstance(descriptions, list) and all(isinstance(d, str) for d in descriptions)
-    if not good or not descriptions:
+    are_texts = isinstance(descriptions, list) and all(isinstance(d, str) for d in descriptions)
+    if not are_texts or not descriptions:
         raise InputError(
             f"{info}: {key}: 'given_description' is {descriptions!r}, expected a list of strings"
         )
@@ -116,12 +118,11 @@ def read_json_lines(table: Path) -> list[dict[str, str]]:
         if not line.strip():
             continue
         place = f"line {number}"
-        row = parse_json(line, f"{table}: {place}", dict)
-        values = entry_values(table, place, row, "file_name", "text")
-        names = ("file_name", "text")
-        rows.append(
-            {n: as_text(table, place, n, value) for n, value in zip(names, values, strict=True)}
-        )
+        entry = parse_json(line, f"{table}: {place}", dict)
+        name, text = entry_values(table, place, entry, "file_name", "text")
+        name = as_text(table, place, "file_name", name)
+        text = as_text(table, place, "text", text)
+        rows.append({"file_name": name, "text": text})
     return rows
 
 

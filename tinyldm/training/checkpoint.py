@@ -86,12 +86,12 @@ def drop_training_state(run: Path) -> None:
         (folder / "training.safetensors").unlink(missing_ok=True)
 
 
-def latest_run(root: str | Path = "runs") -> Path:
-    """The run whose newest checkpoint is the newest of all."""
-    newest = [checkpoints(run)[-1] for run in Path(root).glob("*") if checkpoints(run)]
+def latest_run() -> Path:
+    """The run in runs/ whose newest checkpoint is the newest of all."""
+    newest = [checkpoints(run)[-1] for run in Path("runs").glob("*") if checkpoints(run)]
     if not newest:
         raise InputError(
-            f"{root}: no run with a checkpoint; train one first (python train.py --cfg-drop 0.1)"
+            "runs: no run with a checkpoint; train one first (python train.py --cfg-drop 0.1)"
         )
     return max(newest, key=lambda path: (path / "config.json").stat().st_mtime).parent.parent
 

@@ -115,7 +115,7 @@ def open_cache(
         None if s.vae == "none" else models.vae,
         models.encoder,
         s.size,
-        augmentation,
+        augmentation=augmentation,
         device=processes.device,
         workers=s.workers,
         progress=processes.is_main,

@@ -23,6 +23,7 @@ class RunLog:
         kept = [row for row in read_log(self.file) if int(row[0]) <= step]
         with replacing(self.file) as temporary:
             write_rows(temporary, [list(COLUMNS), *kept])
+        # __exit__ closes it
         self.stream = open(self.file, "a", newline="", encoding="utf-8", buffering=1)  # noqa: SIM115
         self.bar = tqdm(
             total=max_steps, initial=step, desc="training", unit="step", dynamic_ncols=True

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from tinyldm.cli import load_object
 from tinyldm.condition import Condition
@@ -45,15 +45,10 @@ class DataShape:
         return cls(
             channels,
             (height, width),
-            token_dim=last_of(null.tokens, 1),
-            vector_dim=last_of(null.vector, 1),
-            map_channels=last_of(null.maps, 3) or 0,
+            token_dim=None if null.tokens is None else null.tokens.shape[2],
+            vector_dim=None if null.vector is None else null.vector.shape[1],
+            map_channels=0 if null.maps is None else null.maps.shape[1],
         )
-
-
-def last_of(part: Tensor | None, place: int) -> int | None:
-    """The size of a dimension, counted from the last, or None for a part that is absent."""
-    return None if part is None else part.shape[-place]
 
 
 def network_recipe(settings: TrainSettings, shape: DataShape) -> dict[str, Any]:

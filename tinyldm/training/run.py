@@ -6,13 +6,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import count
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 from tinyldm.errors import InputError
-from tinyldm.files import locked
+from tinyldm.files import is_empty, locked
 from tinyldm.training.checkpoint import checkpoints, find_checkpoint, latest_run, read_config
 from tinyldm.training.processes import Processes
 from tinyldm.training.settings import TrainSettings
@@ -42,8 +41,10 @@ class RunFolder:
         InputError: they contradict each other, or what is in the folder.
         """
         given = dict(options)
-        out, epochs = given.pop("out", None), given.pop("epochs", None)
-        resume, overwrite = given.pop("resume", False), given.pop("overwrite", False)
+        out = given.pop("out", None)
+        epochs = given.pop("epochs", None)
+        resume = given.pop("resume", False)
+        overwrite = given.pop("overwrite", False)
         if overwrite and (resume or out is None):
             raise InputError("--overwrite: expected --out with it and no --resume")
         if epochs is not None and (epochs < 1 or "max_steps" in given):
@@ -52,7 +53,8 @@ class RunFolder:
         if resume and folder is None:
             folder = latest_run()
         saved = check_run(folder, resume, overwrite)
-        return cls(folder, resume, overwrite, epochs, saved), given
+        run = cls(folder, resume=resume, overwrite=overwrite, epochs=epochs, saved=saved)
+        return run, given
 
     def settings_given(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The options given; for a run to resume, all its settings with the allowed changes."""
@@ -61,7 +63,10 @@ class RunFolder:
         return TrainSettings.from_dict(self.saved["settings"]).resumed(given).to_dict()
 
     def of_length(self, settings: TrainSettings, images: int) -> TrainSettings:
-        """The settings with --epochs turned into steps; InputError for an impossible length."""
+        """The settings with --epochs turned into steps.
+
+        InputError: the run has more steps already, or the perceptual term would never count.
+        """
         if self.epochs is not None:
             steps = ceil(self.epochs * images / settings.batch_size)
             settings = replace(settings, max_steps=steps)
@@ -100,9 +105,10 @@ class RunFolder:
             check_run(folder, self.resume, self.overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", busy=f"{folder}: another process is training there"):
-            for left in LEFT_BY_A_RUN if self.overwrite else ():
-                if (folder / left).exists():
-                    shutil.rmtree(folder / left)
+            if self.overwrite:
+                for name in LEFT_BY_A_RUN:
+                    if (folder / name).exists():
+                        shutil.rmtree(folder / name)
             yield folder
 
 
@@ -133,18 +139,14 @@ def check_run(run: Path | None, resume: bool, overwrite: bool) -> dict[str, Any]
     return None
 
 
-def is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing but a lock."""
-    return folder.is_dir() and all(path.name == ".lock" for path in folder.iterdir())
-
-
 def free_folder(root: Path, name: str) -> Path:
-    """root/name-N, created with the first N that is free."""
+    """Make root/name-N with the first N that is free."""
     root.mkdir(exist_ok=True)
-    for n in count(1):
+    n = 1
+    while True:
+        folder = root / f"{name}-{n}"
         try:
-            (root / f"{name}-{n}").mkdir()
-            return root / f"{name}-{n}"
+            folder.mkdir()
+            return folder
         except FileExistsError:
-            continue
-    raise AssertionError("count() never ends")
+            n += 1

@@ -28,7 +28,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """A StopRequest that SIGINT and SIGTERM set during the block."""
+    """A StopRequest that SIGINT and SIGTERM make during the block."""
     request = StopRequest()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, request.handle) for number in numbers}
