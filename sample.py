@@ -48,14 +48,19 @@ def draw(options: SampleOptions) -> None:
     from tinyldm.sampling import job
     from tinyldm.sampling.drawing import Painter, draw_requests
     from tinyldm.sampling.folder import GRID, STRIP, run_name
-    from tinyldm.training import checkpoint as checkpoints
+    from tinyldm.training.checkpoint import (
+        find_checkpoint,
+        latest_run,
+        load_checkpoint,
+        read_config,
+        task_of,
+    )
     from tinyldm.training.frozen_models import load_frozen
 
     # 1. The checkpoint's own words, and how to draw with it.
-    run = checkpoints.latest_run() if options.run is None else options.run
-    folder = checkpoints.find_checkpoint(run)
-    config = checkpoints.read_config(folder)
-    task = checkpoints.task_of(config)
+    folder = find_checkpoint(latest_run() if options.run is None else options.run)
+    config = read_config(folder)
+    task = task_of(config)
     how = options.drawing(task, config["settings"])
 
     # 2. The prompts.
@@ -65,7 +70,7 @@ def draw(options: SampleOptions) -> None:
 
     # 3. The network with its averaged weights, and the frozen models that it was trained with.
     device = pick_device(options.device)
-    checkpoint = checkpoints.load_checkpoint(folder, device)
+    checkpoint = load_checkpoint(folder, device)
     job.check_grid(checkpoint, how)
     models = load_frozen(config, device, folder)
 
@@ -82,15 +87,23 @@ def draw(options: SampleOptions) -> None:
     )
 
     # 5. Conditions, noise, solver steps, decoder, files: batch by batch.
-    painter = Painter.of(checkpoint, models.vae, task, how, device)
-    draw_requests(painter, models.encoder, requests, out, options.seed, options.batch_size)
+    painter = Painter.of(checkpoint, models.vae, task, how, device=device)
+    draw_requests(
+        painter,
+        models.encoder,
+        requests,
+        out,
+        seed=options.seed,
+        batch_size=options.batch_size,
+    )
     job.save_grid(requests, out)
-    job.save_strip(painter, models.encoder, strip, out, options.seed)
+    job.save_strip(painter, models.encoder, strip, out, seed=options.seed)
 
-    made = [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]
+    made = []
     if requests:
-        s = "" if len(requests) == 1 else "s"
-        made.insert(0, f"{len(requests)} image{s} of {run_name(folder)} in {out}")
+        images = "image" if len(requests) == 1 else "images"
+        made.append(f"{len(requests)} {images} of {run_name(folder)} in {out}")
+    made += [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]
     print("; ".join(made))
 
 
@@ -101,13 +114,16 @@ def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) 
 
     if options.prompts is not None:
         return task.requests(Path(options.prompts))
-    texts, data = options.prompt, Path()
-    if texts is None:
-        texts = [] if options.strip is not None else config["preview_prompts"]
+    data = Path()
+    if options.prompt is not None:
+        texts = options.prompt
+    elif options.strip is not None:
+        return []  # the strip alone
+    else:
+        texts = config["preview_prompts"]
         data = options.data_folder(config)
-    prompts = [task.prompt(text, data) for text in texts]
     names = numbered_names(texts)
-    return [Request(name, prompt) for name, prompt in zip(names, prompts, strict=True)]
+    return [Request(name, task.prompt(text, data)) for name, text in zip(names, texts, strict=True)]
 
 
 if __name__ == "__main__":

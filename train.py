@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def train(options: dict[str, Any]) -> None:
-    """Train as the options that were given ask for, by name; all others take their defaults."""
+    """Train. options: those that were given, by name; all others have their defaults."""
     from tinyldm.device import pick_device
     from tinyldm.training.processes import joined
     from tinyldm.training.run import RunFolder
@@ -34,7 +34,7 @@ def train(options: dict[str, Any]) -> None:
 
 
 def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> None:
-    """Train in a run folder, alone or as one of the processes that torchrun has started."""
+    """Train in a run folder, as the only process or as one of those that torchrun has started."""
     import torch
 
     from tinyldm.autoencoder.perceptual import Perceptual
@@ -52,7 +52,8 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
     given = run.settings_given(given)
     with processes.main_first():
         data = read_data(data_folder(given.get("data")), given)
-    settings = run.of_length(data.settings(given, resumed=bool(run.saved)), len(data.examples))
+    settings = data.settings(given, resumed=bool(run.saved))
+    settings = run.of_length(settings, images=len(data.examples))
     prompts = data.preview_prompts()
 
     # 2. The frozen models: an autoencoder, and what encodes the prompts.
@@ -74,6 +75,9 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
     facts |= {"network": recipe, "data": cache.key, "latent_shape": list(cache.shape)}
     facts |= {**models.fingerprints, "machine": describe(processes.device, processes.world)}
     with run.claimed(data.name(settings), processes) as folder:
+        previews = Previews(
+            settings, data.task, cache, models, prompts=prompts, processes=processes
+        )
         trainer = Trainer(
             network,
             cache,
@@ -82,7 +86,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
             facts=facts,
             processes=processes,
             perceptual=Perceptual(models.vae, cache.mean, cache.std),
-            preview=Previews(settings, data.task, cache, models, prompts, processes).draw,
+            preview=previews.draw,
             report=after_save,
         )
         if run.saved:
@@ -91,10 +95,12 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
 
 
 def fit(trainer: Trainer) -> None:
-    """Train, and tell where the run is and what to do next."""
+    """Train, and say where the run is and what to do next."""
     from tinyldm.training.signals import stop_on_signal
 
-    s, run, cache = trainer.settings, trainer.run, trainer.cache
+    s = trainer.settings
+    run = trainer.run
+    cache = trainer.cache
     is_main = trainer.processes.is_main
     if is_main:
         for line in cache.left_out[:5]:
@@ -109,15 +115,15 @@ def fit(trainer: Trainer) -> None:
     with stop_on_signal() as stop:
         complete = trainer.fit(stop)
     place = quote(str(run))
-    if is_main and complete:
-        print(f"{run}: trained; draw with: python sample.py --run {place}")
-    elif is_main:
-        print(
-            f"{run}: stopped at step {trainer.progress.step}; "
-            f"go on with: python train.py --resume --out {place}"
-        )
     if not complete:
+        if is_main:
+            print(
+                f"{run}: stopped at step {trainer.progress.step}; "
+                f"go on with: python train.py --resume --out {place}"
+            )
         raise KeyboardInterrupt
+    if is_main:
+        print(f"{run}: trained; draw with: python sample.py --run {place}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Draws the pictures of runs with two versions of the library and tells how far they differ.
+"""Draws the pictures of runs with two versions of the library and shows how far they differ.
 
     git worktree add ../before SOME_COMMIT
     python docs/compare_versions.py ../before . runs/toy-1 runs/iclevr-1 runs/landscapes-1
 
 Both versions draw a run's own preview prompts with the same seed, in float32. Where a layer is
-computed in another order a value may land on the other side of a rounding: one grey level.
+computed in another order, a value may be rounded the other way, which is one grey level.
 """
 
 import argparse

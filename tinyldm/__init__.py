@@ -23,7 +23,8 @@ __version__ = "0.1.0"
 def __getattr__(name: str):
     if name not in _HOME:
         raise AttributeError(f"module 'tinyldm' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"tinyldm.{_HOME[name]}"), name)
+    value = getattr(import_module(f"tinyldm.{_HOME[name]}"), name)
+    globals()[name] = value  # so that this function is not asked again
     return value
 
 

@@ -24,8 +24,9 @@ from tinyldm.errors import InputError
 class Option:
     """How a field is given on a command line.
 
-    help:      what it does; default: what the help calls its default, "" for nothing
+    help:      what it does
     group:     the heading under which the help lists it
+    default:   what the help calls its default; None: the value itself, "": nothing
     parse:     text -> value, where the type of the field does not say it
     choices:   the values allowed
     metavar:   what the help calls the value; None: after its type
@@ -65,8 +66,9 @@ def add_options(
     only: the names of the fields to add, in place of all
     """
     groups = {group.title: group for group in parser._action_groups}
+    names = None if only is None else set(only)
     for f in fields(settings):
-        if "option" not in f.metadata or (only is not None and f.name not in set(only)):
+        if "option" not in f.metadata or (names is not None and f.name not in names):
             continue
         title = f.metadata["option"].group
         if title not in groups:
@@ -94,7 +96,9 @@ def add_option(group: argparse._ArgumentGroup, f: Field[Any]) -> None:
 
 def default_text(value: Any) -> str:
     """A default as the help shows it; empty for a flag that is off or a value that is absent."""
-    return "" if value is None or value is MISSING or isinstance(value, bool) else f"{value}"
+    if value is None or value is MISSING or isinstance(value, bool):
+        return ""
+    return str(value)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -136,12 +140,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Shows each default that says something; leaves descriptions and examples as they are."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        silent = (None, False, argparse.SUPPRESS)
-        if (
-            "(default:" in (action.help or "")
-            or any(action.default is value for value in silent)
-            or "%(default)" in (action.help or "")
-        ):
+        says_it_already = "(default:" in (action.help or "")
+        if says_it_already or action.default is None or action.default is False:
             return action.help
         return super()._get_help_string(action)
 
@@ -198,9 +198,7 @@ def dispatch(
     return guarded(run_command, commands, arguments, prog)
 
 
-def run_command(
-    commands: Mapping[str, str], arguments: Sequence[str], prog: str | None = None
-) -> None:
+def run_command(commands: Mapping[str, str], arguments: Sequence[str], prog: str | None) -> None:
     """Run the command that the arguments name.
 
     A command lives in tinyldm/commands/NAME.py, which has add_arguments(parser) and run(options).

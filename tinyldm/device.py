@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from tinyldm.errors import InputError
@@ -52,11 +51,11 @@ def fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
-    probes = (
-        "_is_avx512_bf16_supported",
-        "_is_amx_tile_supported",
-    )  # not in every version of torch
-    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        supported = getattr(torch.cpu, name, None)  # not in every version of torch
+        if supported is not None and supported():
+            return True
+    return False
 
 
 def runs_bfloat16(device: torch.device, precision: str) -> bool:
@@ -67,12 +66,3 @@ def runs_bfloat16(device: torch.device, precision: str) -> bool:
     if precision not in PRECISIONS:
         raise InputError(f"--precision {precision}: expected one of {', '.join(PRECISIONS)}")
     return precision == "bfloat16" or (precision == "auto" and fast_bfloat16(device))
-
-
-def autocast(device: torch.device, precision: str = "auto") -> AbstractContextManager[object]:
-    """A fresh context in which a network runs in a precision; see runs_bfloat16."""
-    import torch
-
-    if runs_bfloat16(device, precision):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()

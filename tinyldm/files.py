@@ -24,12 +24,13 @@ from tinyldm.errors import InputError
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an OSError of the block that names no file name this one."""
+    """Put this path into an OSError that the block raises, unless it names a file already."""
     try:
         yield
     except OSError as error:
         if error.filename is None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            what = error.strerror or str(error)  # one that was made of a sentence has no strerror
+            raise OSError(error.errno, what, str(path)) from error
         raise
 
 
@@ -107,7 +108,8 @@ def locked(path: Path, busy: str = "") -> Iterator[bool]:
     """
     lock = FileLock(path)
     try:
-        held = acquire(lock, busy, waiting_for=path.with_suffix(""))
+        acquire(lock, busy, waiting_for=path.with_suffix(""))
+        held = True
     except NotImplementedError:
         held = False
     except OSError as error:
@@ -121,8 +123,8 @@ def locked(path: Path, busy: str = "") -> Iterator[bool]:
             lock.release()
 
 
-def acquire(lock: FileLock, busy: str, waiting_for: Path) -> bool:
-    """Acquire a lock at once, or print a line and wait for it."""
+def acquire(lock: FileLock, busy: str, waiting_for: Path) -> None:
+    """Acquire a lock at once. Where it is taken: InputError(busy), or print a line and wait."""
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -130,7 +132,11 @@ def acquire(lock: FileLock, busy: str, waiting_for: Path) -> bool:
             raise InputError(busy) from None
         print(f"waiting for another run that builds {waiting_for}", file=sys.stderr, flush=True)
         lock.acquire()
-    return True
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing, or nothing but the lock file .lock."""
+    return folder.is_dir() and all(path.name == ".lock" for path in folder.iterdir())
 
 
 # ---- reading

@@ -1,8 +1,8 @@
-"""Random numbers as a function: every stream follows from (seed, purpose, rank, position).
+"""Random numbers as a function: a stream follows from (seed, purpose, rank, position) alone.
 
-Nothing is drawn from a global generator that remembers what came before. So a resumed run goes on
-bit for bit, and no process repeats another's numbers. The derivation is numpy's SeedSequence, which
-mixes whole numbers so that neighbouring ones give unrelated streams.
+Noise and data order are not drawn from a global generator that remembers what came before. So a
+resumed run goes on bit for bit, and no process repeats another's numbers. The derivation is numpy's
+SeedSequence, which mixes whole numbers so that neighbouring ones give unrelated streams.
 """
 
 from __future__ import annotations
@@ -13,14 +13,6 @@ import numpy as np
 
 if TYPE_CHECKING:
     import torch
-
-
-def copies_stream(seed: int, key: int) -> np.random.Generator:
-    """What draws the augmented copies of an image; key: a number made of the image's bytes.
-
-    It has no purpose mixed in: the latents of old caches were made so.
-    """
-    return np.random.default_rng([seed, key])
 
 
 PURPOSES = {"noise": 1, "order": 2}  # what the trainer draws noise with; the order of its images
@@ -46,3 +38,12 @@ def numpy_stream(
 ) -> np.random.Generator:
     """One stream as a numpy generator."""
     return np.random.default_rng(seed_sequence(seed, purpose, rank=rank, position=position))
+
+
+def copies_stream(seed: int, key: int) -> np.random.Generator:
+    """The stream that draws the augmented copies of an image, in the latent cache.
+
+    key: a number made of the image's bytes. No purpose is mixed in, so that caches made by earlier
+    versions stay valid.
+    """
+    return np.random.default_rng([seed, key])

@@ -109,7 +109,7 @@ def write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
         with replacing(file) as temporary:
             save_file(ready, temporary, metadata={"format": "pt"})  # which transformers asks for
     except SafetensorError as error:
-        raise OSError(f"{file}: can't be written ({error})") from None
+        raise OSError(None, f"can't be written ({error})", str(file)) from None
 
 
 def weights_hash(weights: Mapping[str, Tensor], about: object = None) -> str:

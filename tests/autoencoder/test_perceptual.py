@@ -6,6 +6,7 @@ from torch import nn
 
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 from tinyldm.autoencoder.perceptual import Perceptual, feature_distance
+from tinyldm.diffusion.loss import Noised
 from tinyldm.diffusion.prediction import target
 from tinyldm.diffusion.schedule import NoiseSchedule
 
@@ -39,12 +40,17 @@ def batch(times, seed=0):
     return x0, eps, level.alpha * x0 + level.sigma * eps, level
 
 
+def noised(x_t, x0, level):
+    """What the loss is given; it does not look at eps."""
+    return Noised(x0=x0, eps=torch.zeros_like(x0), t=level.t, level=level, x_t=x_t)
+
+
 def test_the_gradient_goes_through_the_frozen_decoder_into_the_network():
     vae = Decoder()
     loss = Perceptual(vae, MEAN, STD)
     network = nn.Conv2d(2, 2, 3, padding=1)
     x0, _, x_t, level = batch([200.0] * 8)
-    loss(network(x_t), x_t, x0, level, "v").backward()
+    loss(network(x_t), noised(x_t, x0, level), "v").backward()
     assert network.weight.grad.abs().max() > 0
     assert vae.first.weight.grad is None
 
@@ -54,15 +60,15 @@ def test_a_perfect_prediction_costs_nothing(prediction):
     loss = Perceptual(Decoder(), MEAN, STD)
     x0, eps, x_t, level = batch([200.0] * 8)
     perfect = target(x0, eps, level, prediction)
-    assert loss(perfect, x_t, x0, level, prediction).item() == pytest.approx(0, abs=1e-9)
-    assert loss(perfect + 0.1, x_t, x0, level, prediction) > 1e-6
+    assert loss(perfect, noised(x_t, x0, level), prediction).item() == pytest.approx(0, abs=1e-9)
+    assert loss(perfect + 0.1, noised(x_t, x0, level), prediction) > 1e-6
 
 
 def test_where_there_is_more_noise_than_signal_nothing_counts():
     vae = Decoder()
     x0, _, x_t, level = batch([950.0] * 8)
     predicted = torch.randn_like(x0).requires_grad_(True)
-    loss = Perceptual(vae, MEAN, STD)(predicted, x_t, x0, level, "v")
+    loss = Perceptual(vae, MEAN, STD)(predicted, noised(x_t, x0, level), "v")
     assert loss == 0
     loss.backward()  # it has a graph all the same
     assert torch.equal(predicted.grad, torch.zeros_like(x0))
@@ -73,8 +79,8 @@ def test_it_counts_by_the_share_of_clear_samples():
     loss = Perceptual(Decoder(), MEAN, STD)
     x0, guess, _, some = batch([200.0] * 2 + [950.0] * 6)
     clear = SCHEDULE.level(torch.full((2,), 200.0)).like(x0)
-    whole = loss(guess[:2] / 2, guess[:2], x0[:2], clear, "v")
-    part = loss(guess / 2, guess, x0, some, "v")
+    whole = loss(guess[:2] / 2, noised(guess[:2], x0[:2], clear), "v")
+    part = loss(guess / 2, noised(guess, x0, some), "v")
     assert part.item() == pytest.approx(whole.item() / 4, rel=1e-4)
 
 
@@ -84,8 +90,10 @@ def test_the_decoder_is_shown_the_autoencoders_own_latents():
     x0, _, x_t, level = batch([300.0] * 4)
     direct = Perceptual(vae, torch.zeros(2, 1, 1), torch.ones(2, 1, 1))
     loss = Perceptual(vae, MEAN, STD)
-    expected = direct(x0 * STD + MEAN + 0.1 * STD, x_t, x0 * STD + MEAN, level, "x0")
-    assert loss(x0 + 0.1, x_t, x0, level, "x0").item() == pytest.approx(expected.item(), rel=1e-4)
+    expected = direct(x0 * STD + MEAN + 0.1 * STD, noised(x_t, x0 * STD + MEAN, level), "x0")
+    assert loss(x0 + 0.1, noised(x_t, x0, level), "x0").item() == pytest.approx(
+        expected.item(), rel=1e-4
+    )
 
 
 def test_it_takes_a_whole_autoencoder():
@@ -96,17 +104,17 @@ def test_it_takes_a_whole_autoencoder():
     vae = AutoencoderKL(config).eval().requires_grad_(False)
     x0, eps, x_t, level = batch([100.0] * 2)
     loss = Perceptual(vae, MEAN, STD)
-    assert loss(x0, x_t, x0, level, "x0") == 0
-    assert loss(x0 + 0.1 * eps, x_t, x0, level, "x0") > 0
+    assert loss(x0, noised(x_t, x0, level), "x0") == 0
+    assert loss(x0 + 0.1 * eps, noised(x_t, x0, level), "x0") > 0
 
 
 def test_a_step_down_its_gradient_lowers_it():
     loss = Perceptual(Decoder(), MEAN, STD)
     x0, _, x_t, level = batch([200.0] * 4)
     predicted = torch.zeros_like(x0).requires_grad_(True)
-    before = loss(predicted, x_t, x0, level, "v")
+    before = loss(predicted, noised(x_t, x0, level), "v")
     before.backward()
-    after = loss(predicted - 1e-2 * predicted.grad.sign(), x_t, x0, level, "v")
+    after = loss(predicted - 1e-2 * predicted.grad.sign(), noised(x_t, x0, level), "v")
     assert after < before
 
 

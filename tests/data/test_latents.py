@@ -305,7 +305,7 @@ def test_skip_bad_counts_and_leaves_out(tmp_path):
         opened(tmp_path, examples)
     cache = opened(tmp_path, examples, skip_bad=True)
     assert len(cache) == 4
-    assert cache.skipped == 2
+    assert len(cache.left_out) == 2
     assert "1.png" in cache.left_out[0]
     assert "4.png" in cache.left_out[1]
     assert words(cache.batch(torch.arange(4), torch.Generator())[1])
@@ -336,7 +336,7 @@ def test_a_name_that_no_file_can_have(tmp_path):
     examples = [*pictures(tmp_path / "images"), Example(tmp_path / "a\0.png", ("x",))]
     with pytest.raises(InputError, match="a\0\\.png: not an image"):
         opened(tmp_path, examples)
-    assert opened(tmp_path, examples, skip_bad=True).skipped == 1
+    assert len(opened(tmp_path, examples, skip_bad=True).left_out) == 1
 
 
 def test_no_images_at_all(tmp_path):

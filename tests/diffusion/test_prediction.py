@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyldm.diffusion.prediction import PREDICTIONS, check, eps_of, target, to_x0_eps
+from tinyldm.diffusion.prediction import PREDICTIONS, check_prediction, eps_of, target, to_x0_eps
 from tinyldm.diffusion.schedule import Level, NoiseSchedule
 
 angles = st.floats(0.01, math.pi / 2 - 0.01)  # x_t = cos(angle) x0 + sin(angle) eps
@@ -65,15 +65,15 @@ def test_tensor_levels_convert_each_sample_by_its_own():
 
 def test_pitfall_15_eps_is_refused_at_zero_terminal_snr():
     with pytest.raises(ValueError, match="zero_snr"):
-        check("eps", NoiseSchedule(zero_snr=True))
+        check_prediction("eps", NoiseSchedule(zero_snr=True))
     for kind in ("v", "x0"):
-        check(kind, NoiseSchedule(zero_snr=True))
+        check_prediction(kind, NoiseSchedule(zero_snr=True))
         found = to_x0_eps(
             torch.ones(1), torch.full((1,), 2.0), NoiseSchedule(zero_snr=True).level(999), kind
         )
         assert all(part.isfinite().all() for part in found)
         assert found[1] == 2
     with pytest.raises(ValueError, match="unknown prediction"):
-        check("epsilon", NoiseSchedule())
+        check_prediction("epsilon", NoiseSchedule())
     with pytest.raises(ValueError, match="unknown prediction"):
         to_x0_eps(torch.ones(1), torch.ones(1), NoiseSchedule().level(3), "epsilon")

@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 
 from tinyldm.frozen.image import ClipScorer
-from tinyldm.frozen.text import TINY
+from tinyldm.frozen.loading import TINY
 
 SIZES = [
     (64, 64),

@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from tinyldm.errors import InputError
 from tinyldm.pages import curves, report
 from tinyldm.pages.html import embedded
-from tinyldm.pages.report import after_save, first_to_last, write_report
+from tinyldm.pages.report import after_save, command_line, first_to_last, write_report
 from tinyldm.tasks.base import find_task
 from tinyldm.training.options import train_parser
-from tinyldm.training.settings import TrainSettings, command_line, settings_for
+from tinyldm.training.settings import TrainSettings, settings_for
 
 VOID = {"meta", "img", "br"}
 

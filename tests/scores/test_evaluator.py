@@ -14,13 +14,9 @@ from tinyldm.data.examples import Example, Examples, Layout, held_out_scenes
 from tinyldm.errors import InputError
 from tinyldm.scores import evaluator
 from tinyldm.scores.evaluator import Evaluator, disturb
+from tinyldm.scores.similarity import style_likeness
 from tinyldm.tasks.base import find_task
-from tinyldm.tasks.judges import (
-    class_accuracy,
-    exact_accuracy,
-    style_likeness,
-    top_k_accuracy,
-)
+from tinyldm.tasks.judges import class_accuracy, exact_accuracy, top_k_accuracy
 from tinyldm.tasks.labels import Labels
 from tinyldm.toy.landscapes import write_landscapes
 

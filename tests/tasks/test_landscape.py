@@ -17,8 +17,8 @@ from tinyldm.data.images import Augmentation, load_image
 from tinyldm.data.latents import open_or_build
 from tinyldm.diffusion.guidance import Guidance, StepwiseGuidance
 from tinyldm.errors import InputError
+from tinyldm.frozen.loading import TINY
 from tinyldm.frozen.style import StyleEncoder
-from tinyldm.frozen.text import TINY
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.sampling.settings import SampleOptions
@@ -244,7 +244,7 @@ def test_a_wrong_map_may_be_left_out(data, spoil):
     spoil(data)
     cache = opened(data, PLAIN, skip_bad=True)
     assert len(cache) == 5
-    assert cache.skipped == 1
+    assert len(cache.left_out) == 1
     assert "1.png: " in cache.left_out[0]
     assert torch.equal(
         cache.batch(torch.arange(5), torch.Generator())[1].maps, whole[[0, 2, 3, 4, 5]]

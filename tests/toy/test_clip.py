@@ -12,7 +12,8 @@ from tinyldm.cli import dispatch
 from tinyldm.commands.toy import script
 from tinyldm.errors import InputError
 from tinyldm.frozen.image import ClipScorer
-from tinyldm.frozen.text import TINY, TextEncoder
+from tinyldm.frozen.loading import TINY
+from tinyldm.frozen.text import TextEncoder
 from tinyldm.toy import monsters as toy
 
 tiny_clip = script("train_clip")

@@ -127,10 +127,11 @@ def test_defaults_follow_the_task_and_help_tells_them():
     assert defaults_for({"data": "land"}, (1200, 800), "landscape").size == (384, 512)
     told = " ".join(train_parser().format_help().split()).replace("- ", "-")
     assert (
-        f"sees the style in the reference (default: tiny; with --data: {land.image_encoder})"
+        f"reads the style off the reference (default: tiny; with --data: {land.image_encoder})"
         in told
     )
-    assert "detected from the files of --data --size" in told  # no default: it depends
+    # no fixed default: it depends
+    assert "my_module:MyTask (default: detected from the files of --data) --size" in told
 
 
 def test_options_that_would_be_ignored_are_refused():

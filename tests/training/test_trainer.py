@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.multiprocessing as mp
+from safetensors import SafetensorError
 
 from tinyldm.autoencoder.perceptual import Perceptual
+from tinyldm.cli import guarded
 from tinyldm.condition import Condition
 from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.loss import Noised, draw_noise, training_loss
@@ -283,6 +285,21 @@ def test_pitfall_23_checkpoint_holds_all_that_sampling_needs(tmp_path):
     assert load_checkpoint(older).config["step"] == 5
 
 
+def test_a_disk_that_fills_while_weights_are_written_is_one_line(tmp_path, monkeypatch, capsys):
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half of it")
+        raise SafetensorError("I/O error: File too large (os error 27)")
+
+    t = trainer(tmp_path / "run")
+    monkeypatch.setattr("tinyldm.weights.save_file", full)
+    assert guarded(t.fit) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: {tmp_path}")
+    assert "step-0000005" in line
+    assert "File too large" in line
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
 def heard(network):
     """A list that fills with the condition of each call of the network."""
     conditions = []
@@ -490,13 +507,13 @@ def test_the_perceptual_term_reaches_the_network_from_its_step_on(tmp_path):
     x0, condition, _ = t.batch(0)
     eps = torch.randn_like(x0)
     seen = noised(t, x0, eps, 200.0)
-    t.perceptual_term(t.denoiser(seen.x_t, seen.t, condition), seen).backward()
+    t.perceptual(t.denoiser(seen.x_t, seen.t, condition), seen, "v").backward()
     assert t.network.conv_out.weight.grad.abs().max() > 0
     assert vae.conv_in.weight.grad is None
     perfect = seen.level.alpha * eps - seen.level.sigma * x0  # v
-    assert t.perceptual_term(perfect, seen).item() == pytest.approx(0, abs=1e-9)
+    assert t.perceptual(perfect, seen, "v").item() == pytest.approx(0, abs=1e-9)
     # more noise than signal: nothing counts
-    assert t.perceptual_term(perfect, replace(seen, level=noised(t, x0, eps, 950.0).level)) == 0
+    assert t.perceptual(perfect, replace(seen, level=noised(t, x0, eps, 950.0).level), "v") == 0
     for step, before in ((0, vae.shown), (1, vae.shown)):
         t.progress.step = step
         t.gradient()
@@ -519,7 +536,7 @@ def test_the_perceptual_term_counts_by_its_weight_and_the_share_of_clear_samples
     def term(n, times):
         level = t.schedule.level(times).like(x0[:n])
         seen = Noised(x0[:n], torch.zeros(n, 2, 8, 8), times, level, x_t=guess[:n])
-        return t.perceptual_term(guess[:n] / 2, seen).item()
+        return t.perceptual(guess[:n] / 2, seen, "v").item()
 
     assert term(8, some) == pytest.approx(term(2, clear) / 4, rel=1e-4)
 
@@ -545,5 +562,5 @@ def test_the_perceptual_term_lowers_what_it_measures(tmp_path):
         seen = noised(t, x0, eps, 100.0)
         with torch.no_grad():
             predicted = t.denoiser(seen.x_t, seen.t, condition)
-            ends[weight] = t.perceptual_term(predicted, seen).item()
+            ends[weight] = t.perceptual(predicted, seen, "v").item()
     assert ends[10.0] < 0.9 * ends[0.0]

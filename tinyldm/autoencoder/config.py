@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
+from tinyldm.nn.config import is_whole
+
 # What the weights depend on, and so what a fingerprint has to know
 SHAPE = (
     "in_channels",
@@ -74,9 +76,9 @@ class AutoencoderConfig:
             "norm_num_groups": self.norm_num_groups,
         }
         for name, count in counts.items():
-            if not _is_count(count):
+            if not is_whole(count):
                 raise ValueError(f"{name}: expected a whole number from 1 on, got {count!r}")
-        if not widths or not all(_is_count(width) for width in widths):
+        if not widths or not all(is_whole(width) for width in widths):
             raise ValueError(f"block_out_channels: expected whole numbers from 1 on, got {widths}")
         if any(width % self.norm_num_groups for width in widths):
             raise ValueError(
@@ -111,12 +113,10 @@ class AutoencoderConfig:
         ValueError: it is the config of something else, has an unknown key or a value that is not
         supported.
         """
-        kind = (
-            entries.get("_class_name", "AutoencoderKL"),
-            entries.get("model_type", cls.model_type),
-        )
-        if kind != ("AutoencoderKL", cls.model_type):
-            raise ValueError(f"expected an AutoencoderKL, got {kind[0]} / {kind[1]}")
+        class_name = entries.get("_class_name", "AutoencoderKL")
+        model_type = entries.get("model_type", cls.model_type)
+        if class_name != "AutoencoderKL" or model_type != cls.model_type:
+            raise ValueError(f"expected an AutoencoderKL, got {class_name} / {model_type}")
         values = {
             name: value
             for name, value in entries.items()
@@ -139,8 +139,3 @@ def _blocks(name: str, given: tuple[str, ...], kind: str, n: int) -> tuple[str, 
     if given and tuple(given) != expected:
         raise ValueError(f"{name}: expected {n} x {kind}, got {list(given)}")
     return expected
-
-
-def _is_count(value: object) -> bool:
-    """Whether a value is a whole number from 1 on; True is none."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -52,8 +52,11 @@ class ResolutionLevel(nn.Module):
     def __init__(self, width_in: int, width: int, layers: int, groups: int):
         super().__init__()
         widths_in = [width_in] + [width] * (layers - 1)
-        self.resnets = nn.ModuleList(ResBlock(w, width, None, groups, EPS) for w in widths_in)
-        self.downsamplers, self.upsamplers = nn.ModuleList(), nn.ModuleList()
+        self.resnets = nn.ModuleList(
+            ResBlock(w, width, time_dim=None, groups=groups, eps=EPS) for w in widths_in
+        )
+        self.downsamplers = nn.ModuleList()
+        self.upsamplers = nn.ModuleList()
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in [*self.resnets, *self.downsamplers, *self.upsamplers]:
@@ -69,7 +72,9 @@ class Middle(nn.Module):
         self.attentions = nn.ModuleList()
         if attention:
             self.attentions.append(SelfAttention(width, 1, groups, EPS))
-        self.resnets = nn.ModuleList(ResBlock(width, width, None, groups, EPS) for _ in range(2))
+        self.resnets = nn.ModuleList(
+            ResBlock(width, width, time_dim=None, groups=groups, eps=EPS) for _ in range(2)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         first, second = self.resnets
@@ -154,7 +159,8 @@ class AutoencoderKL(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         self.config = config
-        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
         c = config.latent_channels
         self.quant_conv = nn.Conv2d(2 * c, 2 * c, 1) if config.use_quant_conv else nn.Identity()
         self.post_quant_conv = nn.Conv2d(c, c, 1) if config.use_post_quant_conv else nn.Identity()
@@ -191,7 +197,7 @@ class AutoencoderKL(nn.Module):
         return weights_hash(weights, self.config.architecture())
 
     def posterior(self, images: Tensor) -> Posterior:
-        """q(z | image) in the precision of the caller, for training; all others call encode."""
+        """q(z | image) in the precision of the caller, for stage one; all others call encode."""
         f = self.factor
         if images.ndim != 4 or images.shape[2] % f or images.shape[3] % f:
             expected = f"(b, {self.config.in_channels}, h, w) with h and w divisible by {f}"

@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tinyldm.diffusion.loss import Noised
 from tinyldm.diffusion.prediction import to_x0_eps
-from tinyldm.diffusion.schedule import BatchLevel
 
 
 class Features(Protocol):
@@ -47,24 +47,22 @@ class Perceptual:
     mean: Tensor
     std: Tensor
 
-    def __call__(
-        self, predicted: Tensor, x_t: Tensor, x0: Tensor, level: BatchLevel, prediction: str
-    ) -> Tensor:
+    def __call__(self, predicted: Tensor, noised: Noised, prediction: str) -> Tensor:
         """The loss of a batch, a scalar; its gradient reaches the network through predicted.
 
-        predicted, x_t, x0: (b, c, h, w), what the network returned for x_t, and the truth
-        level:              the noise in x_t, alpha and sigma (b, 1, 1, 1)
-        prediction:         what the network predicts: eps, x0 or v
+        predicted:  (b, c, h, w), what the network returned for noised.x_t
+        prediction: what it means: eps, x0 or v
         Only samples with more signal than noise count, alpha > sigma; of the others the best
         estimate of x0 is a blur. The loss is a mean over the batch, in which those others are 0.
         """
+        level = noised.level
         clear = (level.alpha > level.sigma).flatten()  # (b,)
         if not clear.any():
             return predicted.sum() * 0  # zero, with a graph that backward can walk
-        estimate, _ = to_x0_eps(predicted.float(), x_t, level, prediction)
+        estimate, _ = to_x0_eps(predicted.float(), noised.x_t, level, prediction)
         seen = self._features(estimate[clear])
         with torch.no_grad():
-            wanted = self._features(x0[clear])
+            wanted = self._features(noised.x0[clear])
         return feature_distance(seen, wanted) * clear.float().mean()
 
     def _features(self, x0: Tensor) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""No autoencoder: diffusion on the pixels themselves, by the same code as on latents."""
+"""The autoencoder that a run names; or none, for diffusion on the pixels themselves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 class Pixels:
     """Stands in for an AutoencoderKL: the latents are the image, (b, 3, h, w) in [-1, 1]."""
 
-    factor, latent_channels, fingerprint = 1, 3, "pixels"
+    factor = 1
+    latent_channels = 3
+    fingerprint = "pixels"
 
     def decode(self, latents: Tensor) -> Tensor:
         """The latents, unchanged."""

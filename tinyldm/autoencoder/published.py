@@ -61,13 +61,9 @@ def _find_on_hub(name: str, subfolder: str | None) -> tuple[Path, Path]:
         problem = OSError(f"{source}: no autoencoder in it")
         for place, file in product(places, WEIGHTS):
             try:
-                config, weights = (
-                    hf_hub_download(
-                        source, wanted, subfolder=place, local_files_only=local_files_only
-                    )
-                    for wanted in (CONFIG, file)
-                )
-                return Path(config), Path(weights)
+                where = {"subfolder": place, "local_files_only": local_files_only}
+                config = hf_hub_download(source, CONFIG, **where)
+                return Path(config), Path(hf_hub_download(source, file, **where))
             except OSError as error:
                 problem = error
         raise problem
@@ -102,7 +98,7 @@ def read_weights(file: Path, expected: dict[str, weights.Shape]) -> dict[str, Te
 
 
 def name_of_today(name: str) -> str:
-    """What a weight is called today, if attention had its names of 2022."""
+    """The present name of a weight, which may have one of the names of 2022."""
     found = OLD_ATTENTION.fullmatch(name)
     if found is None:
         return name

@@ -9,14 +9,12 @@ from pathlib import Path
 
 from tinyldm.cli import flag_of
 from tinyldm.errors import InputError
-from tinyldm.files import locked
+from tinyldm.files import is_empty, locked
 
 
 def check_empty(out: Path, overwrite: bool) -> None:
     """InputError: the folder --out holds something and may not be overwritten."""
-    if overwrite or not out.exists():
-        return
-    if out.is_dir() and all(file.name == ".lock" for file in out.iterdir()):
+    if overwrite or not out.exists() or is_empty(out):
         return
     raise InputError(f"--out {out}: not empty; choose another folder or give --overwrite")
 

@@ -21,17 +21,17 @@ OWN = "tinyldm"  # the folder, beside unet/ and scheduler/, of what diffusers ha
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options; some are for a network trained elsewhere, whose folder leaves them open."""
     parser.add_argument(
-        "source", type=Path, help="a run, a checkpoint, or a folder with unet/ and scheduler/ in it"
+        "source", type=Path, help="a run, a checkpoint, or a folder that holds unet/ and scheduler/"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="the folder to write, which must not be there yet"
+        "--out", type=Path, required=True, help="the folder to write, which must not exist yet"
     )
-    group = parser.add_argument_group("for a folder that no run was converted to")
+    group = parser.add_argument_group("for a network that was trained elsewhere")
     group.add_argument("--vae", help="the autoencoder it was trained with: a folder or a hub name")
     group.add_argument(
         "--text-encoder", help="the text encoder it was trained with: a folder or a hub name"
     )
-    group.add_argument("--size", type=parse_size, help="pixels: 64, or WIDTHxHEIGHT")
+    group.add_argument("--size", type=parse_size, help="size in pixels: 64, or WIDTHxHEIGHT")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
         else:
             to_diffusers(source, out)
     except (ValueError, TypeError) as error:
-        raise InputError(f"{source}: can't be converted: {error}") from None
+        raise InputError(f"{source}: cannot be converted: {error}") from None
     print(f"{source} is now {out}")
 
 
@@ -68,7 +68,7 @@ def to_diffusers(source: Path, out: Path) -> None:
     checkpoint = load_checkpoint(source)
     network = checkpoint.network
     if not isinstance(network, UNet):
-        raise InputError(f"{source}: its network is no UNet, and diffusers would not know it")
+        raise InputError(f"{source}: its network is not a UNet, so diffusers cannot load it")
     _, height, width = checkpoint.config["latent_shape"]
     unet = from_native(network.config, height if height == width else (height, width))
     unet.load_state_dict(network.state_dict(), assign=True)

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Encode what the options name, and tell how much it is and where."""
+    """Encode what the options name, and print how much it is and where."""
     from tinyldm.device import pick_device
     from tinyldm.toy.folder import data_folder
     from tinyldm.training.data import open_cache, read_data
@@ -33,7 +33,9 @@ def run(options: argparse.Namespace) -> None:
     models = load_frozen(data.facts(settings, []), processes.device)
     cache = open_cache(settings, data.examples, models, processes)
     size = "x".join(map(str, cache.shape))
-    left_out = f"; {cache.skipped} left out, first {cache.left_out[0]}" if cache.skipped else ""
+    left_out = ""
+    if cache.left_out:
+        left_out = f"; {len(cache.left_out)} left out, first {cache.left_out[0]}"
     print(
         f"{len(cache)} images of {cache.views} views, latents {size}, in {cache.folder}{left_out}"
     )

@@ -8,14 +8,14 @@ from tinyldm.errors import InputError
 from tinyldm.scores.metrics import CLIP, METRICS
 
 EXAMPLES = """examples:
-  are the toy monsters what was asked for?
+  do the toy monsters show what was asked for?
     python sample.py --prompts data/toy/test.json --out samples/test
     python -m tinyldm evaluate samples/test --prompts data/toy/test.json
-  an assignment's rules
+  by an assignment's rules
     python -m tinyldm evaluate submission --prompts test.json --reference test --out scores.json
   without torchvision
     python -m tinyldm evaluate submission --reference photos --metrics clip-fd cmmd
-  what does the autoencoder keep of these?
+  how well does the autoencoder reconstruct these?
     python -m tinyldm evaluate photos --vae tiny --size 64
 """
 
@@ -36,19 +36,24 @@ def add_arguments(parser):
 def add_given(given):
     """The options that say what the images are compared with."""
     given.add_argument(
-        "--prompts", metavar="FILE", help="what the images were to show: test.json, .csv or .txt"
+        "--prompts", metavar="FILE", help="what the images are to show: test.json, .csv or .txt"
     )
     given.add_argument(
-        "--reference", metavar="DIR", help="real images; or test_mu.npy and test_sigma.npy, or both"
+        "--reference",
+        metavar="DIR",
+        help="a folder of real images, of test_mu.npy and test_sigma.npy, or of both",
     )
     given.add_argument(
-        "--moments", metavar="DIR", help="test_mu.npy and test_sigma.npy, if they lie elsewhere"
+        "--moments",
+        metavar="DIR",
+        help="the folder of test_mu.npy and test_sigma.npy, if it is another one",
     )
     given.add_argument(
         "--vae",
         metavar="NAME",
-        help="score this autoencoder's reconstructions of the images; with --prompts of toys: "
-        "those of real drawings, as a ceiling (default there: the one that drew the images)",
+        help="score this autoencoder's reconstructions of the images; with --prompts of toys, its "
+        "reconstructions of real drawings, as an upper bound (default there: the one that drew "
+        "the images)",
     )
     given.add_argument(
         "--size", type=int, help="with --vae: squash the images to this many pixels first"
@@ -56,7 +61,7 @@ def add_given(given):
     given.add_argument(
         "--evaluator",
         metavar="FOLDER",
-        help="a network of python -m tinyldm evaluator train, which reads labels or maps",
+        help="a network from python -m tinyldm evaluator train, which reads labels or maps",
     )
 
 
@@ -67,8 +72,8 @@ def add_how(how):
         "--metrics",
         nargs="+",
         metavar="NAME",
-        help=f"some of {names} (default: all that apply to what is given; for toys without those "
-        "of Inception)",
+        help=f"some of {names} (default: all that apply to what is given; for toys, none of "
+        "Inception's)",
     )
     how.add_argument(
         "--clip",
@@ -78,10 +83,10 @@ def add_how(how):
     how.add_argument(
         "--inception",
         metavar="FILE",
-        help="torchvision's weights, for fid (default: torch.hub's cache)",
+        help="weights of torchvision, for fid (default: torch.hub's cache)",
     )
     how.add_argument(
-        "--pytorch-fid", metavar="FILE", help="pytorch-fid's weights (default: torch.hub's cache)"
+        "--pytorch-fid", metavar="FILE", help="weights of pytorch-fid (default: torch.hub's cache)"
     )
     how.add_argument("--batch-size", type=int, default=64, help="images at a time")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")

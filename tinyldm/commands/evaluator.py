@@ -11,9 +11,13 @@ from tinyldm.commands.checks import check_empty, check_numbers, lock_folder
 def add_arguments(parser):
     """The one part of the command, train, and its options."""
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
-    text = "train it, measure it on images held out, and save it (about six minutes on two cores)"
+    text = (
+        "train a judge, measure it on held-out images, and save it (about six minutes on two cores)"
+    )
     train = parts.add_parser("train", help=text, description=text)
-    train.add_argument("--data", metavar="FOLDER", required=True, help="the assignment's folder")
+    train.add_argument(
+        "--data", metavar="FOLDER", required=True, help="the folder of the assignment"
+    )
     train.add_argument(
         "--out", metavar="FOLDER", type=Path, required=True, help="the folder to write"
     )
@@ -21,20 +25,20 @@ def add_arguments(parser):
         "--size",
         type=parse_size,
         default="64",
-        help="pixels to squash them to: 64, or WIDTHxHEIGHT",
+        help="size in pixels to squash the images to: 64, or WIDTHxHEIGHT",
     )
     train.add_argument(
-        "--task", metavar="TASK", help="whose data it is, as for train.py (default: detected)"
+        "--task", metavar="TASK", help="the task of the data, as for train.py (default: detected)"
     )
-    train.add_argument("--steps", type=int, help="optimiser steps (default: 2500; for maps 1000)")
-    train.add_argument("--batch-size", type=int, help="images a step (default: 64; for maps 32)")
+    train.add_argument("--steps", type=int, help="optimiser steps (default: 2500; 1000 for maps)")
+    train.add_argument("--batch-size", type=int, help="images per step (default: 64; 32 for maps)")
     train.add_argument("--lr", type=float, default=2e-3, help="highest learning rate")
     train.add_argument(
         "--skip-bad",
         action="store_true",
-        help="count and leave out images that are missing or broken",
+        help="leave out missing or broken images, and count them",
     )
-    train.add_argument("--seed", type=int, default=0, help="of weights and order")
+    train.add_argument("--seed", type=int, default=0, help="seed of weights and order")
     train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     train.add_argument(
         "--overwrite", action="store_true", help="write into a folder that is not empty"

@@ -12,9 +12,11 @@ def add_arguments(parser):
     """The options of python -m tinyldm landscapes."""
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument("--train", type=int, default=6000, help="pictures to train on")
-    parser.add_argument("--test", type=int, default=200, help="maps to draw from")
-    parser.add_argument("--size", type=parse_size, default="128x96", help="pixels: WIDTHxHEIGHT")
-    parser.add_argument("--seed", type=int, default=0, help="of shapes and styles")
+    parser.add_argument("--test", type=int, default=200, help="maps of the test")
+    parser.add_argument(
+        "--size", type=parse_size, default="128x96", help="size in pixels, WIDTHxHEIGHT"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of shapes and styles")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a folder that this command drew"
     )

@@ -14,9 +14,9 @@ EXAMPLES = """examples:
   python -m tinyldm picture neighbours samples/test --train data/toy/train --clip tiny --out n.png
 """
 PARTS = {
-    "previews": "the previews of a run over its training, as .gif or side by side",
-    "curve": "the loss of a run as .svg",
-    "neighbours": "is it memorising? samples beside the training images nearest to them",
+    "previews": "the previews of a run in the course of its training, as .gif or side by side",
+    "curve": "the loss curve of a run, as .svg",
+    "neighbours": "does it memorise? samples beside the training images nearest to them",
 }
 SUFFIXES = {
     "previews": (".gif", ".png", ".jpg"),
@@ -38,7 +38,7 @@ def add_arguments(parser):
         part.add_argument(
             "--out", metavar="FILE", type=Path, required=True, help="the picture to write"
         )
-        part.add_argument("--overwrite", action="store_true", help="replace it")
+        part.add_argument("--overwrite", action="store_true", help="replace that file")
 
 
 def add_neighbours_arguments(part):
@@ -50,10 +50,12 @@ def add_neighbours_arguments(part):
         "--train", metavar="DIR", type=Path, required=True, help="the folder of training images"
     )
     part.add_argument(
-        "--clip", default=CLIP, help="tiny, a hub name or a folder: decides which images are near"
+        "--clip",
+        default=CLIP,
+        help="the CLIP that decides which images are near: tiny, a hub name or a folder",
     )
     part.add_argument(
-        "--rows", type=int, default=8, help="how many samples to show, the most suspicious ones"
+        "--rows", type=int, default=8, help="how many samples to show, the most suspicious first"
     )
     part.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 

@@ -1,4 +1,4 @@
-"""python -m tinyldm report: write report.html of a run anew."""
+"""python -m tinyldm report: rewrite report.html of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 def add_arguments(parser):
     """The options of python -m tinyldm report."""
     parser.add_argument(
-        "run", metavar="RUN", type=Path, help="a run folder; its report.html is written anew"
+        "run", metavar="RUN", type=Path, help="the run folder; its report.html is rewritten"
     )
 
 

@@ -29,26 +29,27 @@ def add_arguments(parser):
         "--size", type=int, help="pixels a side (default: 256 for a .json, 64 for a .csv)"
     )
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, help="the .zip to write (default: none, only check)"
+        "--out", metavar="FILE", type=Path, help="the .zip file to write (default: only check)"
     )
     parser.add_argument(
         "--inside",
         metavar="NAME",
         default="",
-        help="put the images into this folder of the archive (default: at its top)",
+        help="the folder in the archive that holds the images (default: none)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the .zip")
 
 
 def run(options):
-    """Check the folder, and write the archive if one is asked for."""
+    """Check the folder, and write the archive if asked to."""
     from tinyldm.pages.submit import check_submission, write_archive
     from tinyldm.tasks.base import read_requests
 
     size = options.size or SIZES.get(options.prompts.suffix)
     if size is None or size < 1:
         raise InputError(
-            f"--size {options.size}: expected 1 or more; a {options.prompts.suffix} file tells none"
+            f"--size {options.size}: expected 1 or more; "
+            f"a {options.prompts.suffix} file implies no size"
         )
     check_options(options)
     names = [prompt.name for prompt in read_requests(options.prompts)]

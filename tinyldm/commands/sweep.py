@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   python -m tinyldm sweep --guidance 1 2 3 5 --steps 10 25 50 --count 64
-      of a run that was trained with train.py --hold-out 0.05
+      for a run trained with train.py --hold-out 0.05
   python -m tinyldm sweep --run runs/monsters-1 --checkpoints all --metrics fid clip-t
   python -m tinyldm sweep --run runs/monsters-1 --prompts mine.json --reference photos
       with prompts and images that you held out yourself
@@ -31,9 +31,12 @@ def add_arguments(parser):
 
     parser.epilog = EXAMPLES
     grid = parser.add_argument_group("the grid")
-    grid.add_argument("--run", metavar="FOLDER", help="default: the newest run in runs/")
+    grid.add_argument("--run", metavar="FOLDER", help="the run (default: the newest in runs/)")
     grid.add_argument(
-        "--checkpoints", nargs="+", metavar="STEP", help="steps, or all (default: the newest)"
+        "--checkpoints",
+        nargs="+",
+        metavar="STEP",
+        help="checkpoints by their steps, or all (default: the newest)",
     )
     grid.add_argument(
         "--guidance",
@@ -44,23 +47,23 @@ def add_arguments(parser):
         help="guidance scales",
     )
     grid.add_argument(
-        "--steps", nargs="+", type=int, default=[25], metavar="N", help="solver steps a picture"
+        "--steps", nargs="+", type=int, default=[25], metavar="N", help="solver steps per picture"
     )
-    grid.add_argument("--solver", nargs="+", choices=SOLVERS, default=["dpm++"], help="one or more")
+    grid.add_argument("--solver", nargs="+", choices=SOLVERS, default=["dpm++"], help="solvers")
     judged = parser.add_argument_group("how it is judged")
     judged.add_argument(
         "--prompts",
         metavar="FILE",
-        help="prompts to judge by, other than the test's (default: the captions that a run trained "
-        "with --hold-out has left out, with their images)",
+        help="prompts to judge by, not those of the test (default: the prompts of the images that "
+        "train.py --hold-out left out, with these images)",
     )
     judged.add_argument(
-        "--count", type=int, metavar="N", help="take N prompts, evenly spread (default: all)"
+        "--count", type=int, metavar="N", help="use N of the prompts, evenly spread (default: all)"
     )
     judged.add_argument(
         "--reference",
         metavar="DIR",
-        help="real images, or test_mu.npy and test_sigma.npy (default: the images held out)",
+        help="real images, or test_mu.npy and test_sigma.npy (default: the held-out images)",
     )
     judged.add_argument(
         "--evaluator",
@@ -71,22 +74,24 @@ def add_arguments(parser):
         "--metrics",
         nargs="+",
         metavar="NAME",
-        help="metrics of evaluate (default: clip-t for captions, clip-fd with images held out or "
+        help="metrics of evaluate (default: clip-t for captions, clip-fd with held-out images or "
         "--reference, evaluator with --evaluator, toy attributes for toys)",
     )
     judged.add_argument("--clip", metavar="NAME", help="as in evaluate")
     machine = parser.add_argument_group("machine and output")
     machine.add_argument(
-        "--out", metavar="FOLDER", help="default: RUN/sweep, where report.html finds it"
+        "--out",
+        metavar="FOLDER",
+        help="the folder to write (default: RUN/sweep, where report.html finds it)",
     )
-    machine.add_argument("--overwrite", action="store_true", help="forget what the folder holds")
+    machine.add_argument("--overwrite", action="store_true", help="discard what the folder holds")
     machine.add_argument("--seed", type=int, default=0, help="seed of the noise")
     machine.add_argument("--batch-size", type=int, default=32, help="images at a time")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
 def run(options):
-    """Sweep, print the table, say which setting to submit with."""
+    """Sweep, print the table, and say which setting to submit with."""
     from tinyldm.pages.ranking import ranked, ranking
     from tinyldm.pages.sweep import PAGE, Setting, Sweep, prompts_of, sweep
     from tinyldm.scores.held_out import IMAGES
@@ -99,7 +104,7 @@ def run(options):
     settings, task = config["settings"], task_of(config)
     if not settings["cfg_drop"] and options.guidance != [1.0]:
         raise InputError(
-            "--guidance: the run was trained with --cfg-drop 0 and knows no null condition; "
+            "--guidance: the run was trained with --cfg-drop 0 and has learned no null condition; "
             "expected 1"
         )
     split = make_split(folder, settings, task, options)
@@ -170,14 +175,14 @@ def make_split(run: Path, settings: dict[str, Any], task: Task, options) -> Spli
         return Split.of_held_out(data.examples, data.folder, options.count)
     raise InputError(
         f"{run}: its training held nothing out to judge by (train.py --hold-out 0.05); give "
-        "--prompts FILE, of other prompts than the test's"
+        "--prompts FILE, with prompts other than those of the test"
     )
 
 
 def default_metrics(
     task: Task, split: Split, reference: Path | str | None, evaluator: str | None
 ) -> list[str]:
-    """What suits the task and what was given."""
+    """The metrics that suit the task and what was given."""
     metrics = []
     if task.captions:
         metrics.append("clip-t")
@@ -193,7 +198,7 @@ def default_metrics(
 
 
 def check_metrics(metrics: list[str]) -> None:
-    """InputError for a metric that does not exist."""
+    """InputError for an unknown metric."""
     from tinyldm.scores.evaluation import METRICS
 
     if set(metrics) - METRICS.keys():

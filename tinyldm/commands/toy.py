@@ -1,7 +1,7 @@
-"""python -m tinyldm toy: draw the toy monsters; make the tiny CLIP and the tiny VAE again.
+"""python -m tinyldm toy: draw the toy monsters; retrain the tiny CLIP and the tiny VAE.
 
-Drawing belongs to the package. What made the two frozen models that ship is in the repository's
-docs/assets and not in a wheel: those parts work from a clone.
+Drawing belongs to the package. The scripts that made the two frozen models are in the repository's
+docs/assets and not in the wheel, so those parts work only from a clone.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ def add_arguments(parser):
     text = "draw the toy monsters in the format of the monster assignment"
     draw = parts.add_parser("draw", help=text, description=text)
     draw.add_argument("--out", type=Path, required=True, help="the folder to write")
-    draw.add_argument("--seed", type=int, default=0, help="varies drawings and descriptions")
-    draw.add_argument("--overwrite", action="store_true", help="replace a toy set")
+    draw.add_argument("--seed", type=int, default=0, help="seed of drawings and descriptions")
+    draw.add_argument("--overwrite", action="store_true", help="replace an existing toy set")
 
     text = (
         "train the tiny CLIP on captioned pictures that it draws itself (from a clone of the "
-        "repository; about half a second a step on one core)"
+        "repository; about half a second per step on one core)"
     )
     clip = parts.add_parser("clip", help=text, description=text)
     clip.add_argument("--out", type=Path, required=True, help="the folder to write")
     clip.add_argument("--steps", type=int, default=2500, help="optimiser steps")
-    clip.add_argument("--batch-size", type=int, default=80, help="pictures in a step")
-    clip.add_argument("--seed", type=int, default=0, help="of weights, pictures and captions")
+    clip.add_argument("--batch-size", type=int, default=80, help="pictures per step")
+    clip.add_argument("--seed", type=int, default=0, help="seed of weights, pictures and captions")
     clip.add_argument(
         "--overwrite", action="store_true", help="write into a folder that is not empty"
     )
 
     text = (
         "train the tiny VAE on pictures that it draws itself (from a clone of the repository; "
-        "about a third of a second a step on one core)"
+        "about a third of a second per step on one core)"
     )
     vae = parts.add_parser("vae", help=text, description=text)
     vae.add_argument("--out", type=Path, required=True, help="the folder to write")
     vae.add_argument("--steps", type=int, default=5000, help="optimiser steps")
-    vae.add_argument("--seed", type=int, default=0, help="of weights and pictures")
+    vae.add_argument("--seed", type=int, default=0, help="seed of weights and pictures")
     vae.add_argument(
         "--overwrite", action="store_true", help="write into a folder that is not empty"
     )
@@ -59,7 +59,7 @@ def add_arguments(parser):
     score.add_argument(
         "--clip", default="tiny", help="a CLIP folder, or the tiny one that ships in the package"
     )
-    score.add_argument("--seed", type=int, default=1, help="of the pictures")
+    score.add_argument("--seed", type=int, default=1, help="seed of the pictures")
 
 
 def run(options):

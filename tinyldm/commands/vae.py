@@ -23,7 +23,9 @@ TEXTS = {field.name: field.metadata["help"] for field in fields(Recipe) if field
 def add_arguments(parser: ArgumentParser) -> None:
     """The one part of the command, train, and its options."""
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
-    text = "train it, or go on training one, with its PSNR and SSIM on images held out"
+    text = (
+        "train an autoencoder, or continue to train one; measures PSNR and SSIM on held-out images"
+    )
     train = parts.add_parser("train", help=text, description=text)
     add_data(train)
     add_shape(train)
@@ -39,16 +41,16 @@ def add_data(train: ArgumentParser) -> None:
     group = train.add_argument_group("data")
     text = "an assignment's folder, or any folder of images"
     group.add_argument("--data", metavar="FOLDER", type=Path, required=True, help=text)
-    text = "pixels to squash them to: 64, or WIDTHxHEIGHT"
+    text = "size in pixels to squash the images to: 64, or WIDTHxHEIGHT"
     group.add_argument("--size", type=parse_size, default="64", help=text)
-    text = "count and leave out images that are missing or broken"
+    text = "leave out missing or broken images, and count them"
     group.add_argument("--skip-bad", action="store_true", help=text)
 
 
 def add_shape(train: ArgumentParser) -> None:
     """The options that say what the autoencoder looks like."""
     group = train.add_argument_group("shape")
-    text = "an autoencoder to go on from: tiny, a folder, a hub name"
+    text = "an autoencoder to start from: tiny, a folder or a hub name"
     group.add_argument("--start", metavar="NAME", help=text)
     text = "channels at each size (default: 16 32 96)"
     group.add_argument("--widths", type=int, nargs="+", metavar="N", help=text)
@@ -60,9 +62,9 @@ def add_run(train: ArgumentParser) -> None:
     """The options that say where the training goes on and what it leaves."""
     group = train.add_argument_group("run")
     group.add_argument("--out", type=Path, required=True, help="the folder to write")
-    text = "steps between two measurements"
+    text = "steps between measurements, each with a checkpoint"
     group.add_argument("--save-every", type=int, default=500, help=text)
-    text = "go on with what was stopped there: the same command again"
+    text = "continue what was stopped there; give the same command again with it"
     group.add_argument("--resume", action="store_true", help=text)
     text = "write into a folder that is not empty"
     group.add_argument("--overwrite", action="store_true", help=text)
@@ -117,8 +119,7 @@ def check(options: Namespace) -> None:
         )
     if options.start and (options.widths or options.latent_channels):
         raise InputError(
-            f"--start {options.start}: has a shape of its own; "
-            "leave --widths and --latent-channels out"
+            f"--start {options.start}: has its own shape; leave out --widths and --latent-channels"
         )
     if options.resume and options.overwrite:
         raise InputError("--resume with --overwrite: expected one of them")
@@ -159,6 +160,6 @@ def report(options: Namespace, held_out: int) -> None:
         f"on {held_out} images held out"
     )
     if int(step) < options.steps:
-        print("stopped; go on with the same command and --resume")
+        print("stopped; continue with the same command and --resume")
         raise KeyboardInterrupt
     print(f"use it with: python train.py --data {options.data} --vae {options.out}")

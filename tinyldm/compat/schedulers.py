@@ -23,7 +23,7 @@ from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.ddpm import DDPM
 from tinyldm.diffusion.dpm_solver import DPMSolver, History
 from tinyldm.diffusion.loss import add_noise
-from tinyldm.diffusion.prediction import check, eps_of, target, to_x0_eps
+from tinyldm.diffusion.prediction import check_prediction, eps_of, target, to_x0_eps
 from tinyldm.diffusion.schedule import CLEAN, Grid, Level
 
 
@@ -43,7 +43,7 @@ class Scheduler(Configured):
         self.config = self.settings(args, settings)
         self.schedule = schedule_of(self.config)
         self.prediction = PREDICTIONS[self.config.prediction_type]
-        check(self.prediction, self.schedule)
+        check_prediction(self.prediction, self.schedule)
         self._set_tables()
         self.num_inference_steps = None
         self._visit(self.schedule.grid(self.schedule.timesteps))
@@ -168,7 +168,7 @@ class Scheduler(Configured):
                 eps = eps_of(x0, x, now)
         if noise is not None:
             noise = noise.to(x)
-        x_s, _ = solver.step(x, x0, eps, now, nxt, noise=noise)
+        x_s, _ = solver.step(x, x0, eps, now=now, nxt=nxt, noise=noise)
         out = StepOutput(x_s.to(sample.dtype), x0.to(sample.dtype))
         return out if return_dict else out.to_tuple()
 

@@ -1,6 +1,4 @@
-"""Folders that are built once and then shared: whole or absent, whatever interrupts the building or
-competes with it.
-"""
+"""Folders that are built once and then shared. They are whole or absent, never half-written."""
 
 from __future__ import annotations
 
@@ -19,12 +17,12 @@ HEADER = "cache.json"
 
 
 def cache_folder() -> Path:
-    """Where caches live: the environment's TINYLDM_CACHE, or else ~/.cache/tinyldm."""
+    """Where caches are: the environment's TINYLDM_CACHE, or else ~/.cache/tinyldm."""
     return Path(os.environ.get("TINYLDM_CACHE") or "~/.cache/tinyldm").expanduser()
 
 
 def key_of(*parts: Any) -> str:
-    """A name for what the parts, anything that JSON can hold, say together."""
+    """A hash of parts, which are any values that JSON can hold: a name for a cache folder."""
     return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

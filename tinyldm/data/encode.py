@@ -6,23 +6,26 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b, file_digest
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from tinyldm.condition import Condition
+from tinyldm.data.examples import Prompt
 from tinyldm.data.images import Augmentation, from_bytes, load_image, to_bytes
 from tinyldm.errors import InputError
 from tinyldm.files import require_space, writing
+
+if TYPE_CHECKING:
+    from tinyldm.tasks.base import Encoder
 
 PROMPTS_AT_ONCE = 64
 PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**21}  # 8 images of 256x256, or 32
@@ -40,7 +43,7 @@ def file_hash(file: Path) -> str | None:
 
 
 def file_hashes(files: Sequence[Path], workers: int, progress: bool) -> list[str | None]:
-    """The hashes of files, read by so many threads."""
+    """The hashes of files, read by `workers` threads."""
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         found = pool.map(file_hash, files)
         bar = tqdm(found, "reading images", len(files), unit="image", delay=2, disable=not progress)
@@ -48,7 +51,7 @@ def file_hashes(files: Sequence[Path], workers: int, progress: bool) -> list[str
 
 
 def chunks(items: Iterable[T], n: int) -> Iterator[tuple[T, ...]]:
-    """Tuples of n items, the last one maybe shorter."""
+    """Tuples of n items; the last one may be shorter."""
     items = iter(items)
     while chunk := tuple(islice(items, n)):
         yield chunk
@@ -58,7 +61,7 @@ def chunks(items: Iterable[T], n: int) -> Iterator[tuple[T, ...]]:
 class Building:
     """How a cache is built.
 
-    root:     the cache folder
+    root:     the folder of all caches
     workers:  threads that read images
     skip_bad: leave out what cannot be read, in place of an InputError
     """
@@ -92,7 +95,7 @@ class ImageSet:
         return torch.stack([to_bytes(view) for view in views])
 
     def decoded(self, workers: int) -> Iterator[tuple[int, Tensor | InputError]]:
-        """(index, views, or the error that the image gave), with a few decoded ahead."""
+        """(index, views or the error of that image) for each image; a few are decoded ahead."""
 
         def decode(index: int) -> Tensor | InputError:
             try:
@@ -119,14 +122,17 @@ class Moments:
     """Running sums over latents, for the mean and the deviation of each channel."""
 
     def __init__(self) -> None:
-        self.count, self.total, self.squares = 0, torch.zeros(()), torch.zeros(())
+        self.count = 0
+        self.total = torch.zeros(())
+        self.squares = torch.zeros(())
 
     def add(self, record: Tensor) -> None:
         """Take posteriors (b, 2, c, h, w), or pixels (b, 1, c, h, w), into the sums."""
-        mean, *std = record.double().unbind(1)
+        record = record.double()
+        mean = record[:, 0]  # (b, c, h, w)
         squares = mean**2
-        if std:
-            squares = squares + std[0] ** 2  # E x^2 = mean^2 + std^2 of what is sampled
+        if record.shape[1] == 2:
+            squares = squares + record[:, 1] ** 2  # E x^2 = mean^2 + std^2 of what is sampled
         self.count += mean[:, 0].numel()
         self.total = self.total + mean.sum((0, 2, 3))
         self.squares = self.squares + squares.sum((0, 2, 3))
@@ -139,7 +145,7 @@ class Moments:
         return mean, std
 
 
-def write_latents(folder: Path, images: ImageSet, vae: Any, how: Building) -> dict[str, Any]:
+def write_latents(folder: Path, images: ImageSet, vae: Any, building: Building) -> dict[str, Any]:
     """Write latents.f16, (rows, 2, c, h, w): mean and std of the posterior of each view, in order.
 
     Without a VAE the pixels themselves, (rows, 1, 3, h, w). The header returned has the shape, the
@@ -147,23 +153,27 @@ def write_latents(folder: Path, images: ImageSet, vae: Any, how: Building) -> di
     out, {index: why}.
     InputError: an image that cannot be read, unless skip_bad; a VAE whose latents are not finite.
     """
-    views, count = images.augmentation.views, len(images.files)
-    most = PIXELS_AT_ONCE.get(torch.device(how.device).type, PIXELS_AT_ONCE["cpu"])
+    views = images.augmentation.views
+    count = len(images.files)
+    most = PIXELS_AT_ONCE.get(torch.device(building.device).type, PIXELS_AT_ONCE["cpu"])
     limit = max(1, most // math.prod(images.size))  # views in one call of the VAE
-    moments, left_out, shape = Moments(), {}, None
-    bar = tqdm(total=count, desc="encoding images", unit="image", disable=not how.progress)
+    moments = Moments()
+    left_out = {}
+    shape = None
+    bar = tqdm(total=count, desc="encoding images", unit="image", disable=not building.progress)
     with bar, writing(folder / "latents.f16") as file:
-        for batch in chunks(images.decoded(how.workers), math.ceil(limit / views)):
+        for batch in chunks(images.decoded(building.workers), math.ceil(limit / views)):
             good = []
             for index, pixels in batch:
                 if isinstance(pixels, Tensor):
                     good.append(pixels)
-                elif how.skip_bad:
+                elif building.skip_bad:
                     left_out[str(index)] = str(pixels)  # a string, as JSON will have it
                 else:
                     raise pixels
-            for rows in torch.cat(good).split(limit) if good else ():
-                record = posterior_record(vae, from_bytes(rows.to(how.device)))
+            parts = torch.cat(good).split(limit) if good else ()
+            for rows in parts:
+                record = posterior_record(vae, from_bytes(rows.to(building.device)))
                 if not torch.isfinite(record).all():
                     first, last = images.files[batch[0][0]], images.files[batch[-1][0]]
                     raise InputError(
@@ -196,33 +206,28 @@ def posterior_record(vae: Any, images: Tensor) -> Tensor:
     """
     if vae is None:
         return images.unsqueeze(1).half().cpu()
-    with torch.autocast(
-        images.device.type, enabled=False
-    ):  # float32: the encoder overflows float16
+    # in float32 whatever the caller runs in: an encoder overflows in float16
+    with torch.autocast(images.device.type, enabled=False):
         posterior = vae.encode(images)
     return torch.stack([posterior.mean, posterior.std], 1).half().cpu().contiguous()
 
 
 @torch.no_grad()
 def write_tokens(
-    folder: Path,
-    prompts: Sequence[Any],
-    stored: Callable[[Sequence[Any]], Condition],
-    width: int,
-    progress: bool,
+    folder: Path, prompts: Sequence[Prompt], encoder: Encoder, progress: bool
 ) -> dict[str, Any]:
-    """Write tokens.f16, (n, width), the real tokens of all prompts in a row, and where each begins.
+    """Write tokens.f16, (n, width), the unmasked tokens of all prompts, one prompt after another.
 
-    stored: prompts -> Condition with tokens (b, n, width). offsets.i64 holds the beginnings.
+    offsets.i64 says where each prompt begins.
     """
     offsets = [0]
     bar = tqdm(total=len(prompts), desc="encoding captions", unit="caption", disable=not progress)
     with bar, writing(folder / "tokens.f16") as file:
         for batch in chunks(prompts, PROMPTS_AT_ONCE):
-            encoded = stored(list(batch)).to("cpu")
+            encoded = encoder.stored(list(batch)).to("cpu")
             if encoded.tokens is None:
                 raise InputError(f"the encoder keeps no tokens of {str(batch[0])!r}")
-            tokens, mask = encoded.tokens.half(), encoded.mask
+            tokens, mask = encoded.tokens.half(), encoded.mask  # (b, n, width), (b, n)
             for k, prompt in enumerate(batch):
                 rows = tokens[k] if mask is None else tokens[k][mask[k]]  # (n, width)
                 if not torch.isfinite(rows).all():
@@ -234,4 +239,4 @@ def write_tokens(
             bar.update(len(batch))
     with writing(folder / "offsets.i64") as file:
         file.write(np.array(offsets, np.int64).data)
-    return {"width": width, "tokens": offsets[-1]}
+    return {"width": encoder.width, "tokens": offsets[-1]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, overload
 
@@ -16,9 +16,9 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 class Prompt(Protocol):
-    """What one picture is to show: a caption (a plain str), a set of labels, a map with a style.
+    """What a picture shows: a caption (a plain str), a set of labels, or a map with a style.
 
-    Equal prompts ask for the same picture. str(prompt) is what one would type on a command line.
+    Equal prompts ask for the same picture. str(prompt) is what you would type on a command line.
     """
 
     def __str__(self) -> str: ...
@@ -27,14 +27,14 @@ class Prompt(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """A picture to draw: its file name, and what it is to show."""
+    """A picture to draw: its file name, and what it shows."""
 
     name: str
     prompt: Prompt
 
     @property
     def text(self) -> str:
-        """The prompt as one would type it."""
+        """The prompt as you would type it."""
         return str(self.prompt)
 
 
@@ -77,6 +77,7 @@ class Layout:
 class Examples(Sequence[Example]):
     """The examples of a data folder, in the order of their file names or as listed.
 
+    names:    of the labels or classes that the folder uses, if it has any
     problems: a line for each example that was left out
     held_out: examples that were set apart, to judge a model by
     """
@@ -86,7 +87,7 @@ class Examples(Sequence[Example]):
     folder: Path = Path()
     names: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
-    held_out: tuple[Example, ...] = field(default=())
+    held_out: tuple[Example, ...] = ()
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
@@ -102,7 +103,7 @@ class Examples(Sequence[Example]):
         return iter(self.items)
 
     def checked(self) -> Examples:
-        """Those whose files can be read. The others join the problems, which are told."""
+        """The examples whose files can be read. The others join the problems; a line tells."""
         from tinyldm.data.images import load_image
 
         good, problems = [], list(self.problems)
@@ -119,9 +120,9 @@ class Examples(Sequence[Example]):
         return replace(self, items=tuple(good), problems=tuple(problems))
 
     def hold_out(self, share: float) -> Examples:
-        """The same examples with about a share of them set apart in held_out, evenly spread.
+        """The same examples, with about this share of them set apart in held_out, evenly spread.
 
-        Images of one scene stay together, so that what is judged was never seen.
+        Images of one scene stay together, so that what is judged by was never seen in training.
         """
         if not 0 <= share <= 0.5:
             raise InputError(f"--hold-out {share:g}: expected a share from 0 to 0.5")
@@ -141,7 +142,7 @@ class Examples(Sequence[Example]):
 def held_out_scenes(
     names: Sequence[str], scene: str | None = None, share: float = 0.1
 ) -> list[bool]:
-    """Which images to hold out: every so many-th scene, and of a scene all of its images."""
+    """Which images to hold out: an even sample of the scenes, and all the images of each."""
     scenes = []
     for k, name in enumerate(names):
         match = re.match(scene, name) if scene else None
@@ -152,7 +153,7 @@ def held_out_scenes(
 
 
 def read_layout(folder: Path, layouts: Sequence[Layout], split: str, skip_bad: bool) -> Examples:
-    """The examples of a folder that is laid out in one of the ways given.
+    """The examples of a folder that has one of these layouts.
 
     InputError: no such folder, an unknown layout, a caption file that cannot be read or lacks
     something, no images; an image without captions, unless skip_bad leaves it out.
@@ -160,9 +161,9 @@ def read_layout(folder: Path, layouts: Sequence[Layout], split: str, skip_bad: b
     if not folder.is_dir():
         problem = "not a folder" if folder.exists() else "no such folder"
         raise InputError(f"{folder}: {problem}, expected one with images")
-    layout = next((known for known in layouts if known.detect(folder)), None)
+    layout = next((each for each in layouts if each.detect(folder)), None)
     if layout is None:
-        known = "; or ".join(known.description for known in layouts)
+        known = "; or ".join(each.description for each in layouts)
         raise InputError(f"{folder}: not a known layout, expected {known}")
     problems: list[str] = []
     examples = layout.read(folder, split, problems)
@@ -175,9 +176,9 @@ def read_layout(folder: Path, layouts: Sequence[Layout], split: str, skip_bad: b
 
 
 def check_names(requests: Sequence[Request], where: str | Path) -> None:
-    """InputError unless each name is an image's, comes once, and stays in the output folder.
+    """InputError unless each name is an image's, occurs once, and stays in the output folder.
 
-    That holds on every system: names that differ in case alone are the same to some of them.
+    On every system: names that differ in case alone count as equal, as they are to some of them.
     """
     seen = set()
     for request in requests:
@@ -189,8 +190,9 @@ def check_names(requests: Sequence[Request], where: str | Path) -> None:
             raise InputError(
                 f"{where}: {name!r}, {request.text!r}: not Unicode text ({error.reason})"
             ) from None
-        plain = not set(name) & set("/\\:\0") and not name.startswith(".") and size <= 200
-        if not plain or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+        stays_inside = not set(name) & set("/\\:\0") and not name.startswith(".")
+        is_image = Path(name).suffix.lower() in IMAGE_SUFFIXES
+        if not stays_inside or not is_image or size > 200:
             raise InputError(
                 f"{where}: the name {name!r} is refused, "
                 "expected a plain image file name such as 0_main.png"
@@ -201,7 +203,7 @@ def check_names(requests: Sequence[Request], where: str | Path) -> None:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files in a folder, by name; hidden files are passed over."""
+    """The image files in a folder, sorted by name, without hidden files."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one with images")
     found = []

@@ -138,7 +138,7 @@ class Augmentation:
         views = [resize(image, size, self.fit, nearest=nearest)]
         for _ in range(self.copies):
             box = random_box(image.size, self.crop, rng)
-            part = resize(image, size, self.fit, box, nearest)
+            part = resize(image, size, self.fit, box, nearest=nearest)
             factors = rng.uniform(1 - self.jitter, 1 + self.jitter, 3)
             views.append(part if nearest else jittered(part, factors))
         if not self.flip:
@@ -218,8 +218,8 @@ def save_image(image: Image.Image, path: Path) -> None:
         image.save(temporary, quality=95)
 
 
-def save_animation(frames: Sequence[Image.Image], path: Path, seconds: float = 0.25) -> None:
+def save_animation(frames: Sequence[Image.Image], path: Path) -> None:
     """Write an animated GIF that rests on its last frame and starts again."""
-    pause = [round(1000 * seconds)] * (len(frames) - 1) + [2000]
+    pause = [250] * (len(frames) - 1) + [2000]  # milliseconds
     with replacing(path) as temporary:
         frames[0].save(temporary, save_all=True, append_images=frames[1:], duration=pause, loop=0)

@@ -44,7 +44,7 @@ def open_or_build(
     progress: bool = True,
     skip_bad: bool = False,
 ) -> LatentCache:
-    """The latent cache of examples, built first unless it is there.
+    """The latent cache of examples; it is built unless it is there already.
 
     vae:     encode(images (b, 3, h, w) in [-1, 1]) gives mean and std; on the device already.
              None: the pixels themselves
@@ -53,34 +53,38 @@ def open_or_build(
     InputError: an image that is missing or broken, unless skip_bad leaves it out; a size that the
     VAE cannot take.
     """
-    size, augmentation = pair(size), augmentation or Augmentation()
+    size = pair(size)
+    augmentation = augmentation or Augmentation()
     check_size(size, 1 if vae is None else vae.factor)
     if not examples:
         raise InputError("no images to encode")
     root = Path(folder) if folder else cache_folder()
-    how = Building(root, device, max(workers, 1), progress, skip_bad)
+    building = Building(root, device, workers=max(workers, 1), progress=progress, skip_bad=skip_bad)
     problems = list(examples.problems) if isinstance(examples, Examples) else []
-    hashes = hashes_of(examples, how)
+    hashes = hashes_of(examples, building)
 
     maps = None
     if encoder.map_size is not None:
-        maps = open_maps(examples, encoder, hashes, augmentation, how)
+        maps = open_maps(examples, encoder, hashes, augmentation, building=building)
         good = [k for k in range(len(examples)) if k not in maps.left_out]
-        examples, hashes = [examples[k] for k in good], [hashes[k] for k in good]
+        examples = [examples[k] for k in good]
+        hashes = [hashes[k] for k in good]
         problems += maps.left_out.values()
 
     images = ImageSet(tuple(e.image for e in examples), tuple(hashes), size, augmentation)
-    latents, left_out = open_latents(images, vae, how)
+    latents, left_out = open_latents(images, vae, building)
     kept = [k for k in range(len(examples)) if k not in left_out]
     problems += left_out.values()
 
-    captions, choices = open_tokens([examples[k] for k in kept], encoder, how)
-    cache = LatentCache(latents, captions, choices, encoder, problems)
-    return cache if maps is None else cache.with_maps(maps, kept)
+    captions, choices = open_tokens([examples[k] for k in kept], encoder, building)
+    cache = LatentCache(latents, captions, choices, encoder, left_out=problems)
+    if maps is not None:
+        cache.add_maps(maps, kept)
+    return cache
 
 
 def check_size(size: tuple[int, int], factor: int) -> None:
-    """InputError for a size (h, w) that a VAE cannot shrink by its factor."""
+    """InputError for a size (h, w) that is not a multiple of the VAE's factor."""
     height, width = size
     if height % factor or width % factor:
         raise InputError(
@@ -89,52 +93,55 @@ def check_size(size: tuple[int, int], factor: int) -> None:
         )
 
 
-def hashes_of(examples: Sequence[Example], how: Building) -> list[str | None]:
+def hashes_of(examples: Sequence[Example], building: Building) -> list[str | None]:
     """The hashes of the images; InputError for one that cannot be read, unless skip_bad."""
     files = [example.image for example in examples]
-    hashes = file_hashes(files, how.workers, how.progress)
-    if None in hashes and not how.skip_bad:
+    hashes = file_hashes(files, building.workers, building.progress)
+    if None in hashes and not building.skip_bad:
         file = files[hashes.index(None)]
-        load_image(file)  # tells what is wrong with it
+        load_image(file)  # raises, and says what is wrong with it
         raise InputError(f"{file}: could not be read")
     return hashes
 
 
-def open_latents(images: ImageSet, vae: Any, how: Building) -> tuple[Path, dict[int, str]]:
-    """The folder with the latents of all images, and which were left out: {index: why}."""
+def open_latents(images: ImageSet, vae: Any, building: Building) -> tuple[Path, dict[int, str]]:
+    """The folder with the latents of all images, and the images left out, {index: why}."""
     model = "pixels" if vae is None else vae.fingerprint
     views = images.augmentation.to_dict()
     key = key_of(VERSION, images.hashes, images.size, views, model)
-    folder = how.root / "latents" / key
-    header = build_once(folder, lambda new: write_latents(new, images, vae, how))
+    folder = building.root / "latents" / key
+    header = build_once(folder, lambda new: write_latents(new, images, vae, building))
     left_out = {int(index): why for index, why in header["left_out"].items()}
-    if left_out and not how.skip_bad:
+    if left_out and not building.skip_bad:
         raise InputError(next(iter(left_out.values())))
     return folder, left_out
 
 
 def open_tokens(
-    examples: Sequence[Example], encoder: Encoder, how: Building
+    examples: Sequence[Example], encoder: Encoder, building: Building
 ) -> tuple[Path, list[list[int]]]:
     """The folder with the stored tokens of all prompts, and the numbers of each example's prompts.
 
     Number 0 is the empty prompt. An example without prompts has that one.
     """
     prompts = [prompt for example in examples for prompt in example.prompts]
-    keys = iter(encoder.keys(prompts))
-    choices = [[next(keys) for _ in example.prompts] or [""] for example in examples]
-    known: dict[str, Prompt] = {"": encoder.empty}
-    for example, own in zip(examples, choices, strict=True):
-        for key, prompt in zip(own, example.prompts or (encoder.empty,), strict=True):
-            known.setdefault(key, prompt)
-    order = sorted(known, key=lambda key: (len(key), key))
-    folder = how.root / "captions" / key_of(VERSION, order, encoder.fingerprint)
-    asked = [known[key] for key in order]
-    build_once(
-        folder, lambda new: write_tokens(new, asked, encoder.stored, encoder.width, how.progress)
-    )
+    keys = encoder.keys(prompts)
+    distinct: dict[str, Prompt] = {"": encoder.empty}
+    for key, prompt in zip(keys, prompts, strict=True):
+        distinct.setdefault(key, prompt)
+    order = sorted(distinct, key=lambda key: (len(key), key))  # "" is first
+    asked = [distinct[key] for key in order]
+    folder = building.root / "captions" / key_of(VERSION, order, encoder.fingerprint)
+    build_once(folder, lambda new: write_tokens(new, asked, encoder, building.progress))
+
     number = {key: k for k, key in enumerate(order)}
-    return folder, [[number[key] for key in own] for own in choices]
+    choices = []
+    start = 0
+    for example in examples:
+        own = keys[start : start + len(example.prompts)]
+        start += len(own)
+        choices.append([number[key] for key in own or [""]])
+    return folder, choices
 
 
 class LatentCache:
@@ -145,7 +152,7 @@ class LatentCache:
     null:      Condition with one row, the empty prompt, for training and sampling alike
     shape:     (c, h, w) of one latent
     views:     of each image
-    left_out:  a line for each image that skip_bad left out; skipped is their number
+    left_out:  a line for each image that skip_bad left out
     longest:   the number of tokens of the longest prompt
     key:       a hash of all that a batch depends on: images, prompts, preprocessing, frozen models
     """
@@ -187,13 +194,12 @@ class LatentCache:
         self._firsts = self._counts.cumsum(0) - self._counts
         self._choices = torch.tensor([number for numbers in choices for number in numbers])
 
-    def with_maps(self, maps: MapCache, kept: Sequence[int]) -> LatentCache:
-        """The cache with the maps of its images; kept: which of the maps are theirs."""
+    def add_maps(self, maps: MapCache, kept: Sequence[int]) -> None:
+        """From now on, batches have maps too. kept: which of the maps belong to the images."""
         self._maps = maps
         rows = np.array(kept)[:, None] * self.views + np.arange(self.views)
         self._map_rows = rows.ravel()
         self.key = key_of(self.key, maps.key)
-        return self
 
     @cached_property
     def null(self) -> Condition:
@@ -201,11 +207,6 @@ class LatentCache:
 
     def __len__(self) -> int:
         return len(self._counts)
-
-    @property
-    def skipped(self) -> int:
-        """How many images were left out."""
-        return len(self.left_out)
 
     def centre(self) -> None:
         """Let mean be that of each position, (c, h, w), and std what is left of each channel."""
@@ -226,10 +227,11 @@ class LatentCache:
         view = torch.randint(self.views, (b,), generator=generator)
         which = (torch.rand(b, generator=generator) * self._counts[indices]).long()
         rows = (indices * self.views + view).numpy()
-        latents, *std = torch.from_numpy(self._latents[rows]).to(device).float().unbind(1)
-        if std:  # a posterior, not pixels: sample it
+        record = torch.from_numpy(self._latents[rows]).to(device).float()
+        latents = record[:, 0]  # (b, c, h, w)
+        if record.shape[1] == 2:  # mean and std of a posterior, not pixels: sample it
             noise = torch.randn(b, *self.shape, generator=generator)
-            latents = latents + std[0] * noise.to(device)
+            latents = latents + record[:, 1] * noise.to(device)
         x0 = (latents - self.mean.to(device)) / self.std.to(device)  # (b, c, h, w)
         stored = self.tokens(self._choices[self._firsts[indices] + which], device)
         maps = None if self._maps is None else self._maps.rows(self._map_rows[rows])
@@ -248,7 +250,7 @@ class LatentCache:
 
 
 def data_order(n: int, batch_size: int, seed: int, rank: int, world: int, step: int) -> Tensor:
-    """The indices (batch_size,) below n that a rank trains on in a step.
+    """The indices (batch_size,), below n, of the images that a rank trains on in a step.
 
     All batches of all ranks, laid end to end, are one permutation of the images after another, so
     every image comes once an epoch, on one rank, and none is dropped at an epoch's end. It is a

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class MapCache:
     """The maps of all examples and views, uint8 (rows, h, w), on disk.
 
-    key:  a hash of all that they depend on
+    key:      a hash of all that they depend on
     left_out: index of an example -> why its map is not there
     """
 
@@ -45,25 +45,33 @@ def open_maps(
     encoder: Encoder,
     hashes: Sequence[str | None],
     augmentation: Augmentation,
-    how: Building,
+    building: Building,
 ) -> MapCache:
-    """The maps of the examples, read first unless they are there.
+    """The maps of the examples; they are read unless they are cached already.
 
     hashes: of the examples' images; with a map's own bytes they decide how its views are cut
     InputError: a map that is wrong, unless skip_bad.
     """
     files = [encoder.map_file(example.prompts[0]) for example in examples]
-    map_hashes = file_hashes(files, how.workers, False)
-    key = key_of("maps", hashes, map_hashes, encoder.map_size, augmentation.to_dict())
+    map_hashes = file_hashes(files, building.workers, False)
+    views = augmentation.to_dict()
+    key = key_of("maps", hashes, map_hashes, encoder.map_size, views)
 
     def build(folder: Path) -> dict[str, Any]:
-        bar = tqdm(examples, "reading maps", unit="map", delay=2, disable=not how.progress)
-        return write_maps(folder, bar, encoder, hashes, augmentation, skip_bad=how.skip_bad)
+        bar = tqdm(examples, "reading maps", unit="map", delay=2, disable=not building.progress)
+        return write_maps(
+            folder,
+            bar,
+            encoder,
+            hashes=hashes,
+            augmentation=augmentation,
+            skip_bad=building.skip_bad,
+        )
 
-    place = how.root / "maps" / key
+    place = building.root / "maps" / key
     header = build_once(place, build)
     wrong = {int(index): why for index, why in header.get("left_out", {}).items()}
-    if wrong and not how.skip_bad:
+    if wrong and not building.skip_bad:
         raise InputError(next(iter(wrong.values())))
     assert encoder.map_size is not None
     if not (place / "maps.u8").stat().st_size:  # every map is wrong
@@ -74,14 +82,14 @@ def open_maps(
 
 def write_maps(
     folder: Path,
-    examples: Any,
+    examples: Iterable[Example],
     encoder: Encoder,
+    *,
     hashes: Sequence[str | None],
     augmentation: Augmentation,
-    *,
     skip_bad: bool,
 ) -> dict[str, Any]:
-    """Write maps.u8, every view of every map; the header tells which are wrong, {index: why}."""
+    """Write maps.u8, every view of every map. The header lists the wrong ones, {index: why}."""
     assert encoder.map_size is not None
     wrong = {}
     with writing(folder / "maps.u8") as file:

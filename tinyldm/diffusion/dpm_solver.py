@@ -6,7 +6,7 @@ integrated exactly. The equations behind all three orders, with integrals from l
 
     x0 form (2211.01095, eq. 8):
         x_s = sigma_s / sigma_t x_t + sigma_s integral e^lambda x0(lambda) dlambda
-    its SDE (2211.01095):
+    x0 form of the SDE (2211.01095):
         x_s = sigma_s / sigma_t e^-h x_t + sigma_s sqrt(1 - e^-2h) z
               + 2 alpha_s integral e^(-2 (lambda_s - lambda)) x0(lambda) dlambda
     eps form (2206.00927, eq. 3.4):
@@ -71,7 +71,7 @@ class DPMSolver:
     ) -> tuple[Tensor, History]:
         """From x_t to x_s. Arguments: see Solver in sampler.py."""
         m_0 = x0 if self.form == "x0" else eps
-        x_s = self._first_order(x0, eps, now, nxt, noise)
+        x_s = self._first_order(x0, eps, now, nxt, noise=noise)
         order = self._order_of(now, nxt, history)
         if order == 2:
             x_s = x_s + self._second_order_term(m_0, now, nxt, history)
@@ -96,10 +96,10 @@ class DPMSolver:
 
         x0 form:  sigma_s / sigma_t x_t - alpha_s (e^-h - 1) x0
         eps form: alpha_s / alpha_t x_t - sigma_s (e^h - 1) eps     (2206.00927, eq. 3.7)
-        its SDE:  sigma_s / sigma_t e^-h x_t + alpha_s (1 - e^-2h) x0 + sigma_s sqrt(1 - e^-2h) z
+        the SDE:  sigma_s / sigma_t e^-h x_t + alpha_s (1 - e^-2h) x0 + sigma_s sqrt(1 - e^-2h) z
 
-        With x_t = alpha_t x0 + sigma_t eps the first two are alpha_s x0 + sigma_s eps, which is
-        DDIM, and the third is DDPM. So written, they hold for an infinite h as well.
+        With x_t = alpha_t x0 + sigma_t eps put in, the first two become alpha_s x0 + sigma_s eps,
+        which is DDIM, and the third becomes DDPM. In this form they hold for an infinite h as well.
         """
         if not self.sde:
             return nxt.alpha * x0 + nxt.sigma * eps

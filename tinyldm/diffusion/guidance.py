@@ -64,7 +64,8 @@ class Guidance:
             if (scale == 0).all():
                 return denoiser(x_t, t, null)
             conditional, unconditional = _predictions(denoiser, x_t, t, [condition, null])
-            scale = scale.to(x_t, non_blocking=True).view(-1, *[1] * (x_t.ndim - 1))
+            ones = (1,) * (x_t.ndim - 1)
+            scale = scale.to(x_t, non_blocking=True).view(-1, *ones)  # (b, 1, ..., 1)
             # 2207.12598, eq. 6; the scale of most implementations, as here, is its 1 + w
             prediction = unconditional + scale * (conditional - unconditional)
             return self._rescaled(prediction, conditional)

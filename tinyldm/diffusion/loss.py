@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tinyldm.condition import Condition
-from tinyldm.diffusion.prediction import check, target
+from tinyldm.diffusion.prediction import check_prediction, target
 from tinyldm.diffusion.schedule import BatchLevel, NoiseSchedule
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def draw_noise(
         eps = torch.randn(x0.shape, generator=generator).to(x0.device, non_blocking=True)
     x0, eps = x0.float(), eps.float()
     level = schedule.level(t).like(x0)
-    return Noised(x0, eps, t, level, x_t=add_noise(x0, eps, t, schedule))
+    x_t = level.alpha * x0 + level.sigma * eps  # 2006.11239, eq. 4
+    return Noised(x0=x0, eps=eps, t=t, level=level, x_t=x_t)
 
 
 def drop_condition(
@@ -95,8 +96,8 @@ def loss_weight(
     """The weight (b,) float64 of an error at t: 1, or min-SNR's if snr_gamma is given."""
     if snr_gamma is None:
         return torch.ones(t.shape, dtype=torch.float64)
-    # 2303.09556, sec. 3.4, for errors of x0; an error of eps is SNR times one of x0, and an error
-    # of v is SNR + 1 times one of x0
+    # 2303.09556, sec. 3.4, for errors of x0; the squared error of eps is SNR times that of x0, and
+    # the squared error of v is SNR + 1 times that of x0
     snr = torch.exp(2 * schedule.lambda_(t))
     weight = snr.clamp(max=snr_gamma)
     if prediction == "eps":
@@ -124,9 +125,8 @@ def prediction_error(
             f"the denoiser returned {tuple(predicted.shape)} for x_t of {tuple(wanted.shape)}"
         )
     error = (predicted.float() - wanted).square().flatten(1).mean(1)  # (b,)
-    return error * loss_weight(noised.t, schedule, prediction, snr_gamma).to(
-        error, non_blocking=True
-    )
+    weight = loss_weight(noised.t, schedule, prediction, snr_gamma)  # (b,)
+    return error * weight.to(error, non_blocking=True)
 
 
 def training_loss(
@@ -151,8 +151,8 @@ def training_loss(
                own.
     t, eps:    (b,) and (b, ...), for a caller who has drawn them already
     """
-    check(prediction, schedule)
+    check_prediction(prediction, schedule)
     condition = drop_condition(condition, null, cfg_drop, generator)
-    noised = draw_noise(x0, schedule, generator, t, eps)
+    noised = draw_noise(x0, schedule, generator, t=t, eps=eps)
     predicted = denoiser(noised.x_t, noised.t.float(), condition)
-    return prediction_error(predicted, noised, prediction, schedule, snr_gamma)
+    return prediction_error(predicted, noised, prediction, schedule, snr_gamma=snr_gamma)

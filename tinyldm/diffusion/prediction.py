@@ -9,7 +9,7 @@ from tinyldm.diffusion.schedule import BatchLevel, Level, NoiseSchedule
 PREDICTIONS = ("eps", "x0", "v")
 
 
-def check(kind: str, schedule: NoiseSchedule) -> None:
+def check_prediction(kind: str, schedule: NoiseSchedule) -> None:
     """ValueError for an unknown kind, and for eps where the last level is pure noise.
 
     There x_t = eps, and a prediction of eps says nothing about x0.

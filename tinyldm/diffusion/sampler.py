@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tinyldm.condition import Condition
 from tinyldm.diffusion.dpm_solver import DPMSolver
-from tinyldm.diffusion.prediction import check, eps_of, to_x0_eps
+from tinyldm.diffusion.prediction import check_prediction, eps_of, to_x0_eps
 from tinyldm.diffusion.schedule import Grid, Level, NoiseSchedule
 
 
@@ -52,7 +52,7 @@ class Solver(Protocol):
 
         x, x0, eps: (b, ...): x_t and what the denoiser makes of it, x = alpha x0 + sigma eps
         now, nxt:   the levels at t and at s
-        history:    what the step before has left; () at the start
+        history:    what the step before returned; () at the start
         noise:      (b, ...) normal, or None if not stochastic
         """
         ...
@@ -83,7 +83,7 @@ def sample(
     condition: b rows
     seeds:     b numbers; sample k depends on seeds[k] alone. None draws them from torch's own
                generator.
-    guidance:  makes a guided denoiser of the denoiser, such as Guidance
+    guidance:  a value such as Guidance, which makes a guided denoiser of the denoiser
     spacing:   the name of a grid of `steps` levels, or a grid itself, which ignores `steps`
     clip:      for pixels: cut every x0 to [-clip, clip] and make eps fit it. Latents have no such
                bounds.
@@ -91,7 +91,7 @@ def sample(
     noise:     (b, ...) to start from, instead of normal noise
     callback:  called with (number of the step from 0, x_s, x0) after each step
     """
-    check(prediction, schedule)
+    check_prediction(prediction, schedule)
     for name, rows in (("condition", condition), ("seeds", seeds)):
         if rows is not None and len(rows) != shape[0]:
             raise ValueError(f"{name} of {len(rows)} rows for {shape[0]} samples")
@@ -100,7 +100,9 @@ def sample(
     if guidance is not None:
         denoiser = guidance(denoiser)
     grid = schedule.grid(steps, spacing) if isinstance(spacing, str) else spacing
-    device = torch.device(device or ("cpu" if noise is None else noise.device))
+    if device is None:
+        device = "cpu" if noise is None else noise.device
+    device = torch.device(device)
     if condition is not None:
         condition = condition.to(device)
     draw = _noise_source(shape, seeds, device, dtype)
@@ -114,7 +116,7 @@ def sample(
             x0 = x0.clamp(-clip, clip)
             eps = eps_of(x0, x, now)
         fresh = draw() if solver.stochastic else None
-        x, history = solver.step(x, x0, eps, now, nxt, history, fresh)
+        x, history = solver.step(x, x0, eps, now=now, nxt=nxt, history=history, noise=fresh)
         if callback is not None:
             callback(index, x, x0)
     return x

@@ -179,13 +179,13 @@ class NoiseSchedule:
             raise ValueError(
                 f"timesteps lie within [0, {self.timesteps - 1}], got {t.min():g} to {t.max():g}"
             )
-        k = t.floor().long().clamp(max=self.timesteps - 2)
+        k = t.floor().long().clamp(max=self.timesteps - 2)  # t lies between k and k + 1
         low, high = self._lambdas[k], self._lambdas[k + 1]
         # down to pure noise, alpha / sigma itself is linear
         return torch.where(high.isinf(), low + torch.log1p(k - t), low + (t - k) * (high - low))
 
     def t_of_lambda(self, lambda_: float | Sequence[float] | Tensor) -> Tensor:
-        """The inverse of lambda_, cut to [0, T - 1]."""
+        """The inverse of lambda_, clipped to [0, T - 1]."""
         lambda_ = torch.as_tensor(lambda_, dtype=torch.float64)
         k = torch.searchsorted(-self._lambdas, -lambda_).clamp(1, self.timesteps - 1) - 1
         low, high = self._lambdas[k], self._lambdas[k + 1]

@@ -26,7 +26,7 @@ def local_or_hub(
     """load(source, local_files_only=True), or where that fails, with local_files_only=False.
 
     source: a folder, from which a failure is final, or a name on the hub
-    files:  those of the hub's folder that are needed, for the advice in the message; (): all
+    files:  what the message advises to download of the hub's folder; (): all of it
     InputError, in one line: the folder's files are broken, or the model cannot be fetched.
     """
     from huggingface_hub import HfApi

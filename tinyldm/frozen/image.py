@@ -44,7 +44,8 @@ class ClipScorer:
     """
 
     def __init__(self, model: Any, tokenizer: Any, mean: Any, std: Any):
-        self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
         self.mean = torch.as_tensor(mean, device=model.device).view(3, 1, 1)
         self.std = torch.as_tensor(std, device=model.device).view(3, 1, 1)
 

@@ -10,9 +10,7 @@ import torch
 
 from tinyldm.condition import Condition
 from tinyldm.frozen.hub import Role
-from tinyldm.frozen.loading import TINY, fingerprint, load_model, load_pretrained, resolve
-
-__all__ = ["TINY", "TextEncoder"]
+from tinyldm.frozen.loading import fingerprint, load_model, load_pretrained, resolve
 
 ROLE = Role("text encoder", "--text-encoder")
 # What a file may hold besides its text encoder: the rest of a CLIP, of a T5, of a BERT
@@ -36,12 +34,14 @@ class TextEncoder:
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str):
-        self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
         self.width: int = model.config.hidden_size
         positions: int = model.config.to_dict().get("max_position_embeddings", 512)
         self.max_length: int = min(tokenizer.model_max_length, positions)
         if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
+            tokenizer.add_special_tokens({"pad_token": tokenizer.eos_token})
 
     @classmethod
     def load(cls, name: str | Path, device: torch.device | str = "cpu") -> TextEncoder:

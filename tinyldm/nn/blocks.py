@@ -34,17 +34,20 @@ class GroupNorm(nn.GroupNorm):
         if x.device.type != "cuda":
             return super().forward(x)
         with torch.autocast("cuda", enabled=False):
-            return F.group_norm(
-                x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps
-            )
+            weight = self.weight.to(x.dtype)
+            bias = self.bias.to(x.dtype)
+            return F.group_norm(x, self.num_groups, weight, bias, eps=self.eps)
 
 
 class ResBlock(nn.Module):
-    """Two convolutions around the time (2006.11239, appendix B), added to the input.
+    """Two convolutions with the time embedding between them (2006.11239, appendix B).
 
-    x (b, width_in, h, w), emb (b, time_dim) already through SiLU -> (b, width, h, w). The time is
-    added between the convolutions, or with scale_shift scales and shifts the second norm (AdaGN,
-    2105.05233, section 3). time_dim None: a block without time, as an autoencoder has them.
+    Their result is added to the input: x (b, width_in, h, w) and emb (b, time_dim), which has been
+    through SiLU, -> (b, width, h, w).
+
+    scale_shift: the time scales and shifts what the second norm returns (AdaGN, 2105.05233,
+                 section 3), instead of being added before it
+    time_dim:    None for a block without time, as an autoencoder has them
     """
 
     def __init__(
@@ -180,8 +183,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 class Attention(nn.Module):
     """softmax(q k^T / sqrt(d)) v with several heads (1706.03762, eq. 1): x (b, n, c) -> (b, n, c).
 
-    Keys and values come from context (b, m, c2), or from x itself where there is none. mask
-    (b, 1, 1, m) bool is True where a token may be seen, and every row must see at least one.
+    Keys and values come from context (b, m, context_width), or from x itself where there is none.
+    mask (b, 1, 1, m) bool is True where a token may be seen; every row must see at least one.
     """
 
     def __init__(
@@ -202,7 +205,7 @@ class Attention(nn.Module):
             context = x
         q = self._split(self.to_q(x))  # (b, heads, n, d)
         k = self._split(self.to_k(context))  # (b, heads, m, d)
-        v = self._split(self.to_v(context))
+        v = self._split(self.to_v(context))  # (b, heads, m, d)
         attended = rearrange(_attend(q, k, v, mask), "b heads n d -> b n (heads d)")
         out: Tensor = self.to_out(attended)
         return out

@@ -34,12 +34,12 @@ class UNetConfig:
     depth:             transformer blocks in a "cross"
     middle:            attention between the ResBlocks at the bottom, with the last level's heads
                        and depth
-    middle_blocks:     with 1 there is no place for attention, with 0 there is no middle
+    middle_blocks:     ResBlocks at the bottom; 1 leaves no place for attention, 0 is no middle
     linear_projection: linear layers instead of 1x1 convolutions into and out of a "cross"
     token_dim:         width of Condition.tokens
     vector_dim:        width of Condition.vector, which a perceptron adds to the time embedding
-    classes:           instead of vector_dim: the vector (b, classes) weighs the rows of a table, so
-                       that one-hot is a class label
+    classes:           instead of vector_dim: the vector (b, classes) weighs the rows of a learned
+                       table; a one-hot vector is a class label
     map_channels:      channels of Condition.maps, concatenated to x_t
     scale_shift:       AdaGN: the time scales and shifts the second norm of a ResBlock, instead of
                        being added before it
@@ -116,7 +116,7 @@ class UNetConfig:
         self.require("middle", self.middle in ATTENTION, kinds)
 
     def _check_widths(self) -> None:
-        """Groups, heads and waves divide the widths that they share."""
+        """Groups and heads divide their widths; what is half sines and half cosines is even."""
         good = all(width % self.groups == 0 for width in self.channels)
         self.require("channels", good, f"multiples of groups, {self.groups}")
         good = self.channels[0] % 2 == 0

@@ -30,7 +30,7 @@ class UNetLevel(nn.Module):
     """ResBlocks of one size and the attention after each; then a change of size, if any.
 
     widths:     (in, out) of each ResBlock
-    attentions: one for each ResBlock, or one less, for all but the last, or none
+    attentions: one for each ResBlock, or for each but the last, or none at all
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class DownLevel(UNetLevel):
         """(b, c, h, w) -> the output of each ResBlock, then the one of half the size, if any."""
         outputs = []
         for k in range(len(self.resnets)):
-            h = self.block(k, h, emb, tokens, mask)
+            h = self.block(k, h, emb, tokens=tokens, mask=mask)
             outputs.append(h)
         for downsample in self.downsamplers:
             h = downsample(h)
@@ -86,7 +86,7 @@ class MiddleLevel(UNetLevel):
     def forward(self, h: Tensor, emb: Tensor, tokens: Tensor | None, mask: Tensor | None) -> Tensor:
         """(b, c, h, w) -> the same shape."""
         for k in range(len(self.resnets)):
-            h = self.block(k, h, emb, tokens, mask)
+            h = self.block(k, h, emb, tokens=tokens, mask=mask)
         return h
 
 
@@ -104,7 +104,7 @@ class UpLevel(UNetLevel):
         """(b, c, h, w) -> (b, c', h', w'); takes from the end of skips what it uses."""
         for k in range(len(self.resnets)):
             h = torch.cat([h, skips.pop()], dim=1)
-            h = self.block(k, h, emb, tokens, mask)
+            h = self.block(k, h, emb, tokens=tokens, mask=mask)
         for upsample in self.upsamplers:
             h = upsample(h, skips[-1].shape[-2:])
         return h
@@ -123,7 +123,7 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig):
         super().__init__()
         self.config = config
-        # the widths of the parts of a condition that the network reads; None: it has no use for one
+        # the widths of tokens and vector; None where the network does not read them
         self._token_dim = config.token_dim if config.reads_tokens else None
         self._vector_dim = config.vector_width
         width = config.channels[0]
@@ -222,7 +222,7 @@ class UNet(nn.Module):
             h = skips[-1]
         h = self.mid_block(h, emb, tokens, mask)
         for level in self.up_blocks:
-            h = level(h, emb, tokens, mask, skips)
+            h = level(h, emb, tokens, mask, skips=skips)
         prediction: Tensor = self.conv_out(F.silu(self.conv_norm_out(h)))
         return prediction.to(x.dtype)
 
@@ -271,7 +271,11 @@ class UNet(nn.Module):
 def _check_part(
     name: str, part: Tensor | None, wanted: int | None, shape: Sequence[int | str | None]
 ) -> None:
-    """ValueError unless a part is there where it is wanted; in its shape a letter is any length."""
+    """ValueError unless a part of the condition is there just where the network reads one.
+
+    wanted: its width, None or 0 where the network has no use for it
+    shape:  what its shape has to be; "n" stands for any length
+    """
     got = None if part is None else tuple(part.shape)
     if got is None or not wanted:
         good = got is None and not wanted

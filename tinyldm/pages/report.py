@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -19,9 +20,10 @@ from tinyldm.pages.curves import Chart, Line, loss_lines, smoothed, thinned
 from tinyldm.pages.html import Picture, Table, embedded, write_page
 from tinyldm.pages.ranking import summary
 from tinyldm.pages.sweep import RESULT, prompts_of
+from tinyldm.tasks.base import Task
 from tinyldm.training.checkpoint import conditioning_of, find_checkpoint, read_config, task_of
 from tinyldm.training.log import COLUMNS, read_log
-from tinyldm.training.settings import command_line
+from tinyldm.training.settings import TrainSettings, settings_for
 
 REPORT = "report.html"
 EARLIER = 8  # previews shown beside the newest
@@ -199,3 +201,25 @@ def commands(run: Path, config: dict[str, Any]) -> list[str]:
         lines.append(f"python -m tinyldm evaluate {samples}{asked} --out {folder}/scores.json")
     lines.append(f"python -m tinyldm report {folder}")
     return lines
+
+
+def command_line(settings: Mapping[str, Any], task: Task) -> str:
+    """The train.py command with these settings: what differs from the defaults for such data."""
+    wanted = TrainSettings.from_dict(settings)
+    given = {}
+    if wanted.data is not None:
+        given = {name: getattr(wanted, name) for name in ("data", "vae", "size")}
+    default = settings_for(given, wanted.size, task)
+    words = ["python", "train.py"]
+    for f in fields(wanted):
+        value = getattr(wanted, f.name)
+        if f.name not in given and value == getattr(default, f.name):
+            continue
+        flag = flag_of(f.name)
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-"))
+        elif f.name == "size":
+            words += [flag, "x".join(map(str, value[::-1]))]
+        else:
+            words += [flag, str(value)]
+    return shlex.join(words)

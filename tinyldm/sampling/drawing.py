@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,10 @@ class Painter:
     how: Drawing
     guidance: Callable[[Denoiser], Denoiser] | None = None
     device: torch.device = CPU
-    bfloat16: bool = False
+    bfloat16: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bfloat16", runs_bfloat16(self.device, self.how.precision))
 
     @classmethod
     def of(
@@ -68,7 +71,6 @@ class Painter:
             how=how,
             guidance=task.guidance(how, checkpoint.null, checkpoint.schedule),
             device=device,
-            bfloat16=runs_bfloat16(device, how.precision),
         )
 
     @torch.inference_mode()
@@ -84,8 +86,8 @@ class Painter:
                 self.network,
                 (len(seeds), *self.latent_shape),
                 self.schedule,
-                self.how.solver,
-                self.how.steps,
+                solver=self.how.solver,
+                steps=self.how.steps,
                 condition=condition,
                 prediction=self.prediction,
                 seeds=seeds,
@@ -120,8 +122,9 @@ def picture_seed(seed: int, index: int) -> int:
     return (seed * 1_000_003 + index) % 2**32
 
 
-def encode_prompts(encoder: Encoder, prompts: Sequence[Prompt], chunk: int = 64) -> Condition:
+def encode_prompts(encoder: Encoder, prompts: Sequence[Prompt]) -> Condition:
     """The prompts as rows of one condition, on the CPU; each distinct prompt is encoded once."""
+    chunk = 64
     distinct = list(dict.fromkeys(prompts))
     starts = range(0, len(distinct), chunk)
     rows = []
@@ -156,24 +159,28 @@ def draw_requests(
 
 
 def progress(bar: Any, before: int, count: int, steps: int) -> Callback:
-    """A callback that moves a bar of images by a fraction of an image at every step."""
+    """A callback that moves a bar of images while a batch of `count` of them is drawn.
+
+    before: how many images the bar had when the batch began
+    """
 
     def advance(step: int, x: Tensor, x0: Tensor) -> None:
-        bar.n = round(before + count * (step + 1) / steps, 1)
+        done = before + count * (step + 1) // steps
+        bar.update(done - bar.n)
         bar.refresh()
 
     return advance
 
 
 def draw_strip(
-    painter: Painter, condition: Condition, seed: int, frames: int = 10
+    painter: Painter, condition: Condition, seed: int
 ) -> tuple[Image.Image, list[Image.Image]]:
     """How one picture is drawn, from noise to the end: a strip, and the frames of a film.
 
     x_t is above, the estimate of x0 below.
     """
     steps = painter.how.steps
-    frames = min(frames, steps)
+    frames = min(10, steps)
     shown = {round(k * (steps - 1) / max(frames - 1, 1)) for k in range(frames)}
     states, estimates = [], []
     with tqdm(desc="drawing the strip", unit="step", total=steps) as bar:
@@ -187,5 +194,6 @@ def draw_strip(
         painter.draw(condition, [seed], keep)
     above = painter.decode(torch.cat(states))
     below = painter.decode(torch.cat(estimates))
-    pairs = zip(above, below, strict=True)
-    return grid(above + below, columns=frames), [grid(list(both), columns=1) for both in pairs]
+    strip = grid(above + below, columns=frames)
+    film = [grid(list(pair), columns=1) for pair in zip(above, below, strict=True)]
+    return strip, film

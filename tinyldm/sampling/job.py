@@ -1,4 +1,4 @@
-"""A whole sampling job as one call, for sweeps, notebooks and tests."""
+"""The steps of a sampling job; and all of them as one call, for sweeps, notebooks and tests."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def sample_images(
     """
     how = how or Drawing()
     check_requests(requests, strip)
-    place = pick_device(device)
-    checkpoint = load_checkpoint(run, place)
+    chosen = pick_device(device)
+    checkpoint = load_checkpoint(run, chosen)
     check_grid(checkpoint, how)
-    models = load_frozen(checkpoint.config, place, checkpoint.path)
+    models = load_frozen(checkpoint.config, chosen, checkpoint.path)
     folder = open_samples(
         checkpoint,
         models.encoder,
@@ -64,10 +64,10 @@ def sample_images(
         strip=strip,
         overwrite=overwrite,
     )
-    painter = Painter.of(checkpoint, models.vae, task_of(checkpoint.config), how, place)
-    draw_requests(painter, models.encoder, requests, folder, seed, batch_size)
+    painter = Painter.of(checkpoint, models.vae, task_of(checkpoint.config), how, device=chosen)
+    draw_requests(painter, models.encoder, requests, folder, seed=seed, batch_size=batch_size)
     save_grid(requests, folder)
-    save_strip(painter, models.encoder, strip, folder, seed)
+    save_strip(painter, models.encoder, strip, folder, seed=seed)
     return folder
 
 
@@ -102,7 +102,7 @@ def open_samples(
     """The folder to draw into, made ready; see sampling/folder.py. Prompts are checked first."""
     prompts = [request.prompt for request in requests] + ([] if strip is None else [strip])
     files = encoder.check(prompts)
-    record = make_record(checkpoint, requests, how, seed, strip, files)
+    record = make_record(checkpoint, requests, how, seed, strip=strip, files=files)
     if out is None:
         folder = default_folder(run_name(checkpoint.path), record, overwrite)
     else:

@@ -11,7 +11,6 @@ from torch import nn
 from tinyldm.data.examples import Prompt
 from tinyldm.data.images import grid, save_image
 from tinyldm.data.latents import LatentCache
-from tinyldm.device import runs_bfloat16
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.sampling.drawing import Painter, encode_prompts, picture_seed
 from tinyldm.sampling.settings import Drawing
@@ -32,6 +31,7 @@ class Previews:
         task: Task,
         cache: LatentCache,
         models: FrozenModels,
+        *,
         prompts: Sequence[Prompt],
         processes: Processes,
     ):
@@ -43,7 +43,7 @@ class Previews:
         )
         schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
         self.painter = Painter(
-            network=nn.Identity(),
+            network=nn.Identity(),  # draw() puts the network in its place
             schedule=schedule,
             prediction=s.prediction,
             latent_shape=cache.shape,
@@ -53,7 +53,6 @@ class Previews:
             how=how,
             guidance=task.guidance(how, cache.null, schedule),
             device=processes.device,
-            bfloat16=runs_bfloat16(processes.device, how.precision),
         )
         self.condition = encode_prompts(models.encoder, prompts)
         self.seeds = [picture_seed(s.seed, k) for k in range(len(prompts))]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyldm.cli import option
+from tinyldm.cli import flag_of, option
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
 
@@ -176,8 +176,8 @@ class SampleOptions:
     def __post_init__(self) -> None:
         for name, least in {"batch_size": 1, "seed": 0}.items():
             if getattr(self, name) < least:
-                flag = f"--{name.replace('_', '-')}"
-                raise InputError(f"{flag} {getattr(self, name)}: expected {least} or more")
+                value = getattr(self, name)
+                raise InputError(f"{flag_of(name)} {value}: expected {least} or more")
         if self.prompt and self.prompts:
             raise InputError("--prompts: not allowed with --prompt")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tinyldm.device import autocast
+from tinyldm.device import runs_bfloat16
 
 
 def train(
@@ -31,13 +31,14 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed)
     device = next(network.parameters()).device
+    bfloat16 = runs_bfloat16(device, "auto")
     network.train()
     optimizer = torch.optim.AdamW(network.parameters(), lr, weight_decay=1e-3)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=warmup)
     progress = tqdm(range(steps), title, unit="step")
     for step in progress:
         images, truth = draw_batch(generator)
-        with autocast(device):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             output = network(images.to(device))
         error = loss(output, truth.to(device))
         optimizer.zero_grad()

@@ -226,7 +226,7 @@ class Style(Metric):
 
     def score(self, job: Job) -> Scores:
         from tinyldm.data.images import load_image, to_bytes
-        from tinyldm.tasks.judges import style_likeness
+        from tinyldm.scores.similarity import style_likeness
 
         drawn = [to_bytes(load_image(file)) for file in job.files]
         references = [to_bytes(load_image(file)) for file in job.style_files]

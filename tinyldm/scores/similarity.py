@@ -1,4 +1,4 @@
-"""How much of a picture a copy keeps: PSNR and SSIM."""
+"""How much of a picture a copy keeps, by PSNR and SSIM; how alike two pictures are in colour."""
 
 from __future__ import annotations
 
@@ -44,3 +44,19 @@ def ssim(a: Tensor, b: Tensor, span: float = 2.0) -> Tensor:
     above = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     below = (mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2)
     return (above / below).flatten(1).mean(1)
+
+
+def histogram(image: Tensor, bins: int = 8) -> Tensor:
+    """How many pixels of a uint8 image (3, h, w) fall into each of bins^3 boxes of colours."""
+    red, green, blue = image.long().flatten(1) * bins // 256
+    box = (red * bins + green) * bins + blue
+    return torch.bincount(box, minlength=bins**3)
+
+
+def style_likeness(a: Tensor, b: Tensor) -> float:
+    """The correlation, -1 to 1, of the colour histograms of two uint8 images (3, h, w).
+
+    It says whether a landscape has the style of its reference.
+    """
+    both = torch.stack([histogram(a), histogram(b)]).double()
+    return torch.corrcoef(both)[0, 1].item()

@@ -21,19 +21,21 @@ class Recipe:
     """
 
     steps: int = field(metadata={"help": "optimiser steps"})
-    batch_size: int = _number(32, "images a step")
+    batch_size: int = _number(32, "images per step")
     lr: float = _number(1e-3, "highest learning rate")
     warmup: int = 100
-    kl: float = _number(1e-4, "weight of the latents' divergence from N(0, 1)")
-    squared: float = _number(3.0, "weight of the squared error, beside L1's of 1")
+    kl: float = _number(1e-4, "weight of the divergence of the latents from N(0, 1)")
+    squared: float = _number(3.0, "weight of the squared error; the absolute error has weight 1")
     ema: float = _number(0.998, "decay of the averaged weights")
-    augment: float = _number(0.5, "share of batches that are turned, recoloured and relit")
+    augment: float = _number(0.5, "share of batches that are rotated, recoloured and relit")
     flip: float = _number(0.0, "share of batches that are mirrored")
-    adversarial: float = _number(0.0, "weight of a patch critic's verdict; 0: none")
-    perceptual: float = _number(0.0, "weight of the distance in a critic's features; 0: none")
+    adversarial: float = _number(0.0, "weight of the verdict of a patch critic; 0: none")
+    perceptual: float = _number(
+        0.0, "weight of the distance between features of the critic; 0: none"
+    )
     critic_from: int = _number(0, "step from which the critic counts")
     precision: str = "auto"
-    seed: int = _number(0, "of weights and order")
+    seed: int = _number(0, "seed of weights and order")
 
     @property
     def critical(self) -> bool:

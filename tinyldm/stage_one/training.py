@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 from tinyldm.autoencoder.perceptual import feature_distance
-from tinyldm.device import autocast
+from tinyldm.device import runs_bfloat16
 from tinyldm.errors import InputError
 from tinyldm.files import read_json, write_text
 from tinyldm.scores.reconstruction import to_batch
@@ -148,7 +148,8 @@ class StageOne:
         x = self.batch()
         self.step += 1
         self._set_learning_rate()
-        with autocast(x.device, recipe.precision):
+        bfloat16 = runs_bfloat16(x.device, recipe.precision)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
             posterior = self.model.posterior(x)
             y = self.model.decode(posterior.sample(self.generator))
         losses = {
@@ -258,7 +259,7 @@ class StageOne:
         self.generator.set_state(tensors["generator"])
         self.order = tensors["order"]
         self.step = int(tensors["step"])
-        self.average.updates = self.step
+        self.average.count_from(self.step)
 
     def _modules(self) -> dict[str, nn.Module]:
         """The networks that save and restore know, by the first part of their weights' names."""

@@ -1,9 +1,8 @@
-"""A Task is everything that differs between assignments; an Encoder turns its prompts into a
-Condition; a Judge scores its pictures.
+"""A Task is everything that differs between assignments, in one object.
 
-To add an assignment, derive a class from Task in a module of your own and train with
-`--task my_module:MyTask`; docs/examples/new_task.py is one. Nothing outside of tasks/ asks which
-task it is working for.
+Its Encoder turns prompts into a Condition; its Judge scores its pictures. To add an assignment,
+derive a class from Task in a module of your own and train with `--task my_module:MyTask`;
+docs/examples/new_task.py is one. Nothing outside tasks/ asks which task it is working for.
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ class Encoder(ABC):
     """Turns prompts into a Condition, in two steps, so that the latent cache can keep the slow one.
 
     stored() is slow, and its tokens are kept on disk; finish() is quick, and runs for every batch.
-    An encoder whose prompts hold maps says so by map_size. The cache then keeps the maps as well,
-    mirrored and cropped as their images are, and hands them to finish().
+    An encoder whose prompts hold maps sets map_size. The cache then keeps the maps as well,
+    mirrored and cropped as their images are, and passes them to finish().
 
     fingerprint: equal fingerprints give equal conditions
     width:       of the stored tokens
@@ -64,7 +63,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def stored(self, prompts: Sequence[Prompt]) -> Condition:
-        """The part to keep: tokens (b, n, width) and a mask. Has to work for `empty`, too."""
+        """The part to keep: tokens (b, n, width) and a mask. It has to work for `empty` as well."""
 
     @property
     def empty(self) -> Prompt:
@@ -74,10 +73,10 @@ class Encoder(ABC):
     def finish(
         self, stored: Condition, maps: Tensor | None, generator: torch.Generator | None
     ) -> Condition:
-        """What the network is told, made of stored rows.
+        """What the network is told, made from stored rows.
 
         maps:      (b, *map_size) uint8, or None for the null condition
-        generator: draws what is dropped in training; None for the null condition
+        generator: draws what is dropped in training; None drops nothing
         """
         return stored
 
@@ -86,25 +85,28 @@ class Encoder(ABC):
         return self.finish(self.stored(prompts), None, None)
 
     def keys(self, prompts: Sequence[Prompt]) -> list[str]:
-        """What decides the stored tokens of a prompt: its text, or a hash of the file it names."""
+        """What decides each prompt's stored tokens: its text, or a hash of the file it names."""
         return [str(prompt) for prompt in prompts]
 
     def map_file(self, prompt: Prompt) -> Path:
-        """The file of a prompt's map. Asked for only where map_size is set."""
+        """The file of a prompt's map. Called only if map_size is set."""
         raise NotImplementedError(f"{type(self).__name__} has a map_size but no map_file()")
 
     def read_map(self, prompt: Prompt, image: Path | None = None) -> Image:
-        """A prompt's map, as large as its image. Asked for only where map_size is set."""
+        """A prompt's map, as large as its image. Called only if map_size is set."""
         raise NotImplementedError(f"{type(self).__name__} has a map_size but no read_map()")
 
     def check(self, prompts: Sequence[Prompt]) -> str | None:
-        """InputError for a prompt that cannot be encoded. A hash of the files named, if any are."""
+        """InputError for a prompt that cannot be encoded.
+
+        Returns a hash of the files that the prompts name, None where they name none.
+        """
         return None
 
 
 @dataclass(frozen=True)
 class Judge:
-    """How pictures are judged: by a small network that reads off them what they show.
+    """How pictures are judged: by a small network that reads off a picture what it shows.
 
     network: number of names -> a module, images (b, 3, h, w) in [-1, 1] -> logits
     loss:    (logits, truth) -> scalar
@@ -112,7 +114,7 @@ class Judge:
              images: their files in training, None when drawn pictures are judged
     scores:  name -> (logits, truth) -> number; the first is the headline
     names:   of the labels or classes, in the order of the logits
-    steps, batch_size: a training that suffices
+    steps, batch_size: of a training that is long enough
     """
 
     network: Callable[[int], nn.Module]
@@ -129,10 +131,10 @@ class Task(ABC):
 
     name:         what --task calls it, and what a checkpoint records
     layouts:      the folders that it recognises
-    prompt_files: names under which a data folder may hold the test prompts
+    prompt_files: names that the file of test prompts may have in a data folder
     options:      settings of train.py that belong to this task; other tasks refuse them
-    captions:     whether prompts are sentences, which a CLIP can compare with pictures
-    guides_style: whether a style can be guided apart from the rest, by --guidance-style
+    captions:     whether prompts are sentences, which CLIP can compare with pictures
+    guides_style: whether --guidance-style can guide a style separately
     """
 
     name: ClassVar[str]
@@ -145,7 +147,7 @@ class Task(ABC):
     # ---- prompts
 
     def prompt(self, text: str, folder: Path = Path()) -> Prompt:
-        """The prompt that a text stands for; paths in it start at the folder."""
+        """The prompt that a text stands for; paths in it are relative to the folder."""
         return text
 
     def text(self, prompt: Prompt, folder: Path = Path()) -> str:
@@ -153,11 +155,11 @@ class Task(ABC):
         return str(prompt)
 
     def requests(self, file: Path) -> list[Request]:
-        """The requests in a file of prompts: .txt (a prompt a line), test.json or generate.csv."""
+        """The requests in a file of prompts: .txt (one per line), test.json or generate.csv."""
         return read_request_file(file, self.prompt)
 
     def reads(self, file: Path) -> bool:
-        """Whether a file of prompts is in a format that this task alone has."""
+        """Whether a file of prompts is in a format that only this task has."""
         return False
 
     # ---- training
@@ -168,14 +170,15 @@ class Task(ABC):
 
     @abstractmethod
     def recipe(self, native: tuple[int, int], given: Mapping[str, Any]) -> dict[str, Any]:
-        """The defaults of train.py for data of this task, which the options given go over.
+        """The defaults of train.py for data of this task; options given take precedence.
 
         native: (h, w) of the first image
+        given:  the options given, by the names of their settings
         """
 
     @abstractmethod
     def conditioning(self, settings: TrainSettings, names: tuple[str, ...]) -> dict[str, Any]:
-        """What encoder() has to know, as plain values for the checkpoint."""
+        """What encoder() needs to know, as plain values for the checkpoint."""
 
     @abstractmethod
     def encoder(self, facts: Mapping[str, Any], area: tuple[int, int], device: Any) -> Encoder:
@@ -186,7 +189,7 @@ class Task(ABC):
     def guidance(
         self, how: Drawing, null: Condition, schedule: NoiseSchedule
     ) -> Guidance | StepwiseGuidance | None:
-        """What the options of guidance ask for; None uses the conditional model as it is."""
+        """What the guidance options ask for; None to use the conditional model as it is."""
         from tinyldm.diffusion.guidance import Guidance
 
         if how.guidance == 1:
@@ -200,13 +203,13 @@ class Task(ABC):
         )
 
     def judge(self, names: tuple[str, ...]) -> Judge | None:
-        """What judges this task's pictures, besides CLIP and Inception; None if nothing does."""
+        """What judges this task's pictures besides CLIP and Inception, or None."""
         return None
 
     # ---- options
 
     def check_options(self, given: Mapping[str, Any]) -> None:
-        """InputError for an option that was given and belongs to another task."""
+        """InputError for an option given that belongs to another task."""
         for other in tasks():
             for name in other.options - self.options:
                 if name in given:
@@ -237,7 +240,7 @@ def find_task(name: str) -> Task:
 
 
 def tasks() -> list[Task]:
-    """The tasks that the library brings."""
+    """The tasks that come with the library."""
     return [find_task(name) for name in TASKS]
 
 
@@ -248,10 +251,10 @@ def read_examples(
     task: str | None = None,
     hold_out: float = 0.0,
 ) -> tuple[Task, Examples]:
-    """The task that a data folder is for, detected from its files unless named, and its examples.
+    """The task of a data folder, detected from its files unless named, and its examples.
 
     hold_out: a share of the examples to set apart
-    InputError: see read_layout; or the folder is for another task than the one named.
+    InputError: see read_layout; or the folder belongs to another task than the one named.
     """
     folder = Path(folder).expanduser()
     known = tasks()
@@ -268,7 +271,7 @@ def read_examples(
 
 
 def read_requests(file: str | Path, task: Task | None = None) -> list[Request]:
-    """The requests in a file of prompts; its format tells the task, where none is given."""
+    """The requests in a file of prompts. Without a task, the format of the file tells it."""
     file = Path(file)
     if task is None:
         task = next((each for each in tasks() if each.reads(file)), find_task("text"))

@@ -1,8 +1,7 @@
 """The judges of tasks: small networks that read off a picture what it shows, and their scores.
 
 label_judge() reads the labels of a picture, map_judge() its segmentation map. A task returns one of
-them from Task.judge(); scores/evaluator.py trains it. Also here: how alike two pictures are in
-colour, which says whether a landscape has the style of its reference.
+them from Task.judge(); scores/evaluator.py trains it.
 """
 
 from __future__ import annotations
@@ -39,7 +38,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, width_in, h, w) -> (b, width, h / stride, w / stride)"""
         h = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(h)) + self.past(x))
+        h = self.norm2(self.conv2(h))
+        return F.relu(h + self.past(x))
 
 
 class LabelNet(nn.Module):
@@ -119,8 +119,8 @@ def map_judge(names: Sequence[str], load_map: Callable[[Path, Path | None], Imag
         maps = []
         for row, prompt in enumerate(prompts):
             image = images[row] if images is not None else None
-            scene = resize(load_map(prompt.map_file, image), size, nearest=True)
-            maps.append(torch.from_numpy(np.array(scene)))
+            resized = resize(load_map(prompt.map_file, image), size, nearest=True)
+            maps.append(torch.from_numpy(np.array(resized)))
         return torch.stack(maps)  # (n, h, w) uint8
 
     def loss(logits: Tensor, maps: Tensor) -> Tensor:
@@ -167,16 +167,3 @@ def class_accuracy(logits: Tensor, maps: Tensor) -> float:
     logits: (b, classes, h, w); maps: (b, h, w) class numbers
     """
     return (logits.argmax(1) == maps).double().mean().item()
-
-
-def histogram(image: Tensor, bins: int = 8) -> Tensor:
-    """How many pixels of a uint8 image (3, h, w) fall into each of bins^3 boxes of colours."""
-    red, green, blue = image.long().flatten(1) * bins // 256
-    box = (red * bins + green) * bins + blue
-    return torch.bincount(box, minlength=bins**3)
-
-
-def style_likeness(a: Tensor, b: Tensor) -> float:
-    """The correlation, -1 to 1, of the colour histograms of two uint8 images (3, h, w)."""
-    both = torch.stack([histogram(a), histogram(b)]).double()
-    return torch.corrcoef(both)[0, 1].item()

@@ -1,4 +1,4 @@
-"""Task labels: a picture shows a set of objects that have names, as in i-CLEVR."""
+"""The task "labels": a picture shows a set of named objects, as in i-CLEVR."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IMAGE_FOLDERS = ("images", "image", "iclevr", "train", ".")  # where the images 
 
 @dataclass(frozen=True)
 class Labels:
-    """A prompt: the names of the objects to show. As text they stand side by side, with commas."""
+    """A prompt: the names of the objects to show. As text, they are separated by commas."""
 
     names: tuple[str, ...] = ()
 
@@ -46,7 +46,7 @@ class Labels:
 
 
 def label_number(name: str, names: Sequence[str], where: str = "") -> int:
-    """The place of a name among the known ones; an InputError suggests the nearest of them."""
+    """The place of a name among the known ones; an InputError suggests the closest of them."""
     if name in names:
         return list(names).index(name)
     near = get_close_matches(name.lower(), names, n=3, cutoff=0.4) or names[:3]
@@ -56,7 +56,7 @@ def label_number(name: str, names: Sequence[str], where: str = "") -> int:
 
 
 class LabelEncoder(Encoder):
-    """Sets of labels -> Condition, in one of the forms that --label-form names.
+    """Turns sets of labels into Conditions, in one of the forms that --label-form names.
 
     tokens: (b, n, width), a token for each label, in no order, with a mask. It marks the label's
             name and those of its words that other labels share (its shape, its colour). The keys
@@ -151,7 +151,9 @@ def read_names(folder: Path) -> tuple[str, ...]:
         last = max(len(known) - 1, 0)
         raise InputError(f"{file}: expected names with the numbers 0 to {last}, each once")
     if any("," in name or name != name.strip() or not name for name in known):
-        raise InputError(f"{file}: a name that is empty, ends in a space or has a comma in it")
+        raise InputError(
+            f"{file}: a name is empty, begins or ends with a space, or has a comma in it"
+        )
     return tuple(sorted(known, key=known.__getitem__))
 
 
@@ -166,19 +168,20 @@ def as_labels(value: Any, names: Sequence[str] | None, where: str) -> Labels:
 
 def read_labelled(folder: Path, split: str, problems: list[str]) -> list[Example]:
     """{split}.json maps names of images to lists of labels; the images lie in one IMAGE_FOLDERS."""
-    names, table = read_names(folder), folder / f"{split}.json"
+    names = read_names(folder)
+    table = folder / f"{split}.json"
     labels = {}
     for name, value in read_json(table, dict).items():
         labels[name] = as_labels(value, names, f"{table}: {name}")
     place, there = place_of_images(folder, labels.keys())
     for name in labels:
         if name not in there:
-            problems.append(f"{place / name}: no such image, but {table.name} names it")
+            problems.append(f"{place / name}: no such image, but {table.name} lists it")
     return [Example(place / name, (labels[name],)) for name in sorted(labels) if name in there]
 
 
 def place_of_images(folder: Path, wanted: Any) -> tuple[Path, set[str]]:
-    """That of the IMAGE_FOLDERS with the most of the wanted names, and the names in it."""
+    """The one of the IMAGE_FOLDERS with the most of the wanted names, and the names in it."""
     best, most = (folder, set[str]()), -1
     for name in IMAGE_FOLDERS:
         place = folder / name
@@ -238,14 +241,14 @@ class LabelTask(Task):
         return read_names(folder)
 
     def recipe(self, native: tuple[int, int], given: Mapping[str, Any]) -> dict[str, Any]:
-        """64x64 pixels under the tiny VAE, unless more are asked for; nothing is mirrored."""
+        """64x64 pixels with the tiny VAE unless more are asked for; nothing is mirrored."""
         recipe = {**FULL, "size": (64, 64)}
         if max(given.get("size", recipe["size"])) <= LARGEST_SMALL:
             recipe.update(SMALL_LABELS)
         return {**recipe, "vae": "tiny", "flip": False, "centre": True}
 
     def conditioning(self, settings: TrainSettings, names: tuple[str, ...]) -> dict[str, Any]:
-        """The names, and the form in which the network is told of them."""
+        """The names, and the form in which the network gets them."""
         return {"names": list(names), "form": settings.label_form}
 
     def encoder(self, facts: Mapping[str, Any], area: tuple[int, int], device: Any) -> Encoder:

@@ -1,9 +1,9 @@
-"""Task landscape: a segmentation map says where things are, a reference image how they look."""
+"""The task "landscape": a map says where things are, a reference image how they look."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ MAP_FOLDERS = (
     ".",
 )
 IMAGE_FOLDERS = ("train_resized/imgs", "imgs", ".")
-LARGEST = 512  # pictures of more pixels a side are made smaller, to the assignment's 512x384
+LARGEST = 512  # pictures with more pixels a side are resized to the assignment's 512x384
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ class Scene:
 
 
 class LandscapeEncoder(Encoder):
-    """Scenes -> Condition: maps (b, 29, *area), the tokens of the style, the first also as vector.
+    """Turns scenes into Conditions: maps (b, 29, *area), style tokens, the first also as vector.
 
-    In training the style of a sample is dropped with probability style_drop and its map is not, so
-    that guidance can tell the two apart.
+    In training, the style of a sample is dropped with probability style_drop while its map is kept,
+    so that the two can be guided separately.
     """
 
     def __init__(self, style: StyleEncoder, area: tuple[int, int], style_drop: float = 0.0):
@@ -126,7 +126,7 @@ class LandscapeEncoder(Encoder):
     def finish(
         self, stored: Condition, maps: Tensor | None, generator: torch.Generator | None
     ) -> Condition:
-        """The stored style, perhaps dropped, and the shares of the classes in each cell."""
+        """The stored style, possibly dropped, and the share of each class in each cell."""
         import torch
 
         from tinyldm.condition import Condition
@@ -166,7 +166,7 @@ class LandscapeEncoder(Encoder):
         return torch.from_numpy(np.array(resize(load_map(file), self.map_size, nearest=True)))
 
     def keys(self, prompts: Sequence[Prompt]) -> list[str]:
-        """A hash of each reference, "" without one: what it shows counts, not where it lies."""
+        """A hash of each reference, of its content and not its place; "" where there is none."""
         from tinyldm.data.encode import file_hashes
 
         files = {prompt: Scene.of(prompt).reference_file for prompt in prompts}
@@ -251,12 +251,13 @@ def path_within(folder: Path, scene: Scene, path: str) -> str:
     inside = not Path(path).is_absolute() and ".." not in Path(path).parts
     if inside and scene.folder.resolve() == folder.resolve():
         return path  # though it may be a symbolic link to elsewhere
-    file, root = (scene.folder / path).resolve(), folder.resolve()
+    file = (scene.folder / path).resolve()
+    root = folder.resolve()
     return str(file.relative_to(root) if file.is_relative_to(root) else file)
 
 
 def find_beside(file: Path, name: str, folders: Sequence[str], kind: str) -> str:
-    """Where a file lies that a prompt file names: its path from the prompt file's folder."""
+    """The path of a file that a prompt file names, relative to the prompt file's folder."""
     for folder in folders:
         path = Path(folder) / name
         if (file.parent / path).is_file():
@@ -331,7 +332,7 @@ class LandscapeTask(Task):
         return CLASSES
 
     def recipe(self, native: tuple[int, int], given: Mapping[str, Any]) -> dict[str, Any]:
-        """The pictures' own size, if it is not too large."""
+        """The pictures' own size, unless it is too large."""
         size = native if max(native) <= LARGEST else (384, 512)
         recipe = {**FULL, "size": size}
         if max(given.get("size", size)) <= LARGEST_SMALL:
@@ -352,7 +353,7 @@ class LandscapeTask(Task):
     def guidance(
         self, how: Drawing, null: Condition, schedule: NoiseSchedule
     ) -> Guidance | StepwiseGuidance | None:
-        """Map and style together by --guidance, or each by a scale of its own."""
+        """Map and style with one scale, --guidance, or each with its own."""
         if how.style is None:
             return super().guidance(how, null, schedule)
         from tinyldm.diffusion.guidance import StepwiseGuidance
@@ -366,8 +367,8 @@ class LandscapeTask(Task):
         return map_judge(names, load_map)
 
 
-def map_then_style(null: Condition) -> Any:
-    """What StepwiseGuidance is to compare: nothing, the map alone, map and style (2211.09800)."""
+def map_then_style(null: Condition) -> Callable[[Condition], list[Condition]]:
+    """The conditions that StepwiseGuidance compares: none, the map, map and style (2211.09800)."""
 
     def conditions(full: Condition) -> list[Condition]:
         nothing = null.to(full.device).expand(len(full))

@@ -14,7 +14,7 @@ SUFFIXES = (".txt", ".json", ".csv")
 
 
 def read_request_file(file: Path, prompt: Callable[[str], Prompt]) -> list[Request]:
-    """The requests in a file, in its order; prompt() makes a prompt of a text.
+    """The requests in a file, in its order; prompt() turns a text into a prompt.
 
     InputError: no such file, another kind of file, missing keys, no prompts, refused names.
     """
@@ -38,7 +38,7 @@ def checked(requests: list[Request], file: Path) -> list[Request]:
 
 
 def read_lines(file: Path) -> list[tuple[str, str]]:
-    """A prompt a line, drawn as 0000.png, 0001.png, ...; empty lines are passed over."""
+    """One prompt per line, drawn as 0000.png, 0001.png, ...; empty lines are skipped."""
     lines = [line.strip() for line in read_text(file).split("\n")]
     texts = [line for line in lines if line]
     return [(f"{k:04d}.png", text) for k, text in enumerate(texts)]
@@ -49,14 +49,14 @@ def read_test_json(file: Path) -> list[tuple[str, str]]:
     named = []
     for key, entry in read_json(file, dict).items():
         name, text = entry_values(file, key, entry, "image_name", "text_prompt")
-        named.append(
-            (as_text(file, key, "image_name", name), as_text(file, key, "text_prompt", text))
-        )
+        name = as_text(file, key, "image_name", name)
+        text = as_text(file, key, "text_prompt", text)
+        named.append((name, text))
     return named
 
 
 def entry_values(file: Path, key: str, entry: Any, *names: str) -> list[Any]:
-    """The values of some names in one entry of a JSON file."""
+    """The values that one entry of a JSON file has under these names; InputError without one."""
     if not isinstance(entry, dict):
         got = type(entry).__name__
         raise InputError(f"{file}: {key}: expected an object with {', '.join(names)}, got {got}")

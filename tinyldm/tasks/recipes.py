@@ -1,4 +1,4 @@
-"""Defaults of train.py for data of your own: a whole recipe for each kind of data, in one place.
+"""Defaults of train.py for data of your own: a whole recipe for each kind of data.
 
 A run's settings are the defaults of TrainSettings (the toy set's), over them the recipe that its
 task picks here, over that the options that were given. Nothing else decides a setting.
@@ -51,4 +51,4 @@ SMALL_LANDSCAPES: dict[str, Any] = {
 }
 
 LARGEST_SMALL = 128
-"""Up to so many pixels a side, the small recipes apply."""
+"""The small recipes apply to pictures of up to this many pixels a side."""

@@ -51,25 +51,32 @@ def load_map(file: Path, image: Path | None = None) -> Image:
     from PIL import Image
 
     try:
-        with Image.open(file) as scene:
-            scene.load()
+        with Image.open(file) as opened:
+            opened.load()
     except FileNotFoundError:
         raise InputError(f"{file}: no such segmentation map") from None
     except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
         raise InputError(f"{file}: not an image that can be read ({error})") from None
-    if scene.mode not in ("L", "P"):
+    if opened.mode not in ("L", "P"):
         raise InputError(
-            f"{file}: a segmentation map has one channel of 8 bits, this image is {scene.mode}"
+            f"{file}: a segmentation map has one channel of 8 bits, this image is {opened.mode}"
         )
-    numbers = np.asarray(scene)  # of an image with a palette, the numbers and not the colours
+    numbers = np.asarray(opened)  # of an image with a palette, the numbers and not the colours
     if numbers.max() >= len(CLASSES):
         last = len(CLASSES) - 1
         raise InputError(f"{file}: a value of {numbers.max()}, expected classes from 0 to {last}")
-    size = image_size(image) if image is not None else None
-    if image is not None and size is not None and size != scene.size:
-        is_size, expected = "{}x{}".format(*scene.size), "{}x{}".format(*size)
-        raise InputError(f"{file}: is {is_size}, but its image {image.name} is {expected}")
+    if image is not None:
+        check_same_size(file, opened.size, image)
     return Image.fromarray(numbers)
+
+
+def check_same_size(file: Path, size: tuple[int, int], image: Path) -> None:
+    """InputError unless a map of size (width, height) is as large as its image."""
+    expected = image_size(image)
+    if expected is not None and size != expected:
+        found = "x".join(map(str, size))
+        wanted = "x".join(map(str, expected))
+        raise InputError(f"{file}: is {found}, but its image {image.name} is {wanted}")
 
 
 def image_size(file: Path) -> tuple[int, int] | None:

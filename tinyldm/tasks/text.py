@@ -1,4 +1,4 @@
-"""Task text: a picture is described by a caption. Prompts are plain strings."""
+"""The task "text": a caption describes a picture. Prompts are plain strings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def read_monsters(folder: Path, split: str, problems: list[str]) -> list[Example]:
     """{split}/*.png named {key}_{frame}.png, described by {split}_info.json or test.json."""
     info = folder / ("test.json" if split == "test" else f"{split}_info.json")
-    captions = {key: monster_captions(info, key, e) for key, e in read_json(info, dict).items()}
+    captions = {}
+    for key, entry in read_json(info, dict).items():
+        captions[key] = monster_captions(info, key, entry)
     examples = []
     for image in images_in(folder / split):
         # the last part of a stem counts the frames; test images are named by the key alone
@@ -40,8 +42,8 @@ def monster_captions(info: Path, key: str, entry: Any) -> tuple[str, ...]:
     """Each description of a monster, followed by its action, which is empty for a portrait."""
     given, action = entry_values(info, key, entry, "given_description", "action_description")
     descriptions = [given] if isinstance(given, str) else given
-    good = isinstance(descriptions, list) and all(isinstance(d, str) for d in descriptions)
-    if not good or not descriptions:
+    are_texts = isinstance(descriptions, list) and all(isinstance(d, str) for d in descriptions)
+    if not are_texts or not descriptions:
         raise InputError(
             f"{info}: {key}: 'given_description' is {descriptions!r}, expected a list of strings"
         )
@@ -65,7 +67,7 @@ def read_animals(folder: Path, split: str, problems: list[str]) -> list[Example]
 
 
 def place_of_images(folder: Path, split: str, rows: Sequence[Mapping[str, str]]) -> Path:
-    """The folder that holds the first image of a table, or else any images at all."""
+    """The folder that holds the first image of a table, or else the first with any images."""
     places = [folder, folder / split, folder / "images"]
     for place in places:
         if rows and (place / rows[0]["id"]).is_file():
@@ -87,7 +89,7 @@ def with_article(noun: str) -> str:
 
 
 def metadata_file(folder: Path) -> Path | None:
-    """metadata.jsonl or metadata.csv of a folder, the ecosystem's convention."""
+    """The metadata.jsonl or metadata.csv of a folder, or None."""
     for name in ("metadata.jsonl", "metadata.csv"):
         if (folder / name).is_file():
             return folder / name
@@ -95,7 +97,7 @@ def metadata_file(folder: Path) -> Path | None:
 
 
 def read_image_folder(folder: Path, split: str, problems: list[str]) -> list[Example]:
-    """metadata with file_name and text, in the subfolder of the split or, to train, the folder."""
+    """Metadata with file_name and text, in the split's subfolder or, to train, in the folder."""
     table = metadata_file(folder / split)
     if table is None and split == "train":
         table = metadata_file(folder)
@@ -116,12 +118,11 @@ def read_json_lines(table: Path) -> list[dict[str, str]]:
         if not line.strip():
             continue
         place = f"line {number}"
-        row = parse_json(line, f"{table}: {place}", dict)
-        values = entry_values(table, place, row, "file_name", "text")
-        names = ("file_name", "text")
-        rows.append(
-            {n: as_text(table, place, n, value) for n, value in zip(names, values, strict=True)}
-        )
+        entry = parse_json(line, f"{table}: {place}", dict)
+        name, text = entry_values(table, place, entry, "file_name", "text")
+        name = as_text(table, place, "file_name", name)
+        text = as_text(table, place, "text", text)
+        rows.append({"file_name": name, "text": text})
     return rows
 
 
@@ -129,7 +130,7 @@ def read_json_lines(table: Path) -> list[dict[str, str]]:
 
 
 class CaptionEncoder(Encoder):
-    """Captions through a frozen text encoder; all its tokens are kept."""
+    """Encodes captions with a frozen text encoder; all its tokens are kept."""
 
     def __init__(self, text_encoder: TextEncoder):
         self.text_encoder = text_encoder
@@ -172,7 +173,7 @@ class TextTask(Task):
     def recipe(self, native: tuple[int, int], given: Mapping[str, Any]) -> dict[str, Any]:
         """The full recipe, or the small one where the tiny VAE is asked for on small pictures.
 
-        Square images below 256 pixels keep their size.
+        Square images of less than 256 pixels keep their size.
         """
         recipe = dict(FULL)
         if native[0] == native[1] < FULL["size"][0]:

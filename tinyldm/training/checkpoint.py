@@ -1,11 +1,11 @@
-"""Checkpoints: a folder of JSON and safetensors that holds all that sampling and resuming need.
+"""Checkpoints: folders of JSON and safetensors with all that sampling and resuming need.
 
 runs/NAME/checkpoints/step-0001000/
     config.json           network, schedule, prediction, frozen models, image size, step, settings,
                           progress
     model.safetensors     the averaged weights, float32
     latents.safetensors   mean and std of the latents, the null condition
-    training.safetensors  raw weights and optimiser moments; kept for the newest checkpoint alone
+    training.safetensors  raw weights and optimiser moments; kept for the newest checkpoint only
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FORMAT = 1
 class Checkpoint:
     """What sampling needs of a checkpoint.
 
-    mean, std: latents of the VAE are x0 * std + mean; (c, 1, 1), mean maybe (c, h, w)
+    mean, std: latents of the VAE are x0 * std + mean; (c, 1, 1), though mean may be (c, h, w)
     null:      the null condition, one row
     config:    the content of config.json
     """
@@ -71,31 +71,27 @@ def save_checkpoint(
             if folder.exists():  # saved twice at the same step: the same content
                 shutil.rmtree(folder)
             temporary.rename(folder)
-    except OSError as error:
-        if error.filename is None:  # a full disk, told by the library that writes the weights
-            raise OSError(f"{folder}: cannot be written ({error})") from None
-        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
+    """The complete checkpoints of a run, oldest first."""
     return sorted(path.parent for path in (run / "checkpoints").glob("step-*/config.json"))
 
 
 def drop_training_state(run: Path) -> None:
-    """Keep what resuming needs for the newest checkpoint alone; the others still sample."""
+    """Keep what resuming needs for the newest checkpoint only; the others can still be sampled."""
     for folder in checkpoints(run)[:-1]:
         (folder / "training.safetensors").unlink(missing_ok=True)
 
 
-def latest_run(root: str | Path = "runs") -> Path:
-    """The run whose newest checkpoint is the newest of all."""
-    newest = [checkpoints(run)[-1] for run in Path(root).glob("*") if checkpoints(run)]
+def latest_run() -> Path:
+    """The run in runs/ whose newest checkpoint is the newest of all."""
+    newest = [checkpoints(run)[-1] for run in Path("runs").glob("*") if checkpoints(run)]
     if not newest:
         raise InputError(
-            f"{root}: no run with a checkpoint; train one first (python train.py --cfg-drop 0.1)"
+            "runs: no run with a checkpoint; train one first (python train.py --cfg-drop 0.1)"
         )
     return max(newest, key=lambda path: (path / "config.json").stat().st_mtime).parent.parent
 
@@ -115,7 +111,7 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 class Config(dict[str, Any]):
-    """The content of a config.json. A key that is asked for and missing is an InputError."""
+    """The content of a config.json. Looking up a key that is missing is an InputError."""
 
     def __init__(self, content: Mapping[str, Any], file: Path):
         super().__init__(content)
@@ -137,7 +133,7 @@ def read_config(folder: str | Path) -> Config:
 
 
 def conditioning_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of its task and encoder; the first ones knew captions alone."""
+    """What a checkpoint says about its task and encoder; the oldest ones only knew captions."""
     known = config.get("condition") or {"task": "text", "name": config["text_encoder"]}
     return dict(known)
 

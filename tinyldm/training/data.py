@@ -21,7 +21,7 @@ PREVIEWS = 16
 
 @dataclass(frozen=True)
 class Data:
-    """What a training learns from: a folder, the task that it is for, its examples."""
+    """What a run learns from: a folder, the task that it belongs to, its examples."""
 
     folder: Path
     task: Task
@@ -34,7 +34,7 @@ class Data:
         return settings_for(given, native_size(self.examples), self.task)
 
     def name(self, settings: TrainSettings) -> str:
-        """What a run that nobody named is called after."""
+        """What a run without --out is named after."""
         return "toy" if settings.data is None else self.folder.resolve().name
 
     def facts(self, settings: TrainSettings, prompts: Sequence[Prompt]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Data:
         }
 
     def preview_prompts(self) -> list[Prompt]:
-        """Prompts to watch a training by: of the test prompts, else spread over the examples."""
+        """Prompts for the previews: test prompts if there are any, else those of the examples."""
         file = find_test_prompts(self.task, self.folder)
         if file is not None:
             prompts = [request.prompt for request in self.task.requests(file)]
@@ -65,7 +65,7 @@ class Data:
 
 
 def read_data(folder: Path, given: Mapping[str, Any]) -> Data:
-    """The data in a folder, as the options --task, --skip-bad and --hold-out ask for it."""
+    """The data in a folder, as --task, --skip-bad and --hold-out ask for it."""
     task, examples = read_examples(
         folder,
         skip_bad=given.get("skip_bad", False),
@@ -102,7 +102,7 @@ def open_cache(
     models: FrozenModels,
     processes: Processes = ALONE,
 ) -> LatentCache:
-    """The latent cache that the settings ask for, built first unless it is there."""
+    """The latent cache that the settings ask for; it is built unless it is there already."""
     s = settings
     try:
         augmentation = Augmentation(
@@ -115,7 +115,7 @@ def open_cache(
         None if s.vae == "none" else models.vae,
         models.encoder,
         s.size,
-        augmentation,
+        augmentation=augmentation,
         device=processes.device,
         workers=s.workers,
         progress=processes.is_main,

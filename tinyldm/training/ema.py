@@ -20,7 +20,9 @@ class EMA:
     def __init__(self, module: nn.Module, decay: float = 0.9999, warmup: bool = True):
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay}, expected 0 <= decay < 1")
-        self.decay, self.warmup, self.updates = decay, warmup, 0
+        self.decay = decay
+        self.warmup = warmup
+        self.updates = 0
         self.network = deepcopy(module).float().eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -37,6 +39,10 @@ class EMA:
         for average, buffer in zip(self.network.buffers(), module.buffers(), strict=True):
             average.copy_(buffer)
         self.updates += 1
+
+    def count_from(self, updates: int) -> None:
+        """Go on with an average that has had so many updates, as the warm-up must know."""
+        self.updates = updates
 
     def state_dict(self) -> dict[str, Any]:
         """The averaged weights by name, and the number of updates, which the warm-up needs."""

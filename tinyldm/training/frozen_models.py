@@ -24,7 +24,7 @@ class FrozenModels:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """What a checkpoint says, so that nobody samples from it with other models."""
+        """What a checkpoint records, so that nobody samples from it with other models."""
         return {
             "vae_fingerprint": self.vae.fingerprint,
             "text_encoder_fingerprint": self.encoder.fingerprint,
@@ -36,8 +36,8 @@ def load_frozen(
 ) -> FrozenModels:
     """The frozen models that a config names, on the device.
 
-    config: of a checkpoint; or vae, size and condition of a run that is to begin
-    InputError: they have the names of those that `place` was trained with, but are others.
+    config: of a checkpoint; or vae, size and condition of a new run
+    InputError: they are named like those that `place` was trained with, but are different.
     """
     vae = load_vae(config["vae"], device)
     facts = conditioning_of(config)
@@ -53,6 +53,6 @@ def load_frozen(
         if config.get(key) not in (None, found):
             kind, name = names[key]
             raise InputError(
-                f"{name}: is not the {kind} that {place} was trained with, or was read otherwise"
+                f"{name}: is not the {kind} that {place} was trained with, or is read otherwise"
             )
     return models

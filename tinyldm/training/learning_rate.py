@@ -9,9 +9,9 @@ from tinyldm.training.settings import TrainSettings
 
 
 def learning_rate(step: int, settings: TrainSettings, cuts: int = 0) -> float:
-    """The rate of optimiser step `step`, counted from 0: a linear rise, then the schedule.
+    """The learning rate of step `step`, counted from 0: a linear rise, then the schedule.
 
-    cuts: how many plateaus have been met so far
+    cuts: how many plateaus there have been so far
     """
     s = settings
     if step < s.warmup:
@@ -31,8 +31,8 @@ class Plateau:
     """Counts the windows of steps whose mean loss is not 1 % below the best one before.
 
     best:  the lowest mean loss of a window so far
-    total, count: of the losses of the present window
-    cuts:  how many windows brought nothing
+    total, count: of the losses in the current window
+    cuts:  how many windows brought no improvement
     """
 
     best: float | None = None
@@ -41,7 +41,7 @@ class Plateau:
     cuts: int = 0
 
     def observe(self, loss: float, window: int) -> None:
-        """Take in the loss of one step. window: its length in steps."""
+        """Take in the loss of one step. window: the length of a window in steps."""
         self.total += loss
         self.count += 1
         if self.count < window:

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: a progress bar, log.csv and, if installed, TensorBoard."""
+"""What a run reports while it trains: a progress bar, log.csv and, if installed, TensorBoard."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class RunLog:
         kept = [row for row in read_log(self.file) if int(row[0]) <= step]
         with replacing(self.file) as temporary:
             write_rows(temporary, [list(COLUMNS), *kept])
+        # __exit__ closes it
         self.stream = open(self.file, "a", newline="", encoding="utf-8", buffering=1)  # noqa: SIM115
         self.bar = tqdm(
             total=max_steps, initial=step, desc="training", unit="step", dynamic_ncols=True
@@ -32,7 +33,7 @@ class RunLog:
         self.then = time.monotonic()
 
     def row(self, step: int, loss: float, lr: float, grad_norm: float, images: int) -> None:
-        """Log step `step`, counted from 1, of so many images."""
+        """Log step `step`, counted from 1, which had `images` images."""
         now = time.monotonic()
         speed = images / max(1e-9, now - self.then)
         self.then = now
@@ -76,7 +77,7 @@ def write_rows(file: Path, rows: list[list[str]]) -> None:
 
 
 def read_log(file: Path) -> list[list[str]]:
-    """The whole rows of a log.csv without its header; none if there is no such file."""
+    """The complete rows of a log.csv, without its header; none if there is no such file."""
     if not file.is_file():
         return []
     with open(file, newline="", encoding="utf-8") as stream:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from tinyldm.cli import load_object
 from tinyldm.condition import Condition
@@ -23,7 +23,7 @@ from tinyldm.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class DataShape:
-    """What a network has to fit: the latents, and the parts of their conditions.
+    """What a network has to fit: the latents and the parts of their conditions.
 
     channels:     of the latents, in and out
     size:         (h, w) of the latents
@@ -45,15 +45,10 @@ class DataShape:
         return cls(
             channels,
             (height, width),
-            token_dim=last_of(null.tokens, 1),
-            vector_dim=last_of(null.vector, 1),
-            map_channels=last_of(null.maps, 3) or 0,
+            token_dim=None if null.tokens is None else null.tokens.shape[2],
+            vector_dim=None if null.vector is None else null.vector.shape[1],
+            map_channels=0 if null.maps is None else null.maps.shape[1],
         )
-
-
-def last_of(part: Tensor | None, place: int) -> int | None:
-    """The size of a dimension, counted from the last, or None for a part that is absent."""
-    return None if part is None else part.shape[-place]
 
 
 def network_recipe(settings: TrainSettings, shape: DataShape) -> dict[str, Any]:
@@ -93,13 +88,13 @@ def build_unet(values: Mapping[str, Any]) -> nn.Module:
 
 
 def build_network(recipe: Mapping[str, Any]) -> nn.Module:
-    """The network of a recipe: a UNet from its config, or what a function of the user's returns.
+    """The network of a recipe: a UNet from its config, or what the user's own function returns.
 
     A recipe with "build": "my_module:function" calls that function with the fields of DataShape as
     keyword arguments. Modules of Python itself are refused: a checkpoint may come from anywhere.
     """
     if "build" not in recipe:
-        return build_unet(recipe)
+        return build_unet(dict(recipe))
     name, arguments = str(recipe["build"]), dict(recipe.get("arguments", {}))
     root = name.partition(":")[0].partition(".")[0]
     unknown = arguments.keys() - {f.name for f in fields(DataShape)}

@@ -28,7 +28,7 @@ class Processes:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait until every process has come here."""
+        """Wait until every process has reached this point."""
         if self.world > 1:
             dist.barrier()
 
@@ -41,7 +41,7 @@ class Processes:
         return total / self.world
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is up in any process, so that all take the same decision."""
+        """Whether the flag is set in any process, so that all make the same decision."""
         if self.world == 1:
             return flag
         return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)

@@ -1,4 +1,4 @@
-"""The folder of a run: which one it is, whether it may be written to, and who writes to it."""
+"""The folder of a run: which one it is, whether it may be written, and who writes to it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import count
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 from tinyldm.errors import InputError
-from tinyldm.files import locked
+from tinyldm.files import is_empty, locked
 from tinyldm.training.checkpoint import checkpoints, find_checkpoint, latest_run, read_config
 from tinyldm.training.processes import Processes
 from tinyldm.training.settings import TrainSettings
@@ -22,11 +21,11 @@ LEFT_BY_A_RUN = ("checkpoints", "previews", "sweep", "tensorboard")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What train.py was told of its run folder.
+    """What the options of train.py say about its run folder.
 
     out:    the folder; None: the next free number in runs/
     saved:  the config of the newest checkpoint of a run that is to be resumed, else None
-    epochs: the length of the training as passes over the data, where it was given so
+    epochs: the length of the training in passes over the data, if it was given that way
     """
 
     out: Path | None
@@ -39,29 +38,35 @@ class RunFolder:
     def asked(cls, options: Mapping[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
         """Read --out, --resume, --overwrite and --epochs; returns the other options as well.
 
-        InputError: they do not fit each other, or what is in the folder.
+        InputError: they contradict each other, or what is in the folder.
         """
         given = dict(options)
-        out, epochs = given.pop("out", None), given.pop("epochs", None)
-        resume, overwrite = given.pop("resume", False), given.pop("overwrite", False)
+        out = given.pop("out", None)
+        epochs = given.pop("epochs", None)
+        resume = given.pop("resume", False)
+        overwrite = given.pop("overwrite", False)
         if overwrite and (resume or out is None):
-            raise InputError("--overwrite: expected --out beside it and no --resume")
+            raise InputError("--overwrite: expected --out with it and no --resume")
         if epochs is not None and (epochs < 1 or "max_steps" in given):
-            raise InputError(f"--epochs {epochs}: expected 1 or more, and no --max-steps beside it")
+            raise InputError(f"--epochs {epochs}: expected 1 or more, and no --max-steps with it")
         folder = None if out is None else Path(out)
         if resume and folder is None:
             folder = latest_run()
         saved = check_run(folder, resume, overwrite)
-        return cls(folder, resume, overwrite, epochs, saved), given
+        run = cls(folder, resume=resume, overwrite=overwrite, epochs=epochs, saved=saved)
+        return run, given
 
     def settings_given(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The options given; for a run to resume, all its settings, changed where they may be."""
+        """The options given; for a run to resume, all its settings with the allowed changes."""
         if self.saved is None:
             return dict(given)
         return TrainSettings.from_dict(self.saved["settings"]).resumed(given).to_dict()
 
     def of_length(self, settings: TrainSettings, images: int) -> TrainSettings:
-        """The settings with --epochs turned into steps; InputError for a length without sense."""
+        """The settings with --epochs turned into steps.
+
+        InputError: the run has more steps already, or the perceptual term would never count.
+        """
         if self.epochs is not None:
             steps = ceil(self.epochs * images / settings.batch_size)
             settings = replace(settings, max_steps=steps)
@@ -73,7 +78,7 @@ class RunFolder:
         if settings.perceptual_from >= settings.max_steps:
             raise InputError(
                 f"--perceptual-from {settings.perceptual_from}: "
-                f"expected less than {settings.max_steps}, all steps"
+                f"expected less than {settings.max_steps}, the number of steps"
             )
         return settings
 
@@ -82,12 +87,12 @@ class RunFolder:
         if self.saved is not None and self.saved.get("data", key) != key:
             raise InputError(
                 f"{folder}: images or captions are not those that the run was trained on; "
-                "start another with --out"
+                "start another run with --out"
             )
 
     @contextmanager
     def claimed(self, name: str, processes: Processes) -> Iterator[Path]:
-        """The run folder, made or emptied of an old run, and locked against other trainings.
+        """The run folder, created or cleared of an old run, and locked for this process.
 
         name: of the data, for a run that nobody named. The main process alone writes to the folder;
         the others get a path that they only read from.
@@ -100,9 +105,10 @@ class RunFolder:
             check_run(folder, self.resume, self.overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock", busy=f"{folder}: another process is training there"):
-            for left in LEFT_BY_A_RUN if self.overwrite else ():
-                if (folder / left).exists():
-                    shutil.rmtree(folder / left)
+            if self.overwrite:
+                for name in LEFT_BY_A_RUN:
+                    if (folder / name).exists():
+                        shutil.rmtree(folder / name)
             yield folder
 
 
@@ -133,18 +139,14 @@ def check_run(run: Path | None, resume: bool, overwrite: bool) -> dict[str, Any]
     return None
 
 
-def is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing but a lock."""
-    return folder.is_dir() and all(path.name == ".lock" for path in folder.iterdir())
-
-
 def free_folder(root: Path, name: str) -> Path:
-    """root/name-N, made with the first N that is free."""
+    """Make root/name-N with the first N that is free."""
     root.mkdir(exist_ok=True)
-    for n in count(1):
+    n = 1
+    while True:
+        folder = root / f"{name}-{n}"
         try:
-            (root / f"{name}-{n}").mkdir()
-            return root / f"{name}-{n}"
+            folder.mkdir()
+            return folder
         except FileExistsError:
-            continue
-    raise AssertionError("count() never ends")
+            n += 1

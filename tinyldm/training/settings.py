@@ -6,7 +6,6 @@ Each field declares its option of train.py beside its default. This module impor
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -64,8 +63,8 @@ def run_option(value: Any, help: str, **how: Any) -> Any:
     return option(value, help, "run", **how)
 
 
-def both(name: str, value: Any) -> str:
-    """How the help shows a default that differs for data of your own."""
+def toy_and_own(name: str, value: Any) -> str:
+    """The default of the toy set, and that for data of your own, as the help shows them."""
     return f"{value}; with --data: {FULL[name]}"
 
 
@@ -83,15 +82,15 @@ class TrainSettings:
     )
     task: str = data_option(
         "text",
-        "what pictures are conditioned on: text, labels, landscape or my_module:MyTask "
-        "(default: detected from the files of --data)",
+        "what the pictures are conditioned on: text, labels, landscape or my_module:MyTask; "
+        "without it, this is detected from the files of --data",
         default="",
     )
     size: tuple[int, int] = data_option(
         (64, 64),
         "size in pixels, such as 64, or WIDTHxHEIGHT; smaller square images keep their size, as do "
         "landscapes of up to 512 pixels, and labels have 64",
-        default=both("size", 64).replace("(256, 256)", "256"),
+        default="64; with --data: 256",
         parse=parse_size,
         metavar="SIZE",
     )
@@ -118,7 +117,7 @@ class TrainSettings:
     preset: str = model_option(
         "toy",
         "size of the UNet: toy, small, base (128-256-512-512) or large (256-384-512-768)",
-        default=both("preset", "toy"),
+        default=toy_and_own("preset", "toy"),
     )
     network: str | None = model_option(
         None, "a network of your own instead of the UNet, as my_module:build; see docs/importing.md"
@@ -126,7 +125,7 @@ class TrainSettings:
     text_encoder: str = model_option(
         "tiny",
         "for captions: tiny, or a text encoder that transformers loads, by hub name or folder",
-        default=both("text_encoder", "tiny"),
+        default=toy_and_own("text_encoder", "tiny"),
     )
     label_form: str = model_option(
         "tokens+vector",
@@ -136,13 +135,13 @@ class TrainSettings:
     image_encoder: str = model_option(
         "tiny",
         "for landscapes: tiny, or a CLIP whose image tower reads the style off the reference",
-        default=both("image_encoder", "tiny"),
+        default=toy_and_own("image_encoder", "tiny"),
     )
     vae: str = model_option(
         "tiny",
         "tiny (also the default for labels), none (train on pixels), or an AutoencoderKL, by hub "
         "name or folder",
-        default=both("vae", "tiny"),
+        default=toy_and_own("vae", "tiny"),
     )
     centre: bool = model_option(
         False,
@@ -155,7 +154,7 @@ class TrainSettings:
         0.5,  # for the twelve channels of the tiny VAE
         "factor of the schedule's alpha / sigma: below 1 is more noise, "
         "for latents of many channels",
-        default=both("shift", 0.5),
+        default=toy_and_own("shift", 0.5),
     )
     zero_snr: bool = model_option(
         False, "rescale the schedule so that it ends in pure noise (2305.08891)"
@@ -170,20 +169,20 @@ class TrainSettings:
         "for landscapes: probability that a sample is trained without its style, but with its map",
     )
     max_steps: int = training_option(
-        2000, "length of the training", default=both("max_steps", 2000)
+        2000, "length of the training", default=toy_and_own("max_steps", 2000)
     )
     batch_size: int = training_option(
         32,
         "images per optimiser step, over all processes and accumulations together",
-        default=both("batch_size", 32),
+        default=toy_and_own("batch_size", 32),
     )
     accumulate: int = training_option(1, "how many parts to split a batch into, to save memory")
-    lr: float = training_option(1e-3, "highest learning rate", default=both("lr", 1e-3))
+    lr: float = training_option(1e-3, "highest learning rate", default=toy_and_own("lr", 1e-3))
     lr_schedule: str = training_option(
         "cosine",
         "what the learning rate does after the warm-up",
         choices=LR_SCHEDULES,
-        default=both("lr_schedule", "cosine"),
+        default=toy_and_own("lr_schedule", "cosine"),
     )
     lr_decay: float = training_option(
         0.5, "factor of each reduction of the learning rate, for the schedules step and plateau"
@@ -192,7 +191,7 @@ class TrainSettings:
         10_000, "steps between reductions (step), or between looks at the loss (plateau)"
     )
     warmup: int = training_option(
-        100, "steps over which the learning rate rises", default=both("warmup", 100)
+        100, "steps over which the learning rate rises", default=toy_and_own("warmup", 100)
     )
     weight_decay: float = training_option(
         0.01, "weight decay of AdamW; norms and biases are not decayed"
@@ -220,10 +219,12 @@ class TrainSettings:
     compile: bool = training_option(False, "compile the network with torch.compile")
 
     sample_every: int = run_option(
-        500, "steps between preview grids", default=both("sample_every", 500)
+        500, "steps between preview grids", default=toy_and_own("sample_every", 500)
     )
     preview_guidance: float = run_option(3.0, "guidance scale of the previews")
-    save_every: int = run_option(500, "steps between checkpoints", default=both("save_every", 500))
+    save_every: int = run_option(
+        500, "steps between checkpoints", default=toy_and_own("save_every", 500)
+    )
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -344,25 +345,3 @@ def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) 
 def ignored(given: Mapping[str, Any], name: str, expected: str) -> None:
     """Raise the InputError for an option that would have no effect."""
     raise InputError(f"{flag_of(name)} {given[name]}: would be ignored, expected {expected}")
-
-
-def command_line(settings: Mapping[str, Any], task: Task) -> str:
-    """The train.py command with these settings: what differs from the defaults for such data."""
-    wanted = TrainSettings.from_dict(settings)
-    given = {}
-    if wanted.data is not None:
-        given = {name: getattr(wanted, name) for name in ("data", "vae", "size")}
-    default = settings_for(given, wanted.size, task)
-    words = ["python", "train.py"]
-    for f in fields(wanted):
-        value = getattr(wanted, f.name)
-        if f.name not in given and value == getattr(default, f.name):
-            continue
-        flag = flag_of(f.name)
-        if isinstance(value, bool):
-            words.append(flag if value else flag.replace("--", "--no-"))
-        elif f.name == "size":
-            words += [flag, "x".join(map(str, value[::-1]))]
-        else:
-            words += [flag, str(value)]
-    return shlex.join(words)

@@ -10,24 +10,25 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether a signal, or anybody else, has asked to stop."""
+    """Whether a signal, or other code, has asked to stop."""
 
     def __init__(self) -> None:
         self.requested = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """The handler of a signal. Asked a second time, it stops at once."""
+        """The handler of a signal. A second signal stops the program at once."""
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
         print(
-            "\nstopping: the checkpoint is saved first (once more to stop at once)", file=sys.stderr
+            "\nstopping: the checkpoint is saved first (interrupt again to stop at once)",
+            file=sys.stderr,
         )
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """A StopRequest that SIGINT and SIGTERM raise during the block."""
+    """A StopRequest that SIGINT and SIGTERM make during the block."""
     request = StopRequest()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, request.handle) for number in numbers}

@@ -1,4 +1,4 @@
-"""The training loop, and what it takes to begin, to save and to go on."""
+"""The training loop, which reads from top to bottom, and how it starts, saves and resumes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tinyldm.training.signals import StopRequest
 from tinyldm.weights import load_into, read_weights
 
 MAX_SKIPPED = 20
-"""So many infinite gradients in a row end the run."""
+"""This many infinite gradients in a row end the run."""
 
 NEVER = StopRequest()
 
@@ -41,7 +41,7 @@ class Cache(Protocol):
     data.latents.LatentCache is one.
 
     mean, std, null: as the checkpoint keeps them
-    longest: how many tokens the longest condition has
+    longest:         the number of tokens of the longest condition
     """
 
     mean: Tensor
@@ -62,7 +62,7 @@ class Cache(Protocol):
 
 @dataclass
 class Progress:
-    """How far a run is. skipped: batches left out for an infinite gradient, all in all."""
+    """How far a run is. skipped: all batches left out because of an infinite gradient."""
 
     step: int = 0
     skipped: int = 0
@@ -77,8 +77,8 @@ class Trainer:
     run:        the folder to write to
     facts:      what the checkpoint says besides what the trainer knows: data, frozen models, and
                 under "network" how to build it (training/network.py); for a UNet that is its config
-    perceptual: a further term of the loss, (predicted, x_t, x0, level, prediction) -> scalar, with
-                the weight and from the step that the settings say; see autoencoder/perceptual.py
+    perceptual: a further term of the loss, (predicted, noised, prediction) -> scalar, with the
+                weight and from the step that the settings say; see autoencoder/perceptual.py
     preview:    called with (averaged network, file to write) every sample_every steps, in the main
                 process
     report:     called with the run folder after each checkpoint, in the main process
@@ -93,7 +93,7 @@ class Trainer:
         *,
         processes: Processes = ALONE,
         facts: Mapping[str, Any] | None = None,
-        perceptual: Callable[..., Tensor] | None = None,
+        perceptual: Callable[[Tensor, Noised, str], Tensor] | None = None,
         preview: Callable[[nn.Module, Path], object] | None = None,
         report: Callable[[Path], object] | None = None,
     ):
@@ -104,8 +104,13 @@ class Trainer:
                 f"--batch-size {s.batch_size}: expected a multiple of {parts} "
                 f"(--accumulate {s.accumulate} x {processes.world} processes)"
             )
-        self.settings, self.cache, self.run, self.processes = s, cache, run, processes
-        self.perceptual, self.preview, self.report = perceptual, preview, report
+        self.settings = settings
+        self.cache = cache
+        self.run = run
+        self.processes = processes
+        self.perceptual = perceptual
+        self.preview = preview
+        self.report = report
         self.facts = dict(facts or {})
         if isinstance(network, UNet):
             self.facts.setdefault("network", network.config.to_dict())
@@ -161,7 +166,7 @@ class Trainer:
 
             last = now.step == s.max_steps
             if log is not None:
-                log.row(now.step, loss, lr, norm, s.batch_size)
+                log.row(now.step, loss=loss, lr=lr, grad_norm=norm, images=s.batch_size)
                 if self.preview and (last or now.step % s.sample_every == 0):
                     file = self.run / "previews" / f"step-{now.step:07d}.png"
                     self.preview(self.ema.network, file)
@@ -191,7 +196,7 @@ class Trainer:
         return float(self.processes.mean(total))
 
     def synchronised(self, last: bool) -> Any:
-        """A context for backward(): after the last part, gradients are averaged over processes."""
+        """A context in which backward() averages gradients over processes, after the last part."""
         if last or self.processes.world == 1:
             return nullcontext()
         return self.denoiser.no_sync()
@@ -202,23 +207,16 @@ class Trainer:
         dropped = drop_condition(condition, self.cache.null, s.cfg_drop, generator)
         noised = draw_noise(x0, self.schedule, generator)
         predicted = self.denoiser(noised.x_t, noised.t.float(), dropped)
-        error = prediction_error(
-            predicted, noised, s.prediction, self.schedule, s.snr_gamma or None
-        )
+        gamma = s.snr_gamma or None
+        error = prediction_error(predicted, noised, s.prediction, self.schedule, snr_gamma=gamma)
         loss = error.mean()
         if s.perceptual and self.progress.step >= s.perceptual_from:
-            loss = loss + s.perceptual * self.perceptual_term(predicted, noised)
+            assert self.perceptual is not None
+            loss = loss + s.perceptual * self.perceptual(predicted, noised, s.prediction)
         return loss
 
-    def perceptual_term(self, predicted: Tensor, noised: Noised) -> Tensor:
-        """The further term of the loss, a scalar."""
-        assert self.perceptual is not None
-        return self.perceptual(
-            predicted, noised.x_t, noised.x0, noised.level, self.settings.prediction
-        )
-
     def batch(self, position: int) -> tuple[Tensor, Condition, torch.Generator]:
-        """Batch `position` of this process: x0, condition, and the generator of its noise."""
+        """Batch number `position` of this process: x0, condition, the generator of its noise."""
         s, p = self.settings, self.processes
         indices = data_order(
             len(self.cache),
@@ -274,7 +272,8 @@ class Trainer:
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint: weights, average, optimiser and progress as they were."""
-        config, file = read_config(folder), folder / "training.safetensors"
+        config = read_config(folder)
+        file = folder / "training.safetensors"
         state = read_weights(file)
 
         def part(kind: str) -> dict[str, Tensor]:
@@ -284,7 +283,7 @@ class Trainer:
         load_into(self.network, part("weights"), file)
         averaged = folder / "model.safetensors"
         load_into(self.ema.network, read_weights(averaged), averaged)
-        self.ema.updates = config["ema_updates"]
+        self.ema.count_from(config["ema_updates"])
         moments = {kind: part(kind) for kind in ("step", "exp_avg", "exp_avg_sq")}
         for name, p in self.network.named_parameters():
             if name in moments["step"]:
