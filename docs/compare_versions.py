@@ -42,7 +42,7 @@ def main() -> None:
             before = draw(options.old, run, Path(folder, "old"), options.steps)
             after = draw(options.new, run, Path(folder, "new"), options.steps)
         if before.keys() != after.keys():
-            sys.exit(f"{run}: other names of pictures")
+            sys.exit(f"{run}: the two versions draw pictures of different names")
         gaps = np.stack([abs(before[name] - after[name]) for name in before])
         worst = max(worst, int(gaps.max()))
         print(f"| {run} | {len(before)} | {(gaps > 0).mean():.2e} | {gaps.max()} |", flush=True)

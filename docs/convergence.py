@@ -7,6 +7,7 @@ a minute.
     python docs/convergence.py
 """
 
+import itertools
 import math
 from pathlib import Path
 
@@ -19,8 +20,6 @@ from tinyldm import DDIM, DDPM, DPMSolver, NoiseSchedule, sample
 from tinyldm.diffusion.schedule import Level
 
 matplotlib.use("Agg")
-import itertools
-
 import matplotlib.pyplot as plt
 from matplotlib.ticker import NullFormatter, NullLocator
 
@@ -81,8 +80,7 @@ DOTS = monster()
 
 
 def best_x0(x, level):
-    """E[x0 | x_t] of the mixture: each dot's own answer, weighted by how well the dot
-    explains x_t."""
+    """E[x0 | x_t] of the mixture: the answer of each dot, weighted by how well it explains x_t."""
     dots = torch.as_tensor(DOTS, dtype=x.dtype)
     variance = level.alpha**2 * DOT**2 + level.sigma**2
     fit = (
@@ -93,8 +91,7 @@ def best_x0(x, level):
 
 
 def run(solver, grid, x, dtype=torch.float32):
-    """sample() from x (n, 2) with the optimal denoiser; all points are one sample, with one
-    generator."""
+    """sample() from x (n, 2) with the optimal denoiser. All points are one sample."""
     level_of = {torch.tensor(level.t).item(): level for level in grid}
     return sample(
         lambda x, t, condition: best_x0(x[0], level_of[t[0].item()])[None],
@@ -116,10 +113,10 @@ def log_snr_grid(n, first=-5.0, last=4.5):
 
 
 def exact_flow(start):
-    """Where the flow really takes the start, by scipy: dy/ds = (y - E[x0]) / s, y = x / alpha, s =
-    sigma / alpha.
+    """Where the flow really takes the start, by scipy.
 
-    The probability flow of 2206.00364, eq. 1 and 3, over log s
+    This is the probability flow dy/ds = (y - E[x0]) / s of 2206.00364, eq. 1 and 3, solved over
+    log s, with y = x / alpha and s = sigma / alpha.
     """
     first, last = log_snr_grid(1)
 
@@ -158,8 +155,10 @@ def normal(n, seed=0):
 
 
 def pictures(grid_spec):
-    """Rows of solvers, columns of network calls: what the same 5,000 points of noise become, on the
-    default grid."""
+    """What the same 5,000 points of noise become on the default grid.
+
+    The rows are solvers, the columns numbers of network calls.
+    """
     calls, start = (5, 7, 10, 14, 20, 40), normal(5000)
     hue = torch.atan2(start[:, 1], start[:, 0])  # a point keeps the colour of where it started
     rows = {
@@ -193,8 +192,7 @@ def flow_errors():
 
 
 def cloud_errors():
-    """Sliced Wasserstein distance from the data: of clouds of samples, on the default grid, and of
-    draws of it."""
+    """Sliced Wasserstein distances from the data: of samples, and of as many draws of the data."""
     few, start = [k for k in CALLS if k < 60], normal(CLOUD)
     truth = from_all_sides(draws(20 * CLOUD, 1)).view(CLOUD, 20, 32).mean(1)
 

@@ -5,8 +5,7 @@ python docs/draw_toy.py
 
 from pathlib import Path
 
-from PIL import Image
-
+from tinyldm.data.images import grid
 from tinyldm.toy.monsters import ACTIONS, Monster, draw
 
 ROWS = [
@@ -19,8 +18,9 @@ ROWS = [
 ]
 SIDE = 96
 
-page = Image.new("RGB", (SIDE * len(ACTIONS), SIDE * len(ROWS)), "white")
+images = []
 for row, monster in enumerate(ROWS):
     for column, action in enumerate(ACTIONS):
-        page.paste(draw(monster, action, 10 * row + column, SIDE), (SIDE * column, SIDE * row))
+        images.append(draw(monster, action, 10 * row + column, SIDE))
+page = grid(images, columns=len(ACTIONS), gap=0)
 page.quantize(128).save(Path(__file__).parent / "toy.png", optimize=True)

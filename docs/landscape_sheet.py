@@ -1,19 +1,15 @@
 """Maps, drawn landscapes and their references, one above the other.
 
-Run from the repository:
-
-    python docs/landscape_sheet.py SUBMISSION label_to_img.json OUT.png
+python docs/landscape_sheet.py SUBMISSION label_to_img.json OUT.png
 """
 
 import argparse
 import colorsys
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from tinyldm.data.examples import Request
 from tinyldm.data.images import grid, load_image
 from tinyldm.tasks.base import find_task

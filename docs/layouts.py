@@ -1,7 +1,8 @@
 """Measure what torch's two memory layouts cost a training step of an autoencoder.
 
-Both are trained in turns, in one process. Run from the repository:
-python docs/layouts.py [--threads 1]
+    python docs/layouts.py [--threads 1]
+
+Both are trained in turns, in one process.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import time
 import torch
 
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
+from tinyldm.commands.toy import script
 from tinyldm.stage_one.recipe import Recipe
 from tinyldm.stage_one.training import StageOne
 
@@ -20,13 +22,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--threads", type=int, default=1)
 torch.set_num_threads(parser.parse_args().threads)
 
-config = AutoencoderConfig(
-    block_out_channels=(16, 32, 96),
-    layers_per_block=1,
-    norm_num_groups=1,
-    mid_block_add_attention=False,
-    latent_channels=12,
-)
+config = AutoencoderConfig(**script("train_vae").TINY)
 images = torch.randint(256, (256, 64, 64, 3), dtype=torch.uint8)
 recipe = Recipe(steps=1000, batch_size=16)
 stages = {name: StageOne(AutoencoderKL(config), images, recipe) for name in LAYOUTS}

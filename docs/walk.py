@@ -43,7 +43,7 @@ class Walk:
     def __exit__(self, *error: object) -> None:
         sys.setprofile(None)
 
-    def observe(self, frame: FrameType, event: str, argument: Any) -> None:
+    def observe(self, frame: FrameType, event: str, _: Any) -> None:
         """Python calls this at every call and return of a function."""
         if self.ended:
             return

@@ -206,7 +206,8 @@ def detail(rng: Generator, pen: ImageDraw.ImageDraw, x: float, y: float, s: int)
     if kind == 0:
         pen.ellipse((x - r, y - r, x + r, y + r), fill=ink(rng))
     elif kind == 1:
-        dx, dy, pupil = *rng.uniform(-0.3, 0.3, 2) * r, r * rng.uniform(0.3, 0.6)
+        dx, dy = rng.uniform(-0.3, 0.3, 2) * r
+        pupil = r * rng.uniform(0.3, 0.6)
         rim = (0, 0, 0) if rng.random() < 0.5 else None
         pen.ellipse((x - r, y - r, x + r, y + r), fill=(255, 255, 255), outline=rim)
         pen.ellipse(
@@ -246,12 +247,17 @@ def solids(rng: Generator, s: int) -> np.ndarray:
     """Softly shaded spheres, cylinders and boxes with their shadows on a lit ground."""
     canvas = ground(rng, s).astype(np.float32)
     y, x = grid(s) * np.float32(s)
-    light, ambient = rng.uniform(-0.7, 0.7), rng.uniform(0.35, 0.8)
+    light = rng.uniform(-0.7, 0.7)
+    ambient = rng.uniform(0.35, 0.8)
     tints = [colour(rng) * rng.uniform(0.5, 1) for _ in range(rng.integers(1, 6))]
     for cy in np.sort(rng.uniform(0.1, 0.9, len(tints))) * s:
-        cx, reach, tint = rng.uniform(0.08, 0.92) * s, s * rng.uniform(0.05, 0.16), tints.pop()
-        wide, high = reach * rng.uniform(0.75, 1.2), reach * rng.uniform(0.9, 1.5)
-        dx, dy = x - cx - light * wide, y - cy - high * 0.8
+        cx = rng.uniform(0.08, 0.92) * s
+        reach = s * rng.uniform(0.05, 0.16)
+        tint = tints.pop()
+        wide = reach * rng.uniform(0.75, 1.2)
+        high = reach * rng.uniform(0.9, 1.5)
+        dx = x - cx - light * wide
+        dy = y - cy - high * 0.8
         shadow = np.exp(-(((dx / wide) ** 2 + (dy / (0.55 * high)) ** 2) ** rng.uniform(0.8, 2)))
         canvas = canvas * (1 - rng.uniform(0.1, 0.5) * shadow[..., None])
         canvas = SOLIDS[rng.integers(3)](
@@ -280,7 +286,8 @@ def sphere(rng, canvas, place, tint, light, ambient):
 
 def cylinder(rng, canvas, place, tint, light, ambient):
     """An upright cylinder seen from a little above; place as in sphere."""
-    (u, v), lid = place, rng.uniform(0.15, 0.4)
+    u, v = place
+    lid = rng.uniform(0.15, 0.4)
     bend = lid * np.sqrt((1 - u**2).clip(0))  # the round of the rim
     side = ambient + (1 - ambient) * (np.sqrt((1 - u**2).clip(0)) * 0.8 - light * 0.6 * u).clip(0)
     canvas = lay(canvas, (abs(u) < 1) & (v > lid - 1) & (v < 1 - lid + bend), tint, side)
@@ -290,11 +297,12 @@ def cylinder(rng, canvas, place, tint, light, ambient):
 
 def box(rng, canvas, place, tint, light, ambient):
     """A box with an edge in front, seen from a little above; place as in sphere."""
-    (u, v), edge, lid = place, rng.uniform(-0.8, 0.8), rng.uniform(0.15, 0.35)
+    u, v = place
+    edge = rng.uniform(-0.8, 0.8)
+    lid = rng.uniform(0.15, 0.35)
     left, right = ambient + (1 - ambient) * rng.uniform(0, 1, 2)
-    rise = lid * np.where(
-        u < edge, (u + 1) / (1 + edge), (1 - u) / (1 - edge)
-    )  # of the front edge over the sides
+    # how far the front edge rises over the sides
+    rise = lid * np.where(u < edge, (u + 1) / (1 + edge), (1 - u) / (1 - edge))
     within = abs(u) < 1
     canvas = lay(
         canvas,
