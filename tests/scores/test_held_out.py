@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from tinyldm.errors import InputError
-from tinyldm.scores.held_out import Split
+from tinyldm.scores.held_out import Validation
 from tinyldm.tasks.base import read_examples
 
 
@@ -69,19 +69,21 @@ def test_too_much_or_too_little(tmp_path):
 def test_so_many_are_spread(tmp_path):
     image_folder(tmp_path, [f"{k:02d}.png" for k in range(40)])
     _, examples = read_examples(tmp_path, hold_out=0.25)
-    split = Split.of_held_out(examples, tmp_path, 5)
-    assert [prompt.text for prompt in split.prompts] == [
+    validation = Validation.of_held_out(examples, tmp_path, 5)
+    assert [prompt.text for prompt in validation.prompts] == [
         "00.png",
         "08.png",
         "16.png",
         "24.png",
         "32.png",
     ]
-    assert [image.name for image in split.images] == [prompt.text for prompt in split.prompts]
-    assert not split.toys
-    assert len(Split.of_held_out(examples, tmp_path, None).prompts) == 10
+    assert [image.name for image in validation.images] == [
+        prompt.text for prompt in validation.prompts
+    ]
+    assert not validation.toys
+    assert len(Validation.of_held_out(examples, tmp_path, None).prompts) == 10
     (tmp_path / "mine.txt").write_text("\n".join("abcdefgh"))
-    assert [prompt.text for prompt in Split.of_file(tmp_path / "mine.txt", 3).prompts] == [
+    assert [prompt.text for prompt in Validation.of_file(tmp_path / "mine.txt", 3).prompts] == [
         "a",
         "c",
         "e",

@@ -12,7 +12,7 @@ from tinyldm.errors import InputError
 
 if TYPE_CHECKING:
     from tinyldm.pages.html import Table
-    from tinyldm.scores.held_out import Split
+    from tinyldm.scores.held_out import Validation
     from tinyldm.tasks.base import Task
 
 EXAMPLES = """examples:
@@ -107,17 +107,17 @@ def run(options):
             "--guidance: the run was trained with --cfg-drop 0 and has learned no null condition; "
             "expected 1"
         )
-    split = make_split(folder, settings, task, options)
+    validation = read_validation(folder, settings, task, options)
     out = Path(options.out) if options.out else folder / "sweep"
     reference = options.reference
-    if not reference and split.images:
+    if not reference and validation.images:
         reference = out / IMAGES
-    metrics = options.metrics or default_metrics(task, split, reference, options.evaluator)
+    metrics = options.metrics or default_metrics(task, validation, reference, options.evaluator)
     check_metrics(metrics)
     job = Sweep(
         run=folder,
         out=out,
-        split=split,
+        validation=validation,
         metrics=metrics,
         judges={"reference": reference, "evaluator": options.evaluator, "clip": options.clip},
         submission=str(prompts_of(config) or options.prompts or "FILE"),
@@ -162,17 +162,17 @@ def check_numbers(options) -> None:
                 raise InputError(f"{flag_of(name)} {value:g}: expected {least} or more")
 
 
-def make_split(run: Path, settings: dict[str, Any], task: Task, options) -> Split:
+def read_validation(run: Path, settings: dict[str, Any], task: Task, options) -> Validation:
     """What to judge by: the prompts of a file, or else what the training held out."""
-    from tinyldm.scores.held_out import Split
+    from tinyldm.scores.held_out import Validation
     from tinyldm.toy.folder import data_folder
     from tinyldm.training.data import read_data
 
     if options.prompts:
-        return Split.of_file(Path(options.prompts), options.count, task)
+        return Validation.of_file(Path(options.prompts), options.count, task)
     if settings.get("hold_out"):
         data = read_data(data_folder(settings.get("data")), settings)
-        return Split.of_held_out(data.examples, data.folder, options.count)
+        return Validation.of_held_out(data.examples, data.folder, options.count)
     raise InputError(
         f"{run}: its training held nothing out to judge by (train.py --hold-out 0.05); give "
         "--prompts FILE, with prompts other than those of the test"
@@ -180,7 +180,7 @@ def make_split(run: Path, settings: dict[str, Any], task: Task, options) -> Spli
 
 
 def default_metrics(
-    task: Task, split: Split, reference: Path | str | None, evaluator: str | None
+    task: Task, validation: Validation, reference: Path | str | None, evaluator: str | None
 ) -> list[str]:
     """The metrics that suit the task and what was given."""
     metrics = []
@@ -190,7 +190,7 @@ def default_metrics(
         metrics.append("clip-fd")
     if evaluator:
         metrics.append("evaluator")
-    if split.toys:
+    if validation.toys:
         metrics.append("toy attributes")
     if not metrics:
         raise InputError("nothing to score by: expected --evaluator FOLDER or --reference DIR")

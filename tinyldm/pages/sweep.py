@@ -26,7 +26,7 @@ from tinyldm.pages.ranking import FACTS, Row, ranked, summary
 from tinyldm.sampling.job import sample_images
 from tinyldm.sampling.settings import Drawing, make_solver
 from tinyldm.scores.evaluation import evaluate
-from tinyldm.scores.held_out import PROMPTS, Split
+from tinyldm.scores.held_out import PROMPTS, Validation
 from tinyldm.toy.folder import TOY_FOLDER
 from tinyldm.training.checkpoint import read_config, task_of
 from tinyldm.training.data import find_test_prompts
@@ -67,7 +67,7 @@ class Sweep:
     """What is drawn and by what it is judged, the same for every setting.
 
     run, out:   the run folder, and the folder of the sweep
-    split:      the prompts to draw, with their real images where there are some
+    validation: the prompts to draw, with their real images where there are some
     metrics:    what to score by, names of METRICS
     judges:     reference, evaluator and clip, as evaluate() takes them
     submission: the file of the prompts to submit, for the advice
@@ -76,7 +76,7 @@ class Sweep:
 
     run: Path
     out: Path
-    split: Split
+    validation: Validation
     metrics: list[str]
     judges: dict[str, Any]
     submission: str
@@ -88,7 +88,7 @@ class Sweep:
         """What decides the scores besides the setting. Only under the same can they be compared."""
         judges = {name: str(value) if value else None for name, value in self.judges.items()}
         return {
-            "prompts": {prompt.name: prompt.text for prompt in self.split.prompts},
+            "prompts": {prompt.name: prompt.text for prompt in self.validation.prompts},
             "metrics": self.metrics,
             "seed": self.seed,
             **judges,
@@ -116,7 +116,7 @@ class Sweep:
         folder = self.out / setting.folder
         sample_images(
             setting.checkpoint,
-            self.split.prompts,
+            self.validation.prompts,
             folder,
             how=Drawing(
                 steps=setting.steps,
@@ -146,7 +146,7 @@ def sweep(job: Sweep, grid: list[Setting], overwrite: bool = False) -> dict[str,
         if made[setting.checkpoint] not in scored:
             todo.append(setting)
     if todo:
-        job.split.write(job.out)
+        job.validation.write(job.out)
         judge = job.judge()
     for setting in tqdm(todo, "settings", unit="setting"):
         outdated = any(setting.matches(row) for row in rows)  # of a checkpoint trained anew

@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Split:
+class Validation:
     """Prompts to judge a model by.
 
     prompts: the pictures to draw
@@ -37,7 +37,7 @@ class Split:
     toys: dict[str, dict[str, Any]]
 
     @classmethod
-    def of_file(cls, file: Path, count: int | None, task: Task | None = None) -> Split:
+    def of_file(cls, file: Path, count: int | None, task: Task | None = None) -> Validation:
         """Some prompts of a file, evenly spread over it.
 
         count: how many, None for all; task: whose prompts they are, None: detected from the file
@@ -47,7 +47,7 @@ class Split:
         return cls(spread(read_requests(file, task), count), [], toys)
 
     @classmethod
-    def of_held_out(cls, examples: Examples, folder: Path, count: int | None) -> Split:
+    def of_held_out(cls, examples: Examples, folder: Path, count: int | None) -> Validation:
         """Some of the examples of a data folder that were held out, each by its first prompt."""
         chosen = spread(examples.held_out, count)
         images = [example.image for example in chosen]
