@@ -8,8 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyldm.cli import parse_size
-from tinyldm.commands.checks import check_empty, check_numbers, flag, lock_folder
+from tinyldm.cli import flag_of, parse_size
+from tinyldm.commands.checks import check_empty, check_numbers, lock_folder
 from tinyldm.errors import InputError
 from tinyldm.stage_one.recipe import Recipe
 
@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     recipe = train.add_argument_group("training")
     for name, text in TEXTS.items():
         value = getattr(DEFAULTS, name)
-        recipe.add_argument(flag(name), type=type(value), default=value, metavar="X", help=text)
+        recipe.add_argument(flag_of(name), type=type(value), default=value, metavar="X", help=text)
     add_run(train)
 
 
