@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyldm.cli import option
+from tinyldm.cli import flag_of, option
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
 
@@ -36,6 +36,10 @@ def make_solver(name: str, order: int | None = None, eta: float | None = None) -
         )
     if eta is not None and name != "ddim":
         raise InputError(f"--eta {eta:g}: belongs to ddim, not to {name}")
+    if order is not None and order not in (1, 2, 3):
+        raise InputError(f"--order {order}: expected 1, 2 or 3")
+    if eta is not None and not 0 <= eta <= 1:
+        raise InputError(f"--eta {eta:g}: expected 0 (no noise) to 1 (the noise of ddpm)")
     try:
         if name == "ddim":
             return DDIM(eta or 0.0)
@@ -176,8 +180,12 @@ class SampleOptions:
     def __post_init__(self) -> None:
         for name, least in {"batch_size": 1, "seed": 0}.items():
             if getattr(self, name) < least:
-                flag = f"--{name.replace('_', '-')}"
-                raise InputError(f"{flag} {getattr(self, name)}: expected {least} or more")
+                value = getattr(self, name)
+                raise InputError(f"{flag_of(name)} {value}: expected {least} or more")
+        for name in ("guidance", "guidance_map", "guidance_style"):
+            scale = getattr(self, name)
+            if scale is not None and not math.isfinite(scale):
+                raise InputError(f"{flag_of(name)} {scale}: expected a finite number")
         if self.prompt and self.prompts:
             raise InputError("--prompts: not allowed with --prompt")
 
