@@ -168,7 +168,7 @@ def test_all_that_scoring_needs_is_there_before_images_are(toy, monkeypatch):
         )
         == {}
     )
-    assert reads == [evaluation.image_files(toy / "samples")]
+    assert reads == [tuple(evaluation.images_in(toy / "samples"))]
     assert "attributes" in shared
     kept = set(shared)
     for _ in range(2):

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from tinyldm.errors import InputError
 from tinyldm.pages import curves, report
 from tinyldm.pages.html import embedded
-from tinyldm.pages.report import after_save, command_line, spread, write_report
+from tinyldm.pages.report import after_save, command_line, first_to_last, write_report
 from tinyldm.tasks.base import find_task
 from tinyldm.training.options import train_parser
 from tinyldm.training.settings import TrainSettings, settings_for
@@ -183,8 +183,8 @@ def test_defaults_need_no_options():
 
 
 def test_spread_keeps_the_ends():
-    assert spread(list(range(5)), 8) == [0, 1, 2, 3, 4]
-    assert spread(list(range(100)), 4) == [0, 33, 66, 99]
+    assert first_to_last(list(range(5)), 8) == [0, 1, 2, 3, 4]
+    assert first_to_last(list(range(100)), 4) == [0, 33, 66, 99]
 
 
 def test_wide_pictures_are_made_smaller(tmp_path):

@@ -69,7 +69,7 @@ def test_too_much_or_too_little(tmp_path):
 def test_so_many_are_spread(tmp_path):
     image_folder(tmp_path, [f"{k:02d}.png" for k in range(40)])
     _, examples = read_examples(tmp_path, hold_out=0.25)
-    split = Split.of_held(examples, tmp_path, 5)
+    split = Split.of_held_out(examples, tmp_path, 5)
     assert [prompt.text for prompt in split.prompts] == [
         "00.png",
         "08.png",
@@ -79,7 +79,7 @@ def test_so_many_are_spread(tmp_path):
     ]
     assert [image.name for image in split.images] == [prompt.text for prompt in split.prompts]
     assert not split.toys
-    assert len(Split.of_held(examples, tmp_path, None).prompts) == 10
+    assert len(Split.of_held_out(examples, tmp_path, None).prompts) == 10
     (tmp_path / "mine.txt").write_text("\n".join("abcdefgh"))
     assert [prompt.text for prompt in Split.of_file(tmp_path / "mine.txt", 3).prompts] == [
         "a",

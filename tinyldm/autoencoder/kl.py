@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tinyldm.autoencoder import published
 from tinyldm.autoencoder.config import AutoencoderConfig
-from tinyldm.files import replacing
+from tinyldm.files import write_text
 from tinyldm.nn.blocks import Downsample, GroupNorm, ResBlock, SelfAttention, Upsample
 from tinyldm.weights import load_into, shapes, weights_hash, write_weights
 
@@ -269,5 +269,4 @@ class AutoencoderKL(nn.Module):
             "dtype": str(self.dtype).removeprefix("torch."),
             **self.config.to_dict(),
         }
-        with replacing(folder / "config.json") as temporary:
-            temporary.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n", "utf-8")
+        write_text(folder / "config.json", json.dumps(entries, indent=2, sort_keys=True) + "\n")

@@ -19,6 +19,14 @@ def check_empty(out: Path, overwrite: bool) -> None:
     raise InputError(f"--out {out}: not empty; choose another folder or give --overwrite")
 
 
+def check_file(out: Path, suffixes: tuple[str, ...], overwrite: bool) -> None:
+    """InputError: the file --out has none of the suffixes, or exists and may not be overwritten."""
+    if out.suffix not in suffixes:
+        raise InputError(f"--out {out}: expected a name that ends in {' or '.join(suffixes)}")
+    if out.exists() and not overwrite:
+        raise InputError(f"--out {out}: exists already; give another one, or --overwrite")
+
+
 def lock_folder(out: Path) -> AbstractContextManager[object]:
     """Lock the folder --out for this process. Fails before training starts if it cannot be written.
 

@@ -1,4 +1,4 @@
-"""python -m tinyldm convert: a run as a folder of diffusers, and such a folder as a run."""
+"""python -m tinyldm convert: runs become folders for diffusers, and such folders runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OWN = "tinyldm"  # the folder, beside unet/ and scheduler/, of what diffusers ha
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options; some are for a network trained elsewhere, whose folder does not say them."""
+    """The options; some are for a network trained elsewhere, whose folder leaves them open."""
     parser.add_argument(
         "source", type=Path, help="a run, a checkpoint, or a folder that holds unet/ and scheduler/"
     )
@@ -89,20 +89,23 @@ def to_diffusers(source: Path, out: Path) -> None:
 def betas_of(schedule: NoiseSchedule) -> dict[str, Any]:
     """A schedule in the settings of diffusers' schedulers.
 
-    That is a table of betas where it is shifted, for which they know no other way.
+    They have no shift, so a shifted schedule becomes a table of betas.
     """
     import torch
 
     from tinyldm.compat.schedule import KINDS
 
-    s = schedule
-    if s.shift != 1:
-        before = torch.cat([torch.ones(1), s.alpha_bar[:-1]])
-        betas = (1 - s.alpha_bar / before).clamp(max=1 - 1e-12)
-        return {"num_train_timesteps": s.timesteps, "trained_betas": betas.tolist()}
-    ends = {} if s.beta_start is None else {"beta_start": s.beta_start, "beta_end": s.beta_end}
+    settings: dict[str, Any] = {"num_train_timesteps": schedule.timesteps}
+    if schedule.shift != 1:
+        before = torch.cat([torch.ones(1), schedule.alpha_bar[:-1]])
+        betas = (1 - schedule.alpha_bar / before).clamp(max=1 - 1e-12)
+        return {**settings, "trained_betas": betas.tolist()}
     kinds = {ours: theirs for theirs, ours in KINDS.items()}
-    return {"num_train_timesteps": s.timesteps, "beta_schedule": kinds[s.kind], **ends}
+    settings["beta_schedule"] = kinds[schedule.kind]
+    if schedule.beta_start is not None:
+        settings["beta_start"] = schedule.beta_start
+        settings["beta_end"] = schedule.beta_end
+    return settings
 
 
 def to_run(
@@ -127,9 +130,9 @@ def to_run(
             raise InputError(f"{source}: was a run, which says --vae, --text-encoder and --size")
         config: dict[str, Any] = dict(read_config(own))
         latents = read_weights(own / "latents.safetensors")
-        before = NoiseSchedule.from_dict(config["schedule"])
-        if torch.allclose(before.alpha_bar, schedule.alpha_bar, atol=1e-9):
-            schedule = before
+        of_the_run = NoiseSchedule.from_dict(config["schedule"])
+        if torch.allclose(of_the_run.alpha_bar, schedule.alpha_bar, atol=1e-9):
+            schedule = of_the_run
     if isinstance(schedule, TableSchedule):
         raise InputError(f"{source / 'scheduler'}: trained_betas are not supported in a run")
     if not own.is_dir():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinyldm.cli import Parser
+from tinyldm.commands.checks import check_file
 from tinyldm.errors import InputError
 
 EXAMPLES = """examples:
@@ -28,7 +28,7 @@ SUFFIXES = {
 def add_arguments(parser):
     """The parts of the command and their options."""
     parser.epilog = EXAMPLES
-    parts = parser.add_subparsers(dest="part", metavar="PART", required=True, parser_class=Parser)
+    parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     for name, text in PARTS.items():
         part = parts.add_parser(name, help=text, description=text)
         if name == "neighbours":
@@ -65,12 +65,7 @@ def run(options):
     from tinyldm.pages.pictures import draw_curve, draw_neighbours, draw_previews
 
     out = options.out
-    if out.suffix not in SUFFIXES[options.part]:
-        raise InputError(
-            f"--out {out}: expected a name that ends in {' or '.join(SUFFIXES[options.part])}"
-        )
-    if out.exists() and not options.overwrite:
-        raise InputError(f"--out {out}: exists already; give another one, or --overwrite")
+    check_file(out, SUFFIXES[options.part], options.overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
     if options.part == "previews":
         draw_previews(options.run, out)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tinyldm.commands.checks import check_file
 from tinyldm.errors import InputError
 
+# Pixels a side: the monsters' assignment has a test.json, that of the animals a generate.csv.
 SIZES = {".json": 256, ".csv": 64}
-"""Pixels a side that an assignment asks for: the monsters' with a test.json, the animals' with a
-generate.csv."""
 
 EXAMPLES = """examples:
   python -m tinyldm submit submission --prompts test.json --out submission.zip
@@ -67,11 +67,9 @@ def run(options):
 def check_options(options) -> None:
     """InputError for an archive that cannot be written as asked, before anything is read."""
     out, inside = options.out, options.inside
-    if out is not None and out.suffix != ".zip":
-        raise InputError(f"--out {out}: expected a name that ends in .zip")
-    if out is not None and out.exists() and not options.overwrite:
-        raise InputError(f"--out {out}: exists already; give another one, or --overwrite")
-    if out is None and (inside or options.overwrite):
+    if out is not None:
+        check_file(out, (".zip",), options.overwrite)
+    elif inside or options.overwrite:
         raise InputError("--inside, --overwrite: belong to --out FILE.zip")
     if inside.startswith(".") or any(sign in inside for sign in "/\\:"):
         raise InputError(f"--inside {inside}: expected a plain name")

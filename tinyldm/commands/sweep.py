@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyldm.cli import flag_of
 from tinyldm.errors import InputError
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def check_numbers(options) -> None:
         given = getattr(options, name)
         for value in given if isinstance(given, list) else [given]:
             if value is not None and not least <= value < math.inf:
-                raise InputError(f"--{name.replace('_', '-')} {value:g}: expected {least} or more")
+                raise InputError(f"{flag_of(name)} {value:g}: expected {least} or more")
 
 
 def make_split(run: Path, settings: dict[str, Any], task: Task, options) -> Split:
@@ -172,7 +173,7 @@ def make_split(run: Path, settings: dict[str, Any], task: Task, options) -> Spli
         return Split.of_file(Path(options.prompts), options.count, task)
     if settings.get("hold_out"):
         data = read_data(data_folder(settings.get("data")), settings)
-        return Split.of_held(data.examples, data.folder, options.count)
+        return Split.of_held_out(data.examples, data.folder, options.count)
     raise InputError(
         f"{run}: its training held nothing out to judge by (train.py --hold-out 0.05); give "
         "--prompts FILE, with prompts other than those of the test"

@@ -11,7 +11,6 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from tinyldm.cli import Parser
 from tinyldm.errors import InputError
 from tinyldm.files import naming
 
@@ -20,7 +19,7 @@ SCRIPTS = Path(__file__).parents[2] / "docs" / "assets"
 
 def add_arguments(parser):
     """The parts of the command and their options."""
-    parts = parser.add_subparsers(dest="part", metavar="PART", required=True, parser_class=Parser)
+    parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     text = "draw the toy monsters in the format of the monster assignment"
     draw = parts.add_parser("draw", help=text, description=text)
     draw.add_argument("--out", type=Path, required=True, help="the folder to write")

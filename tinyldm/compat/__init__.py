@@ -20,7 +20,7 @@ __all__ = list(_HOME)
 
 
 def __getattr__(name: str):
-    """Imported when first asked for: only the autoencoder needs transformers."""
+    """Import a class when it is first asked for, so that one does not load the others."""
     if name not in _HOME:
         raise AttributeError(
             f"module {__name__!r} has no attribute {name!r}; it gives {', '.join(_HOME)}"

@@ -12,6 +12,7 @@ from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 
 from tinyldm.errors import InputError
+from tinyldm.files import read_json
 from tinyldm.weights import read_weights, shapes, write_weights
 
 # for each class its settings, in diffusers' order: the default and, where not every value is
@@ -24,7 +25,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def _foreign_settings() -> set[str]:
-    """What the files of other schedulers say, and a scheduler has no use for."""
+    """Settings in the files of other schedulers, which a scheduler here accepts and ignores."""
     names = {"skip_prk_steps", "interpolation_type", "timestep_type", "sigma_min", "sigma_max"}
     for kind, settings in SETTINGS.items():
         if "Scheduler" in kind:
@@ -175,10 +176,7 @@ class Configured:
     ) -> dict:
         """The settings in a folder, or under a name of the hub."""
         file = _find(pretrained_model_name_or_path, subfolder, cls.FILE, hub)
-        try:
-            return json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{file}: not JSON ({error})") from None
+        return read_json(file, dict)
 
     @classmethod
     def from_pretrained(
@@ -253,7 +251,7 @@ class ConfiguredModel(Configured, nn.Module):
         return next(self.parameters()).dtype
 
     def num_parameters(self, only_trainable: bool = False) -> int:
-        """How many numbers the weights are."""
+        """How many weights there are."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
 
 

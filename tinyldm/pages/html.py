@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from tinyldm.files import replacing
+from tinyldm.files import write_text
 from tinyldm.pages import curves
 
 
@@ -58,9 +58,7 @@ def render(template: str, **values) -> str:
 
 def write_page(file: Path, template: str, **values) -> None:
     """Write render() to a file, all of it or nothing."""
-    document = render(template, **values)
-    with replacing(file) as temporary:
-        temporary.write_text(document, encoding="utf-8")
+    write_text(file, render(template, **values))
 
 
 @cache

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tinyldm.data.examples import images_in
 from tinyldm.data.images import grid, load_image, resize, save_animation, save_image
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
-from tinyldm.files import replacing
+from tinyldm.files import write_text
 from tinyldm.pages.curves import Chart, loss_lines, svg
-from tinyldm.pages.report import column, read_rows, spread, step_of
+from tinyldm.pages.report import column, first_to_last, read_rows, step_of
 from tinyldm.scores.comparison import Comparison
-from tinyldm.scores.files import image_files
 
 NEIGHBOURS = 4  # training images shown beside each sample
 GAP = 6  # pixels between the images of a sheet
@@ -29,7 +29,7 @@ def draw_previews(run: Path, out: Path) -> None:
     if out.suffix == ".gif":
         save_animation([load_image(file) for file in files], out)
         return
-    shown = spread(files, 10)
+    shown = first_to_last(files, 10)
     images = [load_image(file) for file in shown]
     save_image(grid(images, columns=5, gap=GAP, words=[step_of(file) for file in shown]), out)
 
@@ -40,9 +40,7 @@ def draw_curve(run: Path, out: Path) -> None:
     if not log:
         raise InputError(f"{run / 'log.csv'}: no steps there")
     lines = loss_lines(column(log, "loss"))
-    drawn = svg(Chart("Loss", lines, "step", "loss, smoothed", log=True))
-    with replacing(out) as temporary:
-        temporary.write_text(drawn, encoding="utf-8")
+    write_text(out, svg(Chart("Loss", lines, "step", "loss, smoothed", log=True)))
 
 
 def nearest(a: Tensor, b: Tensor, count: int, chunk: int = 2048) -> tuple[Tensor, Tensor]:
@@ -86,8 +84,8 @@ def draw_neighbours(
 
     Each row is a sample and its nearest training images, with their cosines of CLIP's vectors.
     """
-    made = image_files(images)
-    known = image_files(train)
+    made = tuple(images_in(images))
+    known = tuple(images_in(train))
     if not made or len(known) <= NEIGHBOURS:
         raise InputError(
             f"{images}, {train}: {len(made)} and {len(known)} images, "

@@ -97,15 +97,15 @@ def charts(rows: list[Row], metrics: list[str]) -> list[Chart]:
     found = []
     for metric in metrics:
         if _vary(rows, "steps"):
-            lines = curves(rows, fixed=("checkpoint",), along="steps", x="steps", y=metric)
+            lines = lines_of(rows, fixed=("checkpoint",), along="steps", x="steps", y=metric)
             found.append(Chart(f"{metric} against steps", lines, "steps", metric))
         if _vary(rows, "step"):
             setting = ("guidance", "steps", "solver")
-            lines = curves(rows, fixed=setting, along="step", x="step", y=metric)
+            lines = lines_of(rows, fixed=setting, along="step", x="step", y=metric)
             found.append(Chart(f"{metric} over the training", lines, "training step", metric))
         distance = METRICS[metric].best == "lowest"
         if _vary(rows, "guidance") and distance and "clip-t" in metrics:
-            lines = curves(rows, fixed=("checkpoint",), along="guidance", x=metric, y="clip-t")
+            lines = lines_of(rows, fixed=("checkpoint",), along="guidance", x=metric, y="clip-t")
             title = f"clip-t against {metric}, over guidance"
             found.append(Chart(title, lines, metric, "clip-t"))
     return found
@@ -115,7 +115,7 @@ def _vary(rows: list[Row], key: str) -> bool:
     return len({row[key] for row in rows}) > 1
 
 
-def curves(
+def lines_of(
     rows: list[Row], *, fixed: tuple[str, ...], along: str, x: str, y: str
 ) -> tuple[Line, ...]:
     """A line for each setting of the axes that are neither fixed nor `along`.

@@ -74,7 +74,7 @@ def write_report(run: Path) -> Path:
         scores={file.name: scores(file) for file in sorted(run.glob("scores*.json"))},
         sweep=summary(found) if found.is_file() else None,
         commands=commands(run, config),
-        settings=[(f"--{name.replace('_', '-')}", value) for name, value in settings.items()],
+        settings=[(flag_of(name), value) for name, value in settings.items()],
     )
     return run / REPORT
 
@@ -159,12 +159,12 @@ def preview(run: Path, config: dict[str, Any]) -> Preview | None:
     return Preview(
         newest=embedded(files[-1], step_of(files[-1]), widest=1056),
         prompts=config["preview_prompts"],
-        earlier=[embedded(f, step_of(f), widest=320) for f in spread(files[:-1], EARLIER)],
+        earlier=[embedded(f, step_of(f), widest=320) for f in first_to_last(files[:-1], EARLIER)],
     )
 
 
-def spread(items: list[Item], most: int) -> list[Item]:
-    """At most so many of the items, the first and the last among them."""
+def first_to_last(items: list[Item], most: int) -> list[Item]:
+    """At most so many of the items, evenly spaced, the first and the last among them."""
     if len(items) <= most:
         return items
     return [items[round(k * (len(items) - 1) / (most - 1))] for k in range(most)]

@@ -1,4 +1,4 @@
-"""Is a folder what an assignment asks for? Then its archive."""
+"""Checks a folder against what an assignment asks for, and writes its archive."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from tinyldm.data.examples import images_in
 from tinyldm.data.images import load_image
 from tinyldm.errors import InputError
 from tinyldm.files import naming, replacing
-from tinyldm.scores.files import first_few, image_files, missing_names, read_headers
+from tinyldm.scores.files import first_few, missing_names, read_headers
 
+# suffix -> what such a file has to hold
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
-"""What a file with such a suffix has to hold."""
 
 
 def check_submission(folder: Path, names: list[str], size: int) -> list[Path]:
@@ -22,7 +23,7 @@ def check_submission(folder: Path, names: list[str], size: int) -> list[Path]:
     Raises InputError, which names the files, unless the folder holds an image under each name and
     no other, RGB, size x size pixels, in the format of its suffix, and whole to its last pixel.
     """
-    there = {file.name: file for file in image_files(folder)}
+    there = {file.name: file for file in images_in(folder)}
     missing = missing_names(names, there.values())
     if missing:
         raise InputError(

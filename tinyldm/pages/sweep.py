@@ -20,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tinyldm.errors import InputError
-from tinyldm.files import read_json, replacing
+from tinyldm.files import read_json, write_text
 from tinyldm.pages.html import write_page
 from tinyldm.pages.ranking import FACTS, Row, ranked, summary
 from tinyldm.sampling.job import sample_images
@@ -57,7 +57,7 @@ class Setting:
             "solver": self.solver,
         }
 
-    def is_of(self, row: Row) -> bool:
+    def matches(self, row: Row) -> bool:
         """Whether a row holds scores of this setting."""
         return all(row[axis] == value for axis, value in self.axes().items())
 
@@ -142,16 +142,16 @@ def sweep(job: Sweep, grid: list[Setting], overwrite: bool = False) -> dict[str,
     made = {setting.checkpoint: version(setting.checkpoint) for setting in grid}
     todo = []
     for setting in grid:
-        scored = [row["made"] for row in rows if setting.is_of(row)]
+        scored = [row["made"] for row in rows if setting.matches(row)]
         if made[setting.checkpoint] not in scored:
             todo.append(setting)
     if todo:
         job.split.write(job.out)
         judge = job.judge()
     for setting in tqdm(todo, "settings", unit="setting"):
-        outdated = any(setting.is_of(row) for row in rows)  # of a checkpoint trained anew
+        outdated = any(setting.matches(row) for row in rows)  # of a checkpoint trained anew
         scores = judge(job.draw(setting, overwrite or outdated))
-        rows = [row for row in rows if not setting.is_of(row)]
+        rows = [row for row in rows if not setting.matches(row)]
         rows.append(
             {
                 **setting.axes(),
@@ -166,8 +166,7 @@ def sweep(job: Sweep, grid: list[Setting], overwrite: bool = False) -> dict[str,
             "rows": rows,
             "readers": {name: _facts(score) for name, score in scores.items()},
         }
-        with replacing(job.out / RESULT) as temporary:
-            temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_text(job.out / RESULT, json.dumps(result, indent=1, ensure_ascii=False))
     write_page(
         job.out / PAGE,
         "sweep.html",

@@ -19,7 +19,7 @@ from typing import Any
 
 from tinyldm.data.examples import Prompt, Request
 from tinyldm.errors import InputError
-from tinyldm.files import read_json, replacing
+from tinyldm.files import read_json, write_text
 from tinyldm.sampling.settings import Drawing
 from tinyldm.training.checkpoint import Checkpoint
 
@@ -141,9 +141,7 @@ def open_folder(out: Path, record: dict[str, Any], overwrite: bool) -> None:
             "give another --out, or --overwrite"
         )
     (out / RECORD).parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out / RECORD) as temporary:
-        content = json.dumps(record, indent=1, ensure_ascii=False)
-        temporary.write_text(content, encoding="utf-8")
+    write_text(out / RECORD, json.dumps(record, indent=1, ensure_ascii=False))
 
 
 def remove_pictures(out: Path, there: Sequence[Path]) -> None:

@@ -1,4 +1,4 @@
-"""How good a folder of images is, by every metric that what is given allows."""
+"""Scores a folder of images by every metric for which enough is given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyldm.data.examples import Prompt, Request
+from tinyldm.data.examples import Prompt, Request, images_in
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 from tinyldm.files import read_json
@@ -15,12 +15,12 @@ from tinyldm.sampling.folder import RECORD
 from tinyldm.scores.comparison import Comparison
 from tinyldm.scores.distances import MOMENTS
 from tinyldm.scores.evaluator import Evaluator
-from tinyldm.scores.files import check_requested, check_sizes, image_files
+from tinyldm.scores.files import check_requested, check_sizes
 from tinyldm.scores.metrics import CLIP, METRICS, TOYS
 from tinyldm.tasks.base import find_task, read_requests
 from tinyldm.tasks.landscape import Scene
 
-ONLY_FOR = {  # options that a single metric looks at
+ONLY_FOR = {  # options that a single metric looks at -> that metric
     "size": "reconstruction",
     "evaluator": "evaluator",
     "moments": "fid",
@@ -105,7 +105,7 @@ def evaluate(
     """
     check_positive({"size": size, "batch-size": batch_size})
     folder = Path(images)
-    files = image_files(folder)
+    files = tuple(images_in(folder))
     real = Real.read(reference, moments)
     where = pick_device(device)
     judge = Evaluator.load(evaluator, where) if evaluator is not None else None
@@ -135,9 +135,14 @@ def evaluate(
         size=size,
         evaluator=judge,
     )
-    given = (size, evaluator, moments, inception, pytorch_fid)
-    chosen = choose(job, metrics, dict(zip(ONLY_FOR, given, strict=True)))
-    return score(job, chosen, drawn)
+    given = {
+        "size": size,
+        "evaluator": evaluator,
+        "moments": moments,
+        "inception": inception,
+        "pytorch-fid": pytorch_fid,
+    }
+    return score(job, choose(job, metrics, given), drawn)
 
 
 def score(job: Job, chosen: Sequence[str], drawn: bool = True) -> dict[str, dict]:
@@ -166,7 +171,7 @@ class Real:
         if reference is None:
             return cls(None, (), given)
         folder = Path(reference)
-        files = image_files(folder)
+        files = tuple(images_in(folder))
         beside = any((folder / name).exists() for name in MOMENTS)
         if given is None and beside:
             given = folder

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tinyldm.data.examples import Examples, Prompt, held_out_scenes
 from tinyldm.data.images import from_bytes
 from tinyldm.errors import InputError
-from tinyldm.files import read_json, replacing
+from tinyldm.files import read_json, write_text
 from tinyldm.scores import classifier
 from tinyldm.scores.files import read_pixels
 from tinyldm.tasks.base import Judge, find_task
@@ -91,8 +91,7 @@ class Evaluator:
         folder.mkdir(parents=True, exist_ok=True)
         write_weights(folder / WEIGHTS, self.net.state_dict())
         facts = {name: getattr(self, name) for name in FACTS}
-        with replacing(folder / CONFIG) as temporary:
-            temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        write_text(folder / CONFIG, json.dumps(facts, indent=1))
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Evaluator:
@@ -175,8 +174,7 @@ def train_evaluator(
     files = [example.image for example in examples]
     pixels = read_pixels(files, size)
     truth = judge.truth([example.prompts[0] for example in examples], size, files)
-    apart = held_out_scenes([file.name for file in files], examples.layout.scene)
-    held_out = torch.tensor(apart)
+    held_out = torch.tensor(held_out_scenes([file.name for file in files], examples.layout.scene))
     if held_out.all() or not held_out.any():
         raise InputError(f"{len(files)} images: too few scenes to hold some of them out")
     seen = (~held_out).nonzero()[:, 0]

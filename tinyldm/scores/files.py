@@ -10,20 +10,14 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from tinyldm.data.examples import IMAGE_SUFFIXES, Request
+from tinyldm.data.examples import IMAGE_SUFFIXES, Request, images_in
 from tinyldm.data.images import load_image, resize, to_bytes
 from tinyldm.errors import InputError
 
 
-def image_files(folder: Path) -> tuple[Path, ...]:
-    """The images that lie in a folder, sorted by name, without hidden files."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected one with images")
-    found = []
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
-            found.append(file)
-    return tuple(found)
+def images_below(folder: Path) -> list[Path]:
+    """The image files in a folder and in its subfolders, by name."""
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def read_pixels(files: Sequence[Path], size: tuple[int, int]) -> Tensor:
@@ -79,7 +73,7 @@ def check_requested(folder: Path, requests: Sequence[Request], record: Mapping) 
         raise InputError(
             f"{folder}: {len(missing)} of {len(requests)} images are missing: {first_few(missing)}"
         )
-    there = {file.name for file in image_files(folder)}
+    there = {file.name for file in images_in(folder)}
     more = sorted(there - {request.name for request in requests})
     if more:
         raise InputError(

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from tinyldm.data.examples import Examples, Request
 from tinyldm.data.images import load_image
-from tinyldm.files import read_json
+from tinyldm.files import read_json, write_text
 from tinyldm.scores.metrics import TOYS
 from tinyldm.tasks.base import Task, read_requests
 
@@ -47,7 +47,7 @@ class Split:
         return cls(spread(read_requests(file, task), count), [], toys)
 
     @classmethod
-    def of_held(cls, examples: Examples, folder: Path, count: int | None) -> Split:
+    def of_held_out(cls, examples: Examples, folder: Path, count: int | None) -> Split:
         """Some of the examples of a data folder that were held out, each by its first prompt."""
         chosen = spread(examples.held_out, count)
         images = [example.image for example in chosen]
@@ -106,4 +106,4 @@ def toy_attributes(image: Path, info: dict[str, Any]) -> dict[str, Any]:
 
 def write_json(file: Path, content: Any) -> None:
     """Write a value as JSON."""
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_text(file, json.dumps(content, indent=1, ensure_ascii=False))

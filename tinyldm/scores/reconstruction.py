@@ -14,11 +14,12 @@ from tinyldm.autoencoder.kl import AutoencoderKL
 from tinyldm.data.examples import IMAGE_SUFFIXES
 from tinyldm.data.images import from_bytes, load_image, resize
 from tinyldm.errors import InputError
+from tinyldm.scores.files import images_below
 from tinyldm.scores.similarity import psnr, ssim
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class ReconstructionScores:
     """The scores of a set of reconstructions.
 
     mean:   of the PSNR of each picture, in dB
@@ -32,11 +33,11 @@ class Reconstruction:
     ssim: float
 
     @classmethod
-    def of(cls, each: Tensor, likeness: Tensor) -> Reconstruction:
+    def of(cls, psnrs: Tensor, ssims: Tensor) -> ReconstructionScores:
         """From the PSNR and the SSIM of each picture, (n,) both."""
-        error = (10 ** (-each / 10)).mean()
+        error = (10 ** (-psnrs / 10)).mean()
         pooled = -10 * torch.log10(error)
-        return cls(len(each), each.mean().item(), pooled.item(), likeness.mean().item())
+        return cls(len(psnrs), psnrs.mean().item(), pooled.item(), ssims.mean().item())
 
 
 def to_batch(pictures: np.ndarray | Tensor) -> Tensor:
@@ -56,8 +57,8 @@ def reconstruct(
 ) -> Tensor:
     """decode(mean of encode) of uint8 pictures (n, h, w, 3), of the same shape and type.
 
-    noise: the standard deviation of an error put on the latents, in units of each picture's own;
-    it shows how the errors of a sampler would look.
+    noise: the standard deviation of an error added to the latents, relative to that of each
+           channel; it shows what the errors of a sampler would look like
     """
     generator = torch.Generator().manual_seed(0)
     made = []
@@ -70,7 +71,7 @@ def reconstruct(
     return torch.cat(made)
 
 
-def each_score(
+def psnr_and_ssim(
     vae: AutoencoderKL, pictures: np.ndarray | Tensor, noise: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """PSNR and SSIM (n,) of the 8-bit reconstructions of uint8 pictures (n, h, w, 3)."""
@@ -82,9 +83,10 @@ def each_score(
 
 def picture_scores(
     vae: AutoencoderKL, pictures: np.ndarray | Tensor, noise: float = 0.0
-) -> Reconstruction:
+) -> ReconstructionScores:
     """The scores of the 8-bit reconstructions of uint8 pictures (n, h, w, 3)."""
-    return Reconstruction.of(*each_score(vae, pictures, noise))
+    psnrs, ssims = psnr_and_ssim(vae, pictures, noise)
+    return ReconstructionScores.of(psnrs, ssims)
 
 
 def folder_scores(
@@ -93,24 +95,23 @@ def folder_scores(
     size: int | None = None,
     limit: int | None = None,
     batch_size: int = 64,
-) -> Reconstruction:
+) -> ReconstructionScores:
     """The scores over the pictures in a folder and those below it, at most `limit` of them.
 
     size: squash them to size x size first; None: leave them as they are.
     """
-    pictures = sorted(Path(folder).rglob("*"))
-    files = [file for file in pictures if file.suffix.lower() in IMAGE_SUFFIXES][:limit]
+    files = images_below(Path(folder))[:limit]
     if not files:
         kinds = ", ".join(IMAGE_SUFFIXES)
         raise InputError(f"{folder}: no pictures there (expected {kinds} files)")
-    each, likeness = [], []
+    psnrs, ssims = [], []
     for start in tqdm(range(0, len(files), batch_size), desc="reconstructing", unit="batch"):
         batch = [_read(file, size, vae.factor) for file in files[start : start + batch_size]]
         for part in _of_one_size(batch):
-            ratio, similarity = each_score(vae, part)
-            each.append(ratio)
-            likeness.append(similarity)
-    return Reconstruction.of(torch.cat(each), torch.cat(likeness))
+            part_psnrs, part_ssims = psnr_and_ssim(vae, part)
+            psnrs.append(part_psnrs)
+            ssims.append(part_ssims)
+    return ReconstructionScores.of(torch.cat(psnrs), torch.cat(ssims))
 
 
 def _of_one_size(pictures: list[Tensor]) -> list[Tensor]:

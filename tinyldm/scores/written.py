@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import tinyldm
-from tinyldm.files import replacing
+from tinyldm.files import write_text
 
 # packages that a score may depend on
 MEASURED = ("torch", "torchvision", "transformers", "pillow", "numpy")
@@ -52,7 +52,6 @@ def write_scores(out: Path, scores: Mapping[str, Any], **about: Any) -> None:
         except PackageNotFoundError:
             continue
     text = json.dumps({**about, "scores": scores, "versions": versions})
-    report = json.loads(text, parse_constant=lambda constant: None)  # NaN, Infinity, -Infinity
+    report = json.loads(text, parse_constant=lambda _: None)  # NaN, Infinity, -Infinity
     out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as temporary:
-        temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_text(out, json.dumps(report, indent=1, ensure_ascii=False))

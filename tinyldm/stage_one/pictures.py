@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tinyldm.data.examples import IMAGE_SUFFIXES, Example, Examples, Layout, held_out_scenes
+from tinyldm.data.examples import Example, Examples, Layout, held_out_scenes
 from tinyldm.errors import InputError
-from tinyldm.scores.files import read_pixels
+from tinyldm.scores.files import images_below, read_pixels
 from tinyldm.tasks.base import read_examples, tasks
 
 MOST_HELD_OUT = 256  # more would make each measurement slow and hardly more exact
@@ -49,8 +49,7 @@ def find_examples(folder: Path, skip_bad: bool) -> Examples:
 
 def _read_all(folder: Path, split: str, problems: list[str]) -> list[Example]:
     """Every image in a folder and in its subfolders, without prompts: the read of a Layout."""
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-    return [Example(file, ()) for file in files]
+    return [Example(file, ()) for file in images_below(folder)]
 
 
 ANY_IMAGES = Layout("images", "any images", detect=Path.is_dir, read=_read_all)

@@ -24,8 +24,7 @@ Pictures = Mapping[str, np.ndarray | Tensor]  # sets of uint8 pictures (n, h, w,
 def publish(vae: AutoencoderKL, out: Path, step: int, held_out: Pictures) -> None:
     """Write the autoencoder, a row of scores.csv and reconstructions.png to the folder out.
 
-    The scaling_factor in config.json, by which other programs multiply latents, is the inverse of
-    the standard deviation that the latents of the pictures held out really have.
+    The scaling_factor in config.json, by which other programs multiply latents, is 1 / deviation().
     """
     out.mkdir(parents=True, exist_ok=True)
     row: dict[str, str] = {"step": str(step)}
@@ -36,13 +35,13 @@ def publish(vae: AutoencoderKL, out: Path, step: int, held_out: Pictures) -> Non
         row[f"{name}_ssim"] = f"{score.ssim:.4f}"
     vae.set_deviation(deviation(vae, held_out))
     vae.save_pretrained(out)
-    write_scores(out / SCORES, row)
+    add_row(out / SCORES, row)
     reconstructions(vae, held_out).save(out / SHEET)
 
 
 @torch.no_grad()
 def deviation(vae: AutoencoderKL, held_out: Pictures) -> float:
-    """The standard deviation of latents, drawn from the posteriors of 64 pictures of each set."""
+    """The standard deviation of latents, drawn for at most 64 pictures of each set."""
     latents = []
     for pictures in held_out.values():
         posterior = vae.encode(to_batch(pictures[:64]).to(vae.device))
@@ -50,7 +49,7 @@ def deviation(vae: AutoencoderKL, held_out: Pictures) -> float:
     return torch.cat(latents).std().item()
 
 
-def write_scores(file: Path, row: dict[str, str]) -> None:
+def add_row(file: Path, row: dict[str, str]) -> None:
     """Add a row to a table of scores; rows of this step and of later ones are dropped."""
     rows = []
     if file.is_file():
@@ -63,7 +62,7 @@ def write_scores(file: Path, row: dict[str, str]) -> None:
 
 def reconstructions(vae: AutoencoderKL, held_out: Pictures) -> Image.Image:
     """For each set a row of at most 16 pictures, and below it a row of their reconstructions."""
-    columns = min(16, *(len(pictures) for pictures in held_out.values()))
+    columns = min(16, min(len(pictures) for pictures in held_out.values()))
     images = []
     for pictures in held_out.values():
         shown = torch.as_tensor(pictures[:columns])

@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
-def _number(value: Any, text: str) -> Any:
+def _number(value: Any, help: str) -> Any:
     """A field with a default, and what `python -m tinyldm vae train --help` says about it."""
-    return field(default=value, metadata={"help": text})
+    return field(default=value, metadata={"help": help})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an autoencoder is trained by: L1 + squared x MSE + kl x KL (2112.10752), and a critic.
+    """How an autoencoder is trained: on L1 + squared x MSE + kl x KL (2112.10752), and a critic.
 
     steps, warmup and critic_from count optimiser steps. The learning rate rises for `warmup` steps
     and falls along a cosine to almost 0. The critic is there where adversarial or perceptual is

@@ -17,7 +17,7 @@ from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 from tinyldm.autoencoder.perceptual import feature_distance
 from tinyldm.device import runs_bfloat16
 from tinyldm.errors import InputError
-from tinyldm.files import read_json, replacing
+from tinyldm.files import read_json, write_text
 from tinyldm.scores.reconstruction import to_batch
 from tinyldm.stage_one.losses import Critic, adaptive_weight, critic_loss
 from tinyldm.stage_one.pictures import augmented
@@ -42,12 +42,13 @@ def train_autoencoder(
     resume: bool = False,
     stop: StopRequest | None = None,
 ) -> AutoencoderKL:
-    """Train a new autoencoder, or go on with one, on uint8 images (n, h, w, 3); its average.
+    """Train an autoencoder on uint8 images (n, h, w, 3); returns it with its averaged weights.
 
     Every save_every steps and at the end, the averaged weights are measured on each set of held_out
     and written to the folder out, with scores.csv, reconstructions.png and what resume needs.
+    start:  the shape of a new autoencoder, or one to go on from
     resume: go on with what was stopped in that folder, bit for bit
-    stop:   its `requested` ends the training after a step, saved
+    stop:   once it is requested, the training saves and ends after the step under way
     """
     out = Path(out)
     torch.manual_seed(recipe.seed)
@@ -92,7 +93,8 @@ class StageOne:
         recipe: Recipe,
         device: torch.device | str = "cpu",
     ):
-        self.recipe, self.device = recipe, device
+        self.recipe = recipe
+        self.device = device
         self.images = torch.as_tensor(images)
         self.step = 0
         self.generator = torch.Generator().manual_seed(recipe.seed)
@@ -131,7 +133,8 @@ class StageOne:
         while len(self.order) < recipe.batch_size:
             further = torch.randperm(len(self.images), generator=generator)
             self.order = torch.cat([self.order, further])
-        rows, self.order = self.order[: recipe.batch_size], self.order[recipe.batch_size :]
+        rows = self.order[: recipe.batch_size]
+        self.order = self.order[recipe.batch_size :]
         x = to_batch(self.images[rows])
         if torch.rand((), generator=generator) < recipe.augment:
             x = augmented(x, generator)
@@ -140,7 +143,7 @@ class StageOne:
         return x.to(self.device)
 
     def advance(self) -> dict[str, Tensor]:
-        """Take one optimiser step; the losses by name."""
+        """Take one optimiser step; returns the losses by name."""
         recipe = self.recipe
         x = self.batch()
         self.step += 1
@@ -196,7 +199,7 @@ class StageOne:
             group["lr"] = recipe.lr * rise * fall
 
     def _descend(self, loss: Tensor) -> None:
-        """One step of the optimiser and of the average; InputError: the gradient is not finite."""
+        """Take a step of optimiser and average; InputError where the gradient is not finite."""
         self.optimiser.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -209,7 +212,7 @@ class StageOne:
         self.average.update(self.model)
 
     def _train_critic(self, x: Tensor, y: Tensor) -> Tensor:
-        """One step of the critic; its loss."""
+        """Take one step of the critic; returns its loss."""
         assert self.critic is not None
         assert self.critic_optimiser is not None
         loss = critic_loss(self.critic, x, y)
@@ -233,8 +236,7 @@ class StageOne:
             for k, state in optimiser.state_dict()["state"].items():
                 tensors |= _prefixed(f"{part}.{k}", state)
         write_weights(out / STATE, tensors)
-        with replacing(out / RECIPE) as temporary:
-            temporary.write_text(json.dumps(self.facts, indent=1), encoding="utf-8")
+        write_text(out / RECIPE, json.dumps(self.facts, indent=1))
 
     def restore(self, out: Path) -> None:
         """Go on from what save wrote; InputError: nothing is there, or it had another recipe."""
@@ -255,8 +257,9 @@ class StageOne:
         for part, optimiser in self._optimisers().items():
             _restore_optimiser(optimiser, _part(tensors, part), out / STATE)
         self.generator.set_state(tensors["generator"])
-        self.order, self.step = tensors["order"], int(tensors["step"])
-        self.average.count_from(self.step)
+        self.order = tensors["order"]
+        self.step = int(tensors["step"])
+        self.average.updates = self.step
 
     def _modules(self) -> dict[str, nn.Module]:
         """The networks that save and restore know, by the first part of their weights' names."""
@@ -264,7 +267,7 @@ class StageOne:
         return modules if self.critic is None else modules | {"critic": self.critic}
 
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        """The optimisers that save and restore know; in the file, the critic's is the judge."""
+        """The optimisers that save and restore know; the file calls the critic's "judge"."""
         optimisers: dict[str, torch.optim.Optimizer] = {"optimiser": self.optimiser}
         if self.critic_optimiser is not None:
             optimisers["judge"] = self.critic_optimiser

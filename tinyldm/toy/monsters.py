@@ -203,7 +203,7 @@ def write_training(folder: Path, known: list[Monster], seed: int) -> dict[str, d
 
 
 def write_frames(folder: Path, key: str, monster: Monster, action: str, seed: int) -> int:
-    """Draw the frames of a monster in an action into a folder; how many they are.
+    """Draw the frames of a monster in an action into a folder; returns how many there are.
 
     Their numbers have gaps, as in the assignment. A quarter of the images are transparent.
     """
@@ -227,7 +227,7 @@ def transparent(image: Image.Image) -> Image.Image:
 
 
 def test_prompts(unknown: list[Monster], seed: int) -> dict[str, tuple[dict, dict]]:
-    """key -> (prompt as in test.json, attributes): two actions of each monster, all as often."""
+    """key -> (prompt as in test.json, attributes); two of the actions for each monster."""
     prompts = {}
     actions = list(ACTIONS)
     for number, monster in enumerate(unknown):
@@ -242,7 +242,8 @@ def test_prompts(unknown: list[Monster], seed: int) -> dict[str, tuple[dict, dic
                 "action_description": text,
                 "text_prompt": f"{given} {text}".strip(),
             }
-            prompts[key] = prompt, {**asdict(monster), "action": action}
+            attributes = {**asdict(monster), "action": action}
+            prompts[key] = (prompt, attributes)
     return prompts
 
 

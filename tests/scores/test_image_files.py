@@ -3,11 +3,11 @@
 import pytest
 from PIL import Image
 
+from tinyldm.data.examples import images_in
 from tinyldm.errors import InputError
 from tinyldm.scores.files import (
     check_sizes,
     first_few,
-    image_files,
     missing_names,
     read_headers,
 )
@@ -17,11 +17,11 @@ def test_images_by_name(tmp_path):
     for name in ("b.png", "a.jpg", ".hidden.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "about").mkdir()
-    files = image_files(tmp_path)
+    files = images_in(tmp_path)
     assert [f.name for f in files] == ["a.jpg", "b.png"]
     assert missing_names(["a.jpg", "c.png"], files) == ["c.png"]
     with pytest.raises(InputError, match="nowhere: no such folder"):
-        image_files(tmp_path / "nowhere")
+        images_in(tmp_path / "nowhere")
 
 
 def test_some_names():
