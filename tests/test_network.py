@@ -85,6 +85,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "my_module", raising=False)
     Path("my_module.py").write_text(MODULE)
+    Path("my_typo.py").write_text("import torch\ndef build(:\n")
     Path("data").mkdir()
     generator = torch.Generator().manual_seed(0)
     for k in range(4):
@@ -178,6 +179,8 @@ REFUSED = [
     ("my_module:missing", "--network my_module:missing: my_module has no missing"),
     ("my_module", "--network my_module: expected my_module:name"),
     (":build", "--network :build: expected my_module:name"),
+    (".my_module:build", "--network .my_module:build: expected my_module:name"),
+    ("my_typo:build", "--network my_typo:build: .*my_typo.py, line 2: not Python"),
     ("my_module:narrow", "--network my_module:narrow: .*unexpected keyword.*expected a function"),
     ("my_module:number", "--network my_module:number: .*not callable.*expected a function"),
     ("my_module:nothing", "--network my_module:nothing: returned no torch module"),
@@ -203,6 +206,7 @@ def test_a_checkpoint_is_not_trusted_further(name, message):
     name_in_checkpoint({**read_config(find_checkpoint("run"))["network"], "build": name})
     with pytest.raises(InputError, match=message) as caught:
         draw("drawn")
+    assert str(caught.value).startswith(str(find_checkpoint("run") / "config.json"))
     assert "\n" not in str(caught.value)
     assert not Path("drawn").exists()
 
@@ -225,6 +229,34 @@ def test_a_recipe_that_makes_no_sense_is_one_line(recipe, message):
     with pytest.raises(InputError, match=message) as caught:
         load_checkpoint("run")
     assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_in_the_function_itself_is_told_as_it_is():
+    text = MODULE.replace(
+        "return Small(channels, token_dim)", "return Small(channels, token_dim, 1)"
+    )
+    Path("my_module.py").write_text(text)
+    with pytest.raises(TypeError, match="positional arguments"):
+        train()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("schedule", 3, "config.json: not understood: 'schedule' is int, expected dict"),
+        ("size", "x", "config.json: not understood: 'size' is str, expected list"),
+        ("size", [8], r"config.json: not understood: 'size' is \[8\], expected \[height, width"),
+        ("settings", [], "config.json: not understood: 'settings' is list, expected dict"),
+        ("condition", {"task": "nope"}, "config.json: --task nope: expected text, labels"),
+    ],
+)
+def test_a_broken_config_is_one_line_that_names_it(key, value, message):
+    train(max_steps=1)
+    file = find_checkpoint("run") / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(InputError, match=message):
+        draw("drawn")
+    assert not Path("drawn").exists()
 
 
 def test_weights_of_another_network_are_named():

@@ -119,7 +119,7 @@ def load_object(name: str, flag: str) -> Any:
     flag: the option that named it, for the message of an InputError
     """
     module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
+    if not all(module_name.split(".")) or not attribute:
         raise InputError(f"{flag} {name}: expected my_module:name")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -128,6 +128,9 @@ def load_object(name: str, flag: str) -> Any:
         module = import_module(module_name)
     except ImportError as error:
         raise InputError(f"{flag} {name}: no module {module_name} ({error})") from None
+    except SyntaxError as error:
+        place = f"{error.filename}, line {error.lineno}"
+        raise InputError(f"{flag} {name}: {place}: not Python ({error.msg})") from None
     if attribute not in vars(module):
         raise InputError(f"{flag} {name}: {module_name} has no {attribute}")
     return vars(module)[attribute]

@@ -8,6 +8,7 @@ from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
+from tinyldm.commands.sweep import chosen_checkpoints
 from tinyldm.data.images import load_image
 from tinyldm.errors import InputError
 from tinyldm.pages import sweep
@@ -292,3 +293,10 @@ def test_guidance_needs_a_null_condition(world, capsys):
     assert run(*GRID) == 2
     assert "--cfg-drop 0" in capsys.readouterr().err
     assert run("--guidance", "1", "--metrics", "clip-t") == 0
+
+
+def test_a_run_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="nowhere: no such folder; expected a run or a checkpoint"):
+        chosen_checkpoints(tmp_path / "nowhere", None)
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        chosen_checkpoints(tmp_path, ["3"])

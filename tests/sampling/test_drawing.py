@@ -443,6 +443,7 @@ def test_prompts_of_a_file(run, tmp_path, capsys):
         (["--seed", "-1"], "--seed -1: expected 0 or more"),
         (["--guidance", "1", "--guidance-rescale", "0.5"], "would change nothing"),
         (["--guidance", "nan"], "--guidance nan: expected a finite number"),
+        (["--guidance-map", "nan"], "--guidance-map nan: expected a finite number"),
         (
             ["--guidance-interval", "2", "1"],
             "--guidance-interval (2.0, 1.0): expected 0 <= low < high",
@@ -455,7 +456,9 @@ def test_prompts_of_a_file(run, tmp_path, capsys):
         ),  # as a shell passes bytes that are not UTF-8
         (["--strip", "caf\udce9"], "--strip: "),
         (["--solver", "ddim", "--order", "2"], "--order 2: ddim has no order"),
+        (["--order", "4"], "--order 4: expected 1, 2 or 3"),
         (["--eta", "1"], "--eta 1: belongs to ddim"),
+        (["--solver", "ddim", "--eta", "7"], "--eta 7: expected 0 (no noise) to 1"),
         (["--prompts", "nowhere.txt"], "nowhere.txt: no such file"),
         (["--device", "tpu"], "--device tpu"),
     ],

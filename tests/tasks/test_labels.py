@@ -150,7 +150,10 @@ def test_an_unknown_label_of_the_test_set_is_named_with_its_place(data):
     ):
         read_requests(data / "test.json")
     (data / "objects.json").unlink()  # what the labels are is for the run to say
-    assert read_requests(data / "test.json")[3].text == "red cuba"
+    requests = read_requests(data / "test.json")
+    assert requests[3].text == "red cuba"
+    with pytest.raises(InputError, match=r"prompt 'red cuba': no label 'red cuba'"):
+        LabelEncoder(("red cube", "blue cube")).check([requests[3].prompt])
 
 
 @pytest.mark.parametrize("place", ["image", "iclevr", "train", "."])

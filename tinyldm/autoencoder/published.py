@@ -61,9 +61,13 @@ def _find_on_hub(name: str, subfolder: str | None) -> tuple[Path, Path]:
         problem = OSError(f"{source}: no autoencoder in it")
         for place, file in product(places, WEIGHTS):
             try:
-                where = {"subfolder": place, "local_files_only": local_files_only}
-                config = hf_hub_download(source, CONFIG, **where)
-                return Path(config), Path(hf_hub_download(source, file, **where))
+                config = hf_hub_download(
+                    source, CONFIG, subfolder=place, local_files_only=local_files_only
+                )
+                found = hf_hub_download(
+                    source, file, subfolder=place, local_files_only=local_files_only
+                )
+                return Path(config), Path(found)
             except OSError as error:
                 problem = error
         raise problem

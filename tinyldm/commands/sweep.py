@@ -139,8 +139,9 @@ def run(options):
 
 def chosen_checkpoints(run: Path, asked: list[str] | None) -> list[Path]:
     """The checkpoints that --checkpoints names by step or folder; by default the newest."""
-    from tinyldm.training.checkpoint import checkpoints
+    from tinyldm.training.checkpoint import checkpoints, find_checkpoint
 
+    find_checkpoint(run)  # an InputError where there is none
     known = {path.name: path for path in checkpoints(run)}
     wanted = asked or list(known)[-1:]
     if wanted == ["all"]:

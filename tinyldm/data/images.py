@@ -139,7 +139,7 @@ class Augmentation:
         for _ in range(self.copies):
             box = random_box(image.size, self.crop, rng)
             part = resize(image, size, self.fit, box, nearest=nearest)
-            factors = rng.uniform(1 - self.jitter, 1 + self.jitter, 3)
+            factors = rng.uniform(1 - self.jitter, 1 + self.jitter, 3).tolist()
             views.append(part if nearest else jittered(part, factors))
         if not self.flip:
             return views

@@ -36,6 +36,10 @@ def make_solver(name: str, order: int | None = None, eta: float | None = None) -
         )
     if eta is not None and name != "ddim":
         raise InputError(f"--eta {eta:g}: belongs to ddim, not to {name}")
+    if order is not None and order not in (1, 2, 3):
+        raise InputError(f"--order {order}: expected 1, 2 or 3")
+    if eta is not None and not 0 <= eta <= 1:
+        raise InputError(f"--eta {eta:g}: expected 0 (no noise) to 1 (the noise of ddpm)")
     try:
         if name == "ddim":
             return DDIM(eta or 0.0)
@@ -178,6 +182,10 @@ class SampleOptions:
             if getattr(self, name) < least:
                 value = getattr(self, name)
                 raise InputError(f"{flag_of(name)} {value}: expected {least} or more")
+        for name in ("guidance", "guidance_map", "guidance_style"):
+            scale = getattr(self, name)
+            if scale is not None and not math.isfinite(scale):
+                raise InputError(f"{flag_of(name)} {scale}: expected a finite number")
         if self.prompt and self.prompts:
             raise InputError("--prompts: not allowed with --prompt")
 

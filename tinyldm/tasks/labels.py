@@ -116,7 +116,8 @@ class LabelEncoder(Encoder):
     def check(self, prompts: Sequence[Prompt]) -> None:
         """InputError for an unknown name."""
         for prompt in prompts:
-            self.numbers(prompt)
+            for name in Labels.of(prompt).names:
+                label_number(name, self.names, f"prompt {str(prompt)!r}: ")
 
 
 def token_rows(names: Sequence[str]) -> Tensor:

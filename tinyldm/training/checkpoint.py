@@ -30,6 +30,17 @@ from tinyldm.training.network import build_network
 from tinyldm.weights import load_into, read_weights, write_weights
 
 FORMAT = 1
+KINDS: dict[str, type] = {
+    "network": dict,
+    "schedule": dict,
+    "settings": dict,
+    "size": list,
+    "preview_prompts": list,
+    "prediction": str,
+    "vae": str,
+    "step": int,
+}
+"""What config.json holds under some of its keys."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,14 @@ def read_config(folder: str | Path) -> Config:
     content = read_json(file, dict)
     if content.get("format") != FORMAT:
         raise InputError(f"{file}: not a tinyldm checkpoint of format {FORMAT}")
+    for key, kind in KINDS.items():
+        if not isinstance(content.get(key, kind()), kind):
+            got = type(content[key]).__name__
+            expected = kind.__name__
+            raise InputError(f"{file}: not understood: {key!r} is {got}, expected {expected}")
+    if len(content.get("size", (0, 0))) != 2:
+        size = content["size"]
+        raise InputError(f"{file}: not understood: 'size' is {size}, expected [height, width]")
     return Config(content, file)
 
 
@@ -140,7 +159,11 @@ def conditioning_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def task_of(config: Mapping[str, Any]) -> Task:
     """The task that a checkpoint was trained for."""
-    return find_task(conditioning_of(config)["task"])
+    try:
+        return find_task(conditioning_of(config)["task"])
+    except InputError as error:
+        where = f"{config.file}: " if isinstance(config, Config) else ""
+        raise InputError(f"{where}{error}") from None
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -151,8 +174,10 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
         network = build_network(config["network"])
         schedule = NoiseSchedule.from_dict(config["schedule"])
         prediction = config["prediction"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder / 'config.json'}: not understood: {error}") from None
+    except InputError as error:  # a network of the user's own that is not where it was
+        raise InputError(f"{config.file}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{config.file}: not understood: {error}") from None
     file = folder / "model.safetensors"
     load_into(network, read_weights(file), file)
     latents = read_weights(folder / "latents.safetensors")

@@ -5,6 +5,7 @@ It is a preset of the UNet, or what a function of the user's own builds: any den
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -104,10 +105,13 @@ def build_network(recipe: Mapping[str, Any]) -> nn.Module:
         arguments["size"] = tuple(arguments["size"])
     build = load_object(name, "--network")
     try:
-        network = build(**arguments)
-    except TypeError as error:
+        if not callable(build):
+            raise TypeError(f"{build!r} is not callable")
+        inspect.signature(build).bind(**arguments)
+    except (TypeError, ValueError) as error:  # ValueError: a builtin without a signature
         expected = ", ".join(f.name for f in fields(DataShape))
         raise InputError(f"--network {name}: {error}; expected a function of {expected}") from None
+    network = build(**arguments)
     if not isinstance(network, nn.Module):
         raise InputError(f"--network {name}: returned no torch module")
     return network
