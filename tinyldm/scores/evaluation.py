@@ -105,16 +105,15 @@ def evaluate(
     """
     check_positive({"size": size, "batch-size": batch_size})
     folder = Path(images)
-    files = tuple(images_in(folder))
     real = Real.read(reference, moments)
     where = pick_device(device)
     judge = Evaluator.load(evaluator, where) if evaluator is not None else None
     requests = read_prompts(prompts, judge)
     record = read_record(folder)
-    if requests:
-        if drawn:
-            check_requested(folder, requests, record)
-        files = tuple(folder / request.name for request in requests)
+    if requests and drawn:
+        check_requested(folder, requests, record)
+    names = [request.name for request in requests]
+    files = tuple(folder / name for name in names) or tuple(images_in(folder))
     if not files and (real.folder or not vae):
         raise InputError(f"{folder}: no images there, expected some to score")
     job = Job(
@@ -135,13 +134,8 @@ def evaluate(
         size=size,
         evaluator=judge,
     )
-    given = {
-        "size": size,
-        "evaluator": evaluator,
-        "moments": moments,
-        "inception": inception,
-        "pytorch-fid": pytorch_fid,
-    }
+    given = {"size": size, "evaluator": evaluator, "moments": moments}
+    given |= {"inception": inception, "pytorch-fid": pytorch_fid}
     return score(job, choose(job, metrics, given), drawn)
 
 
