@@ -50,7 +50,21 @@ def add_arguments(parser):
         "--steps", nargs="+", type=int, default=[25], metavar="N", help="solver steps per picture"
     )
     grid.add_argument("--solver", nargs="+", choices=SOLVERS, default=["dpm++"], help="solvers")
-    judged = parser.add_argument_group("how it is judged")
+    add_judged(parser.add_argument_group("how it is judged"))
+    machine = parser.add_argument_group("machine and output")
+    machine.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="the folder to write (default: RUN/sweep, where report.html finds it)",
+    )
+    machine.add_argument("--overwrite", action="store_true", help="discard what the folder holds")
+    machine.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    machine.add_argument("--batch-size", type=int, default=32, help="images at a time")
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+
+
+def add_judged(judged):
+    """The options that say what the settings are judged by."""
     judged.add_argument(
         "--prompts",
         metavar="FILE",
@@ -78,16 +92,6 @@ def add_arguments(parser):
         "--reference, evaluator with --evaluator, toy attributes for toys)",
     )
     judged.add_argument("--clip", metavar="NAME", help="as in evaluate")
-    machine = parser.add_argument_group("machine and output")
-    machine.add_argument(
-        "--out",
-        metavar="FOLDER",
-        help="the folder to write (default: RUN/sweep, where report.html finds it)",
-    )
-    machine.add_argument("--overwrite", action="store_true", help="discard what the folder holds")
-    machine.add_argument("--seed", type=int, default=0, help="seed of the noise")
-    machine.add_argument("--batch-size", type=int, default=32, help="images at a time")
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
 def run(options):

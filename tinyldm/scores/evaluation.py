@@ -135,13 +135,8 @@ def evaluate(
         size=size,
         evaluator=judge,
     )
-    given = {
-        "size": size,
-        "evaluator": evaluator,
-        "moments": moments,
-        "inception": inception,
-        "pytorch-fid": pytorch_fid,
-    }
+    given = {"size": size, "evaluator": evaluator, "moments": moments}
+    given |= {"inception": inception, "pytorch-fid": pytorch_fid}
     return score(job, choose(job, metrics, given), drawn)
 
 
