@@ -47,7 +47,7 @@ def draw(options: SampleOptions) -> None:
     from tinyldm.device import pick_device
     from tinyldm.sampling import job
     from tinyldm.sampling.drawing import Painter, draw_requests
-    from tinyldm.sampling.folder import GRID, STRIP, run_name
+    from tinyldm.sampling.folder import run_name
     from tinyldm.training.checkpoint import (
         find_checkpoint,
         latest_run,
@@ -99,12 +99,19 @@ def draw(options: SampleOptions) -> None:
     job.save_grid(requests, out)
     job.save_strip(painter, models.encoder, strip, out, seed=options.seed)
 
+    print(told(requests, run_name(folder), out))
+
+
+def told(requests: list[Request], run: str, out: Path) -> str:
+    """What was drawn and where it lies, in one line."""
+    from tinyldm.sampling.folder import GRID, STRIP
+
     made = []
     if requests:
         images = "image" if len(requests) == 1 else "images"
-        made.append(f"{len(requests)} {images} of {run_name(folder)} in {out}")
+        made.append(f"{len(requests)} {images} of {run} in {out}")
     made += [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]
-    print("; ".join(made))
+    return "; ".join(made)
 
 
 def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) -> list[Request]:

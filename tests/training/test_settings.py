@@ -131,7 +131,7 @@ def test_defaults_follow_the_task_and_help_tells_them():
         in told
     )
     # no fixed default: it depends
-    assert "my_module:MyTask (default: detected from the files of --data) --size" in told
+    assert "without it, this is detected from the files of --data --size" in told
 
 
 def test_options_that_would_be_ignored_are_refused():

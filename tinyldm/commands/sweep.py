@@ -27,9 +27,25 @@ LEAST = {"guidance": 0, "steps": 1, "count": 1, "seed": 0, "batch_size": 1}
 
 def add_arguments(parser):
     """The options of python -m tinyldm sweep."""
+    parser.epilog = EXAMPLES
+    _add_grid(parser)
+    _add_judging(parser)
+    machine = parser.add_argument_group("machine and output")
+    machine.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="the folder to write (default: RUN/sweep, where report.html finds it)",
+    )
+    machine.add_argument("--overwrite", action="store_true", help="discard what the folder holds")
+    machine.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    machine.add_argument("--batch-size", type=int, default=32, help="images at a time")
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+
+
+def _add_grid(parser):
+    """The checkpoints and the settings of drawing to compare."""
     from tinyldm.sampling.settings import SOLVERS
 
-    parser.epilog = EXAMPLES
     grid = parser.add_argument_group("the grid")
     grid.add_argument("--run", metavar="FOLDER", help="the run (default: the newest in runs/)")
     grid.add_argument(
@@ -50,21 +66,11 @@ def add_arguments(parser):
         "--steps", nargs="+", type=int, default=[25], metavar="N", help="solver steps per picture"
     )
     grid.add_argument("--solver", nargs="+", choices=SOLVERS, default=["dpm++"], help="solvers")
-    add_judged(parser.add_argument_group("how it is judged"))
-    machine = parser.add_argument_group("machine and output")
-    machine.add_argument(
-        "--out",
-        metavar="FOLDER",
-        help="the folder to write (default: RUN/sweep, where report.html finds it)",
-    )
-    machine.add_argument("--overwrite", action="store_true", help="discard what the folder holds")
-    machine.add_argument("--seed", type=int, default=0, help="seed of the noise")
-    machine.add_argument("--batch-size", type=int, default=32, help="images at a time")
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
-def add_judged(judged):
-    """The options that say what the settings are judged by."""
+def _add_judging(parser):
+    """The prompts, the reference and the metrics that decide."""
+    judged = parser.add_argument_group("how it is judged")
     judged.add_argument(
         "--prompts",
         metavar="FILE",

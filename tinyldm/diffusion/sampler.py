@@ -81,8 +81,7 @@ def sample(
 
     solver:    None is DPMSolver(), DPM-Solver++ of second order
     condition: b rows
-    seeds:     b numbers; sample k depends on seeds[k] alone. None draws them from torch's own
-               generator.
+    seeds:     b numbers; sample k depends on seeds[k] alone. None is torch's own generator.
     guidance:  a value such as Guidance, which makes a guided denoiser of the denoiser
     spacing:   the name of a grid of `steps` levels, or a grid itself, which ignores `steps`
     clip:      for pixels: cut every x0 to [-clip, clip] and make eps fit it. Latents have no such
