@@ -119,7 +119,8 @@ def check(options: Namespace) -> None:
         )
     if options.start and (options.widths or options.latent_channels):
         raise InputError(
-            f"--start {options.start}: has its own shape; leave out --widths and --latent-channels"
+            f"--start {options.start}: has a shape of its own; "
+            "leave --widths and --latent-channels out"
         )
     if options.resume and options.overwrite:
         raise InputError("--resume with --overwrite: expected one of them")

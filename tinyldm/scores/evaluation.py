@@ -105,15 +105,16 @@ def evaluate(
     """
     check_positive({"size": size, "batch-size": batch_size})
     folder = Path(images)
+    files = tuple(images_in(folder))
     real = Real.read(reference, moments)
     where = pick_device(device)
     judge = Evaluator.load(evaluator, where) if evaluator is not None else None
     requests = read_prompts(prompts, judge)
     record = read_record(folder)
-    if requests and drawn:
-        check_requested(folder, requests, record)
-    names = [request.name for request in requests]
-    files = tuple(folder / name for name in names) or tuple(images_in(folder))
+    if requests:
+        if drawn:
+            check_requested(folder, requests, record)
+        files = tuple(folder / request.name for request in requests)
     if not files and (real.folder or not vae):
         raise InputError(f"{folder}: no images there, expected some to score")
     job = Job(
