@@ -1,7 +1,7 @@
 """Print the functions that a reader meets on two walks through the package, in the order of their
 first call: python docs/walk.py
 
-The walks are those of docs/walks.md, on a tiny toy set in a temporary folder; tests/test_design.py
+The walks are those of docs/design.md, on a tiny toy set in a temporary folder; tests/test_design.py
 compares them.
 """
 

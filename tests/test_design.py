@@ -1,4 +1,4 @@
-"""The two walks of docs/walks.md are the ones that a tracer sees: every module, and the order."""
+"""The two walks of docs/design.md are the ones that a tracer sees: every module, and the order."""
 
 import importlib.util
 import json
@@ -42,9 +42,9 @@ def seen():
 
 
 def listed(title):
-    """The numbers and the names of the list under a title of docs/walks.md."""
-    text = (ROOT / "docs" / "walks.md").read_text()
-    section = text.split(f"## {title}\n")[1].split("\n## ")[0]
+    """The numbers and the names of the list under a title of docs/design.md."""
+    text = (ROOT / "docs" / "design.md").read_text()
+    section = text.split(f"### {title}\n")[1].split("\n##")[0]
     items = re.findall(r"^(\d+)\. `([\w.]+)`: \S+", section, re.MULTILINE)
     assert len(items) == len(re.findall(r"^\d+\.", section, re.MULTILINE))  # all are of this form
     return [int(number) for number, _ in items], [name for _, name in items]

@@ -155,6 +155,14 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any):
         super().__init__(**{"formatter_class": HelpFormatter, "allow_abbrev": False, **options})
 
+    def end_with(self, examples: str) -> None:
+        """Let --help end with these examples."""
+        self.epilog = examples
+
+    def keep_only_given(self) -> None:
+        """From now on, an option that is not given is absent from the parsed options."""
+        self.argument_default = argparse.SUPPRESS
+
     def error(self, message: str) -> Any:
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 

@@ -187,22 +187,24 @@ def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_csv(file: Path, *columns: str) -> list[dict[str, str]]:
     """The rows of a CSV file whose header has these columns; values are stripped."""
     stream = io.StringIO(read_text(file), newline="")
-    rows = csv.DictReader(stream, skipinitialspace=True, strict=True)
+    rows = csv.reader(stream, skipinitialspace=True, strict=True)
     table = []
     try:
-        header = [(name or "").strip() for name in rows.fieldnames or ()]
+        header = [name.strip() for name in next(rows, [])]
         for name in columns:
             if header.count(name) != 1:
                 expected, got = ",".join(columns), ",".join(header)
                 raise InputError(f"{file}: expected one column {name!r} of {expected}, got {got}")
-        rows.fieldnames = header
-        for row in rows:
-            # None as a key: more cells than columns, such as a caption with a comma but no quotes
-            if None in row or any(row[name] is None for name in columns):
+        for cells in rows:
+            if not cells:
+                continue
+            row = dict(zip(header, cells, strict=False))
+            # more cells than columns: such as a caption with a comma but no quotes
+            if len(cells) > len(header) or not row.keys() >= set(columns):
                 raise InputError(
                     f"{file}: line {rows.line_num} has more or fewer columns than the header"
                 )
             table.append({name: row[name].strip() for name in columns})
     except csv.Error as error:
-        raise InputError(f"{file}: line {rows.reader.line_num}: not CSV ({error})") from None
+        raise InputError(f"{file}: line {rows.line_num}: not CSV ({error})") from None
     return table

@@ -41,7 +41,13 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"--out {out}: exists already; expected a new folder")
     try:
         if (source / "unet" / "config.json").is_file():
-            to_run(source, out, options.vae, options.text_encoder, options.size)
+            to_run(
+                source,
+                out,
+                vae=options.vae,
+                text_encoder=options.text_encoder,
+                size=options.size,
+            )
         elif options.vae or options.text_encoder or options.size:
             raise InputError(
                 f"{source}: no unet/ in it; --vae, --text-encoder and --size "

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from dataclasses import fields
 
-from tinyldm.cli import add_options
+from tinyldm.cli import Parser, add_options
 from tinyldm.training.settings import TrainSettings
 
 MODELS = ("vae", "text_encoder", "label_form", "image_encoder", "seed", "device")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """The options of train.py that decide what is encoded."""
-    parser.argument_default = argparse.SUPPRESS
+    parser.keep_only_given()
     data = [f.name for f in fields(TrainSettings) if f.metadata["option"].group == "data"]
     add_options(parser, TrainSettings, only=[*data, *MODELS])
 

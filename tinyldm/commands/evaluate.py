@@ -22,7 +22,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser):
     """The options of python -m tinyldm evaluate."""
-    parser.epilog = EXAMPLES
+    parser.end_with(EXAMPLES)
     parser.add_argument("images", metavar="IMAGES", help="the folder of images to score")
     add_given(parser.add_argument_group("what to compare with"))
     add_how(parser.add_argument_group("how"))

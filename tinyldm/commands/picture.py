@@ -27,7 +27,7 @@ SUFFIXES = {
 
 def add_arguments(parser):
     """The parts of the command and their options."""
-    parser.epilog = EXAMPLES
+    parser.end_with(EXAMPLES)
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     for name, text in PARTS.items():
         part = parts.add_parser(name, help=text, description=text)

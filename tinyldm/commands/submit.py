@@ -18,7 +18,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser):
     """The options of python -m tinyldm submit."""
-    parser.epilog = EXAMPLES
+    parser.end_with(EXAMPLES)
     parser.add_argument(
         "images", metavar="IMAGES", type=Path, help="the folder of images to hand in"
     )

@@ -27,7 +27,7 @@ LEAST = {"guidance": 0, "steps": 1, "count": 1, "seed": 0, "batch_size": 1}
 
 def add_arguments(parser):
     """The options of python -m tinyldm sweep."""
-    parser.epilog = EXAMPLES
+    parser.end_with(EXAMPLES)
     _add_grid(parser)
     _add_judging(parser)
     machine = parser.add_argument_group("machine and output")

@@ -90,7 +90,7 @@ def run(options: Namespace) -> None:
             images,
             recipe,
             options.out,
-            {"held_out": held_out},
+            held_out={"held_out": held_out},
             save_every=options.save_every,
             device=device,
             resume=options.resume,

@@ -151,6 +151,7 @@ class Scheduler(Configured):
         model_output: Tensor,
         timestep,
         sample: Tensor,
+        *,
         noise: Tensor | None,
         return_dict: bool,
         fit_eps: bool = False,
@@ -184,7 +185,9 @@ class DDPMScheduler(Scheduler):
         # drawn even where it is not used, as scripts count on the numbers that follow
         noise = _noise(model_output, generator) if timestep > 0 else None
         solver = DDPM("large" if self.config.variance_type == "fixed_large" else "small")
-        return self._step(solver, model_output, timestep, sample, noise, return_dict)
+        return self._step(
+            solver, model_output, timestep, sample, noise=noise, return_dict=return_dict
+        )
 
 
 class DDIMScheduler(Scheduler):
@@ -225,8 +228,8 @@ class DDIMScheduler(Scheduler):
             model_output,
             timestep,
             sample,
-            variance_noise,
-            return_dict,
+            noise=variance_noise,
+            return_dict=return_dict,
             fit_eps=use_clipped_model_output,
         )
 
@@ -345,11 +348,11 @@ class DPMSolverMultistepScheduler(Scheduler):
                 f"{self.config.algorithm_type}"
             )
         solver = replace(self.solver, order=self._order(k, now, nxt))
-        x_s, left = solver.step(x, x0, eps, now, nxt, history, variance_noise)
+        x_s, left = solver.step(x, x0, eps, now=now, nxt=nxt, history=history, noise=variance_noise)
         if solver.order == 3 and len(history) == 2 and not solver.sde:
             tangent = _tangent(now.lambda_, left[0][1], history)
             straight = replace(solver, order=2, midpoint=False)
-            without_curvature, _ = straight.step(x, x0, eps, now, nxt, tangent)
+            without_curvature, _ = straight.step(x, x0, eps, now=now, nxt=nxt, history=tangent)
             x_s = (x_s + without_curvature) / 2
         x_s = x_s.to(sample.dtype)
         self._last = self._left[x_s] = Left(self.levels, k + 1, left)
