@@ -3,18 +3,16 @@
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
+from stand_ins import AveragingVae, Lengths
 
 import sample as sample_script
 import train as train_script
-from tinyldm.condition import Condition
 from tinyldm.errors import InputError
 from tinyldm.sampling.settings import SampleOptions
-from tinyldm.tasks.base import Encoder
 from tinyldm.training import frozen_models
 from tinyldm.training.checkpoint import find_checkpoint, load_checkpoint, read_config
 from tinyldm.training.network import build_network
@@ -56,27 +54,6 @@ number = 7
 '''
 
 
-class Vae:
-    factor, fingerprint = 4, "vae"
-
-    def encode(self, images):
-        mean = torch.nn.functional.avg_pool2d(images, 4)
-        return SimpleNamespace(mean=mean, std=torch.zeros_like(mean))
-
-    def decode(self, latents):
-        return latents.repeat_interleave(4, 2).repeat_interleave(4, 3)
-
-
-class Lengths(Encoder):
-    """The same three tokens for any text of one length."""
-
-    width, fingerprint = 6, "text"
-
-    def stored(self, prompts):
-        lengths = torch.tensor([len(text) for text in prompts])
-        return Condition(lengths[:, None, None] * torch.ones(1, 3, 6) / 10)
-
-
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     """A folder to work in, with four images of noise in data/ and the user's own my_module.py."""
@@ -93,7 +70,7 @@ def place(tmp_path, monkeypatch):
         Image.fromarray(pixels.numpy()).save(f"data/{k}.png")
     lines = [json.dumps({"file_name": f"{k}.png", "text": "x" * k}) for k in range(4)]
     Path("data/metadata.jsonl").write_text("\n".join(lines))
-    models = frozen_models.FrozenModels(Vae(), Lengths())
+    models = frozen_models.FrozenModels(AveragingVae(), Lengths(scale=0.1))
     monkeypatch.setattr(frozen_models, "load_frozen", lambda config, device, place="": models)
     yield
     sys.modules.pop("my_module", None)

@@ -10,13 +10,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from stand_ins import AveragingVae, Lengths
 
 import train as train_script
-from tinyldm.condition import Condition
 from tinyldm.errors import InputError
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
-from tinyldm.tasks.base import Encoder
 from tinyldm.training import data as training_data
 from tinyldm.training import frozen_models
 from tinyldm.training.checkpoint import checkpoints, find_checkpoint, read_config
@@ -28,28 +27,6 @@ from tinyldm.weights import read_weights
 TINY = UNetConfig(
     channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4, token_dim=6
 )
-
-
-class Vae:
-    factor, fingerprint, calls = 4, "vae", 0
-
-    def encode(self, images):
-        self.calls += 1
-        mean = torch.nn.functional.avg_pool2d(images, 4)
-        return SimpleNamespace(mean=mean, std=torch.zeros_like(mean))
-
-    def decode(self, latents):
-        return latents.repeat_interleave(4, 2).repeat_interleave(4, 3)
-
-
-class Lengths(Encoder):
-    """The same three tokens for any text of one length."""
-
-    width, fingerprint = 6, "text"
-
-    def stored(self, prompts):
-        lengths = torch.tensor([len(text) for text in prompts])
-        return Condition(lengths[:, None, None] * torch.ones(1, 3, 6))
 
 
 @pytest.fixture
@@ -69,7 +46,7 @@ def place(tmp_path, monkeypatch):
         Image.fromarray(pixels.numpy()).save(f"data/{k}.png")
     lines = [json.dumps({"file_name": f"{k}.png", "text": "x" * k}) for k in range(4)]
     Path("data/metadata.jsonl").write_text("\n".join(lines))
-    found = SimpleNamespace(vae=Vae(), asked=[])
+    found = SimpleNamespace(vae=AveragingVae(), asked=[])
 
     def load_frozen(config, device, place=""):
         found.asked.append(config)

@@ -6,21 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from stand_ins import AveragingVae
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
 from tinyldm.condition import Condition
 from tinyldm.tasks.base import Encoder
 from tinyldm.training import frozen_models
-
-
-class Vae:
-    factor, fingerprint, calls = 4, "vae", 0
-
-    def encode(self, images):
-        self.calls += 1
-        mean = torch.nn.functional.avg_pool2d(images, 4)
-        return SimpleNamespace(mean=mean, std=torch.zeros_like(mean))
 
 
 class Ones(Encoder):
@@ -43,7 +35,7 @@ def data(tmp_path, monkeypatch):
         Image.new("RGB", (16, 8), (60 * k, 0, 0)).save(tmp_path / f"{k}.png")
     lines = (json.dumps({"file_name": f"{k}.png", "text": f"red {k}"}) for k in range(4))
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
-    vae = Vae()
+    vae = AveragingVae()
     models = frozen_models.FrozenModels(vae, Ones())
     monkeypatch.setattr(frozen_models, "load_frozen", lambda config, device: models)
     return SimpleNamespace(folder=tmp_path, vae=vae)

@@ -1,0 +1,38 @@
+"""Stand-ins for the frozen models, for tests of what happens around them."""
+
+from types import SimpleNamespace
+
+import torch
+
+from tinyldm.condition import Condition
+from tinyldm.tasks.base import Encoder
+
+
+class AveragingVae:
+    """Averages 4x4 pixels, and repeats the averages; counts how often it encodes."""
+
+    factor, fingerprint = 4, "vae"
+
+    def __init__(self):
+        self.calls = 0
+
+    def encode(self, images):
+        self.calls += 1
+        mean = torch.nn.functional.avg_pool2d(images, self.factor)
+        return SimpleNamespace(mean=mean, std=torch.zeros_like(mean))
+
+    def decode(self, latents):
+        return latents.repeat_interleave(self.factor, 2).repeat_interleave(self.factor, 3)
+
+
+class Lengths(Encoder):
+    """The same three tokens for any text of one length: the length times `scale` everywhere."""
+
+    width, fingerprint = 6, "text"
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
+    def stored(self, prompts):
+        lengths = torch.tensor([len(text) for text in prompts])
+        return Condition(lengths[:, None, None] * torch.full((1, 3, self.width), self.scale))
