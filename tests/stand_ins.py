@@ -1,4 +1,4 @@
-"""Stand-ins for the frozen models, for tests of what happens around them."""
+"""What tests of the scripts share: stand-ins for the frozen models, settings of a tiny run."""
 
 from types import SimpleNamespace
 
@@ -6,6 +6,16 @@ import torch
 
 from tinyldm.condition import Condition
 from tinyldm.tasks.base import Encoder
+
+SMALL_RUN = {
+    "data": "data",
+    "size": (32, 32),
+    "batch_size": 4,
+    "max_steps": 2,
+    "warmup": 1,
+    "device": "cpu",
+    "precision": "float32",
+}
 
 
 class AveragingVae:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from stand_ins import AveragingVae, Lengths
+from stand_ins import SMALL_RUN, AveragingVae, Lengths
 
 import sample as sample_script
 import train as train_script
@@ -77,16 +77,7 @@ def place(tmp_path, monkeypatch):
 
 
 def train(**given):
-    small = {
-        "data": "data",
-        "network": "my_module:build",
-        "size": (32, 32),
-        "batch_size": 4,
-        "max_steps": 2,
-        "warmup": 1,
-        "device": "cpu",
-        "precision": "float32",
-    }
+    small = {**SMALL_RUN, "network": "my_module:build"}
     train_script.train({"out": "run", **({} if given.get("resume") else small), **given})
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from stand_ins import AveragingVae, Lengths
+from stand_ins import SMALL_RUN, AveragingVae, Lengths
 
 import train as train_script
 from tinyldm.errors import InputError
@@ -58,16 +58,7 @@ def place(tmp_path, monkeypatch):
 
 def train(**given):
     """train.py with a tiny network, settings of a run that is resumed aside."""
-    small = {
-        "data": "data",
-        "preset": "tiny-test",
-        "size": (32, 32),
-        "batch_size": 4,
-        "max_steps": 2,
-        "warmup": 1,
-        "device": "cpu",
-        "precision": "float32",
-    }
+    small = {**SMALL_RUN, "preset": "tiny-test"}
     train_script.train({"out": "run", **({} if given.get("resume") else small), **given})
 
 
