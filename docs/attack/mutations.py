@@ -68,7 +68,8 @@ def mutant(content: bytes, suffix: str, chance: Random) -> tuple[bytes, str]:
 
 def damaged_bytes(content: bytes, chance: Random) -> tuple[bytes, str]:
     """Any file."""
-    way = chance.choice((flip, flip, zero, cut, cut, extend, swap, overwrite, insert, remove))
+    ways = (flip, flip, zero, cut, cut, extend, swap, overwrite, insert, remove)
+    way = chance.choice(ways if content else (extend, insert))
     # half of the damage is near the start, where headers are
     end = len(content) if chance.random() < 0.5 else min(len(content), 200)
     place = chance.randrange(end) if end else 0
