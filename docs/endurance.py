@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = """
@@ -347,15 +348,16 @@ def watched(line: str, stop_at: Callable[[], bool]) -> tuple[int, list[tuple[int
 def flat(measures: Sequence[tuple[int, int]], what: str) -> str:
     """Demand that memory and open files do not grow once a job is under way; both in words."""
     settled = [m for m in measures if m[0]][int(SETTLED * len(measures)) : -1]
-    if len(settled) < 10:
+    if len(settled) < 30:
         return "too short to tell"
     third = len(settled) // 3
-    early = sorted(m[0] for m in settled[:third])[third // 2]
-    late = sorted(m[0] for m in settled[-third:])[third // 2]
-    files = [max(m[1] for m in part) for part in (settled[:third], settled[-third:])]
-    words = f"{early / 1e6:.0f} to {late / 1e6:.0f} MB, {files[0]} to {files[1]} files"
-    demand(late < early * (1 + GROWTH), f"{what}: memory grows: {words}")
-    demand(files[1] <= files[0], f"{what}: open files grow: {words}")
+    early, late = settled[:third], settled[-third:]
+    before, after = (median(m[0] for m in part) for part in (early, late))
+    files_before, files_after = (median(m[1] for m in part) for part in (early, late))
+    words = f"{before / 1e6:.0f} to {after / 1e6:.0f} MB, "
+    words += f"{files_before:.0f} to {files_after:.0f} open files"
+    demand(after < before * (1 + GROWTH), f"{what}: memory grows: {words}")
+    demand(files_after <= files_before, f"{what}: open files grow: {words}")
     return words
 
 

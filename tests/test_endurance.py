@@ -1,4 +1,4 @@
-"""docs/endurance.py in small: kills, interruptions and the loss of a process leave nothing wrong."""
+"""docs/endurance.py in small: kills, interruptions, and two processes of which one is lost."""
 
 import subprocess
 import sys
@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.slow
 def test_what_a_run_survives(tmp_path):
     """Few kills and short jobs; the page docs/training.md has the figures of many and long ones."""
-    small = "--count 4 --kill-steps 5 --steps 24 --pictures 24 --pair-steps 4".split()
+    small = ["--count", "4", "--kill-steps", "5", "--steps", "24", "--pictures", "24"]
+    small += ["--pair-steps", "4"]
     done = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "endurance.py"), *small],
         capture_output=True,
