@@ -49,8 +49,8 @@ Extra = Literal["forbid", "ignore"]
 
 
 def read_json(file: Path, kind: Any, extra: Extra = "forbid", wrong: str = "") -> Any:
-    """The content of a JSON file as a value of a type; see checked."""
-    return parse_json(read_text(file), str(file), kind, extra, wrong)
+    """The content of a JSON file as a value of a type; see as_type."""
+    return parse_json(read_text(file), str(file), kind, extra=extra, wrong=wrong)
 
 
 def parse_json(text: str, where: str, kind: Any, extra: Extra = "forbid", wrong: str = "") -> Any:
@@ -61,7 +61,7 @@ def parse_json(text: str, where: str, kind: Any, extra: Extra = "forbid", wrong:
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not JSON ({error})") from None
-    return checked(value, where, kind, extra, wrong)
+    return as_type(value, where, kind, extra=extra, wrong=wrong)
 
 
 def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def checked(value: Any, where: str, kind: Any, extra: Extra = "forbid", wrong: str = "") -> Any:
+def as_type(value: Any, where: str, kind: Any, extra: Extra = "forbid", wrong: str = "") -> Any:
     """A value of JSON as a value of a type: lists become tuples, objects become dataclasses.
 
     where: names the value's place, at the start of an InputError

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tinyldm.errors import InputError
 from tinyldm.nn.config import is_whole
-from tinyldm.typed import Positive, checked, shortened
+from tinyldm.typed import Positive, as_type, shortened
 
 # What the weights depend on, and so what a fingerprint has to know
 SHAPE = (
@@ -125,7 +125,7 @@ class AutoencoderConfig:
             for name, value in entries.items()
             if name not in NOTES and value is not None
         }
-        config: AutoencoderConfig = checked(values, where, cls)
+        config: AutoencoderConfig = as_type(values, where, cls)
         return config
 
     def architecture(self) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def to_run(
     from tinyldm.diffusion.schedule import NoiseSchedule
     from tinyldm.training.checkpoint import read_config, save_checkpoint
     from tinyldm.training.network import build_network
-    from tinyldm.typed import checked
+    from tinyldm.typed import as_type
     from tinyldm.weights import load_into, read_weights, sized_by
 
     unet = read_unet(source / "unet")
@@ -139,7 +139,7 @@ def to_run(
         config: dict[str, Any] = dict(read_config(own))
         latents = read_weights(own / "latents.safetensors")
         where = f"{own / 'config.json'}: schedule"
-        of_the_run = checked(config["schedule"], where, NoiseSchedule)
+        of_the_run = as_type(config["schedule"], where, NoiseSchedule)
         if torch.allclose(of_the_run.alpha_bar, schedule.alpha_bar, atol=1e-9):
             schedule = of_the_run
     if isinstance(schedule, TableSchedule):

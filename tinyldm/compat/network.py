@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tinyldm.nn.blocks import SelfAttention, Sinusoidal
 from tinyldm.nn.config import UNetConfig, is_between, is_whole
 from tinyldm.nn.unet import UNet
-from tinyldm.typed import checked
+from tinyldm.typed import as_type
 
 TIMES = ("sinusoidal", "fourier", "log_fourier")
 
@@ -123,4 +123,4 @@ class Fourier(PublishedSinusoidal):
 
 def build(**settings: Any) -> UNet:
     """The network of the settings of PublishedConfig.to_dict(), for a checkpoint to name."""
-    return PublishedUNet(checked(settings, "network", PublishedConfig))
+    return PublishedUNet(as_type(settings, "network", PublishedConfig))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from tinyldm.pages.curves import Chart, Line
 from tinyldm.pages.html import Table
 from tinyldm.scores.evaluation import METRICS
-from tinyldm.typed import Count, Index, Limits, checked, escaped, read_json
+from tinyldm.typed import Count, Index, Limits, as_type, escaped, read_json
 
 AXES = ("checkpoint", "guidance", "steps", "solver")
 FACTS = ("n", "extractor", "preprocessing", "reference", "reference n")  # shown of each score
@@ -106,7 +106,8 @@ class Summary:
 def read_sweep(file: Path) -> dict[str, Any]:
     """The content of a sweep.json, which may have come from anywhere."""
     content: dict[str, Any] = read_json(file, dict[str, Any])
-    checked(content, str(file), Content, "ignore", "not a sweep of python -m tinyldm sweep")
+    wrong = "not a sweep of python -m tinyldm sweep"
+    as_type(content, str(file), Content, extra="ignore", wrong=wrong)
     return content
 
 

@@ -22,7 +22,7 @@ from tinyldm.errors import InputError
 from tinyldm.files import write_text
 from tinyldm.sampling.settings import Drawing
 from tinyldm.training.checkpoint import Checkpoint
-from tinyldm.typed import checked, read_json
+from tinyldm.typed import as_type, read_json
 
 RECORD = "about/samples.json"
 GRID = "about/grid.png"
@@ -102,7 +102,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def read_record_file(path: Path) -> dict[str, Any]:
     """The record in a file; InputError if it is damaged."""
     content: dict[str, Any] = read_json(path, dict[str, Any])
-    checked(content, str(path), Record, extra="ignore")
+    as_type(content, str(path), Record, extra="ignore")
     return content
 
 

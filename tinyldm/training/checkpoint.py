@@ -31,7 +31,7 @@ from tinyldm.tasks.base import Task, find_task
 from tinyldm.training.learning_rate import Plateau
 from tinyldm.training.network import build_network, is_ours
 from tinyldm.training.settings import TrainSettings
-from tinyldm.typed import Index, Side, checked, read_json
+from tinyldm.typed import Index, Side, as_type, read_json
 from tinyldm.weights import (
     check_shapes,
     load_into,
@@ -201,7 +201,7 @@ def read_config(folder: str | Path) -> Config:
         content = read_json(file, dict[str, Any])
         if content.get("format") != FORMAT:
             raise InputError(f"{file}: not a tinyldm checkpoint of format {FORMAT}")
-        checked(content, str(file), Content, extra="ignore")
+        as_type(content, str(file), Content, extra="ignore")
     return Config(content, file)
 
 
@@ -239,7 +239,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     config = read_config(folder)
     file = folder / WEIGHTS
     with offering_the_one_before(folder):
-        schedule = checked(config["schedule"], f"{config.file}: schedule", NoiseSchedule)
+        schedule = as_type(config["schedule"], f"{config.file}: schedule", NoiseSchedule)
         mean, std, null = read_latents(folder, config)
         sketch = sketch_network(folder, config)
         if sketch is not None:
@@ -300,7 +300,7 @@ def read_latents(folder: Path, config: Config) -> tuple[Tensor, Tensor, Conditio
     for name, tensor in read_weights(file).items():
         tensors[name.removeprefix("null.")] = tensor
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    checked(found, f"{file}: shape", LatentShapes)
+    as_type(found, f"{file}: shape", LatentShapes)
     mean, std = tensors.pop("mean"), tensors.pop("std")
     c, *area = config.get("latent_shape", mean.shape)
     if (

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinyldm.nn.config import UNetConfig
-from tinyldm.typed import checked
+from tinyldm.typed import as_type
 
 RETIRED: dict[str, Any] = {
     "time_embedding": "sinusoidal",
@@ -30,7 +30,7 @@ def read_unet_config(values: Mapping[str, Any]) -> UNetConfig | None:
         retired["middle_groups"] = None
     if any(value != RETIRED[name] for name, value in retired.items()):
         return None
-    config: UNetConfig = checked(kept, "network", UNetConfig)
+    config: UNetConfig = as_type(kept, "network", UNetConfig)
     return config
 
 

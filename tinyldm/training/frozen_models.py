@@ -13,7 +13,7 @@ from tinyldm.autoencoder.pixels import load_vae
 from tinyldm.errors import InputError
 from tinyldm.tasks.base import Encoder, find_task
 from tinyldm.training.checkpoint import conditioning_of
-from tinyldm.typed import checked
+from tinyldm.typed import as_type
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def load_frozen(
     height, width = config["size"]
     area = (height // vae.factor, width // vae.factor)
     task = find_task(facts["task"])
-    checked(facts, f"{place}: condition", task.facts, extra="ignore")
+    as_type(facts, f"{place}: condition", task.facts, extra="ignore")
     encoder = task.encoder(facts, area, device)
     models = FrozenModels(vae, encoder)
     if tuple(config.get("latent_shape", (0, *area))[1:]) != area:

@@ -20,7 +20,7 @@ from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet, UNetConfig
 from tinyldm.training.format_1 import PUBLISHED, read_unet_config
 from tinyldm.training.settings import TrainSettings
-from tinyldm.typed import Count, Index, Side, checked
+from tinyldm.typed import Count, Index, Side, as_type
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,14 @@ def build_network(recipe: Mapping[str, Any]) -> nn.Module:
         if config is not None:
             return UNet(config)
         recipe = {"build": PUBLISHED, "arguments": dict(recipe)}  # only compat has such a network
-    named = checked(dict(recipe), "network", Built)
+    named = as_type(dict(recipe), "network", Built)
     name, arguments = named.build, named.arguments
     root = name.partition(":")[0].partition(".")[0]
     unknown = arguments.keys() - {f.name for f in fields(DataShape)}
     if root in sys.stdlib_module_names or (unknown and name != PUBLISHED):
         raise InputError(f"--network {name}: not a function that builds a network")
     if name != PUBLISHED:
-        shape = checked(arguments, "network.arguments", DataShape)
+        shape = as_type(arguments, "network.arguments", DataShape)
         arguments = {key: getattr(shape, key) for key in arguments}
     build = load_object(name, "--network")
     try:

@@ -34,7 +34,7 @@ from tinyldm.training.log import RunLog
 from tinyldm.training.processes import ALONE, Processes
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.signals import StopRequest
-from tinyldm.typed import checked
+from tinyldm.typed import as_type
 from tinyldm.weights import check_finite, check_fit, load_into, read_weights
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -298,7 +298,7 @@ class Trainer:
                 self.optimizer.state[p] = {
                     kind: state[f"{kind}.{name}"].to(p.device) for kind in MOMENTS
                 }
-        self.progress = checked(config["progress"], f"{config.file}: progress", Progress)
+        self.progress = as_type(config["progress"], f"{config.file}: progress", Progress)
 
     def expected_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """training_state() as it is in a file: without moments of weights that had no gradient."""
