@@ -410,5 +410,11 @@ def kinds() -> list[Kind]:
         ),
         Kind("maps", ("land/train_resized/labels/*.png",), maps, ("anything",)),
         Kind("diffusers' configs", ("diffusers/*/*config.json",), convert, TEXT, ("converted",)),
-        Kind("diffusers' weights", ("diffusers/*/*.safetensors",), convert, (), ("converted",)),
+        Kind(
+            "diffusers' weights",
+            ("diffusers/unet/*.safetensors",),
+            convert,
+            ("anything",),
+            ("converted",),
+        ),
     ]
