@@ -10,12 +10,13 @@ in one line that names the file, or have the very result of the whole file, or, 
 are fit for another setting, that one's. Everything else is a fault: a traceback, a hang, more lines
 than one, numbers that are not finite, a result that should not be, a file written anywhere but in
 the output folder, a program started. Faults are listed with the command that repeats them. What is
-done is kept in --out, and the same call goes on where it was stopped.
+done is kept in --out, and the same call goes on where it was stopped, if the code is the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shutil
 import sys
@@ -36,6 +37,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other mutants")
     parser.add_argument("--case", type=int, help="only this one, with all that it prints")
     return parser.parse_args()
+
+
+def version() -> str:
+    """A hash of the code that is attacked and of the code that attacks."""
+    found = hashlib.sha256()
+    root = HERE.parent.parent
+    for file in sorted([*root.glob("*.py"), *root.glob("tinyldm/**/*.py"), *HERE.glob("*.py")]):
+        found.update(file.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def prepare(out: Path) -> tuple[Path, Path]:
@@ -61,7 +71,7 @@ def prepare(out: Path) -> tuple[Path, Path]:
 
 def main() -> None:
     options = parse()
-    out = options.out.resolve()
+    out = options.out.resolve() / version()  # what other code has led to says nothing of this
     work, pristine = prepare(out)
     from verdict import Attack  # what they import takes seconds
 
