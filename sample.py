@@ -74,8 +74,10 @@ def draw(options: SampleOptions) -> None:
     job.check_grid(checkpoint, how)
     models = load_frozen(config, device, folder)
 
+    painter = Painter.of(checkpoint, models.vae, task, how, device=device)
+
     # 4. The folder to draw into: a new one, or one that holds the start of this very job.
-    out = job.open_samples(
+    with job.open_samples(
         checkpoint,
         models.encoder,
         requests,
@@ -84,20 +86,18 @@ def draw(options: SampleOptions) -> None:
         seed=options.seed,
         strip=strip,
         overwrite=options.overwrite,
-    )
-
-    # 5. Conditions, noise, solver steps, decoder, files: batch by batch.
-    painter = Painter.of(checkpoint, models.vae, task, how, device=device)
-    draw_requests(
-        painter,
-        models.encoder,
-        requests,
-        out,
-        seed=options.seed,
-        batch_size=options.batch_size,
-    )
-    job.save_grid(requests, out)
-    job.save_strip(painter, models.encoder, strip, out, seed=options.seed)
+    ) as out:
+        # 5. Conditions, noise, solver steps, decoder, files: batch by batch.
+        draw_requests(
+            painter,
+            models.encoder,
+            requests,
+            out,
+            seed=options.seed,
+            batch_size=options.batch_size,
+        )
+        job.save_grid(requests, out)
+        job.save_strip(painter, models.encoder, strip, out, seed=options.seed)
 
     print(told(requests, run_name(folder), out))
 

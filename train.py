@@ -91,12 +91,14 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
         )
         if run.saved:
             trainer.restore(find_checkpoint(folder))
+        if processes.is_main:
+            run.clear_earlier(folder)
         fit(trainer)
 
 
 def fit(trainer: Trainer) -> None:
     """Train, and say where the run is and what to do next."""
-    from tinyldm.training.signals import stop_on_signal
+    from tinyldm.signals import Stopped, stop_on_signal
 
     s = trainer.settings
     run = trainer.run
@@ -121,7 +123,7 @@ def fit(trainer: Trainer) -> None:
                 f"{run}: stopped at step {trainer.progress.step}; "
                 f"go on with: python train.py --resume --out {place}"
             )
-        raise KeyboardInterrupt
+        raise Stopped(stop.number)
     if is_main:
         print(f"{run}: trained; draw with: python sample.py --run {place}")
 

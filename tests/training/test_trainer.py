@@ -22,13 +22,13 @@ from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.sampling.drawing import Painter
 from tinyldm.sampling.settings import Drawing
+from tinyldm.signals import StopRequest
 from tinyldm.training import trainer as training
 from tinyldm.training.checkpoint import checkpoints, find_checkpoint, load_checkpoint
 from tinyldm.training.learning_rate import learning_rate
 from tinyldm.training.network import DataShape, build_network, network_recipe
 from tinyldm.training.processes import ALONE, joined
 from tinyldm.training.settings import TrainSettings
-from tinyldm.training.signals import StopRequest
 from tinyldm.training.trainer import Trainer
 
 TINY = UNetConfig(

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from tinyldm.data.examples import Examples, Prompt, held_out_scenes
 from tinyldm.data.images import from_bytes
 from tinyldm.errors import InputError
-from tinyldm.files import read_json, write_text
+from tinyldm.files import read_json, replacing_files
+from tinyldm.folders import Kind
 from tinyldm.scores import classifier
 from tinyldm.scores.files import read_pixels
 from tinyldm.tasks.base import Judge, find_task
@@ -28,6 +29,17 @@ from tinyldm.weights import load_into, read_weights, shapes, weights_hash, write
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 FACTS = ("task", "names", "size", "images", "held_out")  # what CONFIG holds
+
+
+def has_evaluator(folder: Path) -> bool:
+    """Whether a folder holds an evaluator."""
+    try:
+        return set(read_json(folder / CONFIG, dict)) == set(FACTS)
+    except InputError:
+        return False
+
+
+EVALUATOR = Kind("evaluator", r"config\.json|model\.safetensors", known=has_evaluator)
 
 
 @dataclass(frozen=True)
@@ -87,11 +99,11 @@ class Evaluator:
         }
 
     def save(self, folder: Path) -> None:
-        """Write config.json and model.safetensors, each whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_weights(folder / WEIGHTS, self.net.state_dict())
+        """Write config.json and model.safetensors, together or not at all."""
         facts = {name: getattr(self, name) for name in FACTS}
-        write_text(folder / CONFIG, json.dumps(facts, indent=1))
+        with replacing_files(folder) as draft:
+            write_weights(draft / WEIGHTS, self.net.state_dict())
+            (draft / CONFIG).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Evaluator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import time
 from pathlib import Path
 from types import TracebackType
@@ -77,11 +78,25 @@ def write_rows(file: Path, rows: list[list[str]]) -> None:
 
 
 def read_log(file: Path) -> list[list[str]]:
-    """The complete rows of a log.csv, without its header; none if there is no such file."""
+    """The complete rows of a log.csv, without its header; none if there is no such file.
+
+    Lines that are damaged are left out: no training depends on them.
+    """
     if not file.is_file():
         return []
-    with open(file, newline="", encoding="utf-8") as stream:
-        return [row for row in csv.reader(stream) if len(row) == len(COLUMNS) and row[0].isdigit()]
+    text = file.read_text(encoding="utf-8", errors="replace")
+    rows = [line.split(",") for line in text.splitlines()]
+    return [row for row in rows if is_row(row)]
+
+
+def is_row(cells: list[str]) -> bool:
+    """Whether these are the cells of a row: the number of a step, and a number for each column."""
+    if len(cells) != len(COLUMNS) or not re.fullmatch("[0-9]{1,18}", cells[0]):
+        return False
+    try:
+        return bool([float(cell) for cell in cells])
+    except ValueError:
+        return False
 
 
 def tensorboard_writer(run: Path, step: int) -> Any:

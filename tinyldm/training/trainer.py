@@ -20,13 +20,13 @@ from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNet
 from tinyldm.randomness import torch_stream
+from tinyldm.signals import StopRequest
 from tinyldm.training.checkpoint import drop_training_state, read_config, save_checkpoint
 from tinyldm.training.ema import EMA
 from tinyldm.training.learning_rate import Plateau, learning_rate
 from tinyldm.training.log import RunLog
 from tinyldm.training.processes import ALONE, Processes
 from tinyldm.training.settings import TrainSettings
-from tinyldm.training.signals import StopRequest
 from tinyldm.weights import load_into, read_weights
 
 MAX_SKIPPED = 20
@@ -257,7 +257,7 @@ class Trainer:
             "latents": latents,
         }
         save_checkpoint(folder, config, weights)
-        drop_training_state(self.run)
+        drop_training_state(self.run, folder)
         if self.report:
             self.report(self.run)
 

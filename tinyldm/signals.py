@@ -1,0 +1,121 @@
+"""Signals: a command ends as asked, with the exit status that shells expect, and saves first.
+
+Ctrl-C (SIGINT), SIGTERM and SIGHUP ask a command to end: guarded() in cli.py turns the first into
+a Stopped, a training finishes its step and saves. A second one ends the process at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+HANGUP = getattr(signal, "SIGHUP", None)  # which Windows does not have
+PATIENCE = 30.0
+"""Seconds that a process has to save and end after the one that started it is gone."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has asked the command to end; number: which."""
+
+    def __init__(self, number: int = signal.SIGINT):
+        super().__init__()
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        """The exit status: 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP."""
+        return 128 + self.number
+
+
+class StopRequest:
+    """Whether a signal, or other code, has asked to stop.
+
+    number: of the signal
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.number: int = signal.SIGINT
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """The handler of a signal: take note of it. A second one ends the process at once."""
+        if self.requested:
+            os._exit(128 + number)
+        self.requested = True
+        self.number = number
+        self.answer()
+
+    def answer(self) -> None:
+        """Say that the request is heeded."""
+        print(
+            "\nstopping: the checkpoint is saved first (interrupt again to stop at once)",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+class Interruption(StopRequest):
+    """A request that is heeded at once: Stopped is raised wherever the program is."""
+
+    def answer(self) -> None:
+        raise Stopped(self.number)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """A StopRequest that signals make during the block, which looks at it between its steps."""
+    with handling(StopRequest()) as request:
+        yield request
+
+
+@contextmanager
+def interrupted_by_signal() -> Iterator[StopRequest]:
+    """Signals raise Stopped during the block; what is yielded says whether one came."""
+    with handling(Interruption()) as request:
+        yield request
+
+
+@contextmanager
+def handling(request: StopRequest) -> Iterator[StopRequest]:
+    """Let signals make a request during the block.
+
+    Once it is made, the handler stays: a second signal ends the process however far it has got.
+    Hangups that are ignored, as nohup asks, stay ignored. Other threads than the main one cannot
+    take signals.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+        numbers.append(HANGUP)
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    before = {number: signal.signal(number, request.handle) for number in numbers}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            if not request.requested and signal.getsignal(number) == request.handle:
+                signal.signal(number, handler)
+
+
+def end_with_parent() -> None:
+    """From now on, end as if by SIGTERM once the process that started this one is gone.
+
+    A thread watches it. Where the training does not end by itself within PATIENCE, because it waits
+    for processes that are gone, the thread ends it.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
