@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -9,7 +10,19 @@ import threading
 import pytest
 
 from tinyldm.errors import InputError
-from tinyldm.folders import Kind, check_free, locked, numbered, owned, owned_file, whole_folder
+from tinyldm.files import write_text
+from tinyldm.folders import (
+    MARKER,
+    Kind,
+    check_free,
+    locked,
+    mark,
+    numbered,
+    owned,
+    owned_file,
+    remove_written,
+    whole_folder,
+)
 
 HOLD = """
 import sys, time
@@ -109,23 +122,153 @@ def test_where_there_are_no_locks_the_block_runs_without(tmp_path, monkeypatch, 
         assert not held
 
 
+SET = Kind("set", r"(train/)?[a-z]+\.txt", folders=("train",))
+
+
+def write_set(folder, *names, overwrite=False):
+    with whole_folder(folder, SET, overwrite) as draft:
+        for name in names:
+            (draft / name).parent.mkdir(exist_ok=True)
+            (draft / name).write_text(name)
+
+
+def files_in(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     folder = tmp_path / "set"
 
     def interrupted():
         with whole_folder(folder, SET) as draft:
-            (draft / "half").write_text("x")
+            (draft / "half.txt").write_text("x")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert os.listdir(tmp_path) == []
-    for content in ("one", "two"):
-        with whole_folder(folder, SET, overwrite=True) as draft:
-            assert os.listdir(draft) == []
-            (draft / content).write_text(content)
-        assert os.listdir(folder) == [content]
-    with pytest.raises(OSError, match="set"), whole_folder(folder, SET) as draft:
-        (draft / "three").write_text("three")
-    assert os.listdir(folder) == ["two"]
+    for names in (["one.txt", "train/a.txt"], ["train/b.txt"]):
+        write_set(folder, *names, overwrite=True)
+        assert files_in(folder) == [MARKER, *names]
+    with pytest.raises(InputError, match="set: exists already"):
+        write_set(folder, "three.txt")
+    assert files_in(folder) == [MARKER, "train/b.txt"]
     assert os.listdir(tmp_path) == ["set"]
+    before = os.umask(0o002)
+    try:
+        write_set(tmp_path / "shared", "one.txt")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "shared").stat().st_mode) == 0o775
+
+
+@pytest.mark.parametrize("foreign", ["thesis.pdf", "train/mine.png", "link"])
+def test_a_folder_that_holds_more_is_not_replaced(tmp_path, foreign):
+    folder = tmp_path / "set"
+    write_set(folder, "one.txt", "train/a.txt")
+    if foreign == "link":
+        (folder / "link").symlink_to(tmp_path)
+    else:
+        (folder / foreign).write_text("mine")
+    with pytest.raises(InputError, match=f"{foreign}: was not written by this command"):
+        write_set(folder, "two.txt", overwrite=True)
+    assert {"one.txt", "train/a.txt"} <= set(files_in(folder))
+    assert (folder / foreign).exists()
+
+
+def test_a_folder_of_something_else_is_not_replaced(tmp_path):
+    """It holds only files with names that we use as well, but nothing says that we wrote them."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="set: exists already"):
+        write_set(folder, "two.txt", overwrite=True)
+    with pytest.raises(InputError, match="notes.txt there was not written by this command"):
+        check_free(folder, SET, overwrite=True)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+# ---- owning a folder
+
+
+def test_an_owned_folder_is_locked_and_marked(tmp_path):
+    folder = tmp_path / "deep" / "set"
+    with owned(folder, SET, "--out"):
+        with (
+            pytest.raises(InputError, match=f"^--out {folder}: another process is training there$"),
+            owned(folder, SET, "--out"),
+        ):
+            pytest.fail("the block ran")
+        (folder / "a.txt").write_text("a")
+    assert SET.holds(folder)
+    assert not Kind("other", "").holds(folder)
+    with owned(folder, SET):
+        pass
+
+
+@pytest.mark.parametrize("lock", [".lock", "about/.lock"])
+def test_a_failure_before_anything_is_written_leaves_no_folder(tmp_path, lock):
+    kind = Kind("set", r".*\.txt", folders=("about",), lock=lock)
+
+    def fails(folder):
+        with owned(folder, kind):
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        fails(tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+    (tmp_path / "set").mkdir()
+    with pytest.raises(RuntimeError, match="broken"):
+        fails(tmp_path / "set")
+    assert os.listdir(tmp_path / "set") == []  # it was there before
+    (tmp_path / "set" / "mine.txt").write_text("mine")
+    with pytest.raises(RuntimeError, match="broken"):
+        fails(tmp_path / "set")
+    assert (tmp_path / "set" / "mine.txt").exists()
+
+
+def test_a_folder_inside_that_is_a_link_is_not_followed(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a.txt").write_text("mine")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "train").symlink_to(elsewhere)
+    with pytest.raises(InputError, match="train: is a symbolic link"), owned(folder, SET):
+        pytest.fail("the block ran")
+    mark(folder, SET)
+    remove_written(folder, SET)
+    assert os.listdir(elsewhere) == ["a.txt"]
+    assert (folder / "train").is_symlink()
+
+
+def test_only_what_was_written_is_removed(tmp_path):
+    folder = tmp_path / "set"
+    for name in ("one.txt", "train/a.txt", "only/b.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    for name in ("one.pdf", "train/mine.png"):
+        (folder / name).write_text("mine")
+    (folder / "linked.txt").symlink_to("one.pdf")
+    remove_written(folder, SET)
+    assert files_in(folder) == ["linked.txt", "one.pdf", "only/b.txt", "train/mine.png"]
+
+
+def test_a_file_is_owned_while_it_is_made(tmp_path):
+    file = tmp_path / "scores.json"
+    (tmp_path / ".tinyldm-01234567-scores.json").write_text("half")
+    with owned_file(file):
+        with pytest.raises(InputError, match="another process is writing it"), owned_file(file):
+            pytest.fail("the block ran")
+        write_text(file, "{}")
+    assert os.listdir(tmp_path) == ["scores.json"]
+
+
+def test_steps_are_ordered_by_number(tmp_path):
+    names = ["step-9999999", "step-10000000", "step-0000002"]
+    for name in (*names, "step-best", "step-", "step-1.bak", "step-²", "xstep-1", "step-7.png"):
+        (tmp_path / name).mkdir()
+    found = [path.name for path in numbered(tmp_path)]
+    assert found == ["step-0000002", "step-9999999", "step-10000000"]
+    assert [path.name for path in numbered(tmp_path, ".png")] == ["step-7.png"]
+    assert numbered(tmp_path / "nowhere") == []
