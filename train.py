@@ -91,8 +91,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
         )
         if run.saved:
             trainer.restore(find_checkpoint(folder))
-        if processes.is_main:
-            run.clear_earlier(folder)
+        run.clear_earlier(folder, processes)
         fit(trainer)
 
 

@@ -26,13 +26,19 @@ DRAFT = ".tinyldm-"
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Put this path into an OSError that the block raises, unless it names another file already."""
+    """Put this path into an OSError that the block raises, unless it names another file already.
+
+    A draft of `path`, or a file in it, is called by the name that it was to have.
+    """
     try:
         yield
     except OSError as error:
-        if error.filename is None or DRAFT in str(error.filename):
-            what = error.strerror or str(error)  # one that was made of a sentence has no strerror
+        what = error.strerror or str(error)  # one that was made of a sentence has no strerror
+        if error.filename is None:
             raise OSError(error.errno, what, str(path)) from error
+        _, is_draft, rest = str(error.filename).partition(DRAFT)
+        if is_draft:
+            raise OSError(error.errno, what, str(path.joinpath(*Path(rest).parts[1:]))) from error
         raise
 
 
@@ -96,9 +102,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def draft_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder`, for the block to fill and to move; removed if it is not."""
-    draft = draft_name(folder)
+def draft_folder(folder: Path, inside: bool = False) -> Iterator[Path]:
+    """An empty folder, for the block to fill and to move; removed if it is not.
+
+    It lies beside `folder` or, if that is there already, inside.
+    """
+    draft = draft_name(folder / "files" if inside else folder)
     try:
         with naming(folder):
             draft.mkdir()
@@ -125,7 +134,7 @@ def replacing_files(folder: Path) -> Iterator[Path]:
     """
     is_new = not folder.exists()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with draft_folder(folder if is_new else folder / "files") as draft:
+    with draft_folder(folder, inside=not is_new) as draft:
         yield draft
         settle_files(draft)
         if is_new:

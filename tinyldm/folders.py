@@ -124,8 +124,8 @@ def foreign(folder: Path, kind: Kind) -> Path | None:
 
 
 def remove_written(folder: Path, kind: Kind) -> None:
-    """Remove the files of this kind, and the folders in which nothing else was."""
-    files = list(written(folder, kind))
+    """Remove the files of this kind but for its lock, and the folders in which nothing else was."""
+    files = [file for file in written(folder, kind) if file != folder / kind.lock]
     for path in files:
         path.unlink(missing_ok=True)
     emptied = {parent for path in files for parent in path.parents if folder in parent.parents}
@@ -291,7 +291,7 @@ def check_replaceable(folder: Path, kind: Kind, overwrite: bool) -> None:
         return
     if not folder.is_dir() or not overwrite or not kind.holds(folder):
         raise InputError(
-            f"{folder}: exists already; choose another folder, "
+            f"{folder}: exists already and is not empty; choose another folder, "
             "or --overwrite one that this command wrote"
         )
     other = foreign(folder, kind)

@@ -180,12 +180,12 @@ class RunFolder:
                     folder.rmdir()
             raise
 
-    def clear_earlier(self, folder: Path) -> None:
+    def clear_earlier(self, folder: Path, processes: Processes) -> None:
         """Remove the run that --overwrite replaces: what train.py and sweep wrote, nothing else.
 
         Called when nothing but the training itself can fail any more.
         """
-        if not self.overwrite:
+        if not self.overwrite or not processes.is_main:
             return
         sweep = folder / "sweep"
         in_use: AbstractContextManager[object] = nullcontext()
