@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyldm.errors import InputError
-from tinyldm.signals import Stopped, end_with_parent, interrupted_by_signal
+from tinyldm.signals import Stopped, end_with_parent, interrupted_by_signal, tell
 
 # ---- options, declared as fields of a dataclass
 
@@ -206,7 +206,7 @@ def guarded(job: Callable[..., object], *arguments: Any) -> int:
                 raise
             # whatever a library has made of the interruption
             status = Stopped(interruption.number).status
-    print("interrupted", file=sys.stderr)
+    tell("interrupted")
     return status
 
 
@@ -239,8 +239,7 @@ def fail(reason: str) -> int:
     if report:
         more = {"py_callstack": line, "timestamp": str(int(time.time()))}
         Path(report).write_text(json.dumps({"message": {"message": line, "extraInfo": more}}))
-    if not report or os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr)
+    tell(line)
     return 2
 
 

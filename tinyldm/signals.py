@@ -20,6 +20,12 @@ PATIENCE = 30.0
 """Seconds that a process has to save and end after the one that started it is gone."""
 
 
+def tell(line: str) -> None:
+    """Print a line on stderr; of several processes that torchrun has started, the first alone."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)
+
+
 class Stopped(KeyboardInterrupt):
     """A signal has asked the command to end; number: which."""
 
@@ -53,11 +59,7 @@ class StopRequest:
 
     def answer(self) -> None:
         """Say that the request is heeded."""
-        print(
-            "\nstopping: the checkpoint is saved first (interrupt again to stop at once)",
-            file=sys.stderr,
-            flush=True,
-        )
+        tell("\nstopping: the checkpoint is saved first (interrupt again to stop at once)")
 
 
 class Interruption(StopRequest):

@@ -101,7 +101,7 @@ def open_samples(
     strip: Prompt | None,
     overwrite: bool,
 ) -> Iterator[Path]:
-    """The folder to draw into, owned and ready (see sampling/folder.py). Prompts are checked first."""
+    """The folder to draw into, owned and ready (sampling/folder.py). Prompts are checked first."""
     prompts = [request.prompt for request in requests] + ([] if strip is None else [strip])
     files = encoder.check(prompts)
     record = make_record(checkpoint, requests, how, seed, strip=strip, files=files)
