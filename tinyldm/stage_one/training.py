@@ -73,7 +73,7 @@ def train_autoencoder(
             stopping = stop is not None and stop.requested
             if stage.step % save_every == 0 or stage.step == recipe.steps or stopping:
                 with replacing_files(out) as draft:
-                    publish(stage.averaged, draft, stage.step, held_out, scores)
+                    publish(stage.averaged, draft, stage.step, held_out, scores=scores)
                     stage.save(draft)
                 scores = out / SCORES
     return stage.averaged
