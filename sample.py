@@ -6,13 +6,13 @@ The story of a drawing: checkpoint, prompts, frozen models, conditions, pictures
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import Parser, add_options, guarded
 from tinyldm.sampling.settings import SampleOptions
+from tinyldm.signals import leave
 
 if TYPE_CHECKING:
     from tinyldm.tasks.base import Request, Task
@@ -134,4 +134,4 @@ def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) 
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    leave(guarded(main))

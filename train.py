@@ -5,11 +5,11 @@ The story of a training: data, frozen models, latent cache, network, trainer.
 
 from __future__ import annotations
 
-import sys
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import guarded
+from tinyldm.signals import leave
 from tinyldm.training.options import parse_options
 
 if TYPE_CHECKING:
@@ -128,4 +128,4 @@ def fit(trainer: Trainer) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    leave(guarded(main))

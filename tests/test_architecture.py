@@ -41,7 +41,7 @@ ALLOWED = {  # room -> the rooms that it may import, besides itself
     "compat": CORE,
     "pages": CORE | {"scores", "toy"},
     "commands": CORE | LEAVES,
-    "__main__": {"cli"},
+    "__main__": {"cli", "signals"},
     "__init__": set(),  # lazy
 }
 FOR_TYPES_ALONE = {  # under TYPE_CHECKING a room may name what it is handed

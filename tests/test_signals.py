@@ -19,7 +19,8 @@ STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 START = """
 import os, signal, sys, time
 from tinyldm.cli import guarded
-from tinyldm.signals import stop_on_signal
+from tinyldm.errors import InputError
+from tinyldm.signals import leave, stop_on_signal
 
 def sleep():
     print("ready", flush=True)
@@ -45,6 +46,11 @@ def job():
         print("saving", flush=True)
         time.sleep(60)
 """,
+    "bad input": """
+def job():
+    print("ready", flush=True)
+    raise InputError("nothing there")
+""",
     "misunderstands": """
 def job():
     try:
@@ -57,7 +63,7 @@ def job():
 
 def start(job, *, before="", **environment):
     """A process that runs a job under guarded(), once the job is ready."""
-    script = f"{START}{JOBS[job]}\n{before}\nsys.exit(guarded(job))"
+    script = f"{START}{JOBS[job]}\n{before}\nleave(guarded(job))"
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
@@ -95,6 +101,19 @@ def test_a_second_signal_ends_it_at_once(job, word, number):
     assert process.returncode == 143
     assert error == ""
     assert time.monotonic() - then < 20
+
+
+def test_a_signal_after_the_end_changes_nothing():
+    """While Python takes itself down, which takes a while with torch."""
+    before = (
+        "import atexit; atexit.register(lambda: (print('leaving', flush=True), time.sleep(60)))"
+    )
+    process = start("bad input", before=before)
+    assert process.stdout.readline() == "leaving\n"
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert error == "error: nothing there\n"
 
 
 def test_a_hangup_that_is_ignored_stays_so():

@@ -12,8 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 HANGUP = getattr(signal, "SIGHUP", None)  # which Windows does not have
 PATIENCE = 30.0
@@ -91,18 +92,32 @@ def handling(request: StopRequest) -> Iterator[StopRequest]:
     Hangups that are ignored, as nohup asks, stay ignored. Other threads than the main one cannot
     take signals.
     """
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
-        numbers.append(HANGUP)
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []
-    before = {number: signal.signal(number, request.handle) for number in numbers}
+    before = {number: signal.signal(number, request.handle) for number in heeded()}
     try:
         yield request
     finally:
         for number, handler in before.items():
             if not request.requested and signal.getsignal(number) == request.handle:
                 signal.signal(number, handler)
+
+
+def heeded() -> list[int]:
+    """The signals that this thread takes."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
+    if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+        numbers.append(HANGUP)
+    return numbers
+
+
+def leave(status: int) -> NoReturn:
+    """End the process, which may take a while; a signal now ends it at once, with this status."""
+    for number in heeded():
+        signal.signal(number, lambda *_: os._exit(status))
+    with suppress(OSError):  # whoever reads it may be gone
+        sys.stdout.flush()
+    sys.exit(status)
 
 
 def end_with_parent() -> None:

@@ -308,5 +308,6 @@ def plain_caption(attributes: dict) -> str:
 if __name__ == "__main__":
     from tinyldm.__main__ import COMMANDS
     from tinyldm.cli import dispatch
+    from tinyldm.signals import leave
 
-    sys.exit(dispatch(COMMANDS, ["toy", "clip", *sys.argv[1:]]))
+    leave(dispatch(COMMANDS, ["toy", "clip", *sys.argv[1:]]))
