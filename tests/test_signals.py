@@ -46,6 +46,21 @@ def job():
         print("saving", flush=True)
         time.sleep(60)
 """,
+    "swallows it": """
+def job():
+    try:
+        sleep()
+    except BaseException:
+        pass
+    time.sleep(60)
+""",
+    "is done": """
+def job():
+    try:
+        sleep()
+    except BaseException:
+        pass
+""",
     "bad input": """
 def job():
     print("ready", flush=True)
@@ -75,7 +90,7 @@ def start(job, *, before="", **environment):
     return process
 
 
-@pytest.mark.parametrize("job", ["sleeps", "misunderstands"])
+@pytest.mark.parametrize("job", ["sleeps", "misunderstands", "swallows it", "is done"])
 @pytest.mark.parametrize("number", STATUS)
 def test_a_signal_ends_a_command_with_its_status(job, number):
     process = start(job)

@@ -196,7 +196,10 @@ def guarded(job: Callable[..., object], *arguments: Any) -> int:
         end_with_parent()
     with interrupted_by_signal() as interruption:
         try:
-            return attempt(job, *arguments)
+            status = attempt(job, *arguments)
+            if not interruption.requested:
+                return status
+            status = Stopped(interruption.number).status
         except Stopped as stopped:
             status = stopped.status
         except KeyboardInterrupt:

@@ -16,7 +16,10 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
-HANGUP = getattr(signal, "SIGHUP", None)  # which Windows does not have
+HANGUP = getattr(signal, "SIGHUP", None)  # Windows has neither this one nor the next
+ALARM = getattr(signal, "SIGALRM", None)
+INSISTENCE = 5
+"""Seconds after which an interruption that was not heeded is repeated."""
 PATIENCE = 30.0
 """Seconds that a process has to save and end after the one that started it is gone."""
 
@@ -64,9 +67,21 @@ class StopRequest:
 
 
 class Interruption(StopRequest):
-    """A request that is heeded at once: Stopped is raised wherever the program is."""
+    """A request that is heeded at once: Stopped is raised wherever the program is.
+
+    And again every few seconds, for some libraries catch whatever is raised while they are
+    imported, and go on.
+    """
 
     def answer(self) -> None:
+        if ALARM is not None:
+            signal.signal(ALARM, self.repeat)
+            signal.alarm(INSISTENCE)
+        raise Stopped(self.number)
+
+    def repeat(self, number: int, frame: FrameType | None) -> None:
+        """The handler of the alarm."""
+        signal.alarm(INSISTENCE)
         raise Stopped(self.number)
 
 
@@ -81,7 +96,11 @@ def stop_on_signal() -> Iterator[StopRequest]:
 def interrupted_by_signal() -> Iterator[StopRequest]:
     """Signals raise Stopped during the block; what is yielded says whether one came."""
     with handling(Interruption()) as request:
-        yield request
+        try:
+            yield request
+        finally:
+            if ALARM is not None and request.requested:
+                signal.alarm(0)
 
 
 @contextmanager
