@@ -13,14 +13,25 @@ PACKAGE = ROOT / "tinyldm"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = [ROOT / "train.py", ROOT / "sample.py"]
 
-GROUND = {"errors", "files", "folders", "signals", "device", "weights", "randomness", "cli"}
+GROUND = {
+    "errors",
+    "files",
+    "typed",
+    "folders",
+    "signals",
+    "device",
+    "weights",
+    "randomness",
+    "cli",
+}
 HEART = {"condition", "diffusion", "nn"}
 CORE = GROUND | HEART | {"autoencoder", "frozen", "data", "tasks", "training", "sampling"}
 LEAVES = {"scores", "stage_one", "toy", "compat", "pages", "commands"}
 ALLOWED = {  # room -> the rooms that it may import, besides itself
     "errors": set(),
     "files": {"errors"},
-    "folders": {"errors", "files"},
+    "typed": {"errors", "files"},
+    "folders": {"errors", "files", "typed"},
     "signals": set(),
     "device": {"errors"},
     "weights": {"errors", "files"},
@@ -29,7 +40,7 @@ ALLOWED = {  # room -> the rooms that it may import, besides itself
     "condition": set(),
     "diffusion": {"condition"},
     "nn": {"condition"},
-    "autoencoder": {"nn", "diffusion", "errors", "files", "weights", "frozen"},
+    "autoencoder": {"nn", "diffusion", "errors", "files", "typed", "weights", "frozen"},
     "frozen": GROUND | {"condition", "data"},
     "data": GROUND | {"condition"},
     "tasks": GROUND | HEART | {"data", "frozen"},
@@ -61,6 +72,7 @@ NEEDED = {
     "filelock",
     "jinja2",
     "markupsafe",
+    "pydantic",
 }
 OPTIONAL = {"torchvision", "matplotlib"}
 
@@ -140,7 +152,8 @@ def test_needed_packages_are_declared():
 def test_import_is_light_and_complete():
     """import tinyldm brings nothing slow; each name that it promises is there."""
     check = (
-        "import sys, tinyldm; heavy = {'transformers', 'PIL', 'torch'} & set(sys.modules); "
+        "import sys, tinyldm; "
+        "heavy = {'transformers', 'PIL', 'torch', 'pydantic'} & set(sys.modules); "
         "assert not heavy, heavy; "
         "from tinyldm import UNet, UNetConfig, NoiseSchedule, DDPM, DDIM, DPMSolver, Guidance, "
         "Condition, sample, training_loss, EMA; "

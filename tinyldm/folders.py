@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from tinyldm.errors import InputError
-from tinyldm.files import clear_drafts, draft_folder, read_json, write_text
+from tinyldm.files import clear_drafts, draft_folder, write_text
+from tinyldm.typed import read_json
 
 LOCK = ".lock"
 MARKER = ".tinyldm.json"
@@ -60,7 +62,8 @@ class Kind:
         if not marker.is_file() or marker.is_symlink():
             return self.known(folder)
         try:
-            return bool(read_json(marker, dict).get("holds") == self.name)
+            found: dict[str, str] = read_json(marker, dict[str, str])
+            return found.get("holds") == self.name
         except (InputError, OSError):
             return False
 
@@ -105,9 +108,9 @@ def written(folder: Path, kind: Kind) -> Iterator[Path]:
 def recorded(samples: Path) -> set[str]:
     """The names of the pictures of a folder of samples, from its record."""
     try:
-        images = read_json(samples / RECORD, dict)["images"]
-        return {name for name in images if isinstance(name, str)}
-    except (InputError, OSError, KeyError, TypeError):
+        record: dict[str, Any] = read_json(samples / RECORD, dict[str, Any])
+        return set(record.get("images", ()))
+    except (InputError, OSError, TypeError):
         return set()
 
 

@@ -11,6 +11,7 @@ import json
 import sys
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import scenes
@@ -29,10 +30,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tinyldm.errors import InputError
-from tinyldm.files import read_json, replacing_files
+from tinyldm.files import replacing_files
 from tinyldm.folders import Kind, check_free, owned
 from tinyldm.frozen.loading import quiet
 from tinyldm.toy import monsters as toy
+from tinyldm.typed import read_json
 
 PAD, END, START = "<|pad|>", "<|endoftext|>", "<|startoftext|>"  # numbers 0, 1, 2
 MAX_LENGTH = 77
@@ -223,13 +225,11 @@ def trained(steps: int, seed: int, batch_size: int):
 def has_clip(folder: Path) -> bool:
     """Whether a folder holds a CLIP that was trained here: its images are of 64 pixels."""
     try:
-        processor = read_json(folder / "preprocessor_config.json", dict)
+        processor = read_json(folder / "preprocessor_config.json", dict[str, Any])
     except InputError:
         return False
-    return processor.get("image_mean") == list(MEAN) and processor["crop_size"] == {
-        "height": 64,
-        "width": 64,
-    }
+    crop = processor.get("crop_size")
+    return processor.get("image_mean") == list(MEAN) and crop == {"height": 64, "width": 64}
 
 
 CLIP_FOLDER = Kind(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 import time
 from pathlib import Path
 from types import TracebackType
@@ -12,8 +11,10 @@ from typing import Any
 from tqdm import tqdm
 
 from tinyldm.files import naming, replacing
+from tinyldm.typed import Index, fits
 
 COLUMNS = ("step", "loss", "lr", "grad_norm", "images_per_second")
+LogRow = tuple[Index, float, float, float, float]
 
 
 class RunLog:
@@ -78,25 +79,12 @@ def write_rows(file: Path, rows: list[list[str]]) -> None:
 
 
 def read_log(file: Path) -> list[list[str]]:
-    """The complete rows of a log.csv, without its header; none if there is no such file.
-
-    Lines that are damaged are left out: no training depends on them.
-    """
+    """The rows of a log.csv, without its header and what is damaged; none if there is no file."""
     if not file.is_file():
         return []
-    text = file.read_text(encoding="utf-8", errors="replace")
-    rows = [line.split(",") for line in text.splitlines()]
-    return [row for row in rows if is_row(row)]
-
-
-def is_row(cells: list[str]) -> bool:
-    """Whether these are the cells of a row: the number of a step, and a number for each column."""
-    if len(cells) != len(COLUMNS) or not re.fullmatch("[0-9]{1,18}", cells[0]):
-        return False
-    try:
-        return bool([float(cell) for cell in cells])
-    except ValueError:
-        return False
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    return [row for row in rows if fits(row, LogRow)]
 
 
 def tensorboard_writer(run: Path, step: int) -> Any:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from tinyldm.errors import InputError
-from tinyldm.files import read_json
 from tinyldm.folders import (
     LOCK,
     Kind,
@@ -26,18 +25,21 @@ from tinyldm.training.checkpoint import (
     checkpoints,
     find_checkpoint,
     latest_run,
+    offering_the_one_before,
     read_config,
+    sketch_network,
 )
 from tinyldm.training.log import read_log
 from tinyldm.training.processes import Processes
 from tinyldm.training.settings import TrainSettings
+from tinyldm.typed import read_json
 
 
 def has_checkpoint(run: Path) -> bool:
     """Whether a folder holds a checkpoint that train.py wrote."""
     for folder in checkpoints(run):
         try:
-            if read_json(folder / "config.json", dict).get("format") == FORMAT:
+            if read_json(folder / "config.json", dict[str, Any]).get("format") == FORMAT:
                 return True
         except InputError:
             continue
@@ -47,7 +49,7 @@ def has_checkpoint(run: Path) -> bool:
 def has_sweep(folder: Path) -> bool:
     """Whether a folder holds scores of a sweep, or pictures that one has drawn."""
     try:
-        return "rows" in read_json(folder / "sweep.json", dict)
+        return "rows" in read_json(folder / "sweep.json", dict[str, Any])
     except InputError:
         return any(folder.glob("step-*_g*_s*_*/about/samples.json"))
 
@@ -208,7 +210,10 @@ def check_run(run: Path | None, resume: bool, overwrite: bool) -> dict[str, Any]
                 f"{newest}: can't be resumed; expected a run "
                 "whose newest checkpoint has training.safetensors"
             )
-        return read_config(newest)
+        saved = read_config(newest)
+        with offering_the_one_before(newest):
+            sketch_network(newest, saved)
+        return saved
     if run is None or not run.exists() or is_blank(run):
         return None
     if not overwrite:
