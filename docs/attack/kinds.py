@@ -338,8 +338,16 @@ def kinds() -> list[Kind]:
             draw_again,
             writes=("samples",),
         ),
-        Kind("sweep.json", (f"{run}/sweep/sweep.json",), go_on_sweeping, LIST, (f"{run}/sweep",)),
-        Kind("scores.json", (f"{run}/scores.json",), report, LIST, (f"{run}/report.html",)),
+        Kind(
+            "sweep.json",
+            (f"{run}/sweep/sweep.json",),
+            go_on_sweeping,
+            (*LIST, "sign", "kind"),
+            (f"{run}/sweep",),
+        ),
+        Kind(
+            "scores.json", (f"{run}/scores.json",), report, (*LIST, "sign"), (f"{run}/report.html",)
+        ),
         Kind("attributes.json", ("toy/attributes.json",), score_toys, TEXT),
         Kind("evaluator config.json", ("evaluator/config.json",), judge, (*TEXT, "huge")),
         Kind("evaluator weights", ("evaluator/model.safetensors",), judge),
@@ -394,7 +402,9 @@ def kinds() -> list[Kind]:
         Kind("data: metadata.jsonl", ("captions/metadata.jsonl",), examples_of("captions"), LIST),
         Kind("data: metadata.csv", ("table/metadata.csv",), examples_of("table"), ("anything",)),
         Kind("data: train.csv", ("pairs/train.csv",), examples_of("pairs"), ("anything",)),
-        Kind("data: train_info.json", ("toy/train_info.json",), examples_of("toy"), LIST),
+        Kind(
+            "data: train_info.json", ("toy/train_info.json",), examples_of("toy"), (*LIST, "kind")
+        ),
         Kind(
             "data: train.json",
             ("labels/train.json", "labels/objects.json"),
@@ -409,7 +419,14 @@ def kinds() -> list[Kind]:
             ("anything",),
         ),
         Kind("maps", ("land/train_resized/labels/*.png",), maps, ("anything",)),
-        Kind("diffusers' configs", ("diffusers/*/*config.json",), convert, TEXT, ("converted",)),
+        Kind(
+            "diffusers' configs",
+            ("diffusers/*/*config.json",),
+            convert,
+            TEXT,
+            ("converted",),
+            ("diffusers",),
+        ),
         Kind(
             "diffusers' weights",
             ("diffusers/unet/*.safetensors",),

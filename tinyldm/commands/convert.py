@@ -160,12 +160,16 @@ def to_run(
             schedule = of_the_run
     if isinstance(schedule, TableSchedule):
         raise InputError(f"{source / 'scheduler'}: trained_betas are not supported in a run")
+    schedule = as_type(schedule.to_dict(), f"{source / 'scheduler'}", NoiseSchedule)
     if not own.is_dir():
         config, latents = trained_elsewhere(unet, vae, text_encoder, size)
     config |= {"schedule": schedule.to_dict(), "prediction": scheduler.prediction}
     weights = source / "unet" / WEIGHTS
-    with sized_by(weights, config["network"]):  # on the meta device
-        network = build_network(config["network"])
+    try:
+        with sized_by(weights, config["network"]):  # on the meta device
+            network = build_network(config["network"])
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
     load_into(network, unet.state_dict(), weights)
     folder = out / "checkpoints" / f"step-{config['step']:07d}"
     save_checkpoint(folder, config, {"model": network.state_dict(), "latents": latents})
