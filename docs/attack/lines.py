@@ -141,7 +141,7 @@ def command_line(number: int, seed: int) -> list[str]:
         if way < 0.5 and places:  # another value
             k = chance.choice(places)
             line[k + 1] = value_of(options[line[k]], chance)
-        elif way < 0.8:  # an option more, or once more
+        elif way < 0.8 and quick:  # an option more, or once more
             flag = chance.choice(quick)
             values = [value_of(options[flag], chance)] if options[flag].nargs != 0 else []
             line += [flag, *values]
