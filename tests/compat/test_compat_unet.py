@@ -11,7 +11,6 @@ import torch
 from scrambling import scrambled
 
 from tinyldm import compat
-from tinyldm.compat.config import SETTINGS
 from tinyldm.compat.unet import from_native
 from tinyldm.errors import InputError
 from tinyldm.nn.presets import PRESETS
@@ -225,19 +224,6 @@ def test_parameters_of_published_settings(name):
     assert {n: p.shape for n, p in ours.named_parameters()} == {
         n: p.shape for n, p in theirs.named_parameters()
     }
-
-
-def test_defaults_are_theirs():
-    import inspect
-
-    for kind in compat.__all__:
-        known = inspect.signature(getattr(diffusers, kind).__init__).parameters
-        defaults = {name: p.default for name, p in known.items() if name != "self"}
-        ours = [(name, entry[0]) for name, entry in SETTINGS[kind].items()]
-        assert ours == [
-            (name, list(v) if isinstance(v, tuple) else v) for name, v in defaults.items()
-        ]
-        assert all(entry[0] in entry[-1] for entry in SETTINGS[kind].values() if len(entry) > 1)
 
 
 def small(**more):

@@ -66,7 +66,9 @@ def to_diffusers(source: Path, out: Path) -> None:
     What else sampling needs lies beside them, in a folder of its own.
     """
     from tinyldm.compat.schedule import PREDICTIONS
-    from tinyldm.compat.schedulers import DPMSolverMultistepScheduler
+    from tinyldm.compat.schedulers.scheduling_dpmsolver_multistep import (
+        DPMSolverMultistepScheduler,
+    )
     from tinyldm.compat.unet import from_native
     from tinyldm.nn.unet import UNet
     from tinyldm.training.checkpoint import load_checkpoint
@@ -121,7 +123,7 @@ def to_run(
     import torch
 
     from tinyldm.compat.schedule import TableSchedule
-    from tinyldm.compat.schedulers import DDPMScheduler
+    from tinyldm.compat.schedulers.scheduling_ddpm import DDPMScheduler
     from tinyldm.diffusion.schedule import NoiseSchedule
     from tinyldm.training.checkpoint import read_config, save_checkpoint
     from tinyldm.training.network import build_network

@@ -9,9 +9,9 @@ from diffusers', and why.
 from importlib import import_module
 
 _HOME = {
-    "DDPMScheduler": "schedulers",
-    "DDIMScheduler": "schedulers",
-    "DPMSolverMultistepScheduler": "schedulers",
+    "DDPMScheduler": "schedulers.scheduling_ddpm",
+    "DDIMScheduler": "schedulers.scheduling_ddim",
+    "DPMSolverMultistepScheduler": "schedulers.scheduling_dpmsolver_multistep",
     "UNet2DConditionModel": "unet",
     "UNet2DModel": "unet",
     "AutoencoderKL": "vae",

@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 
+from tinyldm.compat.settings import SETTINGS, Setting, signature_of
 from tinyldm.errors import InputError
 from tinyldm.files import read_json
 from tinyldm.weights import read_weights, shapes, write_weights
 
-# for each class its settings, in diffusers' order: the default and, where not every value is
-# supported, the supported ones
-SETTINGS: dict[str, dict[str, list]] = json.loads(
-    (Path(__file__).parent / "settings.json").read_text("utf-8")
-)
 HUB = ("revision", "cache_dir", "local_files_only", "token", "force_download")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-def _foreign_settings() -> set[str]:
-    """Settings in the files of other schedulers, which a scheduler here accepts and ignores."""
-    names = {"skip_prk_steps", "interpolation_type", "timestep_type", "sigma_min", "sigma_max"}
-    for kind, settings in SETTINGS.items():
-        if "Scheduler" in kind:
-            names |= settings.keys()
-    return names
-
-
-FOREIGN = frozenset(_foreign_settings())
 
 
 class Config(dict[str, Any]):
@@ -116,38 +101,55 @@ class StepOutput(NamedOutput):
 class Configured:
     """An object with the settings of diffusers' class of the same name, in its folder.
 
+    A class whose name is in the table of settings has them as the arguments of its constructor,
+    which hands them to `set_up`. A subclass that a script writes inherits the table.
+
     FILE:    the name of its file of settings
+    known:   its settings
     foreign: settings that from_config accepts although this class has no use for them
     """
 
     FILE = "config.json"
     config: Any  # a Config
+    known: ClassVar[Mapping[str, Setting]]
     foreign: ClassVar[frozenset[str]] = frozenset()
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *args: Any, **settings: Any): ...
 
     def __init_subclass__(cls, **more):
         super().__init_subclass__(**more)
+        if cls.__name__ not in SETTINGS or "__init__" in vars(cls):
+            return
+        cls.known = SETTINGS[cls.__name__]
+        cls.__init__ = _constructor(cls.known)
         # older scripts say unet.in_channels for unet.config.in_channels
-        for name in SETTINGS.get(cls.__name__, ()):
+        for name in cls.known:
             setattr(cls, name, _property_of_config(name))
+
+    def set_up(self, given: Config) -> None:
+        """Make the object of its settings, which have been checked one by one."""
+        raise NotImplementedError
 
     @classmethod
     def settings(cls, args: tuple, given: dict) -> Config:
         """The arguments of the constructor as a Config; one that is not supported is named."""
-        known = SETTINGS[cls.__name__]
-        positional = dict(zip(known, args, strict=False))
-        if len(args) > len(known) or given.keys() & positional:
+        positional = dict(zip(cls.known, args, strict=False))
+        if len(args) > len(cls.known) or given.keys() & positional:
             raise TypeError(f"{cls.__name__}: too many arguments")
         given = positional | given
         for name, value in given.items():
-            if name not in known:
+            if name not in cls.known:
                 raise TypeError(f"{cls.__name__}: argument {name!r} is not supported")
-            if len(known[name]) > 1 and value not in known[name][1]:
-                expected = " or ".join(map(repr, known[name][1]))
+            supported = cls.known[name].supported
+            if supported is not None and value not in supported:
+                expected = " or ".join(map(repr, supported))
                 raise ValueError(
                     f"{cls.__name__}: not supported: {name}={value!r}, expected {expected}"
                 )
-        values = {name: given.get(name, entry[0]) for name, entry in known.items()}
-        return Config(values, defaulted=frozenset(known.keys() - given))
+        values = {name: given.get(name, entry.default) for name, entry in cls.known.items()}
+        return Config(values, defaulted=frozenset(cls.known.keys() - given))
 
     @classmethod
     def from_config(cls, config: dict, **changes):
@@ -162,11 +164,10 @@ class Configured:
             if name not in defaulted and not name.startswith("_"):
                 values[name] = value
         values |= changes
-        known = SETTINGS[cls.__name__].keys()
         for name in values:
-            if name not in known and name not in cls.foreign:
+            if name not in cls.known and name not in cls.foreign:
                 raise ValueError(f"{cls.__name__}: setting {name!r} is not supported")
-        made = cls(**{name: value for name, value in values.items() if name in known})
+        made = cls(**{name: value for name, value in values.items() if name in cls.known})
         made.config = Config(values | made.config, made.config.defaulted, made.config.native)
         return made
 
@@ -253,6 +254,16 @@ class ConfiguredModel(Configured, nn.Module):
     def num_parameters(self, only_trainable: bool = False) -> int:
         """How many weights there are."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+
+
+def _constructor(known: Mapping[str, Setting]) -> Callable[..., None]:
+    """An __init__ whose signature is these settings, for scripts, help() and completion to read."""
+
+    def __init__(self: Configured, *args: Any, **given: Any) -> None:
+        self.set_up(self.settings(args, given))
+
+    __init__.__signature__ = signature_of(known)  # type: ignore[attr-defined]
+    return __init__
 
 
 def _property_of_config(name: str) -> property:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinyldm.compat.config import SETTINGS, Config, ConfiguredModel, Output
+from tinyldm.compat.config import Config, ConfiguredModel, Output
 from tinyldm.compat.network import PublishedConfig, PublishedUNet
 from tinyldm.condition import Condition
 from tinyldm.nn.config import UNetConfig
@@ -39,13 +39,13 @@ SAME = {  # settings that differ in nothing but their names
 class _Model(ConfiguredModel, PublishedUNet):
     """A UNet made from diffusers' settings."""
 
-    def __init__(self, *args, **settings):
-        given = self.settings(args, settings)
+    def set_up(self, given: Config) -> None:
+        """The network of these settings."""
         try:
             native = self.native(given)
         except ValueError as error:
             raise ValueError(f"{type(self).__name__}: {_in_their_words(error)}") from None
-        super().__init__(native)
+        PublishedUNet.__init__(self, native)
         self.config = Config(given, given.defaulted, native)
 
     @staticmethod
@@ -116,18 +116,30 @@ class UNet2DConditionModel(_Model):
         timestep,
         encoder_hidden_states=None,
         class_labels=None,
-        *,
+        timestep_cond=None,
+        attention_mask=None,
+        cross_attention_kwargs=None,
+        added_cond_kwargs=None,
+        down_block_additional_residuals=None,
+        mid_block_additional_residual=None,
+        down_intrablock_additional_residuals=None,
         encoder_attention_mask=None,
         return_dict=True,
-        **others,
     ):
         """.sample, the prediction (b, out_channels, h, w).
 
-        sample: (b, in_channels, h, w); timestep: (b,) or one number
+        sample: (b, in_channels, h, w); timestep: (b,) or one number. The other arguments but
+        encoder_attention_mask and return_dict are there to be left at None.
         """
-        for name, value in others.items():
-            if value is not None and value != {}:
-                raise ValueError(f"UNet2DConditionModel: argument {name!r} is not supported")
+        _refuse(
+            timestep_cond=timestep_cond,
+            attention_mask=attention_mask,
+            cross_attention_kwargs=cross_attention_kwargs,
+            added_cond_kwargs=added_cond_kwargs,
+            down_block_additional_residuals=down_block_additional_residuals,
+            mid_block_additional_residual=mid_block_additional_residual,
+            down_intrablock_additional_residuals=down_intrablock_additional_residuals,
+        )
         prediction = self.predict(
             sample,
             timestep,
@@ -180,6 +192,13 @@ class UNet2DModel(_Model):
             t = torch.as_tensor(timestep).to(prediction)
             prediction = prediction / t.reshape(-1, 1, 1, 1)
         return Output(prediction) if return_dict else (prediction,)
+
+
+def _refuse(**others: Any) -> None:
+    """ValueError for the first of these arguments that says anything."""
+    for name, value in others.items():
+        if value is not None and value != {}:
+            raise ValueError(f"UNet2DConditionModel: argument {name!r} is not supported")
 
 
 def _in_their_words(error: ValueError) -> str:
@@ -244,7 +263,7 @@ def from_native(config: UNetConfig, sample_size=None) -> UNet2DConditionModel | 
         cls = UNet2DConditionModel
         settings_of = _with_tokens
     settings |= settings_of(c)
-    known = SETTINGS[cls.__name__]
+    known = cls.known
     with torch.device("meta"):
         made = cls(**{name: value for name, value in settings.items() if name in known})
         wanted = PublishedUNet(c)

@@ -50,13 +50,13 @@ class AutoencoderKL(ConfiguredModel, vae.AutoencoderKL):
     It encodes in float32 even where its weights are half precision: they would overflow.
     """
 
-    def __init__(self, *args, **settings):
-        given = self.settings(args, settings)
+    def set_up(self, given: Config) -> None:
+        """The autoencoder of these settings."""
         try:
             native = vae.AutoencoderConfig(**{k: v for k, v in given.items() if k not in NOTES})
         except ValueError as error:
             raise ValueError(f"AutoencoderKL: not supported: {error}") from None
-        super().__init__(native)
+        vae.AutoencoderKL.__init__(self, native)
         self.config = Config(given, given.defaulted, native)
 
     def encode(self, x: Tensor, return_dict: bool = True):

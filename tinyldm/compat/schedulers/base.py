@@ -1,0 +1,187 @@
+"""Schedulers: diffusers' arguments on this library's schedule, grids and solvers.
+
+Where diffusers errs, the right thing is done: every step goes to the next timestep of the list (not
+T // n below), a run has exactly the n distinct timesteps that were asked for, positions are never
+guessed from rounded timesteps, the last step adds no noise, and a scheduler keeps no state that
+another run could disturb.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinyldm.compat.config import Config, Configured, StepOutput
+from tinyldm.compat.schedule import PREDICTIONS, schedule_of
+from tinyldm.compat.settings import FOREIGN
+from tinyldm.diffusion.ddim import DDIM
+from tinyldm.diffusion.ddpm import DDPM
+from tinyldm.diffusion.loss import add_noise
+from tinyldm.diffusion.prediction import check_prediction, eps_of, target, to_x0_eps
+from tinyldm.diffusion.schedule import CLEAN, Grid, Level
+
+
+class Scheduler(Configured):
+    """A noise schedule, the levels that a run visits, and steps between them.
+
+    extra: how many timesteps more than asked for the linspace and leading grids are laid out for
+    """
+
+    FILE = "scheduler_config.json"
+    foreign = FOREIGN
+    order = 1
+    init_noise_sigma = 1.0
+    extra = 0
+
+    def set_up(self, given: Config) -> None:
+        """The schedule of these settings, and a run that visits all of its levels."""
+        self.config = given
+        self.schedule = schedule_of(self.config)
+        self.prediction = PREDICTIONS[self.config.prediction_type]
+        check_prediction(self.prediction, self.schedule)
+        self._set_tables()
+        self.num_inference_steps: int | None = None
+        self._visit(self.schedule.grid(self.schedule.timesteps))
+
+    def _set_tables(self) -> None:
+        alpha_bar = self.schedule.alpha_bar
+        self.alphas_cumprod = alpha_bar.float()
+        self.alphas = torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]]).float()
+        self.betas = 1 - self.alphas
+
+    def __len__(self) -> int:
+        return self.schedule.timesteps
+
+    def register_to_config(self, **changes) -> None:
+        """Change settings in place; a run that is under way has to begin anew."""
+        vars(self).update(vars(self.from_config(self.config, **changes)))
+
+    def scale_model_input(self, sample: Tensor, timestep=None) -> Tensor:
+        """The sample as it is: x_t has the same variance at all noise levels here."""
+        return sample
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t, computed in float32 and returned in the dtype of the samples."""
+        x_t = add_noise(original_samples, noise, timesteps, self.schedule)
+        return x_t.to(original_samples.dtype)
+
+    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """v = alpha noise - sigma sample, the target of v prediction."""
+        level = self.schedule.level(timesteps).like(sample)
+        return target(sample.float(), noise.float(), level, "v").to(sample.dtype)
+
+    def set_timesteps(self, num_inference_steps=None, device=None, timesteps=None) -> None:
+        """Decide which levels a run visits: a number of them, or a falling list of timesteps."""
+        if (num_inference_steps is None) == (timesteps is None):
+            raise ValueError("set_timesteps takes either num_inference_steps or timesteps")
+        if timesteps is None:
+            grid = self._grid(num_inference_steps)
+        else:
+            grid = self.schedule.levels([int(t) for t in timesteps])
+        self._visit(grid, device)
+        self.num_inference_steps = len(grid) - 1
+
+    def _visit(self, grid: Grid, device=None) -> None:
+        """Set levels, timesteps and positions to those of a grid."""
+        times = torch.tensor([level.t for level in grid[:-1]])
+        whole = not bool((times % 1).any())
+        self.timesteps = (times.long() if whole else times).to(device)
+        end = self._end()
+        if grid[-2].sigma <= end.sigma * (1 + 1e-9):  # the run is there before its last step
+            end = replace(grid[-2], t=-1.0)
+        self.levels: Grid = (*grid[:-1], end)
+        self._place: dict[float, int] = {}  # of each timestep, the first where it is repeated
+        for k, t in enumerate(times.tolist()):
+            self._place.setdefault(t, k)
+
+    def _end(self) -> Level:
+        """Where a run ends: clean data."""
+        return CLEAN
+
+    def _grid(self, n: int) -> Grid:
+        """diffusers' own timesteps where those are n distinct ones in [0, T).
+
+        Elsewhere it is this library's grid of that spacing.
+        """
+        c, T, m = self.config, self.schedule.timesteps, n + self.extra
+        if not 1 <= n <= T:
+            raise ValueError(f"num_inference_steps is {n}, expected 1 to num_train_timesteps, {T}")
+        last = self._last_timestep()
+        if c.timestep_spacing == "trailing":
+            t = np.arange(last, 0, -T / n).round() - 1
+        elif c.timestep_spacing == "linspace":
+            t = np.linspace(0, last - 1, m).round()[::-1][:n]
+        else:
+            t = np.arange(m)[::-1][:n] * (last // m) + c.steps_offset
+        good = len(t) == n and (np.diff(t) < 0).all() and t[-1] >= 0 and t[0] < T
+        if c.timestep_spacing == "linspace" and m == 1:
+            good = False  # a single step from t = 0, where there is no noise
+        if not good:
+            return self.schedule.grid(n, c.timestep_spacing)
+        return self.schedule.levels(t.tolist())
+
+    def _last_timestep(self) -> int:
+        """The end of the range of timesteps that a run may visit."""
+        return self.schedule.timesteps
+
+    def _index(self, timestep) -> int:
+        """The position of a timestep in the list."""
+        t = torch.as_tensor(timestep, dtype=torch.float32)
+        if t.numel() != 1 or t.item() not in self._place:
+            raise ValueError(f"timestep {timestep} is not one of scheduler.timesteps")
+        return self._place[t.item()]
+
+    def _read(
+        self, model_output: Tensor, sample: Tensor, now: Level
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x, x0 and eps, in float32 at least."""
+        dtype = torch.promote_types(sample.dtype, torch.float32)
+        x = sample.to(dtype)
+        x0, eps = to_x0_eps(model_output.to(dtype), x, now, self.prediction)
+        return x, x0, eps
+
+    def _step(
+        self,
+        solver: DDPM | DDIM,
+        model_output: Tensor,
+        timestep,
+        sample: Tensor,
+        *,
+        noise: Tensor | None,
+        return_dict: bool,
+        fit_eps: bool = False,
+    ):
+        """A step of a solver that remembers nothing.
+
+        fit_eps: where x0 is clipped, make eps fit it
+        """
+        k = self._index(timestep)
+        now, nxt = self.levels[k : k + 2]
+        x, x0, eps = self._read(model_output, sample, now)
+        if self.config.clip_sample:
+            x0 = x0.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
+            if fit_eps:
+                eps = eps_of(x0, x, now)
+        if noise is not None:
+            noise = noise.to(x)
+        x_s, _ = solver.step(x, x0, eps, now=now, nxt=nxt, noise=noise)
+        out = StepOutput(x_s.to(sample.dtype), x0.to(sample.dtype))
+        return out if return_dict else out.to_tuple()
+
+
+def noise_like(like: Tensor, generator=None) -> Tensor:
+    """Normal noise like a tensor, drawn where the generator is.
+
+    A list of generators has one for each sample.
+    """
+    if isinstance(generator, (list, tuple)):
+        return torch.cat(
+            [noise_like(row, g) for row, g in zip(like.split(1), generator, strict=True)]
+        )
+    device = like.device if generator is None else generator.device
+    return torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype).to(
+        like.device
+    )
