@@ -11,7 +11,7 @@ import torch
 from scrambling import scrambled
 
 from tinyldm import compat
-from tinyldm.compat.unet import from_native
+from tinyldm.compat.native import from_native
 from tinyldm.errors import InputError
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
@@ -253,7 +253,7 @@ def small(**more):
         dict(down_block_types=("SimpleCrossAttnDownBlock2D", "DownBlock2D")),
         dict(cross_attention_dim=(6, 8)),
         dict(up_block_types=("CrossAttnUpBlock2D", "UpBlock2D")),
-        dict(class_embed_type="timestep"),
+        dict(class_embed_type="simple_projection"),
         dict(nonsense=1),
         dict(resnet_time_scale_shift="spatial"),
         dict(encoder_hid_dim=4),

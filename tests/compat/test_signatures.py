@@ -19,10 +19,6 @@ MISSING_ARGUMENTS = {  # argument -> the methods without it; none of a construct
     "args": {"scale_model_input"},  # *args and **kwargs, which the published classes ignore
     "kwargs": {"scale_model_input", "save_pretrained", "save_config"},
     "mu": {"set_timesteps"},  # of flows
-    "is_main_process": {"save_pretrained"},
-    "save_function": {"save_pretrained"},
-    "max_shard_size": {"save_pretrained"},
-    "push_to_hub": {"save_pretrained", "save_config"},
     "use_flashpack": {"save_pretrained"},
     "exclude_embeddings": {"num_parameters"},
     "return_unused_kwargs": {"from_config", "from_pretrained", "load_config"},

@@ -65,11 +65,11 @@ def to_diffusers(source: Path, out: Path) -> None:
 
     What else sampling needs lies beside them, in a folder of its own.
     """
+    from tinyldm.compat.native import from_native
     from tinyldm.compat.schedule import PREDICTIONS
     from tinyldm.compat.schedulers.scheduling_dpmsolver_multistep import (
         DPMSolverMultistepScheduler,
     )
-    from tinyldm.compat.unet import from_native
     from tinyldm.nn.unet import UNet
     from tinyldm.training.checkpoint import load_checkpoint
 
@@ -171,7 +171,7 @@ def trained_elsewhere(
     import torch
 
     from tinyldm.autoencoder.kl import AutoencoderKL
-    from tinyldm.compat.unet import network_recipe
+    from tinyldm.compat.native import network_recipe
     from tinyldm.frozen.text import TextEncoder
 
     for option, value in {"--vae": vae, "--text-encoder": text_encoder, "--size": size}.items():

@@ -18,6 +18,17 @@ from tinyldm.files import read_json
 from tinyldm.weights import read_weights, shapes, write_weights
 
 HUB = ("revision", "cache_dir", "local_files_only", "token", "force_download")
+AVERAGING = frozenset(  # what EMAModel leaves in the config of the weights that it averages
+    {
+        "decay",
+        "min_decay",
+        "optimization_step",
+        "update_after_step",
+        "use_ema_warmup",
+        "inv_gamma",
+        "power",
+    }
+)
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -139,9 +150,11 @@ class Configured:
         if len(args) > len(cls.known) or given.keys() & positional:
             raise TypeError(f"{cls.__name__}: too many arguments")
         given = positional | given
-        for name, value in given.items():
+        for name, value in list(given.items()):
             if name not in cls.known:
                 raise TypeError(f"{cls.__name__}: argument {name!r} is not supported")
+            if isinstance(value, str) and isinstance(cls.known[name].default, tuple):
+                value = given[name] = (value,)  # ("DownBlock2D") is no tuple, but is meant as one
             supported = cls.known[name].supported
             if supported is not None and value not in supported:
                 expected = " or ".join(map(repr, supported))
@@ -176,7 +189,7 @@ class Configured:
         cls, pretrained_model_name_or_path: str | Path, subfolder: str | None = None, **hub
     ) -> dict:
         """The settings in a folder, or under a name of the hub."""
-        file = _find(pretrained_model_name_or_path, subfolder, cls.FILE, hub)
+        file = find(pretrained_model_name_or_path, subfolder, cls.FILE, hub)
         return read_json(file, dict)
 
     @classmethod
@@ -191,20 +204,32 @@ class Configured:
         config = cls.load_config(pretrained_model_name_or_path, subfolder, **hub)
         return cls.from_config(config, **options)
 
-    def save_config(self, save_directory: str | Path) -> None:
+    def save_config(self, save_directory: str | Path, push_to_hub: bool = False) -> None:
         """Write the settings where from_pretrained and diffusers find them."""
+        self.support(push_to_hub=(push_to_hub, False))
         Path(save_directory).mkdir(parents=True, exist_ok=True)
         entries = {**self.config, "_class_name": type(self).__name__}
         text = json.dumps(entries, indent=2, sort_keys=True, default=lambda array: array.tolist())
         Path(save_directory, self.FILE).write_text(text + "\n", encoding="utf-8")
 
-    def save_pretrained(self, save_directory: str | Path) -> None:
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False) -> None:
         """Write what from_pretrained reads."""
-        self.save_config(save_directory)
+        self.save_config(save_directory, push_to_hub)
+
+    @classmethod
+    def support(cls, **arguments: tuple[Any, Any]) -> None:
+        """ValueError for the first (value, only supported value) whose parts differ."""
+        for name, (value, supported) in arguments.items():
+            if value != supported:
+                raise ValueError(
+                    f"{cls.__name__}: not supported: {name}={value!r}, expected {supported!r}"
+                )
 
 
 class ConfiguredModel(Configured, nn.Module):
     """A network with such settings; its weights lie beside them."""
+
+    foreign = AVERAGING
 
     @classmethod
     def from_pretrained(
@@ -220,26 +245,50 @@ class ConfiguredModel(Configured, nn.Module):
 
         The file must hold every weight in its shape, and no other.
         """
-        if use_safetensors is False:
-            raise ValueError(f"{cls.__name__}: not supported: use_safetensors=False")
+        cls.support(use_safetensors=(use_safetensors is not False, True))
         hub = {name: options.pop(name) for name in HUB if name in options}
         config = cls.load_config(pretrained_model_name_or_path, subfolder, **hub)
         with torch.device("meta"):
             model = cls.from_config(config, **options)
-        file = _find(pretrained_model_name_or_path, subfolder, _weights_file(variant), hub)
+        file = find(pretrained_model_name_or_path, subfolder, _weights_file(variant), hub)
         model.load_state_dict(read_weights(file, shapes(model)), assign=True)
         return model.to(torch_dtype or torch.float32).eval()
 
     def save_pretrained(
-        self, save_directory: str | Path, safe_serialization=True, variant=None
+        self,
+        save_directory: str | Path,
+        is_main_process: bool = True,
+        save_function: Callable[..., None] | None = None,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str = "10GB",
+        push_to_hub: bool = False,
     ) -> None:
-        """Write config.json and diffusion_pytorch_model.safetensors."""
-        if not safe_serialization:
-            raise ValueError(
-                f"{type(self).__name__}: not supported: safe_serialization={safe_serialization}"
-            )
-        super().save_pretrained(save_directory)
-        write_weights(Path(save_directory, _weights_file(variant)), self.state_dict())
+        """Write config.json and diffusion_pytorch_model.safetensors, whatever its size.
+
+        Only the main process writes.
+        """
+        self.support(
+            save_function=(save_function, None), safe_serialization=(safe_serialization, True)
+        )
+        if is_main_process:
+            self.save_config(save_directory, push_to_hub)
+            write_weights(Path(save_directory, _weights_file(variant)), self.state_dict())
+
+    def register_to_config(self, **changes: Any) -> None:
+        """Change what the config says; whoever changes layers makes it say so."""
+        unknown = changes.keys() - self.known.keys() - self.foreign
+        if unknown:
+            raise ValueError(f"{type(self).__name__}: setting {min(unknown)!r} is not supported")
+        values = {**self.config, **changes}
+        given = self.settings((), {k: v for k, v in values.items() if k in self.known})
+        defaulted = self.config.defaulted - changes.keys()
+        self.config = Config(values, defaulted, self.native(given))
+
+    @classmethod
+    def native(cls, given: Config) -> Any:
+        """The library's own config that these settings mean; ValueError if there is none."""
+        raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
@@ -274,8 +323,8 @@ def _weights_file(variant: str | None) -> str:
     return WEIGHTS.replace(".", f".{variant}.") if variant else WEIGHTS
 
 
-def _find(path: str | Path, subfolder: str | None, name: str, hub: dict) -> Path:
-    """A file in a folder, in the hub's cache or on the hub."""
+def find(path: str | Path, subfolder: str | None, name: str, hub: dict) -> Path:
+    """A file in a folder, in the hub's cache or on the hub; InputError where there is none."""
     folder = Path(path, subfolder or "")
     if (folder / name).is_file():
         return folder / name

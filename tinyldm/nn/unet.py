@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tinyldm.condition import Condition
 from tinyldm.nn.blocks import (
@@ -37,6 +39,7 @@ class UNetLevel(nn.Module):
         self, config: UNetConfig, widths: list[tuple[int, int]], attentions: list[nn.Module]
     ):
         super().__init__()
+        self.recomputes = False
         self.resnets = nn.ModuleList()
         for width_in, width in widths:
             block = ResBlock(
@@ -57,10 +60,17 @@ class UNetLevel(nn.Module):
         self, k: int, h: Tensor, emb: Tensor, tokens: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         """ResBlock k and its attention: (b, c, h, w) -> (b, c', h, w)."""
-        h = self.resnets[k](h, emb)
+        layers = [partial(self.resnets[k], emb=emb)]
         if k < len(self.attentions):
-            h = self.attentions[k](h, tokens, mask)
+            layers.append(partial(self.attentions[k], tokens=tokens, mask=mask))
+        for layer in layers:
+            # 1604.06174: keep the input alone, and compute the rest again on the way back
+            h = checkpoint(layer, h, use_reentrant=False) if self.recomputes else layer(h)
         return h
+
+    def recompute(self, on: bool) -> None:
+        """Spend a second forward pass to keep less in memory."""
+        self.recomputes = on
 
 
 class DownLevel(UNetLevel):
@@ -170,6 +180,11 @@ class UNet(nn.Module):
             if i > 0:
                 up.upsamplers.append(Upsample(width))
             self.up_blocks.append(up)
+
+    def recompute(self, on: bool) -> None:
+        """Whether training computes the insides of blocks twice, to keep less in memory."""
+        for level in [*self.down_blocks, self.mid_block, *self.up_blocks]:
+            level.recompute(on)
 
     def make_time_features(self) -> Sinusoidal:
         """What turns t (b,) into the input of the time embedding, (b, width)."""

@@ -8,6 +8,7 @@ another run could disturb.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +29,7 @@ class Scheduler(Configured):
     """A noise schedule, the levels that a run visits, and steps between them.
 
     extra: how many timesteps more than asked for the linspace and leading grids are laid out for
+    fractional: whether timesteps of the linspace grid are left as they fall, and are floats
     """
 
     FILE = "scheduler_config.json"
@@ -35,6 +37,7 @@ class Scheduler(Configured):
     order = 1
     init_noise_sigma = 1.0
     extra = 0
+    fractional = False
 
     def set_up(self, given: Config) -> None:
         """The schedule of these settings, and a run that visits all of its levels."""
@@ -44,7 +47,7 @@ class Scheduler(Configured):
         check_prediction(self.prediction, self.schedule)
         self._set_tables()
         self.num_inference_steps: int | None = None
-        self._visit(self.schedule.grid(self.schedule.timesteps))
+        self._visit(self._levels(range(len(self) - 1, -1, -1)))
 
     def _set_tables(self) -> None:
         alpha_bar = self.schedule.alpha_bar
@@ -58,6 +61,24 @@ class Scheduler(Configured):
     def register_to_config(self, **changes) -> None:
         """Change settings in place; a run that is under way has to begin anew."""
         vars(self).update(vars(self.from_config(self.config, **changes)))
+
+    @property
+    def begin_index(self) -> int | None:
+        """What set_begin_index was told for this run."""
+        return self._begin_index
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Start a run within its list; this matters where a timestep is on it more than once."""
+        if not 0 <= begin_index < len(self.timesteps):
+            raise ValueError(
+                f"begin_index is {begin_index}, expected 0 to {len(self.timesteps) - 1}"
+            )
+        self._begin_index = begin_index
+
+    def previous_timestep(self, timestep) -> Tensor:
+        """The timestep to which a step from this one goes; -1 at the end of the list."""
+        following = [*self.timesteps.tolist(), -1][self._index(timestep) + 1]
+        return torch.tensor(following)
 
     def scale_model_input(self, sample: Tensor, timestep=None) -> Tensor:
         """The sample as it is: x_t has the same variance at all noise levels here."""
@@ -80,22 +101,23 @@ class Scheduler(Configured):
         if timesteps is None:
             grid = self._grid(num_inference_steps)
         else:
-            grid = self.schedule.levels([int(t) for t in timesteps])
+            grid = self._levels([float(t) for t in timesteps])
         self._visit(grid, device)
         self.num_inference_steps = len(grid) - 1
 
     def _visit(self, grid: Grid, device=None) -> None:
         """Set levels, timesteps and positions to those of a grid."""
-        times = torch.tensor([level.t for level in grid[:-1]])
-        whole = not bool((times % 1).any())
+        times = torch.tensor([level.t for level in grid[:-1]], dtype=torch.float32)
+        whole = not self.fractional and not bool((times % 1).any())
         self.timesteps = (times.long() if whole else times).to(device)
         end = self._end()
         if grid[-2].sigma <= end.sigma * (1 + 1e-9):  # the run is there before its last step
             end = replace(grid[-2], t=-1.0)
         self.levels: Grid = (*grid[:-1], end)
-        self._place: dict[float, int] = {}  # of each timestep, the first where it is repeated
+        self._begin_index: int | None = None
+        self._places: dict[float, list[int]] = {}  # of each timestep, which may be repeated
         for k, t in enumerate(times.tolist()):
-            self._place.setdefault(t, k)
+            self._places.setdefault(t, []).append(k)
 
     def _end(self) -> Level:
         """Where a run ends: clean data."""
@@ -113,15 +135,22 @@ class Scheduler(Configured):
         if c.timestep_spacing == "trailing":
             t = np.arange(last, 0, -T / n).round() - 1
         elif c.timestep_spacing == "linspace":
-            t = np.linspace(0, last - 1, m).round()[::-1][:n]
+            t = np.linspace(0, last - 1, m)[::-1][:n]
+            t = t if self.fractional else t.round()
         else:
             t = np.arange(m)[::-1][:n] * (last // m) + c.steps_offset
         good = len(t) == n and (np.diff(t) < 0).all() and t[-1] >= 0 and t[0] < T
         if c.timestep_spacing == "linspace" and m == 1:
             good = False  # a single step from t = 0, where there is no noise
         if not good:
-            return self.schedule.grid(n, c.timestep_spacing)
-        return self.schedule.levels(t.tolist())
+            return self._levels(
+                [level.t for level in self.schedule.grid(n, c.timestep_spacing)[:-1]]
+            )
+        return self._levels(t.tolist())
+
+    def _levels(self, timesteps: Sequence[float]) -> Grid:
+        """The levels of these timesteps, which fall, and clean data."""
+        return self.schedule.levels(timesteps)
 
     def _last_timestep(self) -> int:
         """The end of the range of timesteps that a run may visit."""
@@ -130,9 +159,10 @@ class Scheduler(Configured):
     def _index(self, timestep) -> int:
         """The position of a timestep in the list."""
         t = torch.as_tensor(timestep, dtype=torch.float32)
-        if t.numel() != 1 or t.item() not in self._place:
+        if t.numel() != 1 or t.item() not in self._places:
             raise ValueError(f"timestep {timestep} is not one of scheduler.timesteps")
-        return self._place[t.item()]
+        places = self._places[t.item()]
+        return next((k for k in places if k >= (self._begin_index or 0)), places[0])
 
     def _read(
         self, model_output: Tensor, sample: Tensor, now: Level
@@ -156,20 +186,36 @@ class Scheduler(Configured):
     ):
         """A step of a solver that remembers nothing.
 
-        fit_eps: where x0 is clipped, make eps fit it
+        fit_eps: where x0 is clipped or thresholded, make eps fit it
         """
         k = self._index(timestep)
         now, nxt = self.levels[k : k + 2]
         x, x0, eps = self._read(model_output, sample, now)
-        if self.config.clip_sample:
-            x0 = x0.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
-            if fit_eps:
-                eps = eps_of(x0, x, now)
+        c = self.config
+        if c.thresholding:
+            x0 = thresholded(x0, c.dynamic_thresholding_ratio, c.sample_max_value)
+        elif c.clip_sample:
+            x0 = x0.clamp(-c.clip_sample_range, c.clip_sample_range)
+        if fit_eps and (c.thresholding or c.clip_sample):
+            eps = eps_of(x0, x, now)
         if noise is not None:
             noise = noise.to(x)
         x_s, _ = solver.step(x, x0, eps, now=now, nxt=nxt, noise=noise)
         out = StepOutput(x_s.to(sample.dtype), x0.to(sample.dtype))
         return out if return_dict else out.to_tuple()
+
+
+def thresholded(x0: Tensor, ratio: float, most: float) -> Tensor:
+    """x0 (b, ...) clipped to a quantile of its own sizes, if that is above 1, and divided by it.
+
+    Dynamic thresholding, 2205.11487, section 2.3.
+
+    ratio: which quantile of |x0| of each sample
+    most:  the quantile counts as no more than this
+    """
+    bound = x0.flatten(1).abs().quantile(ratio, dim=1).clamp(1, most)
+    bound = bound.view(-1, *(1,) * (x0.ndim - 1))  # (b, 1, ..., 1)
+    return x0.clamp(-bound, bound) / bound
 
 
 def noise_like(like: Tensor, generator=None) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from tinyldm.compat.config import Config, StepOutput
 from tinyldm.compat.schedule import TableSchedule
-from tinyldm.compat.schedulers.base import noise_like
+from tinyldm.compat.schedulers.base import noise_like, thresholded
 from tinyldm.compat.schedulers.multistep import MultistepScheduler
 from tinyldm.diffusion.dpm_solver import DPMSolver, History
+from tinyldm.diffusion.prediction import eps_of
 from tinyldm.diffusion.schedule import CLEAN, Grid, Level
 
 
@@ -87,6 +88,11 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         k, history = self._resume(timestep, sample)
         now, nxt = self.levels[k : k + 2]
         x, x0, eps = self._read(model_output, sample, now)
+        if self.config.thresholding:
+            x0 = thresholded(
+                x0, self.config.dynamic_thresholding_ratio, self.config.sample_max_value
+            )
+            eps = eps_of(x0, x, now)
         if self.solver.sde:
             variance_noise = (
                 noise_like(x, generator) if variance_noise is None else variance_noise.to(x)
