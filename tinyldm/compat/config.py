@@ -212,10 +212,6 @@ class Configured:
         text = json.dumps(entries, indent=2, sort_keys=True, default=lambda array: array.tolist())
         Path(save_directory, self.FILE).write_text(text + "\n", encoding="utf-8")
 
-    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False) -> None:
-        """Write what from_pretrained reads."""
-        self.save_config(save_directory, push_to_hub)
-
     @classmethod
     def support(cls, **arguments: tuple[Any, Any]) -> None:
         """ValueError for the first (value, only supported value) whose parts differ."""

@@ -134,27 +134,11 @@ def _class_of(file: Path, name: str, kind: Any) -> Any:
     return getattr(compat, kind)
 
 
-class DDPMPipeline(DiffusionPipeline):
-    """Pictures from noise, by a network without conditions and a scheduler."""
+class ImagePipeline(DiffusionPipeline):
+    """What the two pipelines below share: a loop over timesteps, and pictures of its end."""
 
-    def __init__(self, unet: Any, scheduler: Any):
-        self.register_modules(unet=unet, scheduler=scheduler)
-
-    @torch.no_grad()
-    def __call__(
-        self,
-        batch_size: int = 1,
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        num_inference_steps: int = 1000,
-        output_type: str | None = "pil",
-        return_dict: bool = True,
-    ):
-        """.images: pictures ("pil"), an array (b, h, w, c) ("np") or a tensor (b, c, h, w) ("pt").
-
-        Arrays and tensors are in [0, 1].
-        """
-        image = self._run(batch_size, generator, num_inference_steps)
-        return self._output(image, output_type, return_dict)
+    unet: Any
+    scheduler: Any
 
     def _run(self, batch_size: int, generator: Any, n: int, **how: Any) -> Tensor:
         """The images in [-1, 1] that n steps make of noise; how: options of the steps."""
@@ -182,11 +166,35 @@ class DDPMPipeline(DiffusionPipeline):
         return ImagePipelineOutput(images) if return_dict else (images,)
 
 
-class DDIMPipeline(DDPMPipeline):
+class DDPMPipeline(ImagePipeline):
+    """Pictures from noise, by a network without conditions and a scheduler."""
+
+    def __init__(self, unet: Any, scheduler: Any):
+        self.register_modules(unet=unet, scheduler=scheduler)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        batch_size: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        num_inference_steps: int = 1000,
+        output_type: str | None = "pil",
+        return_dict: bool = True,
+    ):
+        """.images: pictures ("pil"), an array (b, h, w, c) ("np") or a tensor (b, c, h, w) ("pt").
+
+        Arrays and tensors are in [0, 1].
+        """
+        image = self._run(batch_size, generator, num_inference_steps)
+        return self._output(image, output_type, return_dict)
+
+
+class DDIMPipeline(ImagePipeline):
     """The same by DDIM, whatever the scheduler was."""
 
     def __init__(self, unet: Any, scheduler: Any):
-        super().__init__(unet, DDIMScheduler.from_config(scheduler.config))
+        scheduler = DDIMScheduler.from_config(scheduler.config)
+        self.register_modules(unet=unet, scheduler=scheduler)
 
     @torch.no_grad()
     def __call__(

@@ -8,8 +8,11 @@ another run could disturb.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +38,9 @@ class Scheduler(Configured):
     FILE = "scheduler_config.json"
     foreign = FOREIGN
     order = 1
-    init_noise_sigma = 1.0
     extra = 0
     fractional = False
+    _begin_index: int | None = None
 
     def set_up(self, given: Config) -> None:
         """The schedule of these settings, and a run that visits all of its levels."""
@@ -57,6 +60,15 @@ class Scheduler(Configured):
 
     def __len__(self) -> int:
         return self.schedule.timesteps
+
+    @property
+    def init_noise_sigma(self) -> Any:
+        """The standard deviation of the noise that a run starts from."""
+        return 1.0
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False) -> None:
+        """Write what from_pretrained reads."""
+        self.save_config(save_directory, push_to_hub)
 
     def register_to_config(self, **changes) -> None:
         """Change settings in place; a run that is under way has to begin anew."""
@@ -114,7 +126,7 @@ class Scheduler(Configured):
         if grid[-2].sigma <= end.sigma * (1 + 1e-9):  # the run is there before its last step
             end = replace(grid[-2], t=-1.0)
         self.levels: Grid = (*grid[:-1], end)
-        self._begin_index: int | None = None
+        self._begin_index = None
         self._places: dict[float, list[int]] = {}  # of each timestep, which may be repeated
         for k, t in enumerate(times.tolist()):
             self._places.setdefault(t, []).append(k)
@@ -158,7 +170,7 @@ class Scheduler(Configured):
 
     def _index(self, timestep) -> int:
         """The position of a timestep in the list."""
-        t = torch.as_tensor(timestep, dtype=torch.float32)
+        t = torch.as_tensor(math.nan if timestep is None else timestep, dtype=torch.float32)
         if t.numel() != 1 or t.item() not in self._places:
             raise ValueError(f"timestep {timestep} is not one of scheduler.timesteps")
         places = self._places[t.item()]

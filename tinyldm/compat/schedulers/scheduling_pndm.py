@@ -53,10 +53,11 @@ class PNDMScheduler(MultistepScheduler):
     middle of the list has no predictions to mix, and begins like one that starts there.
     """
 
-    def set_timesteps(self, num_inference_steps: int, device=None) -> None:
+    def set_timesteps(self, num_inference_steps=None, device=None, timesteps=None) -> None:
         """Lay out a run of this many steps; it takes one prediction more, or nine."""
+        self.support(timesteps=(timesteps, None))
         least = 1 if self.config.skip_prk_steps else 4
-        if num_inference_steps < least:
+        if num_inference_steps is not None and num_inference_steps < least:
             raise ValueError(
                 f"num_inference_steps is {num_inference_steps}, expected {least} or more"
             )

@@ -47,7 +47,7 @@ class SigmaScheduler(Scheduler):
             return (largest**2 + 1) ** 0.5
         return largest
 
-    def scale_model_input(self, sample: Tensor, timestep) -> Tensor:
+    def scale_model_input(self, sample: Tensor, timestep=None) -> Tensor:
         """x_t of a sample, which is what networks are trained on."""
         return sample * self.levels[self._index(timestep)].alpha
 
