@@ -117,6 +117,16 @@ def test_euler_from_sigmas_and_timesteps():
         scheduler.step(zeros, 999, zeros, s_churn=1.0)
 
 
+def test_velocity_of_a_timestep():
+    """diffusers' Euler takes the place in its falling list for a timestep; its DDPM is right."""
+    x0, noise, t = torch.rand(1, 4), torch.rand(1, 4), torch.tensor([900.0])
+    right = diffusers.DDPMScheduler().get_velocity(x0, noise, t.long())
+    ours = compat.EulerDiscreteScheduler().get_velocity(x0, noise, t)
+    theirs = diffusers.EulerDiscreteScheduler().get_velocity(x0, noise, t)
+    torch.testing.assert_close(ours, right)
+    assert (theirs - right).abs().max() > 0.05
+
+
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("spacing", SPACINGS)
