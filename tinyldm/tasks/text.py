@@ -154,7 +154,7 @@ class TextTask(Task):
             "train/*.png with train_info.json (monsters)",
             detect=lambda folder: (folder / "train_info.json").is_file(),
             read=read_monsters,
-            scene="[^_]+",  # the number of the monster
+            subject="[^_]+",  # the number of the monster
         ),
         Layout(
             "animals",

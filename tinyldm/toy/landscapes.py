@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from tinyldm.errors import InputError
 from tinyldm.files import whole_folder
+from tinyldm.randomness import plain_stream
 from tinyldm.tasks.segmentation import CLASSES
 
 SIZE = (96, 128)  # (h, w), a quarter of the assignment's
@@ -233,8 +234,8 @@ def paint(
 
 def draw(seed: int, k: int, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray, Style]:
     """Landscape k of a seed at (h, w): picture (h, w, 3), map (h, w), both uint8, and style."""
-    rng = np.random.default_rng([seed, k, 0])
-    style = Style(np.random.default_rng([seed, k, 1]))
+    rng = plain_stream(seed, k, 0)
+    style = Style(plain_stream(seed, k, 1))
     scene, marks = shapes(rng, *size)
     return paint(rng, scene, marks, style), scene, style
 
@@ -303,7 +304,7 @@ def write_test(
         save(maps / f"{k:05d}.png", scene)
         distance = np.abs(known - shares(scene)).sum(1)
         nearest = distance.argsort()[:fitting]
-        reference = np.random.default_rng([seed, k, 2]).choice(nearest)
+        reference = plain_stream(seed, k, 2).choice(nearest)
         pairs[f"{k:05d}.png"] = f"{reference:05d}.jpg"
     (out / "label_to_img.json").write_text(json.dumps(pairs, indent=1))
 
