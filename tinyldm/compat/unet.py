@@ -8,12 +8,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tinyldm.compat.config import Config, ConfiguredModel, Output
 from tinyldm.compat.network import PublishedConfig, PublishedUNet
 from tinyldm.condition import Condition
 from tinyldm.nn.blocks import ClassTable, Perceptron
-from tinyldm.nn.unet import UNetLevel
 
 DOWN = {"none": "DownBlock2D", "self": "AttnDownBlock2D", "cross": "CrossAttnDownBlock2D"}
 UP = {kind: name.replace("Down", "Up") for kind, name in DOWN.items()}
@@ -39,6 +39,8 @@ SAME = {  # settings that differ in nothing but their names
 
 class _Model(ConfiguredModel, PublishedUNet):
     """A UNet made from diffusers' settings."""
+
+    is_gradient_checkpointing = False
 
     def set_up(self, given: Config) -> None:
         """The network of these settings."""
@@ -99,18 +101,29 @@ class _Model(ConfiguredModel, PublishedUNet):
         return emb + self.class_embedding(labels).to(emb.dtype)
 
     def enable_gradient_checkpointing(self, gradient_checkpointing_func=None) -> None:
-        """Compute the insides of every block again on the way back, instead of keeping them."""
+        """Compute the insides of every level again on the way back, instead of keeping them."""
         self.support(gradient_checkpointing_func=(gradient_checkpointing_func, None))
-        self.recompute(True)
+        self.is_gradient_checkpointing = True
 
     def disable_gradient_checkpointing(self) -> None:
         """Keep what the way back needs."""
-        self.recompute(False)
+        self.is_gradient_checkpointing = False
 
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """Whether the insides of blocks are computed again."""
-        return any(isinstance(m, UNetLevel) and m.recomputes for m in self.modules())
+    def run(self, level: Any, h: Tensor, **inputs: Any) -> Any:
+        """As in UNet; or keep what goes into a level alone, and compute it twice (1604.06174)."""
+        if not self.is_gradient_checkpointing:
+            return super().run(level, h, **inputs)
+        skips = inputs.pop("skips", None)
+        if skips is None:
+            return checkpoint(level, h, use_reentrant=False, **inputs)
+        kept = tuple(skips)  # the level takes from its list, and must find it whole again
+
+        def run_up(h: Tensor, **inputs: Any) -> Any:
+            return level(h, **inputs, skips=list(kept))
+
+        out = checkpoint(run_up, h, use_reentrant=False, **inputs)
+        del skips[-len(level.resnets) :]
+        return out
 
     def enable_xformers_memory_efficient_attention(self, attention_op=None) -> None:
         """Nothing: attention goes through torch's own efficient kernels anyway."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tinyldm.condition import Condition
 from tinyldm.nn.blocks import (
@@ -39,7 +38,6 @@ class UNetLevel(nn.Module):
         self, config: UNetConfig, widths: list[tuple[int, int]], attentions: list[nn.Module]
     ):
         super().__init__()
-        self.recomputes = False
         self.resnets = nn.ModuleList()
         for width_in, width in widths:
             block = ResBlock(
@@ -60,17 +58,10 @@ class UNetLevel(nn.Module):
         self, k: int, h: Tensor, emb: Tensor, tokens: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         """ResBlock k and its attention: (b, c, h, w) -> (b, c', h, w)."""
-        layers = [partial(self.resnets[k], emb=emb)]
+        h = self.resnets[k](h, emb)
         if k < len(self.attentions):
-            layers.append(partial(self.attentions[k], tokens=tokens, mask=mask))
-        for layer in layers:
-            # 1604.06174: keep the input alone, and compute the rest again on the way back
-            h = checkpoint(layer, h, use_reentrant=False) if self.recomputes else layer(h)
+            h = self.attentions[k](h, tokens, mask)
         return h
-
-    def recompute(self, on: bool) -> None:
-        """Spend a second forward pass to keep less in memory."""
-        self.recomputes = on
 
 
 class DownLevel(UNetLevel):
@@ -181,11 +172,6 @@ class UNet(nn.Module):
                 up.upsamplers.append(Upsample(width))
             self.up_blocks.append(up)
 
-    def recompute(self, on: bool) -> None:
-        """Whether training computes the insides of blocks twice, to keep less in memory."""
-        for level in [*self.down_blocks, self.mid_block, *self.up_blocks]:
-            level.recompute(on)
-
     def make_time_features(self) -> Sinusoidal:
         """What turns t (b,) into the input of the time embedding, (b, width)."""
         return Sinusoidal(self.config.channels[0])
@@ -233,13 +219,17 @@ class UNet(nn.Module):
         h = self.conv_in(h.to(dtype))
         skips = [h]
         for level in self.down_blocks:
-            skips += level(h, emb, tokens, mask)
+            skips += self.run(level, h, emb=emb, tokens=tokens, mask=mask)
             h = skips[-1]
-        h = self.mid_block(h, emb, tokens, mask)
+        h = self.run(self.mid_block, h, emb=emb, tokens=tokens, mask=mask)
         for level in self.up_blocks:
-            h = level(h, emb, tokens, mask, skips=skips)
+            h = self.run(level, h, emb=emb, tokens=tokens, mask=mask, skips=skips)
         prediction: Tensor = self.conv_out(F.silu(self.conv_norm_out(h)))
         return prediction.to(x.dtype)
+
+    def run(self, level: nn.Module, h: Tensor, **inputs: Any) -> Any:
+        """What a level makes of h; a subclass may go about it in another way."""
+        return level(h, **inputs)
 
     def _embed(self, x: Tensor, t: Tensor | float, condition: Condition) -> Tensor:
         """The time embedding plus what the vector adds to it: (b, time_width)."""
