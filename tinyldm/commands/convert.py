@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import parse_size
 from tinyldm.errors import InputError
-from tinyldm.files import read_json
+from tinyldm.typed import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +80,7 @@ def unet_folder(source: Path) -> Path | None:
     if (source / "unet" / "config.json").is_file():
         return source / "unet"
     config = source / "config.json"
-    if config.is_file() and "_class_name" in read_json(config, dict):
+    if config.is_file() and "_class_name" in read_json(config, dict[str, Any]):
         return source  # a checkpoint has a config.json too, which names no class
     return None
 
@@ -148,11 +148,13 @@ def to_run(source: Path, folder: Path, out: Path, elsewhere: Elsewhere) -> None:
     """
     import torch
 
+    from tinyldm.compat.config import WEIGHTS
     from tinyldm.compat.schedule import TableSchedule
     from tinyldm.diffusion.schedule import NoiseSchedule
     from tinyldm.training.checkpoint import read_config, save_checkpoint
     from tinyldm.training.network import build_network
-    from tinyldm.weights import load_into, read_weights
+    from tinyldm.typed import as_type
+    from tinyldm.weights import load_into, read_weights, sized_by
 
     unet = read_unet(folder)
     scheduler = read_scheduler(source, elsewhere)
@@ -165,7 +167,8 @@ def to_run(source: Path, folder: Path, out: Path, elsewhere: Elsewhere) -> None:
             )
         config: dict[str, Any] = dict(read_config(own))
         latents = read_weights(own / "latents.safetensors")
-        of_the_run = NoiseSchedule.from_dict(config["schedule"])
+        where = f"{own / 'config.json'}: schedule"
+        of_the_run = as_type(config["schedule"], where, NoiseSchedule)
         if torch.allclose(of_the_run.alpha_bar, schedule.alpha_bar, atol=1e-9):
             schedule = of_the_run
     if isinstance(schedule, TableSchedule):
@@ -173,8 +176,10 @@ def to_run(source: Path, folder: Path, out: Path, elsewhere: Elsewhere) -> None:
     if not own.is_dir():
         config, latents = trained_elsewhere(unet, elsewhere)
     config |= {"schedule": schedule.to_dict(), "prediction": scheduler.prediction}
-    network = build_network(config["network"])
-    load_into(network, unet.state_dict(), folder)
+    weights = folder / WEIGHTS
+    with sized_by(weights, config["network"]):  # on the meta device
+        network = build_network(config["network"])
+    load_into(network, unet.state_dict(), weights)
     step = out / "checkpoints" / f"step-{config['step']:07d}"
     save_checkpoint(step, config, {"model": network.state_dict(), "latents": latents})
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from tinyldm.compat.settings import SETTINGS, Setting, signature_of
 from tinyldm.errors import InputError
-from tinyldm.files import read_json
-from tinyldm.weights import read_weights, shapes, write_weights
+from tinyldm.typed import read_json
+from tinyldm.weights import load_into, read_weights, sized_by, write_weights
 
 HUB = ("revision", "cache_dir", "local_files_only", "token", "force_download")
 AVERAGING = frozenset(  # what EMAModel leaves in the config of the weights that it averages
@@ -190,7 +190,7 @@ class Configured:
     ) -> dict:
         """The settings in a folder, or under a name of the hub."""
         file = find(pretrained_model_name_or_path, subfolder, cls.FILE, hub)
-        return read_json(file, dict)
+        return read_json(file, dict[str, Any])
 
     @classmethod
     def from_pretrained(
@@ -244,10 +244,10 @@ class ConfiguredModel(Configured, nn.Module):
         cls.support(use_safetensors=(use_safetensors is not False, True))
         hub = {name: options.pop(name) for name in HUB if name in options}
         config = cls.load_config(pretrained_model_name_or_path, subfolder, **hub)
-        with torch.device("meta"):
-            model = cls.from_config(config, **options)
         file = find(pretrained_model_name_or_path, subfolder, _weights_file(variant), hub)
-        model.load_state_dict(read_weights(file, shapes(model)), assign=True)
+        with sized_by(file, config):  # on the meta device
+            model = cls.from_config(config, **options)
+        load_into(model, read_weights(file), file)
         return model.to(torch_dtype or torch.float32).eval()
 
     def save_pretrained(

@@ -18,7 +18,7 @@ from tinyldm.compat.pictures import numpy_to_pil
 from tinyldm.compat.schedulers.base import noise_like
 from tinyldm.compat.schedulers.scheduling_ddim import DDIMScheduler
 from tinyldm.errors import InputError
-from tinyldm.files import read_json
+from tinyldm.typed import read_json
 
 INDEX = "model_index.json"
 
@@ -106,7 +106,7 @@ class DiffusionPipeline:
         hub = {name: options.pop(name) for name in HUB if name in options}
         of_models = {k: options.pop(k) for k in ("torch_dtype", "variant") if k in options}
         file = find(pretrained_model_name_or_path, None, INDEX, hub)
-        index = read_json(file, dict)
+        index = read_json(file, dict[str, Any])
         modules = {}
         for name, entry in index.items():
             if name.startswith("_"):

@@ -79,12 +79,12 @@ class _Model(ConfiguredModel, PublishedUNet):
         condition = Condition(tokens, mask, vector=class_labels)
         return PublishedUNet.forward(self, sample, timestep, condition)
 
-    def _check(self, x: Tensor, t: Tensor | float, condition: Condition) -> None:
+    def check_inputs(self, x: Tensor, t: Tensor | float, condition: Condition) -> None:
         """As in UNet, but class labels may be whatever class_embedding takes."""
         if (condition.vector is None) != (self.class_embedding is None):
             expected = "no class_labels" if self.class_embedding is None else "class_labels"
             raise ValueError(f"{type(self).__name__}: expected {expected}")
-        super()._check(x, t, replace(condition, vector=None))
+        super().check_inputs(x, t, replace(condition, vector=None))
 
     def _embed(self, x: Tensor, t: Tensor | float, condition: Condition) -> Tensor:
         """The time embedding plus class_embedding, which a script may have replaced."""
