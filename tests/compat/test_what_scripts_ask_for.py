@@ -12,7 +12,7 @@ from tinyldm.errors import InputError
 
 diffusers = pytest.importorskip("diffusers")
 from diffusers import optimization, training_utils  # noqa: E402 - only where diffusers is there
-from diffusers.utils import pil_utils  # noqa: E402 - the same
+from diffusers.utils import pil_utils, torch_utils  # noqa: E402 - the same
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__", "ignore:.*deprecated")
 
@@ -29,7 +29,14 @@ SHAPE = dict(
 @pytest.mark.parametrize("name", [n for n in compat.__all__ if "processor" not in n.lower()])
 def test_every_name_is_one_of_diffusers(name):
     """At the top, in the optimisers' module, in the trainers' or in utils."""
-    homes = (diffusers, optimization, training_utils, diffusers.utils, diffusers.pipelines)
+    homes = (
+        diffusers,
+        optimization,
+        training_utils,
+        diffusers.utils,
+        diffusers.pipelines,
+        torch_utils,
+    )
     assert any(hasattr(home, name) for home in homes)
     assert getattr(compat, name) is not None
 
@@ -59,6 +66,7 @@ def test_every_name_is_one_of_diffusers(name):
         ("training_utils", "compute_snr"),
         ("utils", "WEIGHTS_NAME"),
         ("utils", "make_image_grid"),
+        ("utils.torch_utils", "randn_tensor"),
         ("utils.import_utils", "is_xformers_available"),
     ],
 )
@@ -174,6 +182,16 @@ def test_image_grid():
         assert (mine.mode, mine.tobytes()) == (other.mode, other.tobytes())
 
 
+def test_noise_of_one_or_more_generators():
+    for seeds in ([3], [3, 5]):
+        found = []
+        for lib in (compat, torch_utils):
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+            given = generators if len(seeds) > 1 else generators[0]
+            found.append(lib.randn_tensor((2, 3), generator=given, dtype=torch.float64))
+        assert torch.equal(*found)
+
+
 def saved_bytes(network, *inputs):
     """What a forward pass keeps for the way back, and the gradients that come of it."""
     kept = 0
@@ -210,6 +228,7 @@ def test_ways_to_compute_attention():
     network.set_attn_processor(compat.AttnProcessor())
     network.set_attn_processor({"down": diffusers.models.attention_processor.AttnProcessor2_0()})
     network.set_default_attn_processor()
+    compat.AutoencoderKL(norm_num_groups=4).set_attn_processor(compat.AttnProcessor2_0())
     network.enable_xformers_memory_efficient_attention()
     network.disable_xformers_memory_efficient_attention()
 

@@ -48,6 +48,7 @@ _HOME = {
     "make_image_grid": "pictures",
     "numpy_to_pil": "pictures",
     "pt_to_pil": "pictures",
+    "randn_tensor": "schedulers.base",
 }
 __all__ = list(_HOME)
 
@@ -71,6 +72,7 @@ _PUBLISHED_PATHS = (
     "utils",
     "utils.import_utils",
     "utils.pil_utils",
+    "utils.torch_utils",
 )
 """Modules of diffusers that scripts import from and that have no file here: see _add_paths."""
 

@@ -29,6 +29,7 @@ AVERAGING = frozenset(  # what EMAModel leaves in the config of the weights that
         "power",
     }
 )
+SAME_ATTENTION = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -285,6 +286,28 @@ class ConfiguredModel(Configured, nn.Module):
     def native(cls, given: Config) -> Any:
         """The library's own config that these settings mean; ValueError if there is none."""
         raise NotImplementedError
+
+    def enable_xformers_memory_efficient_attention(self, attention_op=None) -> None:
+        """Nothing: attention goes through torch's own efficient kernels anyway."""
+        self.support(attention_op=(attention_op, None))
+
+    def disable_xformers_memory_efficient_attention(self) -> None:
+        """Nothing: see enable_xformers_memory_efficient_attention."""
+
+    def set_attn_processor(self, processor) -> None:
+        """Nothing, for the processors that are other ways to compute the same."""
+        many = processor.values() if isinstance(processor, dict) else [processor]
+        for one in many:
+            name = type(one).__name__
+            if name not in SAME_ATTENTION:
+                expected = " or ".join(SAME_ATTENTION)
+                raise ValueError(
+                    f"{type(self).__name__}: set_attn_processor: not supported: {name}, "
+                    f"expected {expected}"
+                )
+
+    def set_default_attn_processor(self) -> None:
+        """Nothing: it is the only one."""
 
     @property
     def device(self) -> torch.device:

@@ -17,7 +17,6 @@ from tinyldm.nn.blocks import ClassTable, Perceptron
 
 DOWN = {"none": "DownBlock2D", "self": "AttnDownBlock2D", "cross": "CrossAttnDownBlock2D"}
 UP = {kind: name.replace("Down", "Up") for kind, name in DOWN.items()}
-SAME_ATTENTION = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor")
 SAME = {  # settings that differ in nothing but their names
     "in_channels": "in_channels",
     "out_channels": "out_channels",
@@ -124,28 +123,6 @@ class _Model(ConfiguredModel, PublishedUNet):
         out = checkpoint(run_up, h, use_reentrant=False, **inputs)
         del skips[-len(level.resnets) :]
         return out
-
-    def enable_xformers_memory_efficient_attention(self, attention_op=None) -> None:
-        """Nothing: attention goes through torch's own efficient kernels anyway."""
-        self.support(attention_op=(attention_op, None))
-
-    def disable_xformers_memory_efficient_attention(self) -> None:
-        """Nothing: see enable_xformers_memory_efficient_attention."""
-
-    def set_attn_processor(self, processor) -> None:
-        """Nothing, for the processors that are other ways to compute the same."""
-        many = processor.values() if isinstance(processor, dict) else [processor]
-        for one in many:
-            name = type(one).__name__
-            if name not in SAME_ATTENTION:
-                expected = " or ".join(SAME_ATTENTION)
-                raise ValueError(
-                    f"{type(self).__name__}: set_attn_processor: not supported: {name}, "
-                    f"expected {expected}"
-                )
-
-    def set_default_attn_processor(self) -> None:
-        """Nothing: it is the only one."""
 
 
 class UNet2DConditionModel(_Model):

@@ -243,3 +243,8 @@ def noise_like(like: Tensor, generator=None) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype).to(
         like.device
     )
+
+
+def randn_tensor(shape, generator=None, device=None, dtype=None) -> Tensor:
+    """Normal noise of a shape, drawn where the generator is and moved to the device."""
+    return noise_like(torch.empty(tuple(shape), device=device, dtype=dtype), generator)
