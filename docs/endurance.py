@@ -207,11 +207,14 @@ def logged(run: str) -> list[list[str]]:
 
 
 def litter(*folders: str) -> list[str]:
-    """Temporary files and folders that are still there."""
+    """Temporary files and folders that are still there; locks and markers are to stay."""
+    from tinyldm.folders import MARKER
+
     found = []
     for folder in folders:
         for path in Path(folder).rglob("*"):
-            hidden = path.name.startswith(".") and not path.name.endswith(".lock")
+            ours = path.name.endswith(".lock") or path.name == MARKER
+            hidden = path.name.startswith(".") and not ours
             if hidden or ".tmp-" in path.name:
                 found.append(str(path))
     return found
