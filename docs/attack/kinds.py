@@ -299,7 +299,7 @@ def maps() -> Any:
 def convert() -> Any:
     """A folder of diffusers as a run."""
     out = Path("converted")
-    options = {"vae": None, "text_encoder": None, "size": None}
+    options = {"vae": None, "text_encoder": None, "scheduler": None, "size": None}
     convert_command.run(Namespace(source=Path("diffusers"), out=out, **options))
     checkpoint = load_checkpoint(out)
     return checkpoint.network.state_dict(), checkpoint.schedule, checkpoint.prediction
