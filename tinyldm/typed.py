@@ -141,7 +141,7 @@ def place_in(value: Any, parts: tuple[int | str, ...]) -> Iterator[int | str]:
     """The keys and numbers that lead to a part of a value, without pydantic's names of types."""
     for part in parts:
         if isinstance(value, Mapping) and part in value:
-            value = value[part]  # type: ignore[index]
+            value = value[part]
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             value = value[part]
         else:

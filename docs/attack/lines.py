@@ -66,7 +66,7 @@ WHOLE = (  # lines that do something, in a second or two
     "--batch-size 2 --device cpu --out out/run",
     "train.py --resume --out runs/captions --max-steps 3",
     "train.py --resume --out runs/labels --max-steps 3",
-    "train.py --data captions --vae vae --text-encoder clip --size 16 --max-steps 1 "
+    "train.py --data captions --vae vae --text-encoder clip --size 16 --preset toy --max-steps 1 "
     "--batch-size 2 --device cpu --out runs/captions --overwrite",
     "sample.py --run runs/captions --steps 2 --device cpu --out out/a",
     "sample.py --run runs/captions --prompt x --prompt y --steps 2 --device cpu --out out/b",

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tinyldm.cli import dispatch
 from tinyldm.data.examples import Example, Examples, Layout, held_out_subjects
 from tinyldm.errors import InputError
 from tinyldm.scores import evaluator
-from tinyldm.scores.evaluator import Evaluator, disturb, find_judge
+from tinyldm.scores.evaluator import Evaluator, disturb, find_judge, train_evaluator
 from tinyldm.scores.similarity import style_likeness
 from tinyldm.tasks.base import find_task
 from tinyldm.tasks.judges import class_accuracy, exact_accuracy, top_k_accuracy
@@ -314,3 +315,26 @@ def test_evaluate_scores_labels(data, tmp_path, capsys):
     capsys.readouterr()
     assert dispatch(COMMANDS, ["evaluate", str(drawn), "--evaluator", str(judge)]) == 2
     assert "and --prompts FILE" in capsys.readouterr().err
+
+
+def test_a_batch_of_one_has_no_statistics(tmp_path):
+    """Batch norm needs two images; said before any training."""
+    with pytest.raises(InputError, match="--batch-size 1: expected 2 or more"):
+        train_evaluator("labels", SimpleNamespace(names=("a", "b")), (8, 8), batch_size=1)
+
+
+def test_a_bit_that_has_flipped_in_an_evaluator_is_noticed(tmp_path):
+    """Though all values are finite; one without a hash, as the first were written, is taken."""
+    names = ("red cube", "blue cube")
+    Evaluator("labels", find_judge("labels", names).network(2), names, (8, 8)).save(tmp_path)
+    Evaluator.load(tmp_path)
+    file = tmp_path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-12] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.safetensors: damaged"):
+        Evaluator.load(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["hash"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    Evaluator.load(tmp_path)

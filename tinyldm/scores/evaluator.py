@@ -192,6 +192,8 @@ def train_evaluator(
     judge = find_judge(task, examples.names)
     steps = steps or judge.steps
     batch_size = batch_size or judge.batch_size
+    if batch_size < 2:
+        raise InputError(f"--batch-size {batch_size}: expected 2 or more, for batch norm")
 
     files = [example.image for example in examples]
     pixels = read_pixels(files, size)
