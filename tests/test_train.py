@@ -14,11 +14,11 @@ from stand_ins import SMALL_RUN, AveragingVae, Lengths
 
 import train as train_script
 from tinyldm.errors import InputError
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.training import data as training_data
 from tinyldm.training import frozen_models
 from tinyldm.training.checkpoint import checkpoints, find_checkpoint, read_config
+from tinyldm.training.presets import PRESETS
 from tinyldm.training.processes import ALONE
 from tinyldm.training.run import RunFolder
 from tinyldm.training.signals import StopRequest

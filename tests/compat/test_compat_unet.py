@@ -14,8 +14,8 @@ from tinyldm import compat
 from tinyldm.compat.config import SETTINGS
 from tinyldm.compat.unet import from_native
 from tinyldm.errors import InputError
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
+from tinyldm.training.presets import PRESETS
 
 diffusers = pytest.importorskip("diffusers")
 

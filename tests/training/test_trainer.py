@@ -18,7 +18,6 @@ from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.loss import Noised, draw_noise, training_loss
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.sampling.drawing import Painter
 from tinyldm.sampling.settings import Drawing
@@ -26,6 +25,7 @@ from tinyldm.training import trainer as training
 from tinyldm.training.checkpoint import checkpoints, find_checkpoint, load_checkpoint
 from tinyldm.training.learning_rate import learning_rate
 from tinyldm.training.network import DataShape, build_network, network_recipe
+from tinyldm.training.presets import PRESETS
 from tinyldm.training.processes import ALONE, joined
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.signals import StopRequest

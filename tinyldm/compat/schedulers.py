@@ -203,7 +203,7 @@ class DDIMScheduler(Scheduler):
     @property
     def final_alpha_cumprod(self) -> Tensor:
         """alpha_bar where a run ends."""
-        return torch.tensor(self._end().alpha_bar)
+        return torch.tensor(self._end().alpha ** 2)
 
     def step(
         self,

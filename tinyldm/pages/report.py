@@ -5,6 +5,7 @@ The functions here gather plain values from the run folder; templates/report.htm
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Mapping
@@ -15,14 +16,14 @@ from typing import Any, TypeVar
 
 from tinyldm.cli import flag_of
 from tinyldm.errors import InputError
-from tinyldm.files import read_json
+from tinyldm.files import read_csv, read_json
 from tinyldm.pages.curves import Chart, Line, loss_lines, smoothed, thinned
 from tinyldm.pages.html import Picture, Table, embedded, write_page
 from tinyldm.pages.ranking import summary
 from tinyldm.pages.sweep import RESULT, prompts_of
 from tinyldm.tasks.base import Task
 from tinyldm.training.checkpoint import conditioning_of, find_checkpoint, read_config, task_of
-from tinyldm.training.log import COLUMNS, read_log
+from tinyldm.training.log import COLUMNS, LOSS_BY_NOISE, NOISE_COLUMNS, read_log
 from tinyldm.training.settings import TrainSettings, settings_for
 
 REPORT = "report.html"
@@ -67,6 +68,7 @@ def write_report(run: Path) -> Path:
         facts=facts(checkpoint, config, log),
         preview=preview(run, config),
         loss=Chart("Loss", loss_lines(column(log, "loss")), "step", "loss, smoothed", log=True),
+        loss_by_noise=loss_by_noise(run / LOSS_BY_NOISE),
         more_curves=[
             Chart(title, (Line("", thinned(column(log, name))),), "step", title)
             for name, title in MORE_CURVES.items()
@@ -99,6 +101,16 @@ def read_rows(file: Path) -> list[LogRow]:
 def column(log: list[LogRow], name: str) -> list[tuple[float, float]]:
     """A column of the log over the steps."""
     return [(row["step"], row[name]) for row in log]
+
+
+def loss_by_noise(file: Path) -> Chart:
+    """The loss at each level of noise since the last checkpoint; empty for a run without them."""
+    points = []
+    for row in read_csv(file, *NOISE_COLUMNS) if file.is_file() else []:
+        noise, loss = float(row["sigma_over_alpha"]), float(row["loss"])
+        points.append((math.log10(noise), loss))
+    title = "Loss by noise level"
+    return Chart(title, (Line("", tuple(points)),), "log10 of sigma / alpha", "loss")
 
 
 def facts(checkpoint: Path, config: dict[str, Any], log: list[LogRow]) -> list[tuple[str, Any]]:

@@ -8,11 +8,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.files import naming, replacing
 
 COLUMNS = ("step", "loss", "lr", "grad_norm", "images_per_second")
+LOSS_BY_NOISE = "loss_by_noise.csv"
+NOISE_COLUMNS = ("t", "sigma_over_alpha", "samples", "loss")
 
 
 class RunLog:
@@ -68,6 +73,38 @@ class RunLog:
             self.stream.close()
         if self.board is not None:
             self.board.close()
+
+
+class LossByNoise:
+    """The mean loss at each level of noise since the last checkpoint, in bins of equal length in t.
+
+    The sums stay on the device until they are written.
+    """
+
+    def __init__(self, schedule: NoiseSchedule, device: torch.device, bins: int = 20):
+        self.schedule = schedule
+        self.sums = torch.zeros(2, bins, device=device)  # of samples, and of their losses
+
+    def add(self, t: Tensor, loss: Tensor) -> None:
+        """Count the losses (b,) of samples at timesteps t (b,), which may lie on another device."""
+        bins = self.sums.shape[1]
+        place = (t * bins // self.schedule.timesteps).to(loss.device, non_blocking=True)
+        counted = torch.stack([torch.ones_like(loss), loss.detach()])
+        self.sums.index_add_(1, place, counted)
+
+    def write(self, run: Path) -> None:
+        """Write loss_by_noise.csv, without the bins that no sample fell into, and start anew."""
+        samples, losses = self.sums.tolist()
+        self.sums.zero_()
+        width = self.schedule.timesteps / len(samples)
+        rows = [list(NOISE_COLUMNS)]
+        for k, (count, loss) in enumerate(zip(samples, losses, strict=True)):
+            if count:
+                t = (k + 0.5) * width - 0.5  # the mean of the bin's timesteps
+                noise = (-self.schedule.lambda_(t)).exp().item()
+                rows.append([f"{t:g}", f"{noise:.6g}", f"{count:.0f}", f"{loss / count:.6g}"])
+        with replacing(run / LOSS_BY_NOISE) as temporary:
+            write_rows(temporary, rows)
 
 
 def write_rows(file: Path, rows: list[list[str]]) -> None:
