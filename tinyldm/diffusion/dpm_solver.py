@@ -78,8 +78,9 @@ class DPMSolver:
         is DDIM in both forms, and for the SDE DDIM with all of its noise, which is DDPM.
         """
         m_0 = x0 if self.form == "x0" else eps
-        first_order = DDIM(eta=1.0 if self.sde else 0.0)
-        x_s, _ = first_order.step(x, x0, eps, now=now, nxt=nxt, noise=noise)
+        x_s = nxt.alpha * x0 + nxt.sigma * eps
+        if self.sde:
+            x_s, _ = DDIM(eta=1.0).step(x, x0, eps, now=now, nxt=nxt, noise=noise)
         order = self.order_of(now, nxt, history)
         if order > 1:
             x_s = x_s + self.bend(m_0, now, nxt, history[: order - 1])
