@@ -14,10 +14,13 @@ from tqdm import tqdm
 
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.files import naming, replacing
+from tinyldm.typed import Index, fits
 
 COLUMNS = ("step", "loss", "lr", "grad_norm", "images_per_second")
+LogRow = tuple[Index, float, float, float, float]
 LOSS_BY_NOISE = "loss_by_noise.csv"
 NOISE_COLUMNS = ("t", "sigma_over_alpha", "samples", "loss")
+NoiseRow = tuple[float, float, Index, float]
 
 
 class RunLog:
@@ -114,11 +117,23 @@ def write_rows(file: Path, rows: list[list[str]]) -> None:
 
 
 def read_log(file: Path) -> list[list[str]]:
-    """The complete rows of a log.csv, without its header; none if there is no such file."""
+    """The rows of a log.csv, without its header and what is damaged; none if there is no file."""
+    return read_rows(file, LogRow)
+
+
+def read_loss_by_noise(file: Path) -> list[tuple[float, float]]:
+    """(sigma / alpha, loss) of each row of a loss_by_noise.csv, as read_log reads its own."""
+    pairs = [(float(row[1]), float(row[3])) for row in read_rows(file, NoiseRow)]
+    return [(noise, loss) for noise, loss in pairs if noise > 0]
+
+
+def read_rows(file: Path, kind: Any) -> list[list[str]]:
+    """The rows of a CSV file of numbers that fit a type, without its header."""
     if not file.is_file():
         return []
-    with open(file, newline="", encoding="utf-8") as stream:
-        return [row for row in csv.reader(stream) if len(row) == len(COLUMNS) and row[0].isdigit()]
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    return [row for row in rows if fits(row, kind)]
 
 
 def tensorboard_writer(run: Path, step: int) -> Any:
