@@ -271,6 +271,8 @@ def test_the_straight_path_is_trained_at_the_timesteps_asked_for(tmp_path):
     t.fit()
     (row,) = rows(tmp_path / "run")
     assert float(row["loss"]) == pytest.approx(expected, rel=1e-4)
+    saved = load_checkpoint(tmp_path / "run")
+    assert (saved.prediction, saved.schedule) == ("flow", NoiseSchedule("flow", shift=0.5))
 
 
 def test_the_loss_by_noise_is_that_of_the_steps_since_the_last_checkpoint(tmp_path):
