@@ -18,7 +18,6 @@ from stand_ins import SMALL_RUN, AveragingVae, Lengths
 
 import train as train_script
 from tinyldm.errors import InputError
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.signals import Stopped, StopRequest
 from tinyldm.training import data as training_data
@@ -30,6 +29,7 @@ from tinyldm.training.checkpoint import (
     read_config,
 )
 from tinyldm.training.log import read_log
+from tinyldm.training.presets import PRESETS
 from tinyldm.training.processes import ALONE
 from tinyldm.training.run import RunFolder
 from tinyldm.training.trainer import Trainer

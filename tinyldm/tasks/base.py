@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from tinyldm.condition import Condition
-    from tinyldm.diffusion.guidance import Guidance, StepwiseGuidance
+    from tinyldm.diffusion.guidance import Guidance
     from tinyldm.diffusion.schedule import NoiseSchedule
     from tinyldm.sampling.settings import Drawing
+    from tinyldm.tasks.guidance import StepwiseGuidance
     from tinyldm.training.settings import TrainSettings
 
 __all__ = [

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tinyldm.condition import Condition
-    from tinyldm.diffusion.guidance import Guidance, StepwiseGuidance
+    from tinyldm.diffusion.guidance import Guidance
     from tinyldm.diffusion.schedule import NoiseSchedule
     from tinyldm.frozen.style import StyleEncoder
     from tinyldm.sampling.settings import Drawing
+    from tinyldm.tasks.guidance import StepwiseGuidance
     from tinyldm.training.settings import TrainSettings
 
 BETWEEN = "|"  # "map.png | reference.jpg"
@@ -361,7 +362,7 @@ class LandscapeTask(Task):
         """Map and style with one scale, --guidance, or each with its own."""
         if how.style is None:
             return super().guidance(how, null, schedule)
-        from tinyldm.diffusion.guidance import StepwiseGuidance
+        from tinyldm.tasks.guidance import StepwiseGuidance
 
         return StepwiseGuidance((how.guidance, how.style), map_then_style(null))
 
