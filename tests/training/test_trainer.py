@@ -65,6 +65,9 @@ class MemoryCache:
     def __len__(self):
         return len(self.latents)
 
+    def check_files(self):
+        pass
+
     def batch(self, indices, generator, device="cpu"):
         self.seen += torch.as_tensor(indices).tolist()
         mask = torch.ones(len(indices), 2, dtype=torch.bool)

@@ -42,6 +42,7 @@ class Cache(Protocol):
 
     mean, std, null: as the checkpoint keeps them
     longest:         the number of tokens of the longest condition
+    check_files:     InputError if what was read was damaged; called before anything is saved
     """
 
     mean: Tensor
@@ -54,6 +55,8 @@ class Cache(Protocol):
     def longest(self) -> int: ...
 
     def __len__(self) -> int: ...
+
+    def check_files(self) -> None: ...
 
     def batch(
         self, indices: Tensor, generator: torch.Generator, device: torch.device
@@ -238,6 +241,7 @@ class Trainer:
         """Write the checkpoint of this step."""
         if not self.processes.is_main:
             return
+        self.cache.check_files()
         config = {
             "step": self.progress.step,
             "schedule": self.schedule.to_dict(),
