@@ -112,6 +112,16 @@ def rows(run):
         return list(csv.DictReader(stream))
 
 
+def test_nothing_is_saved_of_a_cache_that_turns_out_to_be_damaged(tmp_path):
+    class Damaged(MemoryCache):
+        def check_files(self):
+            raise InputError("latents.f16: damaged")
+
+    with pytest.raises(InputError, match=r"latents\.f16: damaged"):
+        trainer(tmp_path, Damaged()).fit()
+    assert not checkpoints(tmp_path)
+
+
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_pitfall_10_resume_is_bit_for_bit(tmp_path, accumulate):
     whole = trainer(tmp_path / "whole", accumulate=accumulate)

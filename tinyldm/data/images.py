@@ -49,7 +49,7 @@ def check_file(path: str | Path) -> None:
     if status.st_size > MOST_BYTES:
         raise InputError(
             f"{path}: has {status.st_size / 2**30:.1f} GiB, "
-            f"expected an image file of at most {MOST_BYTES // 2**30}"
+            f"expected an image file of at most {MOST_BYTES // 2**30} GiB"
         )
 
 
