@@ -195,7 +195,7 @@ def test_a_landscape_run_of_the_first_versions_keeps_its_fingerprint_too(publish
 
     style = StyleEncoder.load(str(published))
     of_the_tower = fingerprint(style.model, "colours of quarters")
-    former = key_of("landscape", of_the_tower, CLASSES)[:16]
+    former = key_of(("landscape", of_the_tower, CLASSES))[:16]
     encoder = LandscapeEncoder(style, (2, 2))
     assert encoder.fingerprint != former
     assert encoder.answer_to(former)
