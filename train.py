@@ -88,6 +88,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
             perceptual=Perceptual(models.vae, cache.mean, cache.std),
             preview=previews.draw,
             report=after_save,
+            check=cache.check_files,
         )
         if run.saved:
             trainer.restore(find_checkpoint(folder))

@@ -65,9 +65,6 @@ class MemoryCache:
     def __len__(self):
         return len(self.latents)
 
-    def check_files(self):
-        pass
-
     def batch(self, indices, generator, device="cpu"):
         self.seen += torch.as_tensor(indices).tolist()
         mask = torch.ones(len(indices), 2, dtype=torch.bool)
@@ -79,7 +76,17 @@ def tiny_preset(monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny-test", TINY)
 
 
-def trainer(run, cache=None, *, processes=ALONE, preview=None, facts=None, decoder=None, **changes):
+def trainer(
+    run,
+    cache=None,
+    *,
+    processes=ALONE,
+    preview=None,
+    facts=None,
+    decoder=None,
+    check=None,
+    **changes,
+):
     """A trainer of a fresh network. decoder: a frozen one, for the perceptual term."""
     run.mkdir(exist_ok=True)
     settings, cache = replace(SETTINGS, **changes), cache or MemoryCache()
@@ -93,6 +100,7 @@ def trainer(run, cache=None, *, processes=ALONE, preview=None, facts=None, decod
         processes=processes,
         preview=preview,
         facts=facts,
+        check=check,
         perceptual=decoder and Perceptual(decoder, cache.mean, cache.std),
     )
 
@@ -113,12 +121,11 @@ def rows(run):
 
 
 def test_nothing_is_saved_of_a_cache_that_turns_out_to_be_damaged(tmp_path):
-    class Damaged(MemoryCache):
-        def check_files(self):
-            raise InputError("latents.f16: damaged")
+    def damaged():
+        raise InputError("latents.f16: damaged")
 
     with pytest.raises(InputError, match=r"latents\.f16: damaged"):
-        trainer(tmp_path, Damaged()).fit()
+        trainer(tmp_path, check=damaged).fit()
     assert not checkpoints(tmp_path)
 
 

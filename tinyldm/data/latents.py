@@ -69,15 +69,13 @@ def open_or_build(
     check_size(size, 1 if vae is None else vae.factor)
     if not examples:
         raise InputError("no images to encode")
-    root = Path(folder) if folder else cache_folder()
-    verification = Verification() if verify else None
     building = Building(
-        root,
+        Path(folder) if folder else cache_folder(),
         device,
         workers=max(workers, 1),
         progress=progress,
         skip_bad=skip_bad,
-        verification=verification,
+        verification=Verification() if verify else None,
     )
     problems = list(examples.problems) if isinstance(examples, Examples) else []
     hashes = hashes_of(examples, building)
@@ -96,13 +94,10 @@ def open_or_build(
     problems += left_out.values()
 
     captions, choices = open_tokens([examples[k] for k in kept], encoder, building)
-    cache = LatentCache(
-        latents, captions, choices, encoder, left_out=problems, verification=verification
-    )
+    cache = LatentCache(latents, captions, choices, encoder, left_out=problems)
     if maps is not None:
         cache.add_maps(maps, kept)
-    if verification is not None:
-        verification.start()
+    cache.verify_with(building.verification)
     return cache
 
 
@@ -199,19 +194,15 @@ class LatentCache:
         choices: Sequence[Sequence[int]],
         encoder: Encoder,
         left_out: Sequence[str] = (),
-        verification: Verification | None = None,
     ):
-        """Open two finished cache folders. choices: the numbers of each image's prompts.
-
-        verification: of their large files
-        """
+        """Open two finished cache folders. choices: the numbers of each image's prompts."""
         header, tokens_header = read_header(latents), read_header(captions)
         if header is None or tokens_header is None:
             raise InputError(f"{latents if header is None else captions}: not a finished cache")
         self.folder = latents
         self.encoder = encoder
         self.left_out = list(left_out)
-        self.verification = verification
+        self.verification: Verification | None = None
         self.key = key_of((latents.name, captions.name, choices))
         self.views: int = header["views"]
         self.shape: tuple[int, ...] = tuple(header["shape"][2:])
@@ -247,6 +238,12 @@ class LatentCache:
 
     def __len__(self) -> int:
         return len(self._counts)
+
+    def verify_with(self, verification: Verification | None) -> None:
+        """From now on, large files are being compared with their checksums, in a thread."""
+        self.verification = verification
+        if verification is not None:
+            verification.start()
 
     def check_files(self) -> None:
         """Wait until all files are known to be whole. InputError: one is damaged."""

@@ -42,7 +42,6 @@ class Cache(Protocol):
 
     mean, std, null: as the checkpoint keeps them
     longest:         the number of tokens of the longest condition
-    check_files:     InputError if what was read was damaged; called before anything is saved
     """
 
     mean: Tensor
@@ -55,8 +54,6 @@ class Cache(Protocol):
     def longest(self) -> int: ...
 
     def __len__(self) -> int: ...
-
-    def check_files(self) -> None: ...
 
     def batch(
         self, indices: Tensor, generator: torch.Generator, device: torch.device
@@ -85,6 +82,8 @@ class Trainer:
     preview:    called with (averaged network, file to write) every sample_every steps, in the main
                 process
     report:     called with the run folder after each checkpoint, in the main process
+    check:      called before each checkpoint, in the main process; raises InputError if what was
+                trained on turns out to be damaged
     """
 
     def __init__(
@@ -99,6 +98,7 @@ class Trainer:
         perceptual: Callable[[Tensor, Noised, str], Tensor] | None = None,
         preview: Callable[[nn.Module, Path], object] | None = None,
         report: Callable[[Path], object] | None = None,
+        check: Callable[[], object] | None = None,
     ):
         s = settings
         parts = s.accumulate * processes.world
@@ -114,6 +114,7 @@ class Trainer:
         self.perceptual = perceptual
         self.preview = preview
         self.report = report
+        self.check = check
         self.facts = dict(facts or {})
         if isinstance(network, UNet):
             self.facts.setdefault("network", network.config.to_dict())
@@ -241,7 +242,8 @@ class Trainer:
         """Write the checkpoint of this step."""
         if not self.processes.is_main:
             return
-        self.cache.check_files()
+        if self.check:
+            self.check()
         config = {
             "step": self.progress.step,
             "schedule": self.schedule.to_dict(),
