@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -23,7 +22,8 @@ from tinyldm.data.checksums import (
     header_checksum,
     with_checksums,
 )
-from tinyldm.files import flush_folder, locked, write_text, writing
+from tinyldm.files import clear_drafts, draft_folder, flush_folder, write_text, writing
+from tinyldm.folders import locked
 
 HEADER = "cache.json"
 
@@ -78,11 +78,11 @@ def build_once(
             return header
         if problem is not None:
             print(f"{folder}: {problem}; it is built anew", file=sys.stderr, flush=True)
-        if alone:  # what a killed process left
+        if alone:  # what a killed process left, under the names of today and of earlier versions
+            clear_drafts(folder.parent, folder.name)
             for stale in folder.parent.glob(f"{folder.name}.tmp-*"):
                 shutil.rmtree(stale, ignore_errors=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
-        try:
+        with draft_folder(folder) as unfinished:
             header = build(unfinished)
             header["files"] = {file.name: file.stat().st_size for file in unfinished.iterdir()}
             header = with_checksums(unfinished, header)
@@ -92,8 +92,6 @@ def build_once(
             shutil.rmtree(folder, ignore_errors=True)  # a damaged one
             os.rename(unfinished, folder)
             flush_folder(folder.parent)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)  # what an error or Ctrl-C left
     return header
 
 

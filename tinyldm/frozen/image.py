@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,20 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tinyldm.files import read_json
 from tinyldm.frozen.hub import Role, find_file, local_or_hub
 from tinyldm.frozen.loading import fingerprint, load_model, load_pretrained, resolve
+from tinyldm.typed import Positive, read_json
 
 ROLE = Role("CLIP", "--clip")
 SETTINGS = "preprocessor_config.json"
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """What is read of a preprocessor_config.json: three colours each."""
+
+    image_mean: tuple[float, float, float]
+    image_std: tuple[Positive, Positive, Positive]
 
 
 def pixel_statistics(source: str, role: Role) -> tuple[Tensor, Tensor]:
@@ -30,8 +39,8 @@ def pixel_statistics(source: str, role: Role) -> tuple[Tensor, Tensor]:
         file = find_file(source, SETTINGS, local_files_only)
         if file is None:
             raise OSError(f"{SETTINGS}: no such file in it")
-        settings = read_json(file, dict)
-        mean, std = torch.tensor(settings["image_mean"]), torch.tensor(settings["image_std"])
+        settings = read_json(file, Preprocessor, extra="ignore")
+        mean, std = torch.tensor(settings.image_mean), torch.tensor(settings.image_std)
         return mean.view(3, 1, 1), std.view(3, 1, 1)
 
     return local_or_hub(load, source, role)

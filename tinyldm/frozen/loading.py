@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from tinyldm.errors import InputError
-from tinyldm.files import read_json
 from tinyldm.frozen.hub import Role, find_file, local_or_hub
-from tinyldm.weights import weights_hash
+from tinyldm.typed import read_json
+from tinyldm.weights import check_finite, weights_hash
 
 TINY = Path(__file__).parent.parent / "assets" / "clip"
 # The files of a model that may name Python code of its own, under this key
@@ -75,7 +75,7 @@ def refuse_code(source: str, local_files_only: bool) -> None:
     """InputError for a model that asks for code of its own, in whichever of its configs."""
     for name in CONFIGS:
         file = find_file(source, name, local_files_only)
-        if file is not None and asks_for_code(read_json(file, dict)):
+        if file is not None and asks_for_code(read_json(file, dict[str, Any])):
             raise InputError(
                 f"{name} asks for Python code of its own ({CODE}), which is never run; "
                 "expected a model that transformers itself knows"
@@ -107,7 +107,7 @@ def load_model(
 
     other_parts: weights in the file whose names start with one of these belong to another model
     optional:    weights whose names start with one of these may be missing
-    InputError unless every other weight is there, in its shape, and the file holds no more.
+    InputError unless every other weight is there, in its shape, finite, and the file has no more.
     Where there is no safetensors file, a pytorch_model.bin is read, as tensors only: no code runs.
     """
     model, report = load_pretrained(
@@ -131,6 +131,7 @@ def load_model(
             raise InputError(
                 f"{role.name} {source}: {kind} weight {min(names)}{more} for {model_class.__name__}"
             )
+    check_finite(model.state_dict(), f"{role.name} {source}")
     return model.eval().requires_grad_(False)
 
 

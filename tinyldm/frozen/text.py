@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from tinyldm.condition import Condition
-from tinyldm.files import read_json
 from tinyldm.frozen.hub import Role, find_file
 from tinyldm.frozen.loading import fingerprint, load_model, load_pretrained, resolve
+from tinyldm.typed import read_json
 
 ROLE = Role("text encoder", "--text-encoder")
 # What a file may hold besides its text encoder: the rest of a CLIP, of a T5, of a BERT
@@ -64,7 +64,7 @@ def tokenizer_files(tokenizer: Any, source: str) -> dict[str, str]:
             continue
         content = file.read_bytes()
         if name == TOKENIZER_CONFIG:
-            settings = read_json(file, dict)
+            settings = read_json(file, dict[str, Any])
             kept = {key: settings[key] for key in settings if key not in TOKENIZER_NOTES}
             content = json.dumps(kept, sort_keys=True).encode()
         hashes[name] = sha256(content).hexdigest()
