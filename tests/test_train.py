@@ -114,6 +114,25 @@ def test_data_may_move_but_not_change_before_a_run_is_resumed(place):
     assert steps() == [2, 3]
 
 
+def test_a_run_whose_large_cache_is_damaged_saves_nothing_and_the_next_builds_it_anew(
+    place, monkeypatch
+):
+    monkeypatch.setattr("tinyldm.data.cache.LARGE", 100)
+    train(out="whole")
+    (latents,) = Path("cache/latents").glob("*/latents.f16")
+    content = latents.read_bytes()
+    latents.write_bytes(bytes(64) + content[64:])
+    with pytest.raises(InputError, match=r"latents\.f16: damaged"):
+        train()
+    assert steps() == []
+    train(overwrite=True)
+    assert latents.read_bytes() == content
+    whole, again = (
+        read_weights(find_checkpoint(r) / "model.safetensors") for r in ("whole", "run")
+    )
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
 def test_a_perceptual_term_that_would_never_count_is_refused(place):
     with pytest.raises(InputError, match="--perceptual-from 5: expected less than 5"):
         train(max_steps=5, perceptual=1.0, perceptual_from=5)

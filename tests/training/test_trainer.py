@@ -77,7 +77,17 @@ def tiny_preset(monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny-test", TINY)
 
 
-def trainer(run, cache=None, *, processes=ALONE, preview=None, facts=None, decoder=None, **changes):
+def trainer(
+    run,
+    cache=None,
+    *,
+    processes=ALONE,
+    preview=None,
+    facts=None,
+    decoder=None,
+    check=None,
+    **changes,
+):
     """A trainer of a fresh network. decoder: a frozen one, for the perceptual term."""
     run.mkdir(exist_ok=True)
     settings, cache = replace(SETTINGS, **changes), cache or MemoryCache()
@@ -91,6 +101,7 @@ def trainer(run, cache=None, *, processes=ALONE, preview=None, facts=None, decod
         processes=processes,
         preview=preview,
         facts=facts,
+        check=check,
         perceptual=decoder and Perceptual(decoder, cache.mean, cache.std),
     )
 
@@ -108,6 +119,15 @@ def everything(t):
 def rows(run):
     with open(run / "log.csv", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def test_nothing_is_saved_of_a_cache_that_turns_out_to_be_damaged(tmp_path):
+    def damaged():
+        raise InputError("latents.f16: damaged")
+
+    with pytest.raises(InputError, match=r"latents\.f16: damaged"):
+        trainer(tmp_path, check=damaged).fit()
+    assert not checkpoints(tmp_path)
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])

@@ -99,6 +99,11 @@ class LandscapeEncoder(Encoder):
         self.fingerprint = key_of(("landscape", style.fingerprint, CLASSES))[:16]
 
     @property
+    def former_fingerprint(self) -> str:
+        """What the first versions recorded."""
+        return key_of(("landscape", self.style.former_fingerprint, CLASSES))[:16]
+
+    @property
     def empty(self) -> Scene:
         """Neither map nor style."""
         return Scene()

@@ -85,6 +85,8 @@ class Trainer:
     preview:    called with (averaged network, file to write) every sample_every steps, in the main
                 process
     report:     called with the run folder after each checkpoint, in the main process
+    check:      called before each checkpoint, in the main process; raises InputError if what was
+                trained on turns out to be damaged
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Trainer:
         perceptual: Callable[[Tensor, Noised, str], Tensor] | None = None,
         preview: Callable[[nn.Module, Path], object] | None = None,
         report: Callable[[Path], object] | None = None,
+        check: Callable[[], object] | None = None,
     ):
         s = settings
         parts = s.accumulate * processes.world
@@ -114,6 +117,7 @@ class Trainer:
         self.perceptual = perceptual
         self.preview = preview
         self.report = report
+        self.check = check
         self.facts = dict(facts or {})
         if isinstance(network, UNet):
             self.facts.setdefault("network", network.config.to_dict())
@@ -255,6 +259,8 @@ class Trainer:
         self.check_finite()
         if not self.processes.is_main:
             return
+        if self.check:
+            self.check()
         config = {
             "step": self.progress.step,
             "schedule": self.schedule.to_dict(),
