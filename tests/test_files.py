@@ -1,5 +1,6 @@
 """Locks between processes, and files that are whole or absent."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -145,3 +146,42 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (draft / "three").write_text("three")
     assert os.listdir(folder) == ["two"]
     assert os.listdir(tmp_path) == ["set"]
+
+
+def test_a_file_system_with_other_locks_is_not_warned_about(tmp_path, monkeypatch, recwarn):
+    """Where flock is missing, filelock takes another kind of lock, and says so."""
+
+    def missing(*arguments):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", missing)
+    for _ in range(2):
+        with locked(tmp_path / "run.lock", busy="busy"):
+            pass
+    assert not recwarn.list
+
+
+def full_disk(path):
+    """What a write to a full disk raises."""
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+def test_a_full_disk_names_the_file_that_was_asked_for(tmp_path):
+    """And not the temporary one beside it, which is gone when somebody looks."""
+    with pytest.raises(OSError, match="No space") as caught, replacing(tmp_path / "a.png") as aside:
+        full_disk(aside)
+    assert caught.value.filename == str(tmp_path / "a.png")
+    with pytest.raises(OSError, match="No space") as caught, whole_folder(tmp_path / "s") as draft:
+        full_disk(draft / "train" / "1.png")
+    assert caught.value.filename == str(tmp_path / "s" / "train" / "1.png")
+    with pytest.raises(OSError, match="No space") as caught, replacing(tmp_path / "a.png"):
+        full_disk(tmp_path / "another")
+    assert caught.value.filename == str(tmp_path / "another")
+    (tmp_path / "folder").mkdir()
+    with (
+        pytest.raises(OSError, match="director") as caught,
+        replacing(tmp_path / "folder") as aside,
+    ):
+        aside.write_text("a file cannot take the place of a folder")
+    assert caught.value.filename == str(tmp_path / "folder")
+    assert os.listdir(tmp_path) == ["folder"]

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,21 +18,27 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, say
 
 # ---- writing
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Put this path into an OSError that the block raises, unless it names a file already."""
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Put this path into an OSError that the block raises, unless it names a file already.
+
+    temporary: stands for the path; an error that names it, or a file in it, names the path instead
+    """
     try:
         yield
     except OSError as error:
-        if error.filename is None:
-            what = error.strerror or str(error)  # one that was made of a sentence has no strerror
-            raise OSError(error.errno, what, str(path)) from error
-        raise
+        named = path if error.filename is None else Path(str(error.filename))
+        if temporary is not None and named.is_relative_to(temporary):
+            named = path / named.relative_to(temporary)
+        if str(named) == str(error.filename):
+            raise
+        what = error.strerror or str(error)  # one that was made of a sentence has no strerror
+        raise OSError(error.errno, what, str(named)) from error
 
 
 @contextmanager
@@ -51,7 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.stem[:40]}.{os.getpid()}{path.suffix}")
     try:
-        with naming(path):
+        with naming(path, temporary):
             yield temporary
             os.replace(temporary, path)
     finally:
@@ -75,10 +82,11 @@ def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         draft = Path(temporary) / "draft"
         draft.mkdir()
-        yield draft
-        if replace and folder.exists():
-            shutil.rmtree(folder)
-        os.rename(draft, folder)
+        with naming(folder, draft):
+            yield draft
+            if replace and folder.exists():
+                shutil.rmtree(folder)
+            os.rename(draft, folder)
 
 
 def require_space(path: Path, size: int) -> None:
@@ -126,11 +134,12 @@ def locked(path: Path, busy: str = "") -> Iterator[bool]:
 def acquire(lock: FileLock, busy: str, waiting_for: Path) -> None:
     """Acquire a lock at once. Where it is taken: InputError(busy), or print a line and wait."""
     try:
-        lock.acquire(timeout=0)
+        with warnings.catch_warnings(action="ignore"):  # of file systems with locks of another kind
+            lock.acquire(timeout=0)
     except Timeout:
         if busy:
             raise InputError(busy) from None
-        print(f"waiting for another run that builds {waiting_for}", file=sys.stderr, flush=True)
+        say(f"waiting for another run that builds {waiting_for}", sys.stderr)
         lock.acquire()
 
 

@@ -82,7 +82,7 @@ def test_what_skip_bad_left_out_is_told(data, capsys):
         (["--size", "big"], "--size big"),
         (["--size", "16", "--copies", "2"], "--copies, --crop, --jitter"),
         (["--size", "16", "--jitter", "0.5"], "--copies, --crop, --jitter"),
-        (["--size", "16", "--workers", "0"], "--workers is 0"),
+        (["--size", "16", "--workers", "0"], "--workers 0: expected a whole number"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(data, capsys, arguments, told):

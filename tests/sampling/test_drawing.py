@@ -435,20 +435,20 @@ def test_prompts_of_a_file(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--steps", "0"], "--steps 0 --spacing trailing: sampling takes between 1 and 1000"),
+        (["--steps", "0"], "--steps 0: expected a whole number from 1"),
         (["--steps", "1001"], "sampling takes between 1 and 1000 steps, got 1001"),
         (["--run", "nowhere"], "nowhere: no such folder"),
         (["--run", "."], "holds no checkpoint"),
-        (["--batch-size", "0"], "--batch-size 0: expected 1 or more"),
-        (["--seed", "-1"], "--seed -1: expected 0 or more"),
+        (["--batch-size", "0"], "--batch-size 0: expected a whole number from 1"),
+        (["--seed", "-1"], "--seed -1: expected a whole number from 0"),
         (["--guidance", "1", "--guidance-rescale", "0.5"], "would change nothing"),
-        (["--guidance", "nan"], "--guidance nan: expected a finite number"),
-        (["--guidance-map", "nan"], "--guidance-map nan: expected a finite number"),
+        (["--guidance", "nan"], "--guidance nan: expected a number from -1,000"),
+        (["--guidance-map", "nan"], "--guidance-map nan: expected a number from -1,000"),
         (
             ["--guidance-interval", "2", "1"],
             "--guidance-interval (2.0, 1.0): expected 0 <= low < high",
         ),
-        (["--guidance-rescale", "2"], "--guidance-rescale 2: expected 0 to 1"),
+        (["--guidance-rescale", "2"], "--guidance-rescale 2: expected a number from 0 to 1"),
         (["--device", "meta"], "--device meta"),
         (
             ["--prompt", "caf\udce9"],
@@ -456,9 +456,9 @@ def test_prompts_of_a_file(run, tmp_path, capsys):
         ),  # as a shell passes bytes that are not UTF-8
         (["--strip", "caf\udce9"], "--strip: "),
         (["--solver", "ddim", "--order", "2"], "--order 2: ddim has no order"),
-        (["--order", "4"], "--order 4: expected 1, 2 or 3"),
+        (["--order", "4"], "--order 4: expected a whole number from 1 to 3"),
         (["--eta", "1"], "--eta 1: belongs to ddim"),
-        (["--solver", "ddim", "--eta", "7"], "--eta 7: expected 0 (no noise) to 1"),
+        (["--solver", "ddim", "--eta", "7"], "--eta 7: expected a number from 0 to 1"),
         (["--prompts", "nowhere.txt"], "nowhere.txt: no such file"),
         (["--device", "tpu"], "--device tpu"),
     ],

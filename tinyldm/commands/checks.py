@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tinyldm.cli import flag_of
 from tinyldm.errors import InputError
 from tinyldm.files import is_empty, locked
 
@@ -34,19 +31,3 @@ def lock_folder(out: Path) -> AbstractContextManager[object]:
     """
     out.mkdir(parents=True, exist_ok=True)
     return locked(out / ".lock", busy=f"--out {out}: another process is training there")
-
-
-def check_numbers(
-    options: Namespace, above_zero: Iterable[str] = (), from_zero: Iterable[str] = ()
-) -> None:
-    """InputError: a number among the options is too small, or no number at all.
-
-    above_zero, from_zero: names of options; --seed is checked in any case. None is let through.
-    """
-    for name in (*above_zero, *from_zero, "seed"):
-        value = getattr(options, name)
-        zero_will_do = name not in above_zero
-        if value is None or 0 < value < 2**63 or (value == 0 and zero_will_do):
-            continue
-        lowest = "from 0 on" if zero_will_do else "above 0"
-        raise InputError(f"{flag_of(name)} {value}: expected a number {lowest}")

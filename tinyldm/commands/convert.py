@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import parse_size
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
             to_diffusers(source, out)
     except (ValueError, TypeError) as error:
         raise InputError(f"{source}: cannot be converted: {error}") from None
-    print(f"{source} is now {out}")
+    say(f"{source} is now {out}")
 
 
 def to_diffusers(source: Path, out: Path) -> None:

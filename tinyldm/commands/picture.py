@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tinyldm.cli import whole
 from tinyldm.commands.checks import check_file
-from tinyldm.errors import InputError
+from tinyldm.errors import say
 
 EXAMPLES = """examples:
   python -m tinyldm picture previews runs/toy-1 --out previews.gif
@@ -55,7 +56,10 @@ def add_neighbours_arguments(part):
         help="the CLIP that decides which images are near: tiny, a hub name or a folder",
     )
     part.add_argument(
-        "--rows", type=int, default=8, help="how many samples to show, the most suspicious first"
+        "--rows",
+        type=whole(1, 1000),
+        default=8,
+        help="how many samples to show, the most suspicious first",
     )
     part.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
@@ -72,8 +76,6 @@ def run(options):
     elif options.part == "curve":
         draw_curve(options.run, out)
     else:
-        if options.rows < 1:
-            raise InputError(f"--rows {options.rows}: expected 1 or more")
         found = draw_neighbours(
             options.images,
             options.train,
@@ -82,8 +84,8 @@ def run(options):
             rows=options.rows,
             device=options.device,
         )
-        print(describe(found))
-    print(out)
+        say(describe(found))
+    say(out)
 
 
 def describe(found: dict[str, float]) -> str:

@@ -70,7 +70,7 @@ def save_checkpoint(
     for unfinished in folder.parent.glob(".*.writing"):  # left by a process that was killed
         shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        with naming(folder):
+        with naming(folder, temporary):
             temporary.mkdir(parents=True)
             for name, tensors in weights.items():
                 write_weights(temporary / f"{name}.safetensors", tensors)

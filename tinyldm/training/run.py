@@ -47,8 +47,8 @@ class RunFolder:
         overwrite = given.pop("overwrite", False)
         if overwrite and (resume or out is None):
             raise InputError("--overwrite: expected --out with it and no --resume")
-        if epochs is not None and (epochs < 1 or "max_steps" in given):
-            raise InputError(f"--epochs {epochs}: expected 1 or more, and no --max-steps with it")
+        if epochs is not None and "max_steps" in given:
+            raise InputError(f"--epochs {epochs}: expected no --max-steps with it")
         folder = None if out is None else Path(out)
         if resume and folder is None:
             folder = latest_run()
