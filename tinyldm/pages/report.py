@@ -5,6 +5,7 @@ The functions here gather plain values from the run folder; templates/report.htm
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -153,7 +154,7 @@ def speed(log: list[LogRow], batch_size: int) -> str:
 
 def preview(run: Path, config: dict[str, Any]) -> Preview | None:
     """The newest preview and some earlier ones; None if there are none yet."""
-    files = sorted((run / "previews").glob("step-*.png"))
+    files = previews(run)
     if not files:
         return None
     return Preview(
@@ -170,9 +171,23 @@ def first_to_last(items: list[Item], most: int) -> list[Item]:
     return [items[round(k * (len(items) - 1) / (most - 1))] for k in range(most)]
 
 
+def previews(run: Path) -> list[Path]:
+    """The previews of a run, step-N.png, in the order of their steps. Other files are none."""
+    found = []
+    for file in (run / "previews").glob("step-*.png"):
+        if re.fullmatch(r"step-[0-9]{1,18}", file.stem):
+            found.append(file)
+    return sorted(found, key=step_number)
+
+
+def step_number(preview: Path) -> int:
+    """The step in the name of a preview."""
+    return int(preview.stem.removeprefix("step-"))
+
+
 def step_of(file: Path) -> str:
     """The step in the name of a preview, in words."""
-    return f"step {int(file.stem.removeprefix('step-'))}"
+    return f"step {step_number(file)}"
 
 
 def scores(file: Path) -> Table:
