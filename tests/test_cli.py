@@ -5,13 +5,13 @@ import io
 import os
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
+from bad_inputs import parser_of
 
 from tinyldm.__main__ import COMMANDS
-from tinyldm.cli import Bounds, Parser, guarded, real, whole
+from tinyldm.cli import Bounds, guarded, real, whole
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError, printable, reason, say
 from tinyldm.training.options import train_parser
@@ -142,17 +142,6 @@ def every_parser(parser):
         if isinstance(action, argparse._SubParsersAction):
             for part in action.choices.values():
                 yield from every_parser(part)
-
-
-def parser_of(command):
-    """The parser of train.py, of sample.py or of a command of `python -m tinyldm`."""
-    if command == "train.py":
-        return train_parser()
-    if command == "sample.py":
-        return import_module("sample").parser()
-    parser = Parser(prog=command)
-    import_module(f"tinyldm.commands.{command}").add_arguments(parser)
-    return parser
 
 
 @pytest.mark.parametrize("command", ["train.py", "sample.py", *COMMANDS])

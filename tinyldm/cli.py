@@ -7,6 +7,7 @@ them on a parser. Nothing here imports torch, so that --help answers at once.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,6 +37,8 @@ class Bounds:
     def __str__(self) -> str:
         noun = "a whole number" if self.kind is int else "a number"
         lowest, highest = (f"{x:,}".removesuffix(".0") for x in (self.minimum, self.maximum))
+        if self.maximum == math.inf:
+            return f"{noun} of at least {lowest}"
         if self.exclusive:
             return f"{noun} above {lowest}, at most {highest}"
         return f"{noun} from {lowest} to {highest}"
@@ -270,11 +273,11 @@ def guarded(job: Callable[..., object], *arguments: Any) -> int:
     try:
         job(*arguments)
     except InputError as error:
-        say(f"error: {error}", sys.stderr)
+        say(f"error: {clipped(str(error))}", sys.stderr)
         return 2
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        say(f"error: {where}{error.strerror or error}", sys.stderr)
+        say(f"error: {clipped(where)}{error.strerror or error}", sys.stderr)
         return 2
     except MemoryError:
         say(OUT_OF_MEMORY, sys.stderr)
@@ -288,6 +291,11 @@ def guarded(job: Callable[..., object], *arguments: Any) -> int:
         say("interrupted", sys.stderr)
         return 130
     return 0
+
+
+def clipped(message: str) -> str:
+    """The message with endless names and numbers cut in their middle."""
+    return re.sub(r"(\S{100})\S{200,}(\S{100})", r"\1...\2", message)
 
 
 def dispatch(

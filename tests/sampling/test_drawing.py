@@ -446,7 +446,7 @@ def test_prompts_of_a_file(run, tmp_path, capsys):
         (["--guidance-map", "nan"], "--guidance-map nan: expected a number from -1,000"),
         (
             ["--guidance-interval", "2", "1"],
-            "--guidance-interval (2.0, 1.0): expected 0 <= low < high",
+            "--guidance-interval 2 1: expected 0 <= low < high",
         ),
         (["--guidance-rescale", "2"], "--guidance-rescale 2: expected a number from 0 to 1"),
         (["--device", "meta"], "--device meta"),

@@ -60,6 +60,7 @@ def run(options):
     task, examples = read_examples(options.data, skip_bad=options.skip_bad, task=options.task)
     name = options.task or task.name
     find_judge(name, examples.names)  # an InputError where there is none
+    device = pick_device(options.device)
     if options.skip_bad:
         examples = examples.checked()
     with lock_folder(options.out):
@@ -71,7 +72,7 @@ def run(options):
             batch_size=options.batch_size,
             lr=options.lr,
             seed=options.seed,
-            device=pick_device(options.device),
+            device=device,
         )
         evaluator.save(options.out)
     scores = ", ".join(f"{name} {value:.4f}" for name, value in evaluator.held_out.items())

@@ -82,8 +82,9 @@ class Drawing:
         if self.style is not None and (self.interval or self.rescale):
             raise ValueError("guidance-style takes neither an interval nor a rescale")
         if self.interval and not 0 <= self.interval[0] < self.interval[1]:
+            low, high = self.interval
             raise ValueError(
-                f"guidance-interval {self.interval}: expected 0 <= low < high, in sigma/alpha"
+                f"guidance-interval {low:g} {high:g}: expected 0 <= low < high, in sigma/alpha"
             )
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"guidance-rescale {self.rescale:g}: expected 0 to 1")

@@ -78,6 +78,12 @@ class Validation:
         if self.toys:
             write_json(folder / TOYS, self.toys)
 
+    def remove(self, folder: Path) -> None:
+        """Remove what write() has written."""
+        shutil.rmtree(folder / IMAGES, ignore_errors=True)
+        for name in (PROMPTS, TOYS):
+            (folder / name).unlink(missing_ok=True)
+
 
 def spread(items: Sequence[Item], count: int | None) -> list[Item]:
     """At most `count` of the items, evenly spread over them; None: all."""

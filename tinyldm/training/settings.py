@@ -308,6 +308,16 @@ class TrainSettings:
         """Raise the InputError that names an option, its value and what was expected."""
         raise InputError(f"{flag_of(name)} {as_typed(getattr(self, name))}: expected {expected}")
 
+    def micro_batch(self, processes: int) -> int:
+        """Images that one of the processes takes at a time; InputError unless all take as many."""
+        parts = self.accumulate * processes
+        if self.batch_size % parts:
+            self.refuse(
+                "batch_size",
+                f"a multiple of {parts} (--accumulate {self.accumulate} x {processes} processes)",
+            )
+        return self.batch_size // parts
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
         return asdict(self)

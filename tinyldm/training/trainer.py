@@ -98,12 +98,6 @@ class Trainer:
         report: Callable[[Path], object] | None = None,
     ):
         s = settings
-        parts = s.accumulate * processes.world
-        if s.batch_size % parts:
-            raise InputError(
-                f"--batch-size {s.batch_size}: expected a multiple of {parts} "
-                f"(--accumulate {s.accumulate} x {processes.world} processes)"
-            )
         self.settings = settings
         self.cache = cache
         self.run = run
@@ -115,7 +109,7 @@ class Trainer:
         if isinstance(network, UNet):
             self.facts.setdefault("network", network.config.to_dict())
         self.progress = Progress()
-        self.micro_batch = s.batch_size // parts
+        self.micro_batch = s.micro_batch(processes.world)
         self.bfloat16 = runs_bfloat16(processes.device, s.precision)
         self.schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
         self.network = network.to(processes.device)
