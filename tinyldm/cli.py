@@ -54,7 +54,7 @@ class Bounds:
         try:
             value = self.kind(text)
         except ValueError:  # no number, or one of more digits than Python converts
-            value = None
+            value = math.nan
         if value not in self:
             raise argparse.ArgumentTypeError(f"{shortened(text)}: expected {self}")
         return value
