@@ -13,13 +13,14 @@ PACKAGE = ROOT / "tinyldm"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = [ROOT / "train.py", ROOT / "sample.py"]
 
-GROUND = {"errors", "files", "device", "weights", "randomness", "cli"}
+GROUND = {"errors", "files", "typed", "device", "weights", "randomness", "cli"}
 HEART = {"condition", "diffusion", "nn"}
 CORE = GROUND | HEART | {"autoencoder", "frozen", "data", "tasks", "training", "sampling"}
 LEAVES = {"scores", "stage_one", "toy", "compat", "pages", "commands"}
 ALLOWED = {  # room -> the rooms that it may import, besides itself
     "errors": set(),
     "files": {"errors"},
+    "typed": {"errors", "files"},
     "device": {"errors"},
     "weights": {"errors", "files"},
     "randomness": set(),
@@ -27,7 +28,7 @@ ALLOWED = {  # room -> the rooms that it may import, besides itself
     "condition": set(),
     "diffusion": {"condition"},
     "nn": {"condition"},
-    "autoencoder": {"nn", "diffusion", "errors", "files", "weights", "frozen"},
+    "autoencoder": {"nn", "diffusion", "errors", "files", "typed", "weights", "frozen"},
     "frozen": GROUND | {"condition", "data"},
     "data": GROUND | {"condition"},
     "tasks": GROUND | HEART | {"data", "frozen"},
@@ -59,6 +60,7 @@ NEEDED = {
     "filelock",
     "jinja2",
     "markupsafe",
+    "pydantic",
 }
 OPTIONAL = {"torchvision", "matplotlib"}
 
@@ -138,7 +140,8 @@ def test_needed_packages_are_declared():
 def test_import_is_light_and_complete():
     """import tinyldm brings nothing slow; each name that it promises is there."""
     check = (
-        "import sys, tinyldm; heavy = {'transformers', 'PIL', 'torch'} & set(sys.modules); "
+        "import sys, tinyldm; "
+        "heavy = {'transformers', 'PIL', 'torch', 'pydantic'} & set(sys.modules); "
         "assert not heavy, heavy; "
         "from tinyldm import UNet, UNetConfig, NoiseSchedule, DDPM, DDIM, DPMSolver, Guidance, "
         "Condition, sample, training_loss, EMA; "

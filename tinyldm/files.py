@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import errno
 import io
-import json
 import os
 import shutil
 import sys
@@ -14,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -153,44 +152,12 @@ def is_empty(folder: Path) -> bool:
 
 def read_text(file: Path) -> str:
     """The text of a UTF-8 file, without a byte-order mark."""
+    if not file.is_file():  # a pipe or a device would keep us waiting
+        raise InputError(f"{file}: no such file")
     try:
         return file.read_text("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not UTF-8 text (byte {error.start})") from None
-
-
-def read_json(file: Path, kind: type | tuple[type, ...]) -> Any:
-    """The content of a JSON file whose outermost value is of this kind: dict, list or either."""
-    return parse_json(read_text(file), str(file), kind)
-
-
-def parse_json(text: str, where: str, kind: type | tuple[type, ...]) -> Any:
-    """The value that a JSON text holds; `where` names its place in an InputError."""
-    try:
-        value = json.loads(text, object_pairs_hook=distinct_keys)
-        # a lone surrogate such as \ud800 passes as JSON but is no text
-        json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON ({error})") from None
-    if not isinstance(value, kind):
-        names: dict[type, str] = {dict: "an object", list: "a list"}
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        wanted = " or ".join(names[k] for k in kinds)
-        got = names.get(type(value), type(value).__name__)
-        raise InputError(f"{where}: expected JSON with {wanted}, got {got}")
-    return value
-
-
-def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. A key that comes twice is refused: one of its values would be lost."""
-    content: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in content:
-            raise ValueError(f"the key {key!r} comes twice")
-        content[key] = value
-    return content
 
 
 def read_csv(file: Path, *columns: str) -> list[dict[str, str]]:

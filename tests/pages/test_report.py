@@ -247,14 +247,12 @@ def write_hostile(run, text):
     """Put a text wherever a run, its scores and its sweep say something in words."""
     file = run / "checkpoints" / "step-0000010" / "config.json"
     config = json.loads(file.read_text())
-    config["settings"] |= {"preset": text, "data": text, "schedule": text, "device": text}
-    config |= {"vae": text, "text_encoder": text, "prediction": text, "machine": text}
+    config["settings"] |= {"preset": text, "data": text, "device": text}
+    config |= {"vae": text, "text_encoder": text, "machine": text}
     config["condition"] = {"task": "text", "name": text}
     config["preview_prompts"] = [text]
-    config["progress"]["skipped"] = text
-    config["settings"]["schedule"] = text
     file.write_text(json.dumps(config))
-    score = {"n": text, "extractor": text, "value": 0.25}
+    score = {"n": 3, "extractor": text, "value": 0.25}
     (run / "scores.json").write_text(json.dumps({"scores": {text: score}}))
     rows = []
     for guidance, steps, solver in ((1, 5, text), (2, 10, text), (2, 5, "ddim")):

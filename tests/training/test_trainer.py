@@ -365,7 +365,7 @@ def test_a_checkpoint_of_another_architecture_is_named(tmp_path):
     config["network"]["channels"] = [16, 16]
     file.write_text(json.dumps(config))
     with pytest.raises(
-        InputError, match=r"another architecture.*first conv_in.bias: expected .16,., got .8,."
+        InputError, match=r"does not fit its config: .*conv_in.bias has shape .8,., expected .16,."
     ):
         load_checkpoint(tmp_path / "run")
     file.write_text("{")

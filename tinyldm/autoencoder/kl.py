@@ -18,7 +18,7 @@ from tinyldm.autoencoder import published
 from tinyldm.autoencoder.config import AutoencoderConfig
 from tinyldm.files import write_text
 from tinyldm.nn.blocks import Downsample, GroupNorm, ResBlock, SelfAttention, Upsample
-from tinyldm.weights import load_into, shapes, weights_hash, write_weights
+from tinyldm.weights import load_into, sized_by, weights_hash, write_weights
 
 __all__ = ["AutoencoderConfig", "AutoencoderKL", "Posterior"]
 
@@ -245,9 +245,9 @@ class AutoencoderKL(nn.Module):
         """
         config_file, weights_file = published.find(str(name), subfolder)
         config = published.read_config(config_file)
-        with torch.device("meta"):  # no memory and no random weights
+        with sized_by(weights_file, config):  # on the meta device: no memory, no random weights
             model = cls(config)
-        load_into(model, published.read_weights(weights_file, shapes(model)), weights_file)
+        load_into(model, published.read_weights(weights_file, model.state_dict()), weights_file)
         return model.eval()
 
     @classmethod

@@ -120,12 +120,14 @@ def to_run(
     """Write diffusers' network and schedule as a run of one checkpoint, to sample from."""
     import torch
 
+    from tinyldm.compat.config import WEIGHTS
     from tinyldm.compat.schedule import TableSchedule
     from tinyldm.compat.schedulers import DDPMScheduler
     from tinyldm.diffusion.schedule import NoiseSchedule
     from tinyldm.training.checkpoint import read_config, save_checkpoint
     from tinyldm.training.network import build_network
-    from tinyldm.weights import load_into, read_weights
+    from tinyldm.typed import as_type
+    from tinyldm.weights import load_into, read_weights, sized_by
 
     unet = read_unet(source / "unet")
     scheduler = DDPMScheduler.from_pretrained(source / "scheduler")
@@ -136,7 +138,8 @@ def to_run(
             raise InputError(f"{source}: was a run, which says --vae, --text-encoder and --size")
         config: dict[str, Any] = dict(read_config(own))
         latents = read_weights(own / "latents.safetensors")
-        of_the_run = NoiseSchedule.from_dict(config["schedule"])
+        where = f"{own / 'config.json'}: schedule"
+        of_the_run = as_type(config["schedule"], where, NoiseSchedule)
         if torch.allclose(of_the_run.alpha_bar, schedule.alpha_bar, atol=1e-9):
             schedule = of_the_run
     if isinstance(schedule, TableSchedule):
@@ -144,8 +147,10 @@ def to_run(
     if not own.is_dir():
         config, latents = trained_elsewhere(unet, vae, text_encoder, size)
     config |= {"schedule": schedule.to_dict(), "prediction": scheduler.prediction}
-    network = build_network(config["network"])
-    load_into(network, unet.state_dict(), source / "unet")
+    weights = source / "unet" / WEIGHTS
+    with sized_by(weights, config["network"]):  # on the meta device
+        network = build_network(config["network"])
+    load_into(network, unet.state_dict(), weights)
     folder = out / "checkpoints" / f"step-{config['step']:07d}"
     save_checkpoint(folder, config, {"model": network.state_dict(), "latents": latents})
 

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 from tinyldm.cli import flag_of
 from tinyldm.errors import InputError, say
-from tinyldm.files import read_json
 from tinyldm.pages.curves import Chart, Line, loss_lines, smoothed, thinned
 from tinyldm.pages.html import Picture, Table, embedded, write_page
 from tinyldm.pages.ranking import summary
@@ -25,6 +24,7 @@ from tinyldm.tasks.base import Task
 from tinyldm.training.checkpoint import conditioning_of, find_checkpoint, read_config, task_of
 from tinyldm.training.log import COLUMNS, read_log
 from tinyldm.training.settings import TrainSettings, settings_for
+from tinyldm.typed import Index, read_json
 
 REPORT = "report.html"
 EARLIER = 8  # previews shown beside the newest
@@ -104,26 +104,26 @@ def column(log: list[LogRow], name: str) -> list[tuple[float, float]]:
 
 def facts(checkpoint: Path, config: dict[str, Any], log: list[LogRow]) -> list[tuple[str, Any]]:
     """What a person asks for first, as (name, value)."""
-    settings = config["settings"]
+    settings = TrainSettings.from_dict(config["settings"])
     step = log[-1]["step"] if log else config["step"]
-    finished = bool(log) and step >= settings["max_steps"]
+    finished = bool(log) and step >= settings.max_steps
     size = (checkpoint / "model.safetensors").stat().st_size
     parameters = size / 4e6  # in millions, of four bytes each
     height, width = config["size"]
     return [
-        ("step", f"{step:.0f} of {settings['max_steps']}{', finished' if finished else ''}"),
+        ("step", f"{step:.0f} of {settings.max_steps}{', finished' if finished else ''}"),
         ("checkpoint", checkpoint.name),
-        ("network", f"{settings['preset']}, {parameters:.1f}M parameters"),
-        ("data", settings["data"] or "toy monsters"),
+        ("network", f"{settings.preset}, {parameters:.1f}M parameters"),
+        ("data", settings.data or "toy monsters"),
         ("images", f"{width}x{height}"),
         ("frozen models", f"VAE {config['vae']}, prompts by {reader_of_prompts(config)}"),
         (
             "learns",
-            f"{config['prediction']}, {settings['schedule']} schedule, "
-            f"batches of {settings['batch_size']}",
+            f"{config['prediction']}, {settings.schedule} schedule, "
+            f"batches of {settings.batch_size}",
         ),
         ("loss", last_loss(log)),
-        ("speed", speed(log, settings["batch_size"])),
+        ("speed", speed(log, settings.batch_size)),
         ("batches left out", config.get("progress", {}).get("skipped", 0)),
         ("machine", config.get("machine", "not recorded")),
     ]
@@ -190,15 +190,29 @@ def step_of(file: Path) -> str:
     return f"step {step_number(file)}"
 
 
+@dataclass(frozen=True)
+class Score:
+    """What is read of a score; no value: it is infinite."""
+
+    value: float | None
+    n: Index
+    extractor: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is read of a file of scores."""
+
+    scores: dict[str, Score]
+
+
 def scores(file: Path) -> Table:
     """The scores in a file that `python -m tinyldm evaluate --out` wrote."""
-    try:
-        rows = []
-        for name, score in read_json(file, dict)["scores"].items():
-            value = "infinite" if score["value"] is None else f"{score['value']:.4f}"
-            rows.append((name, value, score["n"], score["extractor"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: not scores of python -m tinyldm evaluate ({error})") from None
+    wrong = "not scores of python -m tinyldm evaluate"
+    rows = []
+    for name, score in read_json(file, Scores, "ignore", wrong).scores.items():
+        value = "infinite" if score.value is None else f"{score.value:.4f}"
+        rows.append((name, value, score.n, score.extractor))
     return Table(("metric", "value", "n", "read by"), rows)
 
 

@@ -21,9 +21,9 @@ from typing import Any
 from tqdm import tqdm
 
 from tinyldm.errors import InputError
-from tinyldm.files import read_json, write_text
+from tinyldm.files import write_text
 from tinyldm.pages.html import write_page
-from tinyldm.pages.ranking import FACTS, Row, ranked, summary
+from tinyldm.pages.ranking import FACTS, Row, ranked, read_sweep, summary
 from tinyldm.sampling.job import sample_images
 from tinyldm.sampling.settings import Drawing, make_solver
 from tinyldm.scores.evaluation import evaluate
@@ -173,7 +173,7 @@ def sweep(job: Sweep, grid: list[Setting], overwrite: bool = False) -> dict[str,
         title=f"Sweep of {job.run.resolve().name}",
         summary=summary(job.out / RESULT),
     )
-    return read_json(job.out / RESULT, dict)
+    return read_sweep(job.out / RESULT)
 
 
 def ready(job: Sweep):
@@ -194,9 +194,9 @@ def _read_earlier(job: Sweep) -> dict[str, Any]:
     file = job.out / RESULT
     if not file.is_file():
         return {}
-    result = read_json(file, dict)
+    result = read_sweep(file)
     for key, value in job.asked().items():
-        if result.get("asked", {}).get(key) != value:
+        if result["asked"].get(key) != value:
             raise InputError(
                 f"{file}: a sweep with other {key}; give another --out, or --overwrite"
             )

@@ -13,15 +13,16 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tinyldm.data.examples import Prompt, Request
 from tinyldm.errors import InputError
-from tinyldm.files import read_json, write_text
+from tinyldm.files import write_text
 from tinyldm.sampling.settings import Drawing
 from tinyldm.training.checkpoint import Checkpoint
+from tinyldm.typed import as_type, read_json
 
 RECORD = "about/samples.json"
 GRID = "about/grid.png"
@@ -32,6 +33,13 @@ IN_WORDS = {  # keys of a record as messages call them
     "images": "list of prompts",
     "files": "content of maps or references",
 }
+
+
+@dataclass(frozen=True)
+class Record:
+    """The type of what is read of a record, beside comparing it whole: the prompt of each image."""
+
+    images: dict[str, str]
 
 
 def numbered_names(texts: Sequence[str]) -> list[str]:
@@ -86,10 +94,16 @@ def make_record(
 def read_record(path: Path) -> dict[str, Any]:
     """The record in a file; empty if there is none that can be read."""
     try:
-        content: dict[str, Any] = read_json(path, dict)
-        return content
+        return read_record_file(path)
     except InputError:
         return {}
+
+
+def read_record_file(path: Path) -> dict[str, Any]:
+    """The record in a file; InputError if it is damaged."""
+    content: dict[str, Any] = read_json(path, dict[str, Any])
+    as_type(content, str(path), Record, extra="ignore")
+    return content
 
 
 def difference(path: Path, record: dict[str, Any]) -> str | None:

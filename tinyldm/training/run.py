@@ -12,7 +12,14 @@ from typing import Any
 
 from tinyldm.errors import InputError
 from tinyldm.files import is_empty, locked
-from tinyldm.training.checkpoint import checkpoints, find_checkpoint, latest_run, read_config
+from tinyldm.training.checkpoint import (
+    checkpoints,
+    find_checkpoint,
+    latest_run,
+    offering_the_one_before,
+    read_config,
+    sketch_network,
+)
 from tinyldm.training.processes import Processes
 from tinyldm.training.settings import TrainSettings
 
@@ -125,7 +132,10 @@ def check_run(run: Path | None, resume: bool, overwrite: bool) -> dict[str, Any]
                 f"{newest}: can't be resumed; expected a run "
                 "whose newest checkpoint has training.safetensors"
             )
-        return read_config(newest)
+        saved = read_config(newest)
+        with offering_the_one_before(newest):
+            sketch_network(newest, saved)
+        return saved
     if run is None or not run.exists() or is_empty(run):
         return None
     if not overwrite:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,14 +20,25 @@ from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNet
 from tinyldm.randomness import torch_stream
-from tinyldm.training.checkpoint import drop_training_state, read_config, save_checkpoint
+from tinyldm.training.checkpoint import (
+    WEIGHTS,
+    Progress,
+    drop_training_state,
+    offering_the_one_before,
+    read_config,
+    save_checkpoint,
+)
 from tinyldm.training.ema import EMA
-from tinyldm.training.learning_rate import Plateau, learning_rate
+from tinyldm.training.learning_rate import learning_rate
 from tinyldm.training.log import RunLog
 from tinyldm.training.processes import ALONE, Processes
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.signals import StopRequest
-from tinyldm.weights import load_into, read_weights
+from tinyldm.typed import as_type
+from tinyldm.weights import check_finite, check_fit, load_into, read_weights
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps of each weight: a number, and two tensors of its shape."""
 
 MAX_SKIPPED = 20
 """This many infinite gradients in a row end the run."""
@@ -58,15 +69,6 @@ class Cache(Protocol):
     def batch(
         self, indices: Tensor, generator: torch.Generator, device: torch.device
     ) -> tuple[Tensor, Condition]: ...
-
-
-@dataclass
-class Progress:
-    """How far a run is. skipped: all batches left out because of an infinite gradient."""
-
-    step: int = 0
-    skipped: int = 0
-    plateau: Plateau = field(default_factory=Plateau)
 
 
 class Trainer:
@@ -162,6 +164,7 @@ class Trainer:
             if log is not None:
                 log.row(now.step, loss=loss, lr=lr, grad_norm=norm, images=s.batch_size)
                 if self.preview and (last or now.step % s.sample_every == 0):
+                    self.check_finite()
                     file = self.run / "previews" / f"step-{now.step:07d}.png"
                     self.preview(self.ema.network, file)
                     log.pause()
@@ -170,6 +173,13 @@ class Trainer:
                 self.save()
                 if log is not None:
                     log.pause()
+
+    def check_finite(self) -> None:
+        """InputError if the training has gone astray, so that nothing of it is shown or saved."""
+        try:
+            check_finite(self.training_state(), f"{self.run}: step {self.progress.step}")
+        except InputError as error:
+            raise InputError(f"{error}; earlier checkpoints are whole; try a lower --lr") from None
 
     def gradient(self) -> float:
         """The gradient of one optimiser step, in `accumulate` parts.
@@ -229,7 +239,8 @@ class Trainer:
         return x0, condition, generator
 
     def save(self) -> None:
-        """Write the checkpoint of this step."""
+        """Write the checkpoint of this step; InputError if its weights are not finite."""
+        self.check_finite()
         if not self.processes.is_main:
             return
         config = {
@@ -267,25 +278,30 @@ class Trainer:
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint: weights, average, optimiser and progress as they were."""
         config = read_config(folder)
-        file = folder / "training.safetensors"
-        state = read_weights(file)
-
-        def part(kind: str) -> dict[str, Tensor]:
-            start = f"{kind}."
-            return {n.removeprefix(start): t for n, t in state.items() if n.startswith(start)}
-
-        load_into(self.network, part("weights"), file)
-        averaged = folder / "model.safetensors"
-        load_into(self.ema.network, read_weights(averaged), averaged)
+        with offering_the_one_before(folder):
+            file = folder / "training.safetensors"
+            state = read_weights(file)
+            check_fit(state, self.expected_state(state), file)
+            averaged = folder / WEIGHTS
+            load_into(self.ema.network, read_weights(averaged), averaged)
+        weights = {name: state[f"weights.{name}"] for name in self.network.state_dict()}
+        load_into(self.network, weights, file)
         self.ema.count_from(config["ema_updates"])
-        moments = {kind: part(kind) for kind in ("step", "exp_avg", "exp_avg_sq")}
         for name, p in self.network.named_parameters():
-            if name in moments["step"]:
+            if f"step.{name}" in state:
                 self.optimizer.state[p] = {
-                    kind: values[name].to(p.device) for kind, values in moments.items()
+                    kind: state[f"{kind}.{name}"].to(p.device) for kind in MOMENTS
                 }
-        saved = config["progress"]
-        self.progress = Progress(saved["step"], saved["skipped"], Plateau(**saved["plateau"]))
+        self.progress = as_type(config["progress"], f"{config.file}: progress", Progress)
+
+    def expected_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """training_state() as it is in a file: without moments of weights that had no gradient."""
+        expected = {f"weights.{name}": t for name, t in self.network.state_dict().items()}
+        for name, p in self.network.named_parameters():
+            if any(f"{kind}.{name}" in state for kind in MOMENTS):
+                expected |= {f"{kind}.{name}": p for kind in MOMENTS}
+                expected[f"step.{name}"] = torch.zeros(())
+        return expected
 
 
 def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
