@@ -244,6 +244,7 @@ ROWS = [  # a command line, and the words that its one line has to have
     ("vae train --data photos --out mine --device cpu", "--out mine"),
     ("vae train --data photos --out mine/notes.txt --device cpu", "mine/notes.txt"),
     ("vae train --data photos --out new --resume --overwrite", "--resume"),
+    ("vae train --data photos --out new --resume --device cpu", "new"),
     ("vae train --data photos --out new --start mine --device cpu", "mine"),
     ("vae train --data photos --out new --start tiny --widths 8", "--start"),
     ("vae train --data photos --out new --size 18 --device cpu", "--size 18x18"),

@@ -5,13 +5,15 @@ import io
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from bad_inputs import parser_of
 
+import sample
 from tinyldm.__main__ import COMMANDS
-from tinyldm.cli import Bounds, guarded, real, whole
+from tinyldm.cli import Bounds, Parser, dispatch, guarded, real, whole
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError, printable, reason, say
 from tinyldm.training.options import train_parser
@@ -243,3 +245,42 @@ def test_processes_that_torchrun_did_not_start(variables, told, monkeypatch, cap
     (line,) = capsys.readouterr().err.splitlines()
     assert told in line
     assert len(line) < 300
+
+
+# ---- an empty text is never "not given"
+
+
+def options_with_values():
+    """(parser, flag) for each option of each command that takes a value."""
+    parsers = [train_parser(), sample.parser()]
+    for name in COMMANDS:
+        parser = Parser()
+        import_module(f"tinyldm.commands.{name}").add_arguments(parser)
+        parsers.append(parser)
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    return [(parser, flag) for parser in parsers for flag in flags_of(parser)]
+
+
+def flags_of(parser):
+    return [a.option_strings[0] for a in parser._actions if a.option_strings and a.nargs != 0]
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_text_is_no_value_of_any_option(text, capsys):
+    options = options_with_values()
+    assert len(options) > 150
+    for parser, flag in options:
+        for arguments in ([flag, text], [f"{flag}={text}"]):
+            assert guarded(parser.parse_args, arguments) == 2
+            said = capsys.readouterr().err
+            assert flag in said, said
+            assert said.count("\n") == 1
+            assert "empty" in said or "expected 2 arguments" in said, said
+
+
+def test_an_empty_text_is_no_argument_of_a_command(capsys):
+    for arguments in (["report", ""], ["evaluate", ""], ["vae", "train", "--data", ""], [""]):
+        assert dispatch(COMMANDS, arguments) == 2
+        assert "got an empty text" in capsys.readouterr().err

@@ -7,16 +7,20 @@ them on a parser. Nothing here imports torch, so that --help answers at once.
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tinyldm.errors import InputError, say
+from tinyldm.errors import InputError
+from tinyldm.signals import Stopped, end_with_parent, interrupted_by_signal, tell
 
 # ---- numbers
 
@@ -258,39 +262,80 @@ class Parser(argparse.ArgumentParser):
         message = re.sub(r"^argument (-\S+): (.*: expected )", r"\1 \2", message, flags=re.DOTALL)
         raise InputError(f"{message} (see {self.prog} --help)")
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """What argparse makes of the arguments of one option. An empty text is none of them.
+
+        So OUT=; python train.py --out "$OUT" is an error, and never taken for no --out at all.
+        """
+        own = arg_strings[:1] if action.nargs == argparse.PARSER else arg_strings  # not a part's
+        if any(not text.strip() for text in own):
+            raise argparse.ArgumentError(action, "expected a value, got an empty text")
+        return super()._get_values(action, arg_strings)
+
 
 OUT_OF_MEMORY = (
-    "error: out of memory: give a smaller --batch-size, --size or --preset, "
-    "or train with --accumulate"
+    "out of memory: give a smaller --batch-size, --size or --preset, or train with --accumulate"
 )
 
 
 def guarded(job: Callable[..., object], *arguments: Any) -> int:
     """Run job(*arguments) and return the exit status.
 
-    0; 2 for bad input, a full disk or too little memory, with one line on stderr; 130 for Ctrl-C.
+    0; 2 for bad input, a full disk or too little memory, with one line on stderr; after a signal
+    128 and its number: 130 for Ctrl-C, 143 for SIGTERM.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent()
+    with interrupted_by_signal() as interruption:
+        try:
+            status = attempt(job, *arguments)
+            if not interruption.requested:
+                return status
+            status = Stopped(interruption.number).status
+        except Stopped as stopped:
+            status = stopped.status
+        except KeyboardInterrupt:
+            status = Stopped().status
+        except Exception:
+            if not interruption.requested:
+                raise
+            # whatever a library has made of the interruption
+            status = Stopped(interruption.number).status
+    tell("interrupted")
+    return status
+
+
+def attempt(job: Callable[..., object], *arguments: Any) -> int:
+    """Run job(*arguments) and return the exit status, 0 or 2; see guarded."""
     try:
         job(*arguments)
     except InputError as error:
-        say(f"error: {clipped(str(error))}", sys.stderr)
-        return 2
+        return fail(str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        say(f"error: {clipped(where)}{error.strerror or error}", sys.stderr)
-        return 2
+        return fail(f"{where}{error.strerror or error}")
     except MemoryError:
-        say(OUT_OF_MEMORY, sys.stderr)
-        return 2
+        return fail(OUT_OF_MEMORY)
     except RuntimeError as error:
         if not re.search("out of memory|allocate memory", str(error)):
             raise
-        say(OUT_OF_MEMORY, sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        say("interrupted", sys.stderr)
-        return 130
+        return fail(OUT_OF_MEMORY)
     return 0
+
+
+def fail(reason: str) -> int:
+    """Say in one line on stderr why a command ends; returns the exit status, 2.
+
+    Of the processes of torchrun, the first alone says it; the others leave it to the report with
+    which torchrun ends, and which repeats it. Its format is that of torch.distributed.elastic.
+    """
+    line = f"error: {clipped(reason)}"
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if report:
+        more = {"py_callstack": line, "timestamp": str(int(time.time()))}
+        Path(report).write_text(json.dumps({"message": {"message": line, "extraInfo": more}}))
+    tell(line)
+    return 2
 
 
 def clipped(message: str) -> str:

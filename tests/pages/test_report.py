@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tinyldm.errors import InputError
+from tinyldm.folders import numbered
 from tinyldm.pages import curves, report
 from tinyldm.pages.html import embedded, render
 from tinyldm.pages.ranking import summary
@@ -23,7 +24,6 @@ from tinyldm.pages.report import (
     after_save,
     command_line,
     first_to_last,
-    previews,
     step_of,
     write_report,
 )
@@ -296,13 +296,10 @@ def test_names_of_folders_and_files_are_no_markup(run, any_settings):
     name = "<script>alert(1)<script>\" onload='x'\n&lt;"
     folder = run.rename(run.with_name(name))
     (folder / "scores.json").rename(folder / "scores<script>\n\"'.json")
-    before = folder / "checkpoints" / "step-0000010"
-    before.rename(before.with_name('step-<script>"\n'))
     reader = read(write_report(folder))
     assert "script" not in {tag for tag, _ in reader.tags}
     assert not [a for _, a in reader.tags for key in a if key.startswith("on")]
     assert "scores<script>" in reader.text
-    assert "step-<script>" in reader.text
     assert reader.text.count("<script>alert(1)<script>\" onload='x'\\n&lt;: toy network") == 2
     assert reader.text.count("<script>alert(1)<script>") >= 5  # in the commands, quoted for a shell
 
@@ -345,7 +342,10 @@ def test_previews_are_known_by_their_names_and_ordered_by_their_steps(run):
     assert "onerror" not in page.read_text()
     shutil.copy(run / "previews" / "step-0000010.png", run / "previews" / "step-10000000.png")
     shutil.copy(run / "previews" / "step-0000010.png", run / "previews" / "step-9999999.png")
-    assert [step_of(file) for file in previews(run)[-2:]] == ["step 9999999", "step 10000000"]
+    assert [step_of(file) for file in numbered(run / "previews", ".png")[-2:]] == [
+        "step 9999999",
+        "step 10000000",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinyldm.cli import BATCH_SIZE, SEED, STEPS, parse_size, real
-from tinyldm.commands.checks import check_empty, lock_folder
 from tinyldm.errors import say
 
 
@@ -53,17 +52,18 @@ def add_arguments(parser):
 def run(options):
     """Train, save, and print the held-out scores."""
     from tinyldm.device import pick_device
-    from tinyldm.scores.evaluator import find_judge, train_evaluator
+    from tinyldm.folders import check_free, owned
+    from tinyldm.scores.evaluator import EVALUATOR, find_judge, train_evaluator
     from tinyldm.tasks.base import read_examples
 
-    check_empty(options.out, options.overwrite)
+    check_free(options.out, EVALUATOR, options.overwrite)
     task, examples = read_examples(options.data, skip_bad=options.skip_bad, task=options.task)
     name = options.task or task.name
     find_judge(name, examples.names)  # an InputError where there is none
     device = pick_device(options.device)
     if options.skip_bad:
         examples = examples.checked()
-    with lock_folder(options.out):
+    with owned(options.out, EVALUATOR, "--out"):
         evaluator = train_evaluator(
             name,
             examples,

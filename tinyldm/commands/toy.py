@@ -97,9 +97,13 @@ def score_clip(options):
 
 def vae(options):
     """Train a tiny VAE, which measures itself on the way."""
-    if options.out.exists() and any(options.out.iterdir()) and not options.overwrite:
-        raise InputError(f"{options.out}: not empty; choose another folder or give --overwrite")
-    script("train_vae").train_tiny(options.out, options.steps, options.seed)
+    from tinyldm.folders import check_free, owned
+    from tinyldm.stage_one.progress import AUTOENCODER
+
+    train_vae = script("train_vae")
+    check_free(options.out, AUTOENCODER, options.overwrite)
+    with owned(options.out, AUTOENCODER, "--out"):
+        train_vae.train_tiny(options.out, options.steps, options.seed)
     for line in (options.out / "scores.csv").read_text().splitlines():
         say(line)
 

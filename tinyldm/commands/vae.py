@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyldm.cli import STEPS, as_typed, flag_of, parse_size, whole
-from tinyldm.commands.checks import check_empty, lock_folder
 from tinyldm.errors import InputError, say
+from tinyldm.signals import Stopped, StopRequest, stop_on_signal
 from tinyldm.stage_one.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def add_run(train: ArgumentParser) -> None:
     group.add_argument("--save-every", type=STEPS, default=500, help=text)
     text = "continue what was stopped there; give the same command again with it"
     group.add_argument("--resume", action="store_true", help=text)
-    text = "write into a folder that is not empty"
+    text = "write into a folder that is not empty, and replace the autoencoder there"
     group.add_argument("--overwrite", action="store_true", help=text)
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
@@ -77,16 +77,17 @@ def run(options: Namespace) -> None:
     """Train on the images of a folder but for those held out, and say how well these are kept."""
     check(options)
     from tinyldm.device import pick_device
+    from tinyldm.folders import owned
     from tinyldm.stage_one.pictures import read_pictures
+    from tinyldm.stage_one.progress import AUTOENCODER
     from tinyldm.stage_one.training import train_autoencoder
-    from tinyldm.training.signals import stop_on_signal
 
     device = pick_device(options.device)
     start = shape_of(options)
     check_size(options.size, start.factor)
     images, held_out = read_pictures(options.data, options.size, options.skip_bad)
     recipe = Recipe(**{name: getattr(options, name) for name in OPTIONS})
-    with lock_folder(options.out), stop_on_signal() as stop:
+    with owned(options.out, AUTOENCODER, "--out"), stop_on_signal() as stop:
         train_autoencoder(
             start,
             images,
@@ -98,11 +99,14 @@ def run(options: Namespace) -> None:
             resume=options.resume,
             stop=stop,
         )
-    report(options, len(held_out))
+    report(options, len(held_out), stop)
 
 
 def check(options: Namespace) -> None:
     """InputError: an option does not go with another."""
+    from tinyldm.folders import check_free
+    from tinyldm.stage_one.progress import AUTOENCODER
+
     has_critic = options.adversarial or options.perceptual
     if options.critic_from and not (has_critic and options.critic_from < options.steps):
         raise InputError(
@@ -117,7 +121,7 @@ def check(options: Namespace) -> None:
     if options.resume and options.overwrite:
         raise InputError("--resume with --overwrite: expected one of them")
     if not options.resume:
-        check_empty(options.out, options.overwrite)
+        check_free(options.out, AUTOENCODER, options.overwrite)
 
 
 def check_size(size: tuple[int, int], factor: int) -> None:
@@ -144,8 +148,8 @@ def shape_of(options: Namespace) -> AutoencoderConfig | AutoencoderKL:
     )
 
 
-def report(options: Namespace, held_out: int) -> None:
-    """Print the last scores and what to do next; KeyboardInterrupt if the training was stopped."""
+def report(options: Namespace, held_out: int, stop: StopRequest) -> None:
+    """Print the last scores and what to do next; Stopped if the training was."""
     with open(options.out / "scores.csv", newline="", encoding="utf-8") as file:
         step, psnr, _pooled, ssim = list(csv.reader(file))[-1]
     say(
@@ -154,5 +158,5 @@ def report(options: Namespace, held_out: int) -> None:
     )
     if int(step) < options.steps:
         say("stopped; continue with the same command and --resume")
-        raise KeyboardInterrupt
+        raise Stopped(stop.number)
     say(f"use it with: python train.py --data {options.data} --vae {options.out}")

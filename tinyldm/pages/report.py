@@ -5,7 +5,6 @@ The functions here gather plain values from the run folder; templates/report.htm
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 from tinyldm.cli import flag_of
 from tinyldm.errors import InputError, say
+from tinyldm.folders import numbered, owned_file
 from tinyldm.pages.curves import Chart, Line, loss_lines, smoothed, thinned
 from tinyldm.pages.html import Picture, Table, embedded, write_page
 from tinyldm.pages.ranking import summary
@@ -61,22 +61,23 @@ def write_report(run: Path) -> Path:
         raise InputError(f"{checkpoint}: was not trained here; there is nothing to report")
     log = read_rows(run / "log.csv")
     found = run / "sweep" / RESULT
-    write_page(
-        run / REPORT,
-        "report.html",
-        title=f"{run.resolve().name}: {settings['preset']} network",
-        facts=facts(checkpoint, config, log),
-        preview=preview(run, config),
-        loss=Chart("Loss", loss_lines(column(log, "loss")), "step", "loss, smoothed", log=True),
-        more_curves=[
-            Chart(title, (Line("", thinned(column(log, name))),), "step", title)
-            for name, title in MORE_CURVES.items()
-        ],
-        scores={file.name: scores(file) for file in sorted(run.glob("scores*.json"))},
-        sweep=summary(found) if found.is_file() else None,
-        commands=commands(run, config),
-        settings=[(flag_of(name), value) for name, value in settings.items()],
-    )
+    with owned_file(run / REPORT):
+        write_page(
+            run / REPORT,
+            "report.html",
+            title=f"{run.resolve().name}: {settings['preset']} network",
+            facts=facts(checkpoint, config, log),
+            preview=preview(run, config),
+            loss=Chart("Loss", loss_lines(column(log, "loss")), "step", "loss, smoothed", log=True),
+            more_curves=[
+                Chart(title, (Line("", thinned(column(log, name))),), "step", title)
+                for name, title in MORE_CURVES.items()
+            ],
+            scores={file.name: scores(file) for file in sorted(run.glob("scores*.json"))},
+            sweep=summary(found) if found.is_file() else None,
+            commands=commands(run, config),
+            settings=[(flag_of(name), value) for name, value in settings.items()],
+        )
     return run / REPORT
 
 
@@ -154,7 +155,7 @@ def speed(log: list[LogRow], batch_size: int) -> str:
 
 def preview(run: Path, config: dict[str, Any]) -> Preview | None:
     """The newest preview and some earlier ones; None if there are none yet."""
-    files = previews(run)
+    files = numbered(run / "previews", ".png")
     if not files:
         return None
     return Preview(
@@ -171,23 +172,9 @@ def first_to_last(items: list[Item], most: int) -> list[Item]:
     return [items[round(k * (len(items) - 1) / (most - 1))] for k in range(most)]
 
 
-def previews(run: Path) -> list[Path]:
-    """The previews of a run, step-N.png, in the order of their steps. Other files are none."""
-    found = []
-    for file in (run / "previews").glob("step-*.png"):
-        if re.fullmatch(r"step-[0-9]{1,18}", file.stem):
-            found.append(file)
-    return sorted(found, key=step_number)
-
-
-def step_number(preview: Path) -> int:
-    """The step in the name of a preview."""
-    return int(preview.stem.removeprefix("step-"))
-
-
 def step_of(file: Path) -> str:
     """The step in the name of a preview, in words."""
-    return f"step {step_number(file)}"
+    return f"step {int(file.stem.removeprefix('step-'))}"
 
 
 @dataclass(frozen=True)
