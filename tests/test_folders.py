@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from tinyldm.data.cache import build_once
 from tinyldm.errors import InputError
 from tinyldm.files import write_text
 from tinyldm.folders import (
@@ -272,3 +273,19 @@ def test_steps_are_ordered_by_number(tmp_path):
     assert found == ["step-0000002", "step-9999999", "step-10000000"]
     assert [path.name for path in numbered(tmp_path, ".png")] == ["step-7.png"]
     assert numbered(tmp_path / "nowhere") == []
+
+
+def test_a_cache_has_the_modes_of_umask(tmp_path):
+    """So that a cache in a shared folder can be shared."""
+
+    def build(folder):
+        (folder / "latents.f16").write_bytes(b"abcd")
+        return {}
+
+    before = os.umask(0o002)
+    try:
+        build_once(tmp_path / "cache" / "key", build)
+    finally:
+        os.umask(before)
+    for path, mode in (("", 0o775), ("latents.f16", 0o664), ("cache.json", 0o664)):
+        assert stat.S_IMODE((tmp_path / "cache" / "key" / path).stat().st_mode) == mode

@@ -35,7 +35,7 @@ def naming(path: Path) -> Iterator[None]:
         what = error.strerror or str(error)  # one that was made of a sentence has no strerror
         if error.filename is None:
             raise OSError(error.errno, what, str(path)) from error
-        _, is_draft, rest = str(error.filename).partition(DRAFT)
+        _, is_draft, rest = str(error.filename).rpartition(DRAFT)  # of drafts in drafts, the inner
         if is_draft:
             raise OSError(error.errno, what, str(path.joinpath(*Path(rest).parts[1:]))) from error
         raise

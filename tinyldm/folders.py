@@ -278,7 +278,8 @@ def whole_folder(folder: Path, kind: Kind, overwrite: bool = False) -> Iterator[
                anything else
     """
     check_replaceable(folder, kind, overwrite)
-    place = folder.resolve()  # where the folder is a link, that stays
+    # where the folder is a link, that stays
+    place = folder.resolve() if folder.is_symlink() or not folder.name else folder
     with owned_path(place), draft_folder(place) as draft:
         check_replaceable(folder, kind, overwrite)
         yield draft
