@@ -7,6 +7,7 @@ no symbolic link in the folder is followed.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -189,6 +190,8 @@ def acquire(lock: FileLock, busy: str, waiting_for: Path) -> None:
     except Timeout:
         if busy:
             raise InputError(busy) from None
+        if not waiting_for.exists():  # nobody holds it: it cannot be made, as in /proc
+            raise OSError(errno.ENOENT, "no lock can be made there", str(waiting_for)) from None
         name = waiting_for.name.removeprefix(".").removesuffix(".lock")
         built = waiting_for.with_name(name)
         say(f"waiting for another run that builds {built}", sys.stderr)
