@@ -54,8 +54,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
     with processes.main_first():
         data = read_data(data_folder(given.get("data")), given)
     settings = data.settings(given, resumed=bool(run.saved))
-    settings = run.of_length(settings, images=len(data.examples))
-    settings.micro_batch(processes.world)  # one that cannot be is refused before the cache is built
+    settings = run.of_length(settings, len(data.examples), processes)
     prompts = data.preview_prompts()
 
     # 2. The frozen models: an autoencoder, and what encodes the prompts.
