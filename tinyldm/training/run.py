@@ -130,8 +130,8 @@ class RunFolder:
     ) -> TrainSettings:
         """The settings with --epochs turned into steps.
 
-        InputError: the run has more steps already, the perceptual term would never count, or a batch
-        cannot be split evenly; all told before the cache is built.
+        InputError: the run has more steps already, the perceptual term would never count, or a
+        batch cannot be split evenly: all told before the cache is built.
         """
         if self.epochs is not None:
             steps = ceil(self.epochs * images / settings.batch_size)
