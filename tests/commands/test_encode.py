@@ -99,7 +99,7 @@ def test_a_large_cache_that_is_damaged_is_told_and_the_next_call_builds_it_anew(
         (["--size", "big"], "--size big"),
         (["--size", "16", "--copies", "2"], "--copies, --crop, --jitter"),
         (["--size", "16", "--jitter", "0.5"], "--copies, --crop, --jitter"),
-        (["--size", "16", "--workers", "0"], "--workers is 0"),
+        (["--size", "16", "--workers", "0"], "--workers 0: expected a whole number"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(data, capsys, arguments, told):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import parse_size
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, say
 from tinyldm.folders import Kind, is_empty, whole_folder
 from tinyldm.typed import read_json
 
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
 
     with whole_folder(out, DIFFUSERS if unet_folder(source) is None else RUN) as draft:
         convert(options, draft)
-    print(f"{source} is now {out}")
+    say(f"{source} is now {out}")
 
 
 def convert(options: argparse.Namespace, out: Path) -> None:

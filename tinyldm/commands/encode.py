@@ -6,6 +6,7 @@ import argparse
 from dataclasses import fields
 
 from tinyldm.cli import Parser, add_options
+from tinyldm.errors import say
 from tinyldm.training.settings import TrainSettings
 
 MODELS = ("vae", "text_encoder", "label_form", "image_encoder", "seed", "device")
@@ -37,6 +38,4 @@ def run(options: argparse.Namespace) -> None:
     left_out = ""
     if cache.left_out:
         left_out = f"; {len(cache.left_out)} left out, first {cache.left_out[0]}"
-    print(
-        f"{len(cache)} images of {cache.views} views, latents {size}, in {cache.folder}{left_out}"
-    )
+    say(f"{len(cache)} images of {cache.views} views, latents {size}, in {cache.folder}{left_out}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, reason
 
 Loaded = TypeVar("Loaded")
 
@@ -35,7 +35,7 @@ def local_or_hub(
         return load(source, local_files_only=True)
     except Exception as error:  # broken files make the libraries behind load raise almost anything
         if Path(source).exists() or isinstance(error, InputError):
-            raise InputError(f"{role.name} {source}: {_one_line(error)}") from error
+            raise InputError(f"{role.name} {source}: {reason(error)}") from error
     try:
         # Without a network, a download tries again for minutes; this question fails at once.
         HfApi().model_info(source, timeout=10)
@@ -66,8 +66,3 @@ def find_file(source: str, name: str, local_files_only: bool) -> Path | None:
         return Path(hf_hub_download(source, name, local_files_only=local_files_only))
     except (EntryNotFoundError, LocalEntryNotFoundError):
         return None
-
-
-def _one_line(error: Any) -> str:
-    """What an exception says, without line breaks, and not endlessly."""
-    return " ".join(str(error).split())[:240]

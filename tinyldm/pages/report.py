@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from tinyldm.cli import flag_of
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, say
 from tinyldm.folders import numbered, owned_file
 from tinyldm.pages.curves import Chart, Line, loss_lines, smoothed, thinned
 from tinyldm.pages.html import Picture, Table, embedded, write_page
@@ -88,7 +88,7 @@ def after_save(run: Path) -> None:
     try:
         write_report(run)
     except Exception as error:
-        print(f"{run / REPORT}: not written ({type(error).__name__}: {error})", file=sys.stderr)
+        say(f"{run / REPORT}: not written ({type(error).__name__}: {error})", sys.stderr)
 
 
 def read_rows(file: Path) -> list[LogRow]:

@@ -206,6 +206,11 @@ class LandscapeEncoder(Encoder):
                 raise InputError(
                     f"{str(prompt)!r}: expected a segmentation map, or MAP {BETWEEN} REFERENCE"
                 )
+            if not scene.has_map():
+                raise InputError(
+                    f"{scene.map_file}: no such segmentation map; "
+                    "for a run's own prompts, --data FOLDER says where its data is now"
+                )
             load_map(scene.map_file)
             files.append(scene.map_file)
             if scene.reference_file is not None:

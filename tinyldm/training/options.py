@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from tinyldm.cli import Parser, add_options
+from tinyldm.cli import Parser, add_options, whole
 from tinyldm.training.settings import TrainSettings
 
 EXAMPLES = """examples:
@@ -35,7 +35,7 @@ def train_parser() -> Parser:
     groups = {group.title: group for group in parser._action_groups}
     groups["training"].add_argument(
         "--epochs",
-        type=int,
+        type=whole(1, 10**6),
         metavar="N",
         help="length of the training in passes over the data, instead of --max-steps",
     )

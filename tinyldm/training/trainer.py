@@ -104,12 +104,6 @@ class Trainer:
         check: Callable[[], object] | None = None,
     ):
         s = settings
-        parts = s.accumulate * processes.world
-        if s.batch_size % parts:
-            raise InputError(
-                f"--batch-size {s.batch_size}: expected a multiple of {parts} "
-                f"(--accumulate {s.accumulate} x {processes.world} processes)"
-            )
         self.settings = settings
         self.cache = cache
         self.run = run
@@ -122,7 +116,7 @@ class Trainer:
         if isinstance(network, UNet):
             self.facts.setdefault("network", network.config.to_dict())
         self.progress = Progress()
-        self.micro_batch = s.batch_size // parts
+        self.micro_batch = s.micro_batch(processes.world)
         self.bfloat16 = runs_bfloat16(processes.device, s.precision)
         self.schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
         self.loss_by_noise = LossByNoise(self.schedule, processes.device)
