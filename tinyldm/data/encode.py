@@ -82,7 +82,10 @@ def file_hashes(files: Sequence[Path], workers: int, progress: bool) -> list[str
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         found = pool.map(file_hash, files)
         bar = tqdm(found, "reading images", len(files), unit="image", delay=2, disable=not progress)
-        return list(bar)
+        try:
+            return list(bar)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # a signal does not wait for the rest
 
 
 def chunks(items: Iterable[T], n: int) -> Iterator[tuple[T, ...]]:
