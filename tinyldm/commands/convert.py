@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import parse_size
 from tinyldm.errors import InputError
+from tinyldm.folders import Kind, is_empty, whole_folder
 from tinyldm.typed import read_json
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from tinyldm.diffusion.schedule import NoiseSchedule
 
+DIFFUSERS = Kind("diffusers", r"(unet|scheduler|tinyldm)/[^/]+")
 OWN = "tinyldm"  # the folder, beside unet/ and scheduler/, of what diffusers has no place for
 
 
@@ -44,10 +46,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Convert in the direction that the source asks for."""
     source, out = options.source, options.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not is_empty(out):
         raise InputError(f"--out {out}: exists already; expected a new folder")
+    from tinyldm.training.run import RUN
+
+    unet = unet_folder(source)
+    with whole_folder(out, DIFFUSERS if unet is None else RUN) as draft:
+        convert(options, unet, draft)
+    print(f"{source} is now {out}")
+
+
+def convert(options: argparse.Namespace, unet: Path | None, out: Path) -> None:
+    """Write what the source becomes to an empty folder; unet: the folder of diffusers' network."""
+    source = options.source
     try:
-        unet = unet_folder(source)
         elsewhere = Elsewhere(
             options.vae, options.text_encoder, options.scheduler, size=options.size
         )
@@ -62,7 +74,6 @@ def run(options: argparse.Namespace) -> None:
             to_diffusers(source, out)
     except (ValueError, TypeError) as error:
         raise InputError(f"{source}: cannot be converted: {error}") from None
-    print(f"{source} is now {out}")
 
 
 @dataclass(frozen=True)
