@@ -50,16 +50,16 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"--out {out}: exists already; expected a new folder")
     from tinyldm.training.run import RUN
 
-    unet = unet_folder(source)
-    with whole_folder(out, DIFFUSERS if unet is None else RUN) as draft:
-        convert(options, unet, draft)
+    with whole_folder(out, DIFFUSERS if unet_folder(source) is None else RUN) as draft:
+        convert(options, draft)
     print(f"{source} is now {out}")
 
 
-def convert(options: argparse.Namespace, unet: Path | None, out: Path) -> None:
-    """Write what the source becomes to an empty folder; unet: the folder of diffusers' network."""
+def convert(options: argparse.Namespace, out: Path) -> None:
+    """Write what the source becomes to an empty folder."""
     source = options.source
     try:
+        unet = unet_folder(source)
         elsewhere = Elsewhere(
             options.vae, options.text_encoder, options.scheduler, size=options.size
         )
