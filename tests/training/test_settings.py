@@ -80,7 +80,7 @@ def test_settings_survive_json():
         ({"zero_snr": True, "prediction": "eps"}, "--zero-snr with --prediction eps"),
         ({"schedule": "flow", "prediction": "eps"}, "--schedule flow with --prediction eps"),
         ({"schedule": "flow", "zero_snr": True}, "--zero-snr with --schedule flow"),
-        ({"t_sampling": "mode"}, "--t-sampling is mode, expected one of uniform, logit-normal"),
+        ({"t_sampling": "mode"}, "--t-sampling mode: expected one of uniform, logit-normal"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(values, message):

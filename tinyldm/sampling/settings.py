@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyldm.cli import BATCH_SIZE, SEED, SOLVER_STEPS, check_numbers, option, real, whole
+from tinyldm.cli import BATCH_SIZE, SEED, SOLVER_STEPS, check_options, option, real, whole
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
 from tinyldm.training.settings import TrainSettings
@@ -216,7 +216,7 @@ class SampleOptions:
     )
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        check_options(self)
         if self.prompt and self.prompts:
             raise InputError("--prompts: not allowed with --prompt")
 

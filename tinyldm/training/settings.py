@@ -15,7 +15,7 @@ from tinyldm.cli import (
     SEED,
     STEPS,
     as_typed,
-    check_numbers,
+    check_options,
     flag_of,
     option,
     parse_size,
@@ -297,17 +297,7 @@ class TrainSettings:
     )
 
     def __post_init__(self) -> None:
-        check_numbers(self)
-        for name, allowed in {
-            "label_form": LABEL_FORMS,
-            "prediction": PREDICTIONS,
-            "schedule": SCHEDULES,
-            "t_sampling": T_SAMPLINGS,
-            "lr_schedule": LR_SCHEDULES,
-            "precision": PRECISIONS,
-        }.items():
-            if getattr(self, name) not in allowed:
-                self.refuse(name, f"one of {', '.join(allowed)}")
+        check_options(self)
         if self.perceptual and self.vae == "none":
             self.refuse("perceptual", "0 with --vae none: there is no decoder")
         if self.perceptual_from and not self.perceptual:
