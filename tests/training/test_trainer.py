@@ -638,3 +638,24 @@ def test_the_perceptual_term_lowers_what_it_measures(tmp_path):
             predicted = t.denoiser(seen.x_t, seen.t, condition)
             ends[weight] = t.perceptual(predicted, seen, "v").item()
     assert ends[10.0] < 0.9 * ends[0.0]
+
+
+@pytest.mark.parametrize("name", ["model", "latents", "training"])
+def test_a_bit_that_has_flipped_in_a_checkpoint_is_noticed(tmp_path, name):
+    """The value is as finite as before; the checkpoint before this one is offered."""
+    run = tmp_path / "run"
+    trainer(run, max_steps=4, save_every=2).fit()
+    older, newest = checkpoints(run)
+    file = newest / f"{name}.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-4] ^= 1
+    file.write_bytes(content)
+    read = trainer(run).restore if name == "training" else load_checkpoint
+    with pytest.raises(InputError, match=rf"{file}: damaged.*checkpoint before it is {older}"):
+        read(newest)
+    assert load_checkpoint(older).config["step"] == 2
+    config = json.loads((newest / "config.json").read_text())
+    del config["checksums"]  # as the first checkpoints are: nobody can tell
+    (newest / "config.json").write_text(json.dumps(config))
+    trainer(run).restore(newest)
+    load_checkpoint(newest)

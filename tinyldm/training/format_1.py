@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,15 @@ def read_unet_config(values: Mapping[str, Any]) -> UNetConfig | None:
         return None
     config: UNetConfig = as_type(kept, "network", UNetConfig)
     return config
+
+
+def read_progress(progress: Any) -> Any:
+    """The progress that is recorded; the first checkpoints say Infinity before the first window."""
+    if isinstance(progress, dict) and isinstance(progress.get("plateau"), dict):
+        plateau = progress["plateau"]
+        if plateau.get("best") == math.inf:
+            return {**progress, "plateau": {**plateau, "best": None}}
+    return progress
 
 
 def put_in_heads(retired: dict[str, Any], kept: dict[str, Any]) -> None:
