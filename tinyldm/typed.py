@@ -141,13 +141,10 @@ def first_problem(error: ValidationError, value: Any) -> str:
 def place_in(value: Any, parts: tuple[int | str, ...]) -> Iterator[int | str]:
     """The keys and numbers that lead to a part of a value, without pydantic's names of types."""
     for part in parts:
-        if (isinstance(value, Mapping) and part in value) or (
-            isinstance(value, list) and isinstance(part, int) and part < len(value)
-        ):
+        inside = range(len(value)) if isinstance(value, list) else value
+        if isinstance(value, list | dict) and part in inside:
             value = value[part]
-        else:
-            continue
-        yield part
+            yield part
 
 
 def expectation(problem: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from tinyldm.files import write_text
 from tinyldm.scores import classifier
 from tinyldm.scores.files import read_pixels
 from tinyldm.tasks.base import Judge, find_task
-from tinyldm.typed import Index, Side, read_json
+from tinyldm.typed import Index, Limits, Side, read_json
 from tinyldm.weights import load_into, read_weights, weights_hash, write_weights
 
 CONFIG = "config.json"
@@ -35,7 +36,7 @@ class Facts:
     """What config.json of an evaluator holds; see Evaluator."""
 
     task: str
-    names: tuple[str, ...]
+    names: Annotated[tuple[str, ...], Limits(min_length=1)]
     size: tuple[Side, Side]
     images: Index
     held_out: dict[str, float] | None
