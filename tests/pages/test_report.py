@@ -287,13 +287,10 @@ def test_names_of_folders_and_files_are_no_markup(run, any_settings):
     name = "<script>alert(1)<script>\" onload='x'\n&lt;"
     folder = run.rename(run.with_name(name))
     (folder / "scores.json").rename(folder / "scores<script>\n\"'.json")
-    before = folder / "checkpoints" / "step-0000010"
-    before.rename(before.with_name('step-<script>"\n'))
     reader = read(write_report(folder))
     assert "script" not in {tag for tag, _ in reader.tags}
     assert not [a for _, a in reader.tags for key in a if key.startswith("on")]
     assert "scores<script>" in reader.text
-    assert "step-<script>" in reader.text
     assert reader.text.count("<script>alert(1)<script>\" onload='x'\n&lt;: toy network") == 2
     assert reader.text.count("<script>alert(1)<script>") >= 5  # in the commands, quoted for a shell
 

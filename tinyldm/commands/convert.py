@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import parse_size
 from tinyldm.errors import InputError
+from tinyldm.folders import Kind, is_empty, whole_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tinyldm.diffusion.schedule import NoiseSchedule
 
+DIFFUSERS = Kind("diffusers", r"(unet|scheduler|tinyldm)/[^/]+")
 OWN = "tinyldm"  # the folder, beside unet/ and scheduler/, of what diffusers has no place for
 
 
@@ -37,10 +39,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Convert in the direction that the source asks for."""
     source, out = options.source, options.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not is_empty(out):
         raise InputError(f"--out {out}: exists already; expected a new folder")
+    from tinyldm.training.run import RUN
+
+    with whole_folder(out, RUN if from_diffusers(source) else DIFFUSERS) as draft:
+        convert(options, draft)
+    print(f"{source} is now {out}")
+
+
+def from_diffusers(source: Path) -> bool:
+    """Whether a folder is one of diffusers', and not a run."""
+    return (source / "unet" / "config.json").is_file()
+
+
+def convert(options: argparse.Namespace, out: Path) -> None:
+    """Write what the source becomes to an empty folder."""
+    source = options.source
     try:
-        if (source / "unet" / "config.json").is_file():
+        if from_diffusers(source):
             to_run(
                 source,
                 out,
@@ -57,7 +74,6 @@ def run(options: argparse.Namespace) -> None:
             to_diffusers(source, out)
     except (ValueError, TypeError) as error:
         raise InputError(f"{source}: cannot be converted: {error}") from None
-    print(f"{source} is now {out}")
 
 
 def to_diffusers(source: Path, out: Path) -> None:

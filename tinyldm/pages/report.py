@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from tinyldm.cli import flag_of
 from tinyldm.errors import InputError
+from tinyldm.folders import numbered, owned_file
 from tinyldm.pages.curves import Chart, Line, loss_lines, smoothed, thinned
 from tinyldm.pages.html import Picture, Table, embedded, write_page
 from tinyldm.pages.ranking import summary
@@ -60,22 +61,23 @@ def write_report(run: Path) -> Path:
         raise InputError(f"{checkpoint}: was not trained here; there is nothing to report")
     log = read_rows(run / "log.csv")
     found = run / "sweep" / RESULT
-    write_page(
-        run / REPORT,
-        "report.html",
-        title=f"{run.resolve().name}: {settings['preset']} network",
-        facts=facts(checkpoint, config, log),
-        preview=preview(run, config),
-        loss=Chart("Loss", loss_lines(column(log, "loss")), "step", "loss, smoothed", log=True),
-        more_curves=[
-            Chart(title, (Line("", thinned(column(log, name))),), "step", title)
-            for name, title in MORE_CURVES.items()
-        ],
-        scores={file.name: scores(file) for file in sorted(run.glob("scores*.json"))},
-        sweep=summary(found) if found.is_file() else None,
-        commands=commands(run, config),
-        settings=[(flag_of(name), value) for name, value in settings.items()],
-    )
+    with owned_file(run / REPORT):
+        write_page(
+            run / REPORT,
+            "report.html",
+            title=f"{run.resolve().name}: {settings['preset']} network",
+            facts=facts(checkpoint, config, log),
+            preview=preview(run, config),
+            loss=Chart("Loss", loss_lines(column(log, "loss")), "step", "loss, smoothed", log=True),
+            more_curves=[
+                Chart(title, (Line("", thinned(column(log, name))),), "step", title)
+                for name, title in MORE_CURVES.items()
+            ],
+            scores={file.name: scores(file) for file in sorted(run.glob("scores*.json"))},
+            sweep=summary(found) if found.is_file() else None,
+            commands=commands(run, config),
+            settings=[(flag_of(name), value) for name, value in settings.items()],
+        )
     return run / REPORT
 
 
@@ -153,7 +155,7 @@ def speed(log: list[LogRow], batch_size: int) -> str:
 
 def preview(run: Path, config: dict[str, Any]) -> Preview | None:
     """The newest preview and some earlier ones; None if there are none yet."""
-    files = sorted((run / "previews").glob("step-*.png"))
+    files = numbered(run / "previews", ".png")
     if not files:
         return None
     return Preview(

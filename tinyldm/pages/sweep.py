@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from tinyldm.errors import InputError
 from tinyldm.files import write_text
+from tinyldm.folders import is_empty, owned
 from tinyldm.pages.html import write_page
 from tinyldm.pages.ranking import FACTS, Row, ranked, read_sweep, summary
 from tinyldm.sampling.job import sample_images
@@ -30,6 +31,7 @@ from tinyldm.scores.held_out import PROMPTS, Validation
 from tinyldm.toy.folder import TOY_FOLDER
 from tinyldm.training.checkpoint import read_config, task_of
 from tinyldm.training.data import find_test_prompts
+from tinyldm.training.run import SWEEP
 
 RESULT, PAGE = "sweep.json", "sweep.html"
 
@@ -136,7 +138,16 @@ def sweep(job: Sweep, grid: list[Setting], overwrite: bool = False) -> dict[str,
 
     Returns what sweep.json then holds, and writes sweep.html beside it.
     overwrite: forget the scores and pictures that are there.
+    InputError: the folder holds something else, or another process draws there.
     """
+    if job.out.exists() and not is_empty(job.out) and not SWEEP.holds(job.out):
+        raise InputError(f"--out {job.out}: not empty, and holds no sweep; choose another folder")
+    with owned(job.out, SWEEP):
+        return draw_and_score(job, grid, overwrite)
+
+
+def draw_and_score(job: Sweep, grid: list[Setting], overwrite: bool) -> dict[str, Any]:
+    """The sweep, in a folder that this process owns."""
     result = {} if overwrite else _read_earlier(job)
     rows: list[Row] = result.get("rows", [])
     made = {setting.checkpoint: version(setting.checkpoint) for setting in grid}

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from tinyldm.data.examples import Examples, Prompt, held_out_subjects
 from tinyldm.data.images import from_bytes
 from tinyldm.errors import InputError
-from tinyldm.files import write_text
+from tinyldm.files import replacing_files
+from tinyldm.folders import Kind
 from tinyldm.scores import classifier
 from tinyldm.scores.files import read_pixels
 from tinyldm.tasks.base import Judge, find_task
@@ -40,6 +41,18 @@ class Facts:
     size: tuple[Side, Side]
     images: Index
     held_out: dict[str, float] | None
+
+
+def has_evaluator(folder: Path) -> bool:
+    """Whether a folder holds an evaluator."""
+    try:
+        read_json(folder / CONFIG, Facts)
+    except InputError:
+        return False
+    return True
+
+
+EVALUATOR = Kind("evaluator", r"config\.json|model\.safetensors", known=has_evaluator)
 
 
 @dataclass(frozen=True)
@@ -99,11 +112,11 @@ class Evaluator:
         }
 
     def save(self, folder: Path) -> None:
-        """Write config.json and model.safetensors, each whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_weights(folder / WEIGHTS, self.net.state_dict())
+        """Write config.json and model.safetensors, together or not at all."""
         facts = {f.name: getattr(self, f.name) for f in fields(Facts)}
-        write_text(folder / CONFIG, json.dumps(facts, indent=1))
+        with replacing_files(folder) as draft:
+            write_weights(draft / WEIGHTS, self.net.state_dict())
+            (draft / CONFIG).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Evaluator:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from tinyldm.data.examples import Examples, Request
-from tinyldm.data.images import load_image
+from tinyldm.data.images import load_image, save_image
 from tinyldm.errors import InputError
 from tinyldm.files import write_text
 from tinyldm.scores.metrics import TOYS
@@ -66,12 +65,13 @@ class Validation:
     def write(self, folder: Path) -> None:
         """Write prompts.json, held_out/NAME, the image of each, and attributes.json of toys."""
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder / IMAGES, ignore_errors=True)
+        for image in (folder / IMAGES).glob("[0-9][0-9][0-9][0-9][0-9].png"):
+            image.unlink()
         if self.images:
-            (folder / IMAGES).mkdir()
+            (folder / IMAGES).mkdir(exist_ok=True)
             requests = tqdm(self.prompts, "images held out", delay=2)
             for request, image in zip(requests, self.images, strict=True):
-                load_image(image).save(folder / IMAGES / request.name)
+                save_image(load_image(image), folder / IMAGES / request.name)
         entries = {}
         for request in self.prompts:
             entries[request.name] = {"image_name": request.name, "text_prompt": request.text}

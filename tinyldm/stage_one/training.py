@@ -18,14 +18,14 @@ from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 from tinyldm.autoencoder.perceptual import feature_distance
 from tinyldm.device import runs_bfloat16
 from tinyldm.errors import InputError
-from tinyldm.files import write_text
+from tinyldm.files import replacing_files, write_text
 from tinyldm.scores.reconstruction import to_batch
+from tinyldm.signals import StopRequest
 from tinyldm.stage_one.losses import Critic, adaptive_weight, critic_loss
 from tinyldm.stage_one.pictures import augmented
 from tinyldm.stage_one.progress import SCORES, Pictures, publish
 from tinyldm.stage_one.recipe import Recipe
 from tinyldm.training.ema import EMA
-from tinyldm.training.signals import StopRequest
 from tinyldm.training.trainer import MOMENTS
 from tinyldm.typed import read_json
 from tinyldm.weights import check_finite, check_fit, load_into, read_weights, write_weights
@@ -63,8 +63,7 @@ def train_autoencoder(
     stage = StageOne(model, images, recipe, device)
     if resume:
         stage.restore(out)
-    else:
-        (out / SCORES).unlink(missing_ok=True)
+    scores = out / SCORES if resume else None  # those of another training are not gone on with
 
     with tqdm(desc="autoencoder", unit="step", total=recipe.steps, initial=stage.step) as bar:
         stopping = False
@@ -77,8 +76,10 @@ def train_autoencoder(
             stopping = stop is not None and stop.requested
             if stage.step % save_every == 0 or stage.step == recipe.steps or stopping:
                 stage.check_finite()
-                publish(stage.averaged, out, stage.step, held_out)
-                stage.save(out)
+                with replacing_files(out) as draft:
+                    publish(stage.averaged, draft, stage.step, held_out, scores=scores)
+                    stage.save(draft)
+                scores = out / SCORES
     return stage.averaged
 
 
@@ -236,7 +237,7 @@ class StageOne:
             raise InputError(f"{error}; what was saved is whole; try a lower --lr") from None
 
     def save(self, out: Path) -> None:
-        """Write what restore needs, each file whole or not at all."""
+        """Write what restore needs to a folder."""
         tensors = {
             "generator": self.generator.get_state(),
             "order": self.order,

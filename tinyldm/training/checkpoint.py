@@ -5,13 +5,12 @@ runs/NAME/checkpoints/step-0001000/
                           progress
     model.safetensors     the averaged weights, float32
     latents.safetensors   mean and std of the latents, the null condition
-    training.safetensors  raw weights and optimiser moments; kept for the newest checkpoint only
+    training.safetensors  raw weights and optimiser moments; kept for the newest two checkpoints
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +24,8 @@ from torch import Tensor, nn
 from tinyldm.condition import Condition
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
-from tinyldm.files import naming
+from tinyldm.files import replacing_files
+from tinyldm.folders import numbered
 from tinyldm.nn.unet import UNet
 from tinyldm.tasks.base import Task, find_task
 from tinyldm.training.learning_rate import Plateau
@@ -127,35 +127,32 @@ def save_checkpoint(
     folder: Path, config: Mapping[str, Any], weights: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
     """Write a checkpoint, whole or not at all; weights: "model", "latents", ... -> tensors."""
-    temporary = folder.with_name(f".{folder.name}.writing")
-    for unfinished in folder.parent.glob(".*.writing"):  # left by a process that was killed
+    if folder.is_symlink():
+        raise InputError(f"{folder}: is a symbolic link; expected a folder, or none yet")
+    for unfinished in folder.parent.glob(".step-*.writing"):  # of versions that named them so
         shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        with naming(folder):
-            temporary.mkdir(parents=True)
-            for name, tensors in weights.items():
-                write_weights(temporary / f"{name}.safetensors", tensors)
-            content = json.dumps({"format": FORMAT, **config}, indent=2)
-            (temporary / "config.json").write_text(content, encoding="utf-8")
-            for file in temporary.iterdir():
-                with open(file, "rb") as stream:
-                    os.fsync(stream.fileno())
-            if folder.exists():  # saved twice at the same step: the same content
-                shutil.rmtree(folder)
-            temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with replacing_files(folder) as draft:
+        for name, tensors in weights.items():
+            write_weights(draft / f"{name}.safetensors", tensors)
+        content = json.dumps({"format": FORMAT, **config}, indent=2)
+        (draft / "config.json").write_text(content, encoding="utf-8")
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
-    return sorted(path.parent for path in (run / "checkpoints").glob("step-*/config.json"))
+    """The complete checkpoints of a run, step-NUMBER, in the order of their numbers."""
+    found = numbered(run / "checkpoints")
+    return [folder for folder in found if (folder / "config.json").is_file()]
 
 
-def drop_training_state(run: Path) -> None:
-    """Keep what resuming needs for the newest checkpoint only; the others can still be sampled."""
-    for folder in checkpoints(run)[:-1]:
-        (folder / "training.safetensors").unlink(missing_ok=True)
+def drop_training_state(run: Path, newest: Path) -> None:
+    """Drop what resuming needs of the checkpoints that `newest`, just written, has superseded.
+
+    The last two keep theirs, and so do checkpoints of later steps; all can still be sampled.
+    """
+    known = checkpoints(run)
+    for folder in known[: max(0, known.index(newest) - 1)]:
+        if not folder.is_symlink():
+            (folder / "training.safetensors").unlink(missing_ok=True)
 
 
 def latest_run() -> Path:
@@ -213,10 +210,11 @@ def offering_the_one_before(folder: str | Path) -> Iterator[None]:
         yield
     except InputError as error:
         folder = Path(folder)
-        older = [path for path in checkpoints(folder.parent.parent) if path.name < folder.name]
-        if not older:
+        known = checkpoints(folder.parent.parent)
+        if folder not in known[1:]:
             raise
-        raise InputError(f"{error}; the checkpoint before it is {older[-1]}") from None
+        before = known[known.index(folder) - 1]
+        raise InputError(f"{error}; the checkpoint before it is {before}") from None
 
 
 def conditioning_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNet
 from tinyldm.randomness import torch_stream
+from tinyldm.signals import StopRequest
 from tinyldm.training.checkpoint import (
     WEIGHTS,
     Progress,
@@ -33,7 +34,6 @@ from tinyldm.training.learning_rate import learning_rate
 from tinyldm.training.log import RunLog
 from tinyldm.training.processes import ALONE, Processes
 from tinyldm.training.settings import TrainSettings
-from tinyldm.training.signals import StopRequest
 from tinyldm.typed import as_type
 from tinyldm.weights import check_finite, check_fit, load_into, read_weights
 
@@ -268,7 +268,7 @@ class Trainer:
             "latents": latents,
         }
         save_checkpoint(folder, config, weights)
-        drop_training_state(self.run)
+        drop_training_state(self.run, folder)
         if self.report:
             self.report(self.run)
 
