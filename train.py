@@ -52,8 +52,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
     given = run.settings_given(given)
     with processes.main_first():
         data = read_data(data_folder(given.get("data")), given)
-    settings = data.settings(given, resumed=bool(run.saved))
-    settings = run.of_length(settings, images=len(data.examples))
+    settings = run.of_length(data.settings(given, bool(run.saved)), images=len(data.examples))
     prompts = data.preview_prompts()
 
     # 2. The frozen models: an autoencoder, and what encodes the prompts.
@@ -88,6 +87,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
             perceptual=Perceptual(models.vae, cache.mean, cache.std),
             preview=previews.draw,
             report=after_save,
+            check=cache.check_files,
         )
         if run.saved:
             trainer.restore(find_checkpoint(folder))

@@ -14,17 +14,8 @@ MARKS = ("<!-- rooms -->\n", "<!-- end of rooms -->\n")
 HEART = ("condition", "diffusion", "nn")
 CORE = (*HEART, "autoencoder", "frozen", "data", "tasks", "training", "sampling")
 GROUND = (
-    "errors",
-    "files",
-    "typed",
-    "folders",
-    "signals",
-    "device",
-    "weights",
-    "randomness",
-    "cli",
-    "__init__",
-    "__main__",
+    *("errors", "files", "folders", "typed", "weights", "signals", "device", "randomness", "cli"),
+    *("__init__", "__main__"),
 )
 LEAVES = ("scores", "stage_one", "toy", "compat", "pages", "commands")
 

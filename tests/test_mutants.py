@@ -19,7 +19,6 @@ from tinyldm.autoencoder.published import read_config as read_vae_config
 from tinyldm.errors import InputError
 from tinyldm.frozen.image import pixel_statistics
 from tinyldm.frozen.style import ROLE
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.pages.ranking import summary
 from tinyldm.pages.report import read_rows, scores, write_report
@@ -29,6 +28,7 @@ from tinyldm.scores.evaluator import Evaluator, find_judge
 from tinyldm.tasks.base import read_requests
 from tinyldm.tasks.text import TextTask
 from tinyldm.training import frozen_models
+from tinyldm.training.presets import PRESETS
 
 TINY = UNetConfig(
     channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4, token_dim=6

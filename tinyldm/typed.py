@@ -8,7 +8,7 @@ when the first file is read, so that --help answers at once.
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -141,10 +141,8 @@ def first_problem(error: ValidationError, value: Any) -> str:
 def place_in(value: Any, parts: tuple[int | str, ...]) -> Iterator[int | str]:
     """The keys and numbers that lead to a part of a value, without pydantic's names of types."""
     for part in parts:
-        keys: Container[object] = ()
-        if isinstance(value, list | dict):
-            keys = value if isinstance(value, dict) else range(len(value))
-        if part in keys:
+        is_key = isinstance(value, Mapping) and part in value
+        if is_key or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
             value = value[part]
             yield part
 

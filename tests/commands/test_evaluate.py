@@ -248,6 +248,22 @@ def test_reconstructions_are_scored_by_an_autoencoder(toy, monkeypatch):
     assert "their reconstructions by VAE some" in both["toy attributes"]
 
 
+def test_what_sample_py_keeps_beside_its_pictures_is_not_scored(toy, monkeypatch):
+    """The grid lies in about/, beside the record; another folder of that name holds pictures."""
+    from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
+
+    monkeypatch.setattr(AutoencoderKL, "load", lambda name: vae)
+    config = AutoencoderConfig(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4)
+    vae = AutoencoderKL(config).eval()
+    for folder in ("samples/about", "samples/more/about", "samples/.hidden"):
+        (toy / folder).mkdir(parents=True)
+        Image.new("RGB", (130, 130)).save(toy / folder / "grid.png")
+    (toy / "samples/about/samples.json").write_text("{}")
+    scores = evaluate(toy / "samples", vae="some", size=16, device="cpu")
+    assert scores["reconstruction"]["n"] == 5  # four samples, and more/about/grid.png
+    assert evaluate(toy / "samples/about", vae="some", size=16)["reconstruction"]["n"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

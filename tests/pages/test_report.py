@@ -17,7 +17,13 @@ from safetensors.torch import save_file
 from tinyldm.errors import InputError
 from tinyldm.pages import curves, report
 from tinyldm.pages.html import embedded
-from tinyldm.pages.report import after_save, command_line, first_to_last, write_report
+from tinyldm.pages.report import (
+    after_save,
+    command_line,
+    first_to_last,
+    loss_by_noise,
+    write_report,
+)
 from tinyldm.tasks.base import find_task
 from tinyldm.training.options import train_parser
 from tinyldm.training.settings import TrainSettings, settings_for
@@ -206,6 +212,14 @@ def test_the_curves_stand_in_the_page(run):
     ]
     ids = [a["id"] for _, a in reader.tags if "id" in a]
     assert len(ids) == len(set(ids))  # no chart takes its parts from another one
+
+
+def test_the_loss_by_noise_level_stands_in_the_page(run):
+    file = run / "loss_by_noise.csv"
+    file.write_text("t,sigma_over_alpha,samples,loss\n24.5,0.01,30,0.9\n974.5,100,34,0.2\n974.5,")
+    assert loss_by_noise(file).lines[0].points == ((-2.0, 0.9), (2.0, 0.2))
+    described = [a["aria-label"] for tag, a in read(write_report(run)).tags if tag == "svg"]
+    assert described[1] == "loss over log10 of sigma / alpha"
 
 
 def test_equal_runs_have_equal_reports(run):

@@ -25,7 +25,9 @@ from tinyldm.device import PRECISIONS
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.ddpm import DDPM
 from tinyldm.diffusion.dpm_solver import DPMSolver
+from tinyldm.diffusion.heun import Heun
 from tinyldm.diffusion.schedule import NoiseSchedule
+from tinyldm.diffusion.unipc import UniPC
 from tinyldm.errors import InputError
 from tinyldm.folders import owned
 from tinyldm.nn.unet import UNet, UNetConfig
@@ -390,12 +392,17 @@ def test_solvers_by_name():
     assert make_solver("dpm").form == "eps"
     assert make_solver("ddim", eta=0.5) == DDIM(eta=0.5)
     assert make_solver("ddpm") == DDPM()
+    assert make_solver("unipc") == UniPC(2) != make_solver("dpm++")
+    assert make_solver("unipc", order=3) == UniPC(3)
+    assert make_solver("heun") == Heun()
 
 
 @pytest.mark.parametrize(
     "options",
     [
         dict(name="ddim", order=2),
+        dict(name="heun", order=2),
+        dict(name="unipc", eta=1.0),
         dict(name="dpm++", eta=1.0),
         dict(name="ddpm", eta=0.0),
         dict(name="dpm++", order=0),

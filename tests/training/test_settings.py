@@ -78,6 +78,9 @@ def test_settings_survive_json():
         ({"shift": 1e300}, "--shift is 1e.300, expected a factor"),
         ({"prediction": "y"}, "--prediction is y, expected one of eps, x0, v"),
         ({"zero_snr": True, "prediction": "eps"}, "--zero-snr with --prediction eps"),
+        ({"schedule": "flow", "prediction": "eps"}, "--schedule flow with --prediction eps"),
+        ({"schedule": "flow", "zero_snr": True}, "--zero-snr with --schedule flow"),
+        ({"t_sampling": "mode"}, "--t-sampling is mode, expected one of uniform, logit-normal"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(values, message):

@@ -18,7 +18,6 @@ from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.loss import Noised, draw_noise, training_loss
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.sampling.drawing import Painter
 from tinyldm.sampling.settings import Drawing
@@ -26,7 +25,9 @@ from tinyldm.signals import StopRequest
 from tinyldm.training import trainer as training
 from tinyldm.training.checkpoint import checkpoints, find_checkpoint, load_checkpoint
 from tinyldm.training.learning_rate import learning_rate
+from tinyldm.training.log import LossByNoise
 from tinyldm.training.network import DataShape, build_network, network_recipe
+from tinyldm.training.presets import PRESETS
 from tinyldm.training.processes import ALONE, joined
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.trainer import Trainer
@@ -76,7 +77,17 @@ def tiny_preset(monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny-test", TINY)
 
 
-def trainer(run, cache=None, *, processes=ALONE, preview=None, facts=None, decoder=None, **changes):
+def trainer(
+    run,
+    cache=None,
+    *,
+    processes=ALONE,
+    preview=None,
+    facts=None,
+    decoder=None,
+    check=None,
+    **changes,
+):
     """A trainer of a fresh network. decoder: a frozen one, for the perceptual term."""
     run.mkdir(exist_ok=True)
     settings, cache = replace(SETTINGS, **changes), cache or MemoryCache()
@@ -90,6 +101,7 @@ def trainer(run, cache=None, *, processes=ALONE, preview=None, facts=None, decod
         processes=processes,
         preview=preview,
         facts=facts,
+        check=check,
         perceptual=decoder and Perceptual(decoder, cache.mean, cache.std),
     )
 
@@ -107,6 +119,15 @@ def everything(t):
 def rows(run):
     with open(run / "log.csv", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def test_nothing_is_saved_of_a_cache_that_turns_out_to_be_damaged(tmp_path):
+    def damaged():
+        raise InputError("latents.f16: damaged")
+
+    with pytest.raises(InputError, match=r"latents\.f16: damaged"):
+        trainer(tmp_path, check=damaged).fit()
+    assert not checkpoints(tmp_path)
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
@@ -247,6 +268,60 @@ def test_what_a_step_minimises_and_where_it_is_clipped(tmp_path):
     assert float(row["loss"]) == pytest.approx(expected, rel=1e-3)
     assert gradients(t).norm().item() == pytest.approx(1e-3, rel=1e-3)
     assert float(row["grad_norm"]) > 0.01
+
+
+def test_the_straight_path_is_trained_at_the_timesteps_asked_for(tmp_path):
+    t = trainer(
+        tmp_path / "run",
+        schedule="flow",
+        prediction="flow",
+        t_sampling="logit-normal",
+        cfg_drop=0.5,
+        max_steps=1,
+    )
+    x0, condition, generator = t.batch(0)
+    dropped = torch.rand(4, generator=generator) < 0.5
+    times = (torch.randn(4, generator=generator).sigmoid() * 1000).floor()
+    eps = torch.randn(x0.shape, generator=generator)
+    sigma = ((times + 1) / 1000 / (0.5 + 0.5 * (times + 1) / 1000)).view(-1, 1, 1, 1)  # shift 0.5
+    told = condition.drop(t.cache.null, dropped)
+    with torch.no_grad():
+        u = t.network((1 - sigma) * x0 + sigma * eps, times, told)
+    expected = (u - (eps - x0)).square().mean().item()
+    t.fit()
+    (row,) = rows(tmp_path / "run")
+    assert float(row["loss"]) == pytest.approx(expected, rel=1e-4)
+    saved = load_checkpoint(tmp_path / "run")
+    assert (saved.prediction, saved.schedule) == ("flow", NoiseSchedule("flow", shift=0.5))
+
+
+def test_the_loss_by_noise_is_that_of_the_steps_since_the_last_checkpoint(tmp_path):
+    t = trainer(tmp_path / "run", accumulate=2, batch_size=20, max_steps=8, save_every=5)
+    t.fit()
+    with open(tmp_path / "run" / "loss_by_noise.csv", newline="") as stream:
+        found = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+    assert sum(row["samples"] for row in found) == 3 * 20
+    total = sum(row["samples"] * row["loss"] for row in found)
+    logged = [float(row["loss"]) for row in rows(tmp_path / "run")]
+    assert total / 60 == pytest.approx(sum(logged[5:]) / 3, rel=1e-4)
+    assert [row["t"] for row in found] == sorted({row["t"] for row in found})
+    assert all((row["t"] - 24.5) % 50 == 0 for row in found)
+    for row in found:
+        level = t.schedule.level(row["t"])
+        assert row["sigma_over_alpha"] == pytest.approx(level.sigma / level.alpha, rel=1e-4)
+
+
+def test_each_loss_falls_into_the_bin_of_its_timestep(tmp_path):
+    kept = LossByNoise(NoiseSchedule(), torch.device("cpu"))
+    kept.add(torch.tensor([0, 49, 50, 999]), torch.tensor([1.0, 2.0, 5.0, 7.0]))
+    kept.write(tmp_path)
+    lines = (tmp_path / "loss_by_noise.csv").read_text().split()
+    assert [line.split(",")[::2] for line in lines[1:]] == [
+        ["24.5", "2"],
+        ["74.5", "1"],
+        ["974.5", "1"],
+    ]
+    assert [line.split(",")[3] for line in lines[1:]] == ["1.5", "5", "7"]
 
 
 def test_loss_falls_on_one_picture(tmp_path):

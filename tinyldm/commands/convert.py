@@ -113,10 +113,16 @@ def to_diffusers(source: Path, out: Path) -> None:
     network = checkpoint.network
     if not isinstance(network, UNet):
         raise InputError(f"{source}: its network is not a UNet, so diffusers cannot load it")
+    predictions = {ours: theirs for theirs, ours in PREDICTIONS.items()}
+    if checkpoint.schedule.kind == "flow" or checkpoint.prediction not in predictions:
+        raise InputError(
+            f"{source}: of schedule {checkpoint.schedule.kind} and prediction "
+            f"{checkpoint.prediction}, which no scheduler written here knows; expected a schedule "
+            f"with betas, and {', '.join(predictions)}"
+        )
     _, height, width = checkpoint.config["latent_shape"]
     unet = from_native(network.config, height if height == width else (height, width))
     unet.load_state_dict(network.state_dict(), assign=True)
-    predictions = {ours: theirs for theirs, ours in PREDICTIONS.items()}
     scheduler = DPMSolverMultistepScheduler(
         **betas_of(checkpoint.schedule),
         rescale_betas_zero_snr=checkpoint.schedule.zero_snr,

@@ -32,6 +32,7 @@ def run(options: argparse.Namespace) -> None:
     settings = data.settings(given)
     models = load_frozen(data.facts(settings, []), processes.device)
     cache = open_cache(settings, data.examples, models, processes)
+    cache.check_files()
     size = "x".join(map(str, cache.shape))
     left_out = ""
     if cache.left_out:

@@ -34,12 +34,14 @@ def local_or_hub(
     try:
         return load(source, local_files_only=True)
     except Exception as error:  # broken files make the libraries behind load raise almost anything
-        if Path(source).exists():
+        if Path(source).exists() or isinstance(error, InputError):
             raise InputError(f"{role.name} {source}: {_one_line(error)}") from error
     try:
         # Without a network, a download tries again for minutes; this question fails at once.
         HfApi().model_info(source, timeout=10)
         return load(source, local_files_only=False)
+    except InputError as error:
+        raise InputError(f"{role.name} {source}: {error}") from error
     except Exception as error:
         download = " ".join(["hf download", source, *files, "--local-dir FOLDER"])
         raise InputError(
@@ -47,6 +49,23 @@ def local_or_hub(
             f"where there is a network, `{download}`, then give {role.option} FOLDER; "
             f"or use {role.option} tiny"
         ) from error
+
+
+def find_file(source: str, name: str, local_files_only: bool) -> Path | None:
+    """A file of a model: in its folder, or in the cache of the hub, where it is fetched if need be.
+
+    None: the model has no file of this name, or with local_files_only, none that was fetched.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    if Path(source).exists():
+        file = Path(source) / name
+        return file if file.is_file() else None
+    try:
+        return Path(hf_hub_download(source, name, local_files_only=local_files_only))
+    except (EntryNotFoundError, LocalEntryNotFoundError):
+        return None
 
 
 def _one_line(error: Any) -> str:

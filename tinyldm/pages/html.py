@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from tinyldm.data.images import load_image
 from tinyldm.files import write_text
 from tinyldm.pages import curves
 
@@ -40,8 +41,7 @@ class Picture:
 
 def embedded(file: Path, caption: str, widest: int) -> Picture:
     """An image file as a Picture at most so many pixels wide."""
-    with Image.open(file) as opened:
-        image = opened.convert("RGB")
+    image = load_image(file)
     if image.width > widest:
         height = round(image.height * widest / image.width)
         image = image.resize((widest, height), Image.Resampling.LANCZOS)

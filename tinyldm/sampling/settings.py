@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from tinyldm.diffusion.sampler import Solver
     from tinyldm.tasks.base import Task
 
-SOLVERS = ("dpm++", "sde-dpm++", "dpm", "ddim", "ddpm")
+SOLVERS = ("dpm++", "sde-dpm++", "dpm", "unipc", "heun", "ddim", "ddpm")
+WITH_ORDER = ("dpm++", "sde-dpm++", "dpm", "unipc")
 SPACINGS = ("trailing", "leading", "linspace", "karras")
 DEFAULT_GUIDANCE = 3.0
 
@@ -30,10 +31,12 @@ def make_solver(name: str, order: int | None = None, eta: float | None = None) -
     from tinyldm.diffusion.ddim import DDIM
     from tinyldm.diffusion.ddpm import DDPM
     from tinyldm.diffusion.dpm_solver import DPMSolver
+    from tinyldm.diffusion.heun import Heun
+    from tinyldm.diffusion.unipc import UniPC
 
-    if order is not None and name in ("ddim", "ddpm"):
+    if order is not None and name not in WITH_ORDER:
         raise InputError(
-            f"--order {order}: {name} has no order; it belongs to dpm++, sde-dpm++ and dpm"
+            f"--order {order}: {name} has no order; it belongs to {', '.join(WITH_ORDER)}"
         )
     if eta is not None and name != "ddim":
         raise InputError(f"--eta {eta:g}: belongs to ddim, not to {name}")
@@ -46,8 +49,13 @@ def make_solver(name: str, order: int | None = None, eta: float | None = None) -
             return DDIM(eta or 0.0)
         if name == "ddpm":
             return DDPM()
+        if name == "heun":
+            return Heun()
+        order = 2 if order is None else order
+        if name == "unipc":
+            return UniPC(order)
         form = "eps" if name == "dpm" else "x0"
-        return DPMSolver(2 if order is None else order, sde=name == "sde-dpm++", form=form)
+        return DPMSolver(order, sde=name == "sde-dpm++", form=form)
     except ValueError as error:
         raise InputError(f"--solver {name}: {error}") from None
 
@@ -137,10 +145,12 @@ class SampleOptions:
         None, "the folder to write (default: samples/RUN)", "where to", metavar="FOLDER"
     )
     overwrite: bool = option(False, "replace the pictures that are already there", "where to")
-    steps: int = option(50, "steps of the solver; each calls the network once", "how")
+    steps: int = option(
+        50, "steps of the solver; each calls the network once, with heun nearly all twice", "how"
+    )
     solver: str = option("dpm++", "dpm++ needs the fewest steps", "how", choices=SOLVERS)
     order: int | None = option(
-        None, "order 1, 2 or 3 of dpm++, sde-dpm++ and dpm (default: 2)", "how"
+        None, f"order 1, 2 or 3 of {', '.join(WITH_ORDER)} (default: 2)", "how"
     )
     eta: float | None = option(
         None, "noise of ddim: 0 is deterministic, 1 is as noisy as ddpm (default: 0)", "how"

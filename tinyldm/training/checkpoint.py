@@ -75,7 +75,7 @@ class Content:
     step: Index = 0
     network: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
-    prediction: Literal["eps", "x0", "v"] = "v"
+    prediction: Literal["eps", "x0", "v", "flow"] = "v"
     settings: TrainSettings = field(default_factory=TrainSettings)
     progress: Progress = field(default_factory=Progress)
     ema_updates: Index = 0

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from tinyldm.tasks.base import Task
 
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
-PREDICTIONS = ("eps", "x0", "v")
-SCHEDULES = ("linear", "scaled_linear", "cosine")
+PREDICTIONS = ("eps", "x0", "v", "flow")
+SCHEDULES = ("linear", "scaled_linear", "cosine", "flow")
+T_SAMPLINGS = ("uniform", "logit-normal", "stratified")
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
 
 AT_LEAST_1 = (
@@ -148,8 +149,14 @@ class TrainSettings:
         "subtract the mean latent of each position, not of each channel (default: labels only)",
         negatable=True,
     )
-    prediction: str = model_option("v", "what the network predicts", choices=PREDICTIONS)
-    schedule: str = model_option("cosine", "noise schedule", choices=SCHEDULES)
+    prediction: str = model_option(
+        "v",
+        "what the network predicts; flow: the velocity eps - x0 of the straight path",
+        choices=PREDICTIONS,
+    )
+    schedule: str = model_option(
+        "cosine", "noise schedule; flow: the straight path from data to noise", choices=SCHEDULES
+    )
     shift: float = model_option(
         0.5,  # for the twelve channels of the tiny VAE
         "factor of the schedule's alpha / sigma: below 1 is more noise, "
@@ -202,6 +209,12 @@ class TrainSettings:
     ema: float = training_option(
         0.9999, "decay of the averaged weights, after a warm-up; 0: no average"
     )
+    t_sampling: str = training_option(
+        "uniform",
+        "how the timesteps of training are drawn; logit-normal: most often in the middle "
+        "(2403.03206); stratified: spread evenly over a batch",
+        choices=T_SAMPLINGS,
+    )
     snr_gamma: float = training_option(
         0.0, "gamma of min-SNR weighting (2303.09556), usually 5; 0: every t has the same weight"
     )
@@ -236,6 +249,7 @@ class TrainSettings:
             "label_form": LABEL_FORMS,
             "prediction": PREDICTIONS,
             "schedule": SCHEDULES,
+            "t_sampling": T_SAMPLINGS,
             "lr_schedule": LR_SCHEDULES,
             "precision": PRECISIONS,
         }.items():
@@ -245,10 +259,16 @@ class TrainSettings:
             self.refuse("perceptual", "0 with --vae none: there is no decoder")
         if self.perceptual_from and not self.perceptual:
             self.refuse("perceptual_from", "0 without --perceptual")
-        if self.zero_snr and self.prediction == "eps":
+        if self.zero_snr and self.schedule == "flow":
             raise InputError(
-                "--zero-snr with --prediction eps: at zero SNR, eps says nothing about x0; "
-                "expected v or x0"
+                "--zero-snr with --schedule flow: would change nothing; "
+                "the straight path ends in pure noise by itself"
+            )
+        if self.prediction == "eps" and (self.zero_snr or self.schedule == "flow"):
+            end = "--zero-snr" if self.zero_snr else "--schedule flow"
+            raise InputError(
+                f"{end} with --prediction eps: at zero SNR, eps says nothing about x0; "
+                "expected v, x0 or flow"
             )
 
     def check_ranges(self) -> None:

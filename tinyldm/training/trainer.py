@@ -31,9 +31,10 @@ from tinyldm.training.checkpoint import (
 )
 from tinyldm.training.ema import EMA
 from tinyldm.training.learning_rate import learning_rate
-from tinyldm.training.log import RunLog
+from tinyldm.training.log import LossByNoise, RunLog
 from tinyldm.training.processes import ALONE, Processes
 from tinyldm.training.settings import TrainSettings
+from tinyldm.training.timesteps import draw_timesteps
 from tinyldm.typed import as_type
 from tinyldm.weights import check_finite, check_fit, load_into, read_weights
 
@@ -84,6 +85,8 @@ class Trainer:
     preview:    called with (averaged network, file to write) every sample_every steps, in the main
                 process
     report:     called with the run folder after each checkpoint, in the main process
+    check:      called before each checkpoint, in the main process; raises InputError if what was
+                trained on turns out to be damaged
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Trainer:
         perceptual: Callable[[Tensor, Noised, str], Tensor] | None = None,
         preview: Callable[[nn.Module, Path], object] | None = None,
         report: Callable[[Path], object] | None = None,
+        check: Callable[[], object] | None = None,
     ):
         s = settings
         parts = s.accumulate * processes.world
@@ -113,6 +117,7 @@ class Trainer:
         self.perceptual = perceptual
         self.preview = preview
         self.report = report
+        self.check = check
         self.facts = dict(facts or {})
         if isinstance(network, UNet):
             self.facts.setdefault("network", network.config.to_dict())
@@ -120,6 +125,7 @@ class Trainer:
         self.micro_batch = s.batch_size // parts
         self.bfloat16 = runs_bfloat16(processes.device, s.precision)
         self.schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
+        self.loss_by_noise = LossByNoise(self.schedule, processes.device)
         self.network = network.to(processes.device)
         self.ema = EMA(self.network, s.ema)
         compiled: Any = torch.compile(network, dynamic=False) if s.compile else network
@@ -215,10 +221,14 @@ class Trainer:
         """The loss of one part of a batch, a scalar: noise, predict, compare."""
         s = self.settings
         dropped = drop_condition(condition, self.cache.null, s.cfg_drop, generator)
-        noised = draw_noise(x0, self.schedule, generator)
+        t = None  # each as often as any other
+        if s.t_sampling != "uniform":
+            t = draw_timesteps(s.t_sampling, len(x0), self.schedule.timesteps, generator)
+        noised = draw_noise(x0, self.schedule, generator, t=t)
         predicted = self.denoiser(noised.x_t, noised.t.float(), dropped)
         gamma = s.snr_gamma or None
         error = prediction_error(predicted, noised, s.prediction, self.schedule, snr_gamma=gamma)
+        self.loss_by_noise.add(noised.t, error)
         loss = error.mean()
         if s.perceptual and self.progress.step >= s.perceptual_from:
             assert self.perceptual is not None
@@ -249,6 +259,8 @@ class Trainer:
         self.check_finite()
         if not self.processes.is_main:
             return
+        if self.check:
+            self.check()
         config = {
             "step": self.progress.step,
             "schedule": self.schedule.to_dict(),
@@ -269,6 +281,7 @@ class Trainer:
         }
         save_checkpoint(folder, config, weights)
         drop_training_state(self.run, folder)
+        self.loss_by_noise.write(self.run)
         if self.report:
             self.report(self.run)
 
