@@ -35,6 +35,7 @@ from tinyldm.training.network import build_network, is_ours
 from tinyldm.training.settings import TrainSettings
 from tinyldm.typed import Index, Side, as_type, read_json
 from tinyldm.weights import (
+    check_fit,
     check_shapes,
     load_into,
     read_shapes,
@@ -323,6 +324,9 @@ def read_latents(folder: Path, config: Config) -> tuple[Tensor, Tensor, Conditio
         tensors[name.removeprefix("null.")] = tensor
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     as_type(found, f"{file}: shape", LatentShapes)
+    for name, tensor in tensors.items():
+        dtype = torch.bool if name == "mask" else torch.float32
+        check_fit({name: tensor}, {name: tensor.new_empty(tensor.shape, dtype=dtype)}, file)
     mean, std = tensors.pop("mean"), tensors.pop("std")
     c, *area = config.get("latent_shape", mean.shape)
     if (
