@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
 PREDICTIONS = ("eps", "x0", "v")
 SCHEDULES = ("linear", "scaled_linear", "cosine")
+OPTIMIZERS = ("adamw", "muon")
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
 
 AT_LEAST_1 = (
@@ -177,7 +178,16 @@ class TrainSettings:
         default=toy_and_own("batch_size", 32),
     )
     accumulate: int = training_option(1, "how many parts to split a batch into, to save memory")
-    lr: float = training_option(1e-3, "highest learning rate", default=toy_and_own("lr", 1e-3))
+    optimizer: str = training_option(
+        "muon",
+        "adamw, or muon for the hidden layers and adamw for the rest",
+        choices=OPTIMIZERS,
+        default=toy_and_own("optimizer", "muon"),
+    )
+    lr: float = training_option(
+        1e-3, "highest learning rate of AdamW", default=toy_and_own("lr", 1e-3)
+    )
+    muon_lr: float = training_option(0.02, "highest learning rate of --optimizer muon")
     lr_schedule: str = training_option(
         "cosine",
         "what the learning rate does after the warm-up",
@@ -194,7 +204,7 @@ class TrainSettings:
         100, "steps over which the learning rate rises", default=toy_and_own("warmup", 100)
     )
     weight_decay: float = training_option(
-        0.01, "weight decay of AdamW; norms and biases are not decayed"
+        0.01, "weight decay; norms and biases are not decayed"
     )
     clip: float = training_option(
         1.0, "largest norm of the gradient; a larger gradient is scaled down"
@@ -237,6 +247,7 @@ class TrainSettings:
             "prediction": PREDICTIONS,
             "schedule": SCHEDULES,
             "lr_schedule": LR_SCHEDULES,
+            "optimizer": OPTIMIZERS,
             "precision": PRECISIONS,
         }.items():
             if getattr(self, name) not in allowed:
@@ -259,7 +270,7 @@ class TrainSettings:
         for name in AT_LEAST_0:
             if getattr(self, name) < 0:
                 self.refuse(name, "0 or more")
-        for name in ("lr", "clip"):
+        for name in ("lr", "muon_lr", "clip"):
             if getattr(self, name) <= 0:
                 self.refuse(name, "a number above 0")
         for name in ("cfg_drop", "style_drop"):
@@ -335,6 +346,8 @@ def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) 
     for name in ("lr_decay", "lr_every"):
         if name in given and settings.lr_schedule not in ("step", "plateau"):
             ignored(given, name, "--lr-schedule step or plateau")
+    if "muon_lr" in given and settings.optimizer != "muon":
+        ignored(given, "muon_lr", "--optimizer muon")
     if "preview_guidance" in given and not settings.cfg_drop:
         ignored(given, "preview_guidance", "--cfg-drop above 0")
     if given.get("network") is not None and "preset" in given:

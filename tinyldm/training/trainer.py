@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,7 @@ from tinyldm.training.checkpoint import drop_training_state, read_config, save_c
 from tinyldm.training.ema import EMA
 from tinyldm.training.learning_rate import Plateau, learning_rate
 from tinyldm.training.log import RunLog
+from tinyldm.training.muon import Muon, hidden_weights
 from tinyldm.training.processes import ALONE, Processes
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.signals import StopRequest
@@ -122,7 +124,7 @@ class Trainer:
         self.ema = EMA(self.network, s.ema)
         compiled: Any = torch.compile(network, dynamic=False) if s.compile else network
         self.denoiser: Any = processes.share(compiled)  # the same weights, gradients averaged
-        self.optimizer = make_optimizer(network, s)
+        self.optimizers = make_optimizers(network, s)
 
     def fit(self, stop: StopRequest = NEVER) -> bool:
         """Train to max_steps, or until a stop is requested; either way the last step is saved.
@@ -142,8 +144,9 @@ class Trainer:
         skipped_in_a_row, stopping = 0, False
         while now.step < s.max_steps and not stopping:
             lr = learning_rate(now.step, s, now.plateau.cuts)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = lr * group["lr_factor"]
 
             loss = self.gradient()
             norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), s.clip))
@@ -159,7 +162,8 @@ class Trainer:
                 continue
             skipped_in_a_row = 0
 
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             self.ema.update(self.network)
             now.step += 1
             now.plateau.observe(loss, s.lr_every)
@@ -184,7 +188,7 @@ class Trainer:
         """
         s, device = self.settings, self.processes.device
         position = self.progress.step + self.progress.skipped
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         total = torch.zeros((), device=device)
         for part in range(s.accumulate):
             x0, condition, generator = self.batch(position * s.accumulate + part)
@@ -265,47 +269,56 @@ class Trainer:
         """Raw weights and optimiser moments, by name."""
         names: dict[Tensor, str] = {p: name for name, p in self.network.named_parameters()}
         state = {f"weights.{name}": t for name, t in self.network.state_dict().items()}
-        for p, moments in self.optimizer.state.items():
-            for kind, value in moments.items():
-                state[f"{kind}.{names[p]}"] = value
+        for optimizer in self.optimizers:
+            for p, moments in optimizer.state.items():
+                for kind, value in moments.items():
+                    state[f"{kind}.{names[p]}"] = value
         return state
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint: weights, average, optimiser and progress as they were."""
         config = read_config(folder)
         file = folder / "training.safetensors"
-        state = read_weights(file)
-
-        def part(kind: str) -> dict[str, Tensor]:
-            start = f"{kind}."
-            return {n.removeprefix(start): t for n, t in state.items() if n.startswith(start)}
-
-        load_into(self.network, part("weights"), file)
+        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)  # kind -> {name of a weight: ...}
+        for key, value in read_weights(file).items():
+            kind, _, name = key.partition(".")
+            parts[kind][name] = value
+        load_into(self.network, parts.pop("weights"), file)
         averaged = folder / "model.safetensors"
         load_into(self.ema.network, read_weights(averaged), averaged)
         self.ema.count_from(config["ema_updates"])
-        moments = {kind: part(kind) for kind in ("step", "exp_avg", "exp_avg_sq")}
-        for name, p in self.network.named_parameters():
-            if name in moments["step"]:
-                self.optimizer.state[p] = {
-                    kind: values[name].to(p.device) for kind, values in moments.items()
-                }
+        weights = dict(self.network.named_parameters())
+        for optimizer in self.optimizers:
+            mine = {p for group in optimizer.param_groups for p in group["params"]}
+            for kind, values in parts.items():
+                for name, value in values.items():
+                    if weights[name] in mine:
+                        optimizer.state[weights[name]][kind] = value.to(weights[name].device)
         saved = config["progress"]
         self.progress = Progress(saved["step"], saved["skipped"], Plateau(**saved["plateau"]))
 
 
-def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW. Norms and biases, which are vectors, are not decayed."""
-    matrices = [p for p in network.parameters() if p.ndim > 1]
+def make_optimizers(network: nn.Module, settings: TrainSettings) -> list[torch.optim.Optimizer]:
+    """AdamW; with --optimizer muon, Muon for the hidden layers and AdamW for what is left.
+
+    Norms and biases, which are vectors, are not decayed. Each group says by which factor of --lr
+    it learns.
+    """
+    s = settings
+    hidden = hidden_weights(network) if s.optimizer == "muon" else []
+    taken = set(hidden)
+    matrices = [p for p in network.parameters() if p.ndim > 1 and p not in taken]
     vectors = [p for p in network.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
-        {"params": matrices},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": matrices, "lr_factor": 1.0},
+        {"params": vectors, "lr_factor": 1.0, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        groups,
-        lr=settings.lr,
-        betas=(0.9, 0.99),
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            groups, lr=s.lr, betas=(0.9, 0.99), weight_decay=s.weight_decay, fused=True
+        )
+    ]
+    if hidden:
+        group = {"params": hidden, "lr_factor": s.muon_lr / s.lr}
+        optimizers.append(Muon([group], lr=s.muon_lr, weight_decay=s.weight_decay))
+    return optimizers

@@ -1,0 +1,174 @@
+"""The speed run: how few FLOPs does the toy set need? Results: speedrun.json, speedrun.md.
+
+    python docs/speedrun.py --changed "Muon" --seeds 0 1 2 --max-steps 600 --optimizer muon
+    python docs/speedrun.py --write
+
+The first line trains with these options of train.py, once for each seed, draws the 200 unseen
+captions, judges them by the attribute classifier and appends a result to speedrun.json. The second
+writes the table of speedrun.md. FLOPs are those that torch.utils.flop_counter counts over the whole
+training, optimiser included. Runs and pictures go to runs/speedrun, data to data/toy.
+"""
+
+import json
+import platform
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tinyldm.cli import Parser
+from tinyldm.data.images import from_bytes
+from tinyldm.files import read_json
+from tinyldm.sampling.job import sample_images
+from tinyldm.sampling.settings import Drawing
+from tinyldm.scores import attributes
+from tinyldm.scores.files import read_pixels
+from tinyldm.toy.folder import data_folder
+from tinyldm.toy.monsters import ATTRIBUTES
+from tinyldm.training.data import open_cache, read_data
+from tinyldm.training.frozen_models import load_frozen
+from tinyldm.training.network import DataShape, build_network, network_recipe
+from tinyldm.training.options import train_parser
+from tinyldm.training.trainer import Trainer
+
+RESULTS = Path(__file__).with_suffix(".json")
+PAGE = Path(__file__).with_suffix(".md")
+MARKS = ("<!-- runs -->\n", "<!-- end of runs -->\n")
+RUNS = Path("runs/speedrun")
+RECORD = {"colour": 0.99, "shape": 0.98, "feature": 0.98, "eyes": 0.93, "action": 0.98}
+SEEDS = 3  # the scores of a record are a mean of so many
+
+
+def train(given, run):
+    """Train a run without previews, in its folder. Returns facts for its result."""
+    data = read_data(data_folder(None), given)
+    settings = data.settings(given)
+    facts = data.facts(settings, data.preview_prompts())
+    models = load_frozen(facts, torch.device("cpu"))
+    cache = open_cache(settings, data.examples, models)
+    recipe = network_recipe(settings, DataShape.of(cache.shape, cache.null))
+    torch.manual_seed(settings.seed)
+    run.mkdir(parents=True)
+    facts |= {"network": recipe, **models.fingerprints}
+    trainer = Trainer(build_network(recipe), cache, settings, run, facts=facts)
+    with FlopCounterMode(display=False) as whole:
+        trainer.fit()
+    with FlopCounterMode(display=False) as step:
+        for optimizer in trainer.optimizers:
+            optimizer.step()  # after the end: nobody looks at these weights
+    losses = [float(row.split(",")[1]) for row in (run / "log.csv").read_text().split()[1:]]
+    return {
+        "seed": settings.seed,
+        "steps": settings.max_steps,
+        "batch": settings.batch_size,
+        "tflop": whole.get_total_flops() / 1e12,
+        "optimizer_tflop": step.get_total_flops() * settings.max_steps / 1e12,
+        "loss": sum(losses[-50:]) / len(losses[-50:]),
+    }
+
+
+def judge(run, how, batch_size=32):
+    """Draw the 200 unseen captions. Returns the share in which each attribute is what was asked."""
+    folder = data_folder(None)
+    data = read_data(folder, {})
+    requests = data.task.requests(folder / "test.json")
+    out = sample_images(run, requests, run / f"samples-{how.steps}", how=how, batch_size=batch_size)
+    wanted = read_json(folder / "attributes.json", dict)
+    truth = {}
+    for name, values in ATTRIBUTES.items():
+        truth[name] = [values.index(wanted[Path(r.name).stem][name]) for r in requests]
+    pixels = read_pixels([out / r.name for r in requests], (64, 64))
+    return attributes.accuracy(attributes.load_classifier().read(from_bytes(pixels)), truth)
+
+
+def results():
+    """All results so far."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+
+
+def measure(options, given):
+    """Train, draw, judge and append a result, for each seed."""
+    for seed in options.seeds:
+        name = "-".join(f"{key}={value}" for key, value in given.items()) or "default"
+        run = RUNS / f"{name}-seed={seed}"
+        result = {"changed": options.changed, "options": given}
+        result |= train({**given, "seed": seed}, run)
+        how = Drawing(steps=options.sample_steps)
+        result["drawn"] = f"guidance {how.guidance:g}, {how.steps} steps of dpm++"
+        result["scores"] = judge(run, how)
+        result["machine"] = f"{processor()}, torch {torch.__version__}"
+        RESULTS.write_text(json.dumps([*results(), result], indent=1) + "\n")
+        print(table([result]))
+
+
+def processor():
+    """The name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def table(found):
+    """The results as a table: a row for each change, with the mean over its seeds."""
+    names = list(RECORD)
+    rows = [
+        f"| what changed | steps x batch | TFLOP | of them optimiser | seeds | loss "
+        f"| {' | '.join(names)} | |",
+        f"| --- | --- | --- | --- | --- | --- |{' --- |' * len(names)} --- |",
+    ]
+    groups = {}
+    for result in found:
+        key = json.dumps([result["changed"], result["options"], result["drawn"]])
+        groups.setdefault(key, []).append(result)
+    for group in groups.values():
+        mean = {name: sum(r["scores"][name] for r in group) / len(group) for name in names}
+        reached = all(mean[name] >= least for name, least in RECORD.items())
+        verdict = "short"
+        if reached:
+            verdict = "**record**" if len(group) >= SEEDS else "reached, by one seed"
+        first = group[0]
+        cells = [
+            first["changed"],
+            f"{first['steps']} x {first['batch']}",
+            f"{average(group, 'tflop'):.1f}",
+            f"{average(group, 'optimizer_tflop'):.1f}",
+            ", ".join(str(r["seed"]) for r in group),
+            f"{average(group, 'loss'):.3f}",
+            *(f"{mean[name]:.3f}".removeprefix("0") for name in names),
+            verdict,
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def average(group, key):
+    """The mean of a number over results."""
+    return sum(result[key] for result in group) / len(group)
+
+
+def write_page():
+    """Put the table into the page, between its two marks."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, rest = text.split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    text = before + MARKS[0] + table(results()) + MARKS[1] + after
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def main():
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--changed", default="the default", help="what the table calls it")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds to train with")
+    parser.add_argument("--sample-steps", type=int, default=20, help="steps of the solver")
+    parser.add_argument("--write", action="store_true", help="only write the table")
+    options, rest = parser.parse_known_args()
+    if options.write:
+        write_page()
+    else:
+        measure(options, vars(train_parser().parse_args(rest)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
