@@ -26,6 +26,7 @@ from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.files import naming, read_json
 from tinyldm.tasks.base import Task, find_task
+from tinyldm.training.format_1 import UNSAID
 from tinyldm.training.network import build_network
 from tinyldm.weights import load_into, read_weights, write_weights
 
@@ -148,6 +149,8 @@ def read_config(folder: str | Path) -> Config:
     if len(content.get("size", (0, 0))) != 2:
         size = content["size"]
         raise InputError(f"{file}: not understood: 'size' is {size}, expected [height, width]")
+    if "settings" in content:
+        content["settings"] = {**UNSAID, **content["settings"]}
     return Config(content, file)
 
 

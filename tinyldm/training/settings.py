@@ -203,9 +203,7 @@ class TrainSettings:
     warmup: int = training_option(
         100, "steps over which the learning rate rises", default=toy_and_own("warmup", 100)
     )
-    weight_decay: float = training_option(
-        0.01, "weight decay; norms and biases are not decayed"
-    )
+    weight_decay: float = training_option(0.01, "weight decay; norms and biases are not decayed")
     clip: float = training_option(
         1.0, "largest norm of the gradient; a larger gradient is scaled down"
     )
@@ -214,6 +212,12 @@ class TrainSettings:
     )
     snr_gamma: float = training_option(
         0.0, "gamma of min-SNR weighting (2303.09556), usually 5; 0: every t has the same weight"
+    )
+    stratified: bool = training_option(
+        True,
+        "spread the times t of a batch evenly, one from each of as many parts of the schedule "
+        "(default: yes for the toy set, no with --data)",
+        negatable=True,
     )
     perceptual: float = training_option(
         0.0, "weight of the distance between features of the VAE's decoder (2411.04873); 0: none"
