@@ -170,7 +170,7 @@ class TrainSettings:
         "for landscapes: probability that a sample is trained without its style, but with its map",
     )
     max_steps: int = training_option(
-        2000, "length of the training", default=toy_and_own("max_steps", 2000)
+        570, "length of the training", default=toy_and_own("max_steps", 570)
     )
     batch_size: int = training_option(
         32,
@@ -185,7 +185,7 @@ class TrainSettings:
         default=toy_and_own("optimizer", "muon"),
     )
     lr: float = training_option(
-        1e-3, "highest learning rate of AdamW", default=toy_and_own("lr", 1e-3)
+        2e-3, "highest learning rate of AdamW", default=toy_and_own("lr", 2e-3)
     )
     muon_lr: float = training_option(0.02, "highest learning rate of --optimizer muon")
     lr_schedule: str = training_option(
@@ -201,7 +201,7 @@ class TrainSettings:
         10_000, "steps between reductions (step), or between looks at the loss (plateau)"
     )
     warmup: int = training_option(
-        100, "steps over which the learning rate rises", default=toy_and_own("warmup", 100)
+        30, "steps over which the learning rate rises", default=toy_and_own("warmup", 30)
     )
     weight_decay: float = training_option(0.01, "weight decay; norms and biases are not decayed")
     clip: float = training_option(
@@ -233,11 +233,11 @@ class TrainSettings:
     compile: bool = training_option(False, "compile the network with torch.compile")
 
     sample_every: int = run_option(
-        500, "steps between preview grids", default=toy_and_own("sample_every", 500)
+        285, "steps between preview grids", default=toy_and_own("sample_every", 285)
     )
     preview_guidance: float = run_option(3.0, "guidance scale of the previews")
     save_every: int = run_option(
-        500, "steps between checkpoints", default=toy_and_own("save_every", 500)
+        285, "steps between checkpoints", default=toy_and_own("save_every", 285)
     )
 
     def __post_init__(self) -> None:
