@@ -45,7 +45,9 @@ SDE = {
 def monster() -> np.ndarray:
     """The dots (k, 2), evenly spaced along the strokes of a drawing, with mean 0 and variance 1."""
 
-    def arc(x, y, rx, ry, start=0.0, end=360.0):
+    def arc(centre, radii, start=0.0, end=360.0):
+        x, y = centre
+        rx, ry = radii
         a = np.radians(np.linspace(start, end, 400))
         return np.stack([x + rx * np.cos(a), y + ry * np.sin(a)], 1)
 
@@ -53,14 +55,14 @@ def monster() -> np.ndarray:
         return np.concatenate([np.linspace(a, b, 200) for a, b in itertools.pairwise(corners)])
 
     strokes = [
-        arc(0, 0, 1.0, 1.05, -62, 242),  # head and body
+        arc((0, 0), (1.0, 1.05), -62, 242),  # head and body
         line((-0.62, 0.85), (-0.85, 1.55), (-0.28, 1.02)),
         line((0.62, 0.85), (0.85, 1.55), (0.28, 1.02)),  # horns
-        arc(-0.38, 0.28, 0.26, 0.30),
-        arc(0.38, 0.28, 0.26, 0.30),  # eyes
-        arc(-0.32, 0.24, 0.07, 0.09),
-        arc(0.44, 0.24, 0.07, 0.09),  # pupils
-        arc(0, -0.22, 0.55, 0.36, 190, 350),  # mouth
+        arc((-0.38, 0.28), (0.26, 0.30)),
+        arc((0.38, 0.28), (0.26, 0.30)),  # eyes
+        arc((-0.32, 0.24), (0.07, 0.09)),
+        arc((0.44, 0.24), (0.07, 0.09)),  # pupils
+        arc((0, -0.22), (0.55, 0.36), 190, 350),  # mouth
         line((-0.22, -0.565), (-0.14, -0.40), (-0.06, -0.575)),  # a tooth
         line((-0.47, -0.93), (-0.47, -1.35), (-0.75, -1.35)),
         line((0.47, -0.93), (0.47, -1.35), (0.75, -1.35)),  # legs

@@ -17,37 +17,45 @@ GROUND = ("errors", "files", "device", "weights", "randomness", "cli", "__init__
 LEAVES = ("scores", "stage_one", "toy", "compat", "pages", "commands")
 
 
-def sizes(file: Path) -> tuple[int, int]:
-    """Lines of a module, and how many of them are code: neither blank, comment nor docstring."""
+def sizes(file: Path) -> tuple[int, int, int, int]:
+    """Lines of a module, and how many of them are words, declarations and statements.
+
+    Words are docstrings, comments and blank lines; declarations are imports and the heads of
+    functions and classes; statements are what is left.
+    """
     text = file.read_text(encoding="utf-8")
     lines = text.splitlines()
-    docstrings: set[int] = set()  # the numbers of their lines
+    words: set[int] = set()  # numbers of lines
+    declared: set[int] = set()
+    for number, line in enumerate(lines, 1):
+        if line.strip() == "" or line.strip().startswith("#"):
+            words.add(number)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            docstrings |= set(range(node.lineno, node.end_lineno + 1))
-    code = 0
-    for number, line in enumerate(lines, 1):
-        blank_or_comment = line.strip() == "" or line.strip().startswith("#")
-        if not blank_or_comment and number not in docstrings:
-            code += 1
-    return len(lines), code
+            words |= set(range(node.lineno, node.end_lineno + 1))
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            declared |= set(range(node.lineno, node.end_lineno + 1))
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            declared |= set(range(node.lineno, node.body[0].lineno))
+    declared -= words
+    return len(lines), len(words), len(declared), len(lines) - len(words) - len(declared)
 
 
 def table() -> str:
-    """The rooms in the order of the house, with lines and lines of code."""
-    found: dict[str, list[tuple[int, int]]] = {}
+    """The rooms in the order of the house, with their lines and what these are."""
+    found: dict[str, list[tuple[int, int, int, int]]] = {}
     for file in sorted((ROOT / "tinyldm").rglob("*.py")):
         room = file.relative_to(ROOT / "tinyldm").with_suffix("").parts[0]
         found.setdefault(room, []).append(sizes(file))
 
     def row(name: str, rooms: tuple[str, ...]) -> str:
         modules = [size for room in rooms for size in found[room]]
-        lines = sum(size[0] for size in modules)
-        code = sum(size[1] for size in modules)
-        return f"| {name} | {len(modules)} | {lines:,} | {code:,} |"
+        sums = [sum(counts) for counts in zip(*modules, strict=True)]
+        return f"| {name} | {len(modules)} | " + " | ".join(f"{n:,}" for n in sums) + " |"
 
     assert found.keys() == {*CORE, *GROUND, *LEAVES}, found.keys()
-    rows = ["| room | modules | lines | of them code |", "| --- | --- | --- | --- |"]
+    rows = ["| room | modules | lines | words | declarations | statements |"]
+    rows.append("| --- | --- | --- | --- | --- | --- |")
     rows += [row(room, (room,)) for room in CORE]
     rows.append(row("files, weights, options, devices, ...", GROUND))
     rows.append(row("**the core**", CORE + GROUND))

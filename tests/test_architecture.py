@@ -213,7 +213,7 @@ def test_one_way_to_do_one_thing():
     assert calls("load_file") <= {"weights.py"}
     assert calls("safe_open") <= {"weights.py"}
     assert calls("FileLock") == {"files.py"}
-    assert calls("SeedSequence") == {"randomness.py"}
+    assert calls("SeedSequence") == calls("default_rng") == {"randomness.py"}
     assert not calls("hash")  # no stream of random numbers follows from hash(tuple)
 
 
@@ -227,6 +227,17 @@ def test_nothing_is_probed_faked_or_patched_from_outside():
 
 
 PROBES: set[str] = set()
+OF_SHAPES = {"rand", "reshape"}  # calls whose arguments are the sides of a shape
+
+
+def test_calls_pass_few_arguments_by_position():
+    """At most four. Only a row of like things may be longer: the sides of a shape."""
+    for path in [*MODULES, *SCRIPTS, *(ROOT / "docs").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and len(node.args) > 4:
+                called = node.func
+                name = getattr(called, "attr", getattr(called, "id", None))
+                assert name in OF_SHAPES, f"{path}, line {node.lineno}: {name}"
 
 
 def test_no_task_is_known_by_name_outside_of_tasks():

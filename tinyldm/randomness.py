@@ -40,10 +40,11 @@ def numpy_stream(
     return np.random.default_rng(seed_sequence(seed, purpose, rank=rank, position=position))
 
 
-def copies_stream(seed: int, key: int) -> np.random.Generator:
-    """The stream that draws the augmented copies of an image, in the latent cache.
+def plain_stream(seed: int, *position: int) -> np.random.Generator:
+    """The stream of whole numbers alone, without a purpose: numpy's default_rng([seed, ...]).
 
-    key: a number made of the image's bytes. No purpose is mixed in, so that caches made by earlier
-    versions stay valid.
+    It draws what was drawn so before there were purposes, and has to stay: the augmented copies of
+    an image in a latent cache (position: a number made of the image's bytes) and the procedural
+    landscapes (position: the number of the picture, and of what is drawn in it).
     """
-    return np.random.default_rng([seed, key])
+    return np.random.default_rng([seed, *position])

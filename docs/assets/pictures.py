@@ -188,19 +188,16 @@ def shapes(rng: Generator, s: int) -> np.ndarray:
             else:
                 pen.pieslice(box, *sorted(rng.uniform(0, 360, 2)), **style)
             for _ in range(rng.integers(0, 4)):
-                detail(
-                    rng,
-                    pen,
-                    cx + rng.uniform(-0.7, 0.7) * wide,
-                    cy + rng.uniform(-0.7, 0.7) * high,
-                    s,
-                )
+                x = cx + rng.uniform(-0.7, 0.7) * wide
+                y = cy + rng.uniform(-0.7, 0.7) * high
+                detail(rng, pen, (x, y), s)
 
     return paint(canvas, draw)
 
 
-def detail(rng: Generator, pen: ImageDraw.ImageDraw, x: float, y: float, s: int):
-    """A dot, an eye or a short line at (x, y)."""
+def detail(rng: Generator, pen: ImageDraw.ImageDraw, place: tuple[float, float], s: int):
+    """A dot, an eye or a short line at a place (x, y)."""
+    x, y = place
     r = s * rng.uniform(0.008, 0.06)
     kind = rng.integers(3)
     if kind == 0:
@@ -260,9 +257,9 @@ def solids(rng: Generator, s: int) -> np.ndarray:
         dy = y - cy - high * 0.8
         shadow = np.exp(-(((dx / wide) ** 2 + (dy / (0.55 * high)) ** 2) ** rng.uniform(0.8, 2)))
         canvas = canvas * (1 - rng.uniform(0.1, 0.5) * shadow[..., None])
-        canvas = SOLIDS[rng.integers(3)](
-            rng, canvas, ((x - cx) / wide, (y - cy) / high), tint, light, ambient
-        )
+        draw_solid = SOLIDS[rng.integers(3)]
+        place = ((x - cx) / wide, (y - cy) / high)
+        canvas = draw_solid(rng, canvas, place, tint, light=light, ambient=ambient)
     return canvas
 
 
@@ -271,7 +268,7 @@ def lay(canvas: np.ndarray, inside: np.ndarray, tint: np.ndarray, shade: np.ndar
     return np.where(inside[..., None], shade[..., None] * tint, canvas)
 
 
-def sphere(rng, canvas, place, tint, light, ambient):
+def sphere(rng, canvas, place, tint, *, light, ambient):
     """An ellipsoid with a shine; place: (u, v) of each pixel, in half its width and height."""
     u, v = place
     depth = np.sqrt((1 - u**2 - v**2).clip(0))
@@ -284,7 +281,7 @@ def sphere(rng, canvas, place, tint, light, ambient):
     )
 
 
-def cylinder(rng, canvas, place, tint, light, ambient):
+def cylinder(rng, canvas, place, tint, *, light, ambient):
     """An upright cylinder seen from a little above; place as in sphere."""
     u, v = place
     lid = rng.uniform(0.15, 0.4)
@@ -295,7 +292,7 @@ def cylinder(rng, canvas, place, tint, light, ambient):
     return lay(canvas, u**2 + ((v - lid + 1) / lid) ** 2 < 1, tint, np.full_like(u, top))
 
 
-def box(rng, canvas, place, tint, light, ambient):
+def box(rng, canvas, place, tint, *, light, ambient):
     """A box with an edge in front, seen from a little above; place as in sphere."""
     u, v = place
     edge = rng.uniform(-0.8, 0.8)

@@ -30,7 +30,7 @@ SOLID_COLOURS = {  # of the 24 objects of i-CLEVR
     "yellow": (235, 220, 50),
 }
 SHAPES = {
-    "circle": arc(0, 0, 1, 1, 0, 350, 28),
+    "circle": arc((0, 0), (1, 1), (0, 350), 28),
     "square": [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)],
     "triangle": [(0, -1), (1, 0.8), (-1, 0.8)],
     "star": star(5, 1.1, 0.45),
@@ -56,8 +56,8 @@ SHAPES = {
         )
         for a in (2 * pi * k / 28 for k in range(28))
     ],
-    "ring": arc(0, 0, 1, 1, 0, 350, 28),
-    "moon": arc(0, 0, 1, 1, 40, 320, 24) + arc(0.35, 0, 0.75, 0.75, 300, 60, 18),
+    "ring": arc((0, 0), (1, 1), (0, 350), 28),
+    "moon": arc((0, 0), (1, 1), (40, 320), 24) + arc((0.35, 0), (0.75, 0.75), (300, 60), 18),
     "rectangle": [(-1.2, -0.55), (1.2, -0.55), (1.2, 0.55), (-1.2, 0.55)],
 }
 NUMBERS = ("", "a", "two", "three", "four")
@@ -113,7 +113,7 @@ def group(r: Random, canvas, box, exclude: str) -> str:
         shade = mix(COLOURS[colour], r.choice((WHITE, (0, 0, 0))), r.uniform(0, 0.12))
         pen.polygon(SHAPES[shape], shade)
         if shape == "ring":
-            pen.ellipse(0, 0, 0.55, 0.55, COLOURS[exclude])
+            pen.ellipse((0, 0), (0.55, 0.55), COLOURS[exclude])
     what = " ".join(word for word in (size, colour, shape) if word)
     if count == 1:
         return article(what)
@@ -155,23 +155,23 @@ def shape_scene(r: Random) -> tuple[Image.Image, str]:
 def solid(pen: Pen, shape: str, colour, shine: float):
     """A sphere, cube or cylinder with light from the upper left."""
     light, dark = mix(colour, WHITE, 0.3), mix(colour, (0, 0, 0), 0.35)
-    pen.ellipse(0.35, 0.75, 1.15, 0.4, (88, 88, 88))
+    pen.ellipse((0.35, 0.75), (1.15, 0.4), (88, 88, 88))
     if shape == "sphere":
-        pen.ellipse(0, 0, 1, 1, dark)
-        pen.ellipse(-0.08, -0.1, 0.88, 0.86, colour)
-        pen.ellipse(-0.3, -0.38, 0.32, 0.28, mix(colour, WHITE, shine))
+        pen.ellipse((0, 0), (1, 1), dark)
+        pen.ellipse((-0.08, -0.1), (0.88, 0.86), colour)
+        pen.ellipse((-0.3, -0.38), (0.32, 0.28), mix(colour, WHITE, shine))
     elif shape == "cube":
         pen.polygon([(-0.95, -0.5), (0.1, -0.15), (0.1, 1.05), (-0.95, 0.65)], colour)
         pen.polygon([(0.1, -0.15), (0.95, -0.55), (0.95, 0.6), (0.1, 1.05)], dark)
         pen.polygon([(-0.95, -0.5), (-0.1, -0.9), (0.95, -0.55), (0.1, -0.15)], light)
     else:
-        side = arc(0, 0.7, 0.75, 0.33, 0, 180, 13)
+        side = arc((0, 0.7), (0.75, 0.33), (0, 180), 13)
         pen.polygon([(0.75, -0.6), *side, (-0.75, -0.6)], colour)
         pen.polygon([(0.3, -0.5), *side[:5], (0.75, -0.6)], dark)
         pen.polygon(
             [(-0.5, -0.4), (-0.32, -0.35), (-0.32, 0.9), (-0.5, 0.85)], mix(colour, WHITE, shine)
         )
-        pen.ellipse(0, -0.6, 0.75, 0.33, light)
+        pen.ellipse((0, -0.6), (0.75, 0.33), light)
 
 
 def solid_scene(r: Random) -> tuple[Image.Image, str]:

@@ -163,7 +163,7 @@ def contrastive_loss(text: Tensor, image: Tensor, scale: Tensor) -> Tensor:
 
 
 def step_loss(
-    model, reader: TokenReader, tokenizer, images, captions: list[str]
+    model, reader: TokenReader, tokenizer, *, images, captions: list[str]
 ) -> tuple[Tensor, Tensor]:
     """The contrastive loss of the pictures and the reading loss of all captions."""
     inputs = tokenizer(
@@ -180,7 +180,7 @@ def step_loss(
 
 
 def train_clip(
-    out: str | Path, steps: int, seed: int = 0, batch_size: int = 80, overwrite: bool = False
+    out: str | Path, steps: int, seed: int = 0, *, batch_size: int = 80, overwrite: bool = False
 ):
     """Train a tiny CLIP from scratch and write its folder (float16)."""
     out = Path(out)
@@ -202,7 +202,7 @@ def train_clip(
     progress = tqdm(range(steps), desc="training the tiny CLIP", unit="step", disable=None)
     for step in progress:
         images, captions = training_batch(step, seed, batch_size, monsters)
-        contrast, reading = step_loss(model, reader, tokenizer, images, captions)
+        contrast, reading = step_loss(model, reader, tokenizer, images=images, captions=captions)
         optimizer.zero_grad()
         (contrast + 0.3 * reading).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -63,7 +63,7 @@ def train_tiny(
     }
     config = AutoencoderConfig(**TINY)
     recipe = Recipe(steps, batch_size=16, lr=1.5e-3, kl=1e-5, seed=seed)
-    vae = train_autoencoder(config, images, recipe, out, held_out)
+    vae = train_autoencoder(config, images, recipe, out, held_out=held_out)
     vae.half().save_pretrained(out)  # half the size to ship; load gives float32
     return AutoencoderKL.load(out)
 

@@ -31,8 +31,9 @@ def build(
     map_channels: int,
 ) -> nn.Module:
     """The network for a run: train.py calls this with what it finds in the data (DataShape)."""
+    told = {"token_dim": token_dim, "vector_dim": vector_dim, "map_channels": map_channels}
     # Table 1 has DiT-S with (384, 12, 6) and DiT-B with (768, 12, 12). This one suits the toy set.
-    return DiT(channels, size, token_dim, vector_dim, map_channels, width=256, depth=8, heads=4)
+    return DiT(channels, size, **told, width=256, depth=8, heads=4)
 
 
 class DiT(nn.Module):
@@ -46,10 +47,10 @@ class DiT(nn.Module):
         self,
         channels: int,
         size: tuple[int, int],
+        *,
         token_dim: int | None = None,
         vector_dim: int | None = None,
         map_channels: int = 0,
-        *,
         width: int,
         depth: int,
         heads: int,

@@ -44,7 +44,7 @@ def draw(net: nn.Module, solver, steps: int, n: int = 500) -> torch.Tensor:
         return net(torch.cat([x_t, t[:, None] / 1000], 1))
 
     schedule, seeds = NoiseSchedule("linear"), range(n)
-    return sample(denoiser, (n, 2), schedule, solver, steps, prediction="eps", seeds=seeds)
+    return sample(denoiser, (n, 2), schedule, solver, steps=steps, prediction="eps", seeds=seeds)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,9 @@ def test_resume_is_bit_for_bit(tmp_path, critic):
 
     def trained(out, start=config, images=None, recipe=recipe, **how):
         images = pictures() if images is None else images
-        return train_autoencoder(start, images, recipe, out, held_out, save_every=100, **how)
+        return train_autoencoder(
+            start, images, recipe, out, held_out=held_out, save_every=100, **how
+        )
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     end = trained(whole).fingerprint
@@ -106,7 +108,9 @@ def test_a_gradient_that_is_not_finite_stops_the_training(tmp_path):
     def trained(**how):
         config, held_out = AutoencoderConfig(**CONFIG), {"held": pictures(3)}
         out = tmp_path / "own"
-        return train_autoencoder(config, pictures(), recipe, out, held_out, save_every=2, **how)
+        return train_autoencoder(
+            config, pictures(), recipe, out, held_out=held_out, save_every=2, **how
+        )
 
     saved = trained(stop=StopAt(2)).fingerprint
     state = load_file(tmp_path / "own/training.safetensors")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch
-from tinyldm.data.examples import Example, Examples, Layout, held_out_scenes
+from tinyldm.data.examples import Example, Examples, Layout, held_out_subjects
 from tinyldm.errors import InputError
 from tinyldm.scores import evaluator
 from tinyldm.scores.evaluator import Evaluator, disturb
@@ -58,8 +58,8 @@ def test_pixels_are_counted():
 def split(names, layout=""):
     """Which images are held out, where the layout of a folder has that name."""
     layouts = [each for task in ("text", "labels") for each in find_task(task).layouts]
-    scenes = {each.name: each.scene for each in layouts}
-    return torch.tensor(held_out_scenes(names, scenes.get(layout)))
+    scenes = {each.name: each.subject for each in layouts}
+    return torch.tensor(held_out_subjects(names, scenes.get(layout)))
 
 
 def test_images_of_a_scene_are_held_out_together():

@@ -49,7 +49,7 @@ def test_training_improves_and_is_repeatable(tmp_path):
 
     def trained(out):
         config = AutoencoderConfig(**CONFIG)
-        return train_autoencoder(config, pictures, recipe, out, held_out, save_every=20)
+        return train_autoencoder(config, pictures, recipe, out, held_out=held_out, save_every=20)
 
     vae = trained(tmp_path / "a")
     with open(tmp_path / "a" / "scores.csv") as file:

@@ -58,7 +58,7 @@ def test_training_pictures_leave_out_held_out_monsters():
 def test_loss_falls_on_one_batch():
     torch.manual_seed(0)
     known = toy.monsters()[0]
-    batch = tiny_clip.training_batch(1, 0, 12, known)
+    images, captions = tiny_clip.training_batch(1, 0, 12, known)
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     model = tiny_clip.new_model(len(tokenizer))
     reader = tiny_clip.TokenReader(model.text_model.embeddings.token_embedding)
@@ -67,7 +67,7 @@ def test_loss_falls_on_one_batch():
     )
     losses = []
     for _ in range(12):
-        loss = sum(tiny_clip.step_loss(model, reader, tokenizer, *batch))
+        loss = sum(tiny_clip.step_loss(model, reader, tokenizer, images=images, captions=captions))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("TINYLDM_CACHE") or "~/.cache/tinyldm").expanduser()
 
 
-def key_of(*parts: Any) -> str:
+def key_of(parts: Sequence[Any]) -> str:
     """A hash of parts, which are any values that JSON can hold: a name for a cache folder."""
     return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 

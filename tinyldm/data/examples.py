@@ -60,7 +60,7 @@ class Layout:
     detect:      whether a folder is laid out like this
     read:        (folder, split, problems) -> examples; adds a line to problems for each that is
                  left out. Image files are not opened here.
-    scene:       a regular expression: images whose names begin with the same match show the same
+    subject:     a regular expression: images whose names begin with the same match show the same
                  thing and are held out together; None: each image stands for itself
     check:       raises InputError if an example's files are broken, besides the image itself
     """
@@ -69,7 +69,7 @@ class Layout:
     description: str
     detect: Callable[[Path], bool]
     read: Callable[[Path, str, list[str]], list[Example]]
-    scene: str | None = None
+    subject: str | None = None
     check: Callable[[Example], object] | None = None
 
 
@@ -122,13 +122,13 @@ class Examples(Sequence[Example]):
     def hold_out(self, share: float) -> Examples:
         """The same examples, with about this share of them set apart in held_out, evenly spread.
 
-        Images of one scene stay together, so that what is judged by was never seen in training.
+        Images of one subject stay together, so that what is judged by was never seen in training.
         """
         if not 0 <= share <= 0.5:
             raise InputError(f"--hold-out {share:g}: expected a share from 0 to 0.5")
         if not share:
             return self
-        apart = held_out_scenes([example.name for example in self], self.layout.scene, share)
+        apart = held_out_subjects([example.name for example in self], self.layout.subject, share)
         kept = tuple(e for e, out in zip(self, apart, strict=True) if not out)
         if not kept:
             raise InputError(
@@ -139,17 +139,17 @@ class Examples(Sequence[Example]):
         return replace(self, items=kept, held_out=held)
 
 
-def held_out_scenes(
-    names: Sequence[str], scene: str | None = None, share: float = 0.1
+def held_out_subjects(
+    names: Sequence[str], subject: str | None = None, share: float = 0.1
 ) -> list[bool]:
-    """Which images to hold out: an even sample of the scenes, and all the images of each."""
-    scenes = []
+    """Which images to hold out: an even sample of the subjects, and all the images of each."""
+    subjects = []
     for k, name in enumerate(names):
-        match = re.match(scene, name) if scene else None
-        scenes.append(match[0] if match else f"{k:08d}")
+        match = re.match(subject, name) if subject else None
+        subjects.append(match[0] if match else f"{k:08d}")
     every = max(2, round(1 / share))
-    held = set(sorted(set(scenes))[::every])
-    return [scene in held for scene in scenes]
+    held = set(sorted(set(subjects))[::every])
+    return [each in held for each in subjects]
 
 
 def read_layout(folder: Path, layouts: Sequence[Layout], split: str, skip_bad: bool) -> Examples:

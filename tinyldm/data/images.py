@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tinyldm.errors import InputError
 from tinyldm.files import replacing
-from tinyldm.randomness import copies_stream
+from tinyldm.randomness import plain_stream
 
 FITS = ("squash", "crop")
 
@@ -134,7 +134,7 @@ class Augmentation:
 
         nearest: for a map of class numbers, whose views show what those of its image show
         """
-        rng = copies_stream(self.seed, key)
+        rng = plain_stream(self.seed, key)
         views = [resize(image, size, self.fit, nearest=nearest)]
         for _ in range(self.copies):
             box = random_box(image.size, self.crop, rng)

@@ -108,7 +108,7 @@ def open_latents(images: ImageSet, vae: Any, building: Building) -> tuple[Path, 
     """The folder with the latents of all images, and the images left out, {index: why}."""
     model = "pixels" if vae is None else vae.fingerprint
     views = images.augmentation.to_dict()
-    key = key_of(VERSION, images.hashes, images.size, views, model)
+    key = key_of((VERSION, images.hashes, images.size, views, model))
     folder = building.root / "latents" / key
     header = build_once(folder, lambda new: write_latents(new, images, vae, building))
     left_out = {int(index): why for index, why in header["left_out"].items()}
@@ -131,7 +131,7 @@ def open_tokens(
         distinct.setdefault(key, prompt)
     order = sorted(distinct, key=lambda key: (len(key), key))  # "" is first
     asked = [distinct[key] for key in order]
-    folder = building.root / "captions" / key_of(VERSION, order, encoder.fingerprint)
+    folder = building.root / "captions" / key_of((VERSION, order, encoder.fingerprint))
     build_once(folder, lambda new: write_tokens(new, asked, encoder, building.progress))
 
     number = {key: k for k, key in enumerate(order)}
@@ -172,7 +172,7 @@ class LatentCache:
         self.folder = latents
         self.encoder = encoder
         self.left_out = list(left_out)
-        self.key = key_of(latents.name, captions.name, choices)
+        self.key = key_of((latents.name, captions.name, choices))
         self.views: int = header["views"]
         self.shape: tuple[int, ...] = tuple(header["shape"][2:])
         self.mean = torch.tensor(header["mean"])[:, None, None]
@@ -199,7 +199,7 @@ class LatentCache:
         self._maps = maps
         rows = np.array(kept)[:, None] * self.views + np.arange(self.views)
         self._map_rows = rows.ravel()
-        self.key = key_of(self.key, maps.key)
+        self.key = key_of((self.key, maps.key))
 
     @cached_property
     def null(self) -> Condition:

@@ -55,7 +55,7 @@ def open_maps(
     files = [encoder.map_file(example.prompts[0]) for example in examples]
     map_hashes = file_hashes(files, building.workers, False)
     views = augmentation.to_dict()
-    key = key_of("maps", hashes, map_hashes, encoder.map_size, views)
+    key = key_of(("maps", hashes, map_hashes, encoder.map_size, views))
 
     def build(folder: Path) -> dict[str, Any]:
         bar = tqdm(examples, "reading maps", unit="map", delay=2, disable=not building.progress)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinyldm.data.examples import Examples, Prompt, held_out_scenes
+from tinyldm.data.examples import Examples, Prompt, held_out_subjects
 from tinyldm.data.images import from_bytes
 from tinyldm.errors import InputError
 from tinyldm.files import read_json, write_text
@@ -174,7 +174,9 @@ def train_evaluator(
     files = [example.image for example in examples]
     pixels = read_pixels(files, size)
     truth = judge.truth([example.prompts[0] for example in examples], size, files)
-    held_out = torch.tensor(held_out_scenes([file.name for file in files], examples.layout.scene))
+    held_out = torch.tensor(
+        held_out_subjects([file.name for file in files], examples.layout.subject)
+    )
     if held_out.all() or not held_out.any():
         raise InputError(f"{len(files)} images: too few scenes to hold some of them out")
     seen = (~held_out).nonzero()[:, 0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tinyldm.data.examples import Example, Examples, Layout, held_out_scenes
+from tinyldm.data.examples import Example, Examples, Layout, held_out_subjects
 from tinyldm.errors import InputError
 from tinyldm.scores.files import images_below, read_pixels
 from tinyldm.tasks.base import read_examples, tasks
@@ -23,7 +23,7 @@ def read_pictures(folder: Path, size: tuple[int, int], skip_bad: bool) -> tuple[
     """
     examples = find_examples(folder, skip_bad)
     names = [example.name for example in examples]
-    held = torch.tensor(held_out_scenes(names, examples.layout.scene), dtype=torch.bool)  # (n,)
+    held = torch.tensor(held_out_subjects(names, examples.layout.subject), dtype=torch.bool)  # (n,)
     if not held.any() or held.all():
         raise InputError(f"--data {folder}: {len(examples)} images, too few to hold some out")
     pixels = read_pixels([example.image for example in examples], size)  # (n, 3, h, w)

@@ -210,7 +210,7 @@ class LabelTask(Task):
             "images with train.json and objects.json (labels, as i-CLEVR)",
             detect=is_labelled,
             read=read_labelled,
-            scene=r"CLEVR_\w+?_\d+",  # the pictures of one scene differ by an object
+            subject=r"CLEVR_\w+?_\d+",  # the pictures of one scene differ by an object
         ),
     )
 

@@ -96,7 +96,7 @@ class LandscapeEncoder(Encoder):
         self.style_drop = style_drop
         self.width = style.width
         self.map_size: tuple[int, int] = (GRAIN * area[0], GRAIN * area[1])
-        self.fingerprint = key_of("landscape", style.fingerprint, CLASSES)[:16]
+        self.fingerprint = key_of(("landscape", style.fingerprint, CLASSES))[:16]
 
     @property
     def empty(self) -> Scene:
@@ -206,7 +206,7 @@ class LandscapeEncoder(Encoder):
             if scene.reference_file is not None:
                 load_image(scene.reference_file)
                 files.append(scene.reference_file)
-        return key_of(file_hashes(files, workers=4, progress=False))
+        return key_of((file_hashes(files, workers=4, progress=False),))
 
 
 # ---- files

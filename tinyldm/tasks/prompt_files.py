@@ -48,14 +48,14 @@ def read_test_json(file: Path) -> list[tuple[str, str]]:
     """The monsters' test.json: key -> {"image_name": ..., "text_prompt": ..., ...}."""
     named = []
     for key, entry in read_json(file, dict).items():
-        name, text = entry_values(file, key, entry, "image_name", "text_prompt")
+        name, text = entry_values(file, key, entry, ("image_name", "text_prompt"))
         name = as_text(file, key, "image_name", name)
         text = as_text(file, key, "text_prompt", text)
         named.append((name, text))
     return named
 
 
-def entry_values(file: Path, key: str, entry: Any, *names: str) -> list[Any]:
+def entry_values(file: Path, key: str, entry: Any, names: tuple[str, ...]) -> list[Any]:
     """The values that one entry of a JSON file has under these names; InputError without one."""
     if not isinstance(entry, dict):
         got = type(entry).__name__

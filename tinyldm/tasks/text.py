@@ -40,7 +40,7 @@ def read_monsters(folder: Path, split: str, problems: list[str]) -> list[Example
 
 def monster_captions(info: Path, key: str, entry: Any) -> tuple[str, ...]:
     """Each description of a monster, followed by its action, which is empty for a portrait."""
-    given, action = entry_values(info, key, entry, "given_description", "action_description")
+    given, action = entry_values(info, key, entry, ("given_description", "action_description"))
     descriptions = [given] if isinstance(given, str) else given
     are_texts = isinstance(descriptions, list) and all(isinstance(d, str) for d in descriptions)
     if not are_texts or not descriptions:
@@ -119,7 +119,7 @@ def read_json_lines(table: Path) -> list[dict[str, str]]:
             continue
         place = f"line {number}"
         entry = parse_json(line, f"{table}: {place}", dict)
-        name, text = entry_values(table, place, entry, "file_name", "text")
+        name, text = entry_values(table, place, entry, ("file_name", "text"))
         name = as_text(table, place, "file_name", name)
         text = as_text(table, place, "text", text)
         rows.append({"file_name": name, "text": text})
@@ -154,7 +154,7 @@ class TextTask(Task):
             "train/*.png with train_info.json (monsters)",
             detect=lambda folder: (folder / "train_info.json").is_file(),
             read=read_monsters,
-            scene="[^_]+",  # the number of the monster
+            subject="[^_]+",  # the number of the monster
         ),
         Layout(
             "animals",

@@ -61,9 +61,9 @@ class Pen:
             closed = placed + placed[:2]
             self.canvas.line(closed, outline, max(1, round(width * self.scale)), joint="curve")
 
-    def ellipse(self, x, y, rx, ry, fill, outline=None, width: float = 0.1):
-        """An ellipse around (x, y), drawn as a polygon so that it tilts with the rest."""
-        self.polygon(arc(x, y, rx, ry, 0, 350, 24), fill, outline, width)
+    def ellipse(self, centre, radii, fill, outline=None, *, width: float = 0.1):
+        """An ellipse, drawn as a polygon so that it tilts with the rest."""
+        self.polygon(arc(centre, radii, (0, 350), 24), fill, outline, width)
 
     def line(self, points, fill, width: float):
         """A line through the points, with round ends."""
@@ -74,8 +74,14 @@ class Pen:
             self.canvas.ellipse((x - r, y - r, x + r, y + r), fill)
 
 
-def arc(x, y, rx, ry, start, end, n) -> list[tuple[float, float]]:
-    """n points of an ellipse from start to end, in degrees clockwise from the right."""
+def arc(centre, radii, degrees, n: int) -> list[tuple[float, float]]:
+    """n points of an ellipse from one angle to another, in degrees clockwise from the right.
+
+    centre: (x, y); radii: (rx, ry); degrees: (start, end)
+    """
+    x, y = centre
+    rx, ry = radii
+    start, end = degrees
     angles = (pi / 180 * (start + (end - start) * k / (n - 1)) for k in range(n))
     return [(x + rx * cos(a), y + ry * sin(a)) for a in angles]
 
@@ -85,16 +91,25 @@ def mix(colour, other, share: float) -> tuple[int, ...]:
     return tuple(round(a + (b - a) * share) for a, b in zip(colour, other, strict=True))
 
 
-def star(
-    points: int, outer: float, inner: float, x: float = 0.0, y: float = 0.0, turn: float = -90.0
-):
-    """The outline of a star around (x, y) whose first point lies at `turn` degrees."""
+def darker(colour) -> tuple[int, ...]:
+    """The shade of outlines and limbs."""
+    return mix(colour, INK, 0.4)
+
+
+def star(points: int, outer: float, inner: float, *, centre=(0.0, 0.0), turn: float = -90.0):
+    """The outline of a star whose first point lies at `turn` degrees."""
+    x, y = centre
     outline = []
     for k in range(2 * points):
         radius = outer if k % 2 == 0 else inner
         angle = (turn + 180 * k / points) * pi / 180
         outline.append((x + radius * cos(angle), y + radius * sin(angle)))
     return outline
+
+
+def mirrored(half, middle) -> list[tuple[float, float]]:
+    """Points up to one in the middle, and from there the same on the other side."""
+    return [*half, middle, *((-x, y) for x, y in reversed(half))]
 
 
 def rounded(corners, r: float) -> list[tuple[float, float]]:
@@ -113,23 +128,15 @@ def rounded(corners, r: float) -> list[tuple[float, float]]:
     return points
 
 
-HEM = [
-    (0.95, 0.95),
-    (0.6, 0.62),
-    (0.32, 1.05),
-    (0, 0.68),
-    (-0.32, 1.05),
-    (-0.6, 0.62),
-    (-0.95, 0.95),
-]
+HEM = mirrored([(0.95, 0.95), (0.6, 0.62), (0.32, 1.05)], (0, 0.68))
 BODIES = {  # the outline of each shape
-    "round": arc(0, 0, 1, 1, 0, 350, 32),
+    "round": arc((0, 0), (1, 1), (0, 350), 32),
     "square": rounded([(1.08, -1), (1.08, 1), (-1.08, 1), (-1.08, -1)], 0.12),
     "triangular": rounded([(0, -1.4), (1.3, 0.95), (-1.3, 0.95)], 0.3),
-    "star-shaped": rounded(star(5, 1.5, 0.84, y=0.08), 0.22),
-    "ghost-like": arc(0, -0.1, 0.95, 1.1, 180, 360, 17) + HEM,
+    "star-shaped": rounded(star(5, 1.5, 0.84, centre=(0, 0.08)), 0.22),
+    "ghost-like": arc((0, -0.1), (0.95, 1.1), (180, 360), 17) + HEM,
     "mushroom-like": [
-        *arc(0, 0.12, 1.45, 1.2, 180, 360, 17),
+        *arc((0, 0.12), (1.45, 1.2), (180, 360), 17),
         (0.55, 0.3),
         (0.55, 1),
         (-0.55, 1),
@@ -176,16 +183,17 @@ RIMS = {
 }
 
 
-def draw_feature(pen: Pen, shape: str, feature: str, colour, dark, swing: float):
+def draw_feature(pen: Pen, monster, colour, swing: float):
     """Horns, wings, spikes or a tail, behind the body; swing in [-1, 1] moves what can move."""
+    shape, feature = monster.shape, monster.feature
     if feature == "horns":
         draw_horns(pen, shape)
     elif feature == "wings":
         draw_wings(pen, shape, colour, 0.22 * swing)
     elif feature == "spikes":
-        draw_spikes(pen, shape, dark)
+        draw_spikes(pen, shape, darker(colour))
     elif feature == "tail":
-        draw_tail(pen, shape, colour, dark, 0.1 * swing)
+        draw_tail(pen, shape, colour, 0.1 * swing)
 
 
 def draw_horns(pen: Pen, shape: str):
@@ -226,8 +234,9 @@ def draw_spikes(pen: Pen, shape: str, dark):
         pen.polygon(points, dark, dark, 0.05)
 
 
-def draw_tail(pen: Pen, shape: str, colour, dark, lift: float):
+def draw_tail(pen: Pen, shape: str, colour, lift: float):
     """A tail that ends in a triangle."""
+    dark = darker(colour)
     x, y = (1.0, 0.55) if shape == "mushroom-like" else RIMS[shape, TAIL]
     curve = [(-0.5, -0.3), (0, 0.05), (0.42, 0.1), (0.75, -0.15), (0.82, -0.55 + lift)]
     tail = [(x + dx, y + dy) for dx, dy in curve]
@@ -242,35 +251,27 @@ def draw_crown(pen: Pen, shape: str):
     """A golden crown, over the top of the body."""
     x, y = RIMS[shape, TOP]
     y += 0.3 if shape in ("triangular", "star-shaped") else 0.12
-    points = [
-        (-0.55, 0),
-        (-0.68, -0.72),
-        (-0.28, -0.36),
-        (0, -0.86),
-        (0.28, -0.36),
-        (0.68, -0.72),
-        (0.55, 0),
-    ]
+    points = mirrored([(-0.55, 0), (-0.68, -0.72), (-0.28, -0.36)], (0, -0.86))
     pen.polygon([(x + dx, y + dy) for dx, dy in points], GOLD, (224, 160, 10), 0.12)
 
 
-def draw_face(pen: Pen, shape: str, eyes: int, action: str, dark):
+def draw_face(pen: Pen, monster, action: str, dark):
     """Eyes (crosses for pupils when dying) and the mouth of the action."""
-    places, r = EYES[eyes]
+    places, r = EYES[monster.eyes]
     look = 0.35 if action == "move" else 0.0
-    low = FACE.get(shape, -0.12)
+    low = FACE.get(monster.shape, -0.12)
     for x, height in places:
         y = height + low
-        pen.ellipse(x, y, r, r, WHITE, dark, 0.1)
+        pen.ellipse((x, y), (r, r), WHITE, dark, width=0.1)
         if action == "die1":
             d = 0.5 * r
             pen.line([(x - d, y - d), (x + d, y + d)], INK, 0.16)
             pen.line([(x - d, y + d), (x + d, y - d)], INK, 0.16)
         else:
-            pen.ellipse(x + look * r, y, 0.55 * r, 0.55 * r, INK)
-    y = low + (0.62 if eyes < 3 else 0.66)
+            pen.ellipse((x + look * r, y), (0.55 * r, 0.55 * r), INK)
+    y = low + (0.62 if monster.eyes < 3 else 0.66)
     if action in ("attack1", "skill1", "jump"):  # a wide open mouth; teeth when attacking
-        pen.polygon(arc(0, y - 0.08, 0.36, 0.3, 0, 180, 9), (120, 16, 32), INK, 0.06)
+        pen.polygon(arc((0, y - 0.08), (0.36, 0.3), (0, 180), 9), (120, 16, 32), INK, 0.06)
         if action == "attack1":
             for side in (-1, 1):
                 pen.polygon(
@@ -278,14 +279,14 @@ def draw_face(pen: Pen, shape: str, eyes: int, action: str, dark):
                     WHITE,
                 )
     elif action in ("hit1", "die1"):
-        pen.ellipse(0, y, 0.14, 0.14, INK)
+        pen.ellipse((0, y), (0.14, 0.14), INK)
     elif action == "stand":
         pen.line([(-0.22, y), (0.22, y)], INK, 0.11)
     else:
-        pen.line(arc(0, y - 0.15, 0.3, 0.24, 20, 160, 7), INK, 0.11)
+        pen.line(arc((0, y - 0.15), (0.3, 0.24), (20, 160), 7), INK, 0.11)
 
 
-def draw_limbs(pen: Pen, shape: str, action: str, dark, swing: float):
+def draw_limbs(pen: Pen, shape: str, action: str, *, dark, swing: float):
     """Feet and arms, behind the body; a ghost has no feet and a portrait has neither."""
     if action == "main":
         return
@@ -295,7 +296,7 @@ def draw_limbs(pen: Pen, shape: str, action: str, dark, swing: float):
         for side in (-1, 1):
             lift = 0.18 if action == "move" and side > 0 else 0
             x, y = side * (width + stride), 1.08 - lift
-            pen.ellipse(x + 0.08, y, 0.36, 0.23, dark)
+            pen.ellipse((x + 0.08, y), (0.36, 0.23), dark)
     arms = {
         "attack1": [(0.85, 0.1), (1.45, -0.2)],
         "jump": [(0.9, -0.2), (1.45, -0.85)],
@@ -313,20 +314,20 @@ def draw_body(pen: Pen, shape: str, colour, dark):
     if shape == "mushroom-like":
         stem = [(0.55, 0.2), (0.55, 1), (-0.55, 1), (-0.55, 0.2)]
         pen.polygon(rounded(stem, 0.15), mix(colour, WHITE, 0.72), dark, 0.12)
-        pen.polygon(arc(0, 0.12, 1.45, 1.2, 180, 360, 17), colour, dark, 0.13)
+        pen.polygon(arc((0, 0.12), (1.45, 1.2), (180, 360), 17), colour, dark, 0.13)
         for x, y, r in ((-0.98, -0.25, 0.2), (0.98, -0.25, 0.2)):
-            pen.ellipse(x, y, r, r, mix(colour, WHITE, 0.8))
+            pen.ellipse((x, y), (r, r), mix(colour, WHITE, 0.8))
 
 
 def draw_cue(pen: Pen, action: str, behind: bool, r: Random):
     """What tells the action apart: drawn behind the body or over it, in body units, untilted."""
     if action == "skill1" and behind:
         pen.polygon(star(12, 2.15, 1.55, turn=r.uniform(0, 30)), (255, 228, 100))
-        pen.ellipse(0, 0, 1.62, 1.62, (200, 240, 255), (60, 200, 240), 0.16)
+        pen.ellipse((0, 0), (1.62, 1.62), (200, 240, 255), (60, 200, 240), width=0.16)
     elif action == "skill1":
         for angle in (-140, -40, 40, 140):
             a = (angle + r.uniform(-12, 12)) * pi / 180
-            pen.polygon(star(4, 0.5, 0.14, 1.75 * cos(a), 1.75 * sin(a)), (40, 170, 235))
+            pen.polygon(star(4, 0.5, 0.14, centre=(1.75 * cos(a), 1.75 * sin(a))), (40, 170, 235))
     elif action == "attack1" and not behind:  # claw marks
         for x in (1.4, 1.95):
             for side in (-1, 1):
@@ -334,18 +335,18 @@ def draw_cue(pen: Pen, action: str, behind: bool, r: Random):
                 pen.polygon([(side * dx, y) for dx, y in mark], (235, 30, 30))
     elif action == "hit1" and not behind:  # the stars of the impact
         for side in (-1, 1):
-            pen.polygon(star(8, 0.78, 0.4, 1.35 * side, 0.5), (255, 120, 0))
-            pen.polygon(star(8, 0.48, 0.26, 1.35 * side, 0.5), (255, 240, 80))
+            pen.polygon(star(8, 0.78, 0.4, centre=(1.35 * side, 0.5)), (255, 120, 0))
+            pen.polygon(star(8, 0.48, 0.26, centre=(1.35 * side, 0.5)), (255, 240, 80))
     elif action == "move" and behind:  # speed lines and dust
         for y, length in ((-0.6, 0.7), (0.05, 1.0), (0.7, 0.6)):
             pen.line([(-1.45 - length, y), (-1.45, y)], (110, 120, 140), 0.13)
         for x, size in ((-1.5, 0.3), (-1.95, 0.22)):
-            pen.ellipse(x, 1.15, size, size, SHADOW)
+            pen.ellipse((x, 1.15), (size, size), SHADOW)
     elif action == "jump" and behind:
         for x in (-0.6, 0, 0.6):
             pen.line([(x, 1.45), (x, 2.05 - abs(x) / 2)], (110, 120, 140), 0.13)
     elif action == "die1" and not behind:  # a halo, risen to the sky
-        pen.ellipse(0, -2.3, 0.8, 0.27, WHITE, GOLD, 0.2)
+        pen.ellipse((0, -2.3), (0.8, 0.27), WHITE, GOLD, width=0.2)
 
 
 # Where the middle of the body stands on the 64x64 page, its size in pixels, and its tilt in degrees
@@ -377,22 +378,22 @@ def draw(monster, action: str, random: Random | int = 0, size: int = 64) -> Imag
     tilt = (tilt + r.uniform(-3, 3)) * pi / 180
     swing = r.uniform(-1, 1)
     colour = mix(COLOURS[monster.colour], r.choice((WHITE, INK)), r.uniform(0, 0.07))
-    dark = mix(colour, INK, 0.4)
+    dark = darker(colour)
 
     page = Image.new("RGB", (size * OVERSAMPLING,) * 2, WHITE)
     canvas = ImageDraw.Draw(page)
     if action != "main":
         ground = Pen(canvas, (x * k, 55.5 * k), k)
         width = {"jump": 9, "die1": 12}.get(action, 14)
-        ground.ellipse(0, 0, width, 3.2, SHADOW)
+        ground.ellipse((0, 0), (width, 3.2), SHADOW)
     upright = Pen(canvas, (x * k, y * k), scale * k)
     pen = Pen(canvas, (x * k, y * k), scale * k, tilt)
     draw_cue(upright, action, True, r)
-    draw_limbs(pen, monster.shape, action, dark, swing)
-    draw_feature(pen, monster.shape, monster.feature, colour, dark, swing)
+    draw_limbs(pen, monster.shape, action, dark=dark, swing=swing)
+    draw_feature(pen, monster, colour, swing)
     draw_body(pen, monster.shape, colour, dark)
     if monster.feature == "crown":
         draw_crown(pen, monster.shape)
-    draw_face(pen, monster.shape, monster.eyes, action, dark)
+    draw_face(pen, monster, action, dark)
     draw_cue(upright, action, False, r)
     return page.reduce(OVERSAMPLING)

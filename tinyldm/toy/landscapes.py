@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from tinyldm.errors import InputError
 from tinyldm.files import whole_folder
+from tinyldm.randomness import plain_stream
 from tinyldm.tasks.segmentation import CLASSES
 
 SIZE = (96, 128)  # (h, w), a quarter of the assignment's
@@ -73,7 +74,9 @@ def noise(rng: np.random.Generator, h: int, w: int, grain: int) -> np.ndarray:
     return 1.3 * np.asarray(coarse.resize((w, h), Image.Resampling.BICUBIC))
 
 
-def ridge(rng: np.random.Generator, w: int, top: float, height: float, rough: float) -> np.ndarray:
+def ridge(
+    rng: np.random.Generator, w: int, *, top: float, height: float, rough: float
+) -> np.ndarray:
     """The skyline of a chain of hills (w,), between top and top + height: a sum of five sines.
 
     Each is about twice as fine as the one before and fainter by the factor `rough`.
@@ -114,14 +117,14 @@ def shapes(rng: np.random.Generator, h: int, w: int) -> tuple[np.ndarray, np.nda
         add_mountains(rng, board, horizon)
     if rng.random() < 0.6:
         top = horizon - rng.uniform(0.06, 0.16)
-        board.put("hill", board.y > ridge(rng, w, top, 0.14, 0.35))
+        board.put("hill", board.y > ridge(rng, w, top=top, height=0.14, rough=0.35))
     ground = rng.choice(["sea", "grass", "earth"], p=[0.35, 0.45, 0.2])
     board.put(ground, board.y > horizon)
 
     shore = horizon
     if ground == "sea":
         shore = rng.uniform(0.65, 0.9)
-        board.put("sand", board.y > ridge(rng, w, shore, 0.08, 0.3))
+        board.put("sand", board.y > ridge(rng, w, top=shore, height=0.08, rough=0.3))
     elif rng.random() < 0.4:
         add_lake(rng, board, horizon)
     elif rng.random() < 0.6:
@@ -136,7 +139,7 @@ def shapes(rng: np.random.Generator, h: int, w: int) -> tuple[np.ndarray, np.nda
         near = (foot - horizon) / (1 - horizon)  # 0 at the horizon, 1 at the lower edge
         middle = rng.uniform(0, w / h)
         if kind < 0.3 or (kind < 0.6 and ground != "sea"):
-            add_tree(rng, board, middle, foot, near)
+            add_tree(rng, board, middle=middle, foot=foot, near=near)
         elif kind < 0.8:
             add_rock(board, middle, foot, near)
         else:
@@ -147,7 +150,8 @@ def shapes(rng: np.random.Generator, h: int, w: int) -> tuple[np.ndarray, np.nda
 def add_mountains(rng: np.random.Generator, board: Board, horizon: float) -> None:
     """A chain of mountains, with snow where they are highest."""
     y, x = board.y, board.x
-    skyline = ridge(rng, board.w, rng.uniform(0.08, 0.2), horizon - 0.1, 0.55)
+    top = rng.uniform(0.08, 0.2)
+    skyline = ridge(rng, board.w, top=top, height=horizon - 0.1, rough=0.55)
     board.put("mountain", y > skyline)
     snow_line = skyline.min() + rng.uniform(0, 0.12) + 0.02 * np.sin(40 * x)
     board.put("mountain", (y > skyline) & (y < snow_line), SNOW)
@@ -168,7 +172,7 @@ def add_road(rng: np.random.Generator, board: Board, horizon: float) -> None:
 
 
 def add_tree(
-    rng: np.random.Generator, board: Board, middle: float, foot: float, near: float
+    rng: np.random.Generator, board: Board, *, middle: float, foot: float, near: float
 ) -> None:
     """A trunk with a crown, round or pointed."""
     y, x = board.y, board.x
@@ -230,8 +234,8 @@ def paint(
 
 def draw(seed: int, k: int, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray, Style]:
     """Landscape k of a seed at (h, w): picture (h, w, 3), map (h, w), both uint8, and style."""
-    rng = np.random.default_rng([seed, k, 0])
-    style = Style(np.random.default_rng([seed, k, 1]))
+    rng = plain_stream(seed, k, 0)
+    style = Style(plain_stream(seed, k, 1))
     scene, marks = shapes(rng, *size)
     return paint(rng, scene, marks, style), scene, style
 
@@ -266,7 +270,7 @@ def write_landscapes(
         )
     with whole_folder(out, replace=True) as draft:
         known = write_training(draft, train, size, seed)
-        write_test(draft, range(train, train + test), known, size, seed)
+        write_test(draft, range(train, train + test), known, size=size, seed=seed)
 
 
 def write_training(out: Path, count: int, size: tuple[int, int], seed: int) -> np.ndarray:
@@ -285,7 +289,7 @@ def write_training(out: Path, count: int, size: tuple[int, int], seed: int) -> n
 
 
 def write_test(
-    out: Path, numbers: range, known: np.ndarray, size: tuple[int, int], seed: int
+    out: Path, numbers: range, known: np.ndarray, *, size: tuple[int, int], seed: int
 ) -> None:
     """Draw the test set, and choose a training picture as the style of each of its maps."""
     images = out / "val_B_imgs"
@@ -300,7 +304,7 @@ def write_test(
         save(maps / f"{k:05d}.png", scene)
         distance = np.abs(known - shares(scene)).sum(1)
         nearest = distance.argsort()[:fitting]
-        reference = np.random.default_rng([seed, k, 2]).choice(nearest)
+        reference = plain_stream(seed, k, 2).choice(nearest)
         pairs[f"{k:05d}.png"] = f"{reference:05d}.jpg"
     (out / "label_to_img.json").write_text(json.dumps(pairs, indent=1))
 

@@ -192,7 +192,7 @@ def write_training(folder: Path, known: list[Monster], seed: int) -> dict[str, d
         name = f"{monster.colour} {monster.shape} {monster.feature} {monster.eyes}"
         for action, text in ACTIONS.items():
             key = f"{number}_{action}"
-            frames = write_frames(folder, key, monster, action, seed)
+            frames = write_frames(folder, key, monster, action=action, seed=seed)
             info[key] = {
                 "original_name": name,
                 "given_description": given,
@@ -202,7 +202,7 @@ def write_training(folder: Path, known: list[Monster], seed: int) -> dict[str, d
     return info
 
 
-def write_frames(folder: Path, key: str, monster: Monster, action: str, seed: int) -> int:
+def write_frames(folder: Path, key: str, monster: Monster, *, action: str, seed: int) -> int:
     """Draw the frames of a monster in an action into a folder; returns how many there are.
 
     Their numbers have gaps, as in the assignment. A quarter of the images are transparent.
