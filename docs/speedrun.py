@@ -2,12 +2,14 @@
 
     python docs/speedrun.py --changed "Muon" --seeds 0 1 2 --max-steps 600 --optimizer muon
     python docs/speedrun.py --write
+    python docs/speedrun.py --momentum runs/speedrun/NAME
 
 The first line trains with these options of train.py, once for each seed, draws the 200 unseen
 captions, judges them by the attribute classifier and appends a result to speedrun.json. The second
-writes the table of speedrun.md. FLOPs are those that torch.utils.flop_counter counts over the whole
-training, optimiser included. Runs and pictures go to runs/speedrun, data to data/toy. Under
-torchrun several processes train, and the FLOPs are those of one process that does the same.
+writes the table of speedrun.md. The third tells what iterations make of the momenta of a run. FLOPs
+are those that torch.utils.flop_counter counts over the whole training, optimiser included. Runs and
+pictures go to runs/speedrun, data to data/toy. Under torchrun several processes train, and the
+FLOPs are those of one process that does the same.
 """
 
 import json
@@ -29,18 +31,22 @@ from tinyldm.scores import attributes
 from tinyldm.scores.files import read_pixels
 from tinyldm.toy.folder import data_folder
 from tinyldm.toy.monsters import ATTRIBUTES
+from tinyldm.training.checkpoint import find_checkpoint
 from tinyldm.training.data import open_cache, read_data
 from tinyldm.training.frozen_models import load_frozen
+from tinyldm.training.muon import QUINTIC
 from tinyldm.training.network import DataShape, build_network, network_recipe
 from tinyldm.training.options import train_parser
 from tinyldm.training.processes import joined
 from tinyldm.training.trainer import Trainer
+from tinyldm.weights import read_weights
 
 RESULTS = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).with_suffix(".md")
 MARKS = ("<!-- runs -->\n", "<!-- end of runs -->\n")
 RUNS = Path("runs/speedrun")
 RECORD = {"colour": 0.99, "shape": 0.98, "feature": 0.98, "eyes": 0.93, "action": 0.98}
+BAND = 0.68  # the quintic takes a singular value to between this and 1.2
 SEEDS = 3  # the scores of a record are a mean of so many
 
 
@@ -179,6 +185,25 @@ def average(group, key):
     return sum(result[key] for result in group) / len(group)
 
 
+def momenta(run):
+    """Print what iterations do to the singular values of Muon's momenta in a run's checkpoint."""
+    state = read_weights(find_checkpoint(run) / "training.safetensors")
+    a, b, c = QUINTIC
+    ends = {}
+    for name, momentum in state.items():
+        if not name.startswith("momentum."):
+            continue
+        values = torch.linalg.svdvals(momentum.flatten(1).double())
+        for bound, power in {"norm": 2, "(tr A^4)^(1/8)": 8}.items():
+            x = values / (values**power).sum() ** (1 / power)
+            for iteration in range(1, 6):
+                x = a * x + b * x**3 + c * x**5
+                ends.setdefault((bound, iteration), []).append((x > BAND).double().mean().item())
+    for (bound, iteration), shares in ends.items():
+        share = sum(shares) / len(shares)
+        print(f"bound {bound:15} {iteration} iterations: {share:.2f} of the values above {BAND}")
+
+
 def write_page():
     """Put the table into the page, between its two marks."""
     text = PAGE.read_text(encoding="utf-8")
@@ -197,9 +222,13 @@ def main():
         "--only-error", action="store_true", help="draw and judge nothing: for a first look"
     )
     parser.add_argument("--write", action="store_true", help="only write the table")
+    parser.add_argument("--momentum", metavar="RUN", help="only look at the momenta of a run")
     options, rest = parser.parse_known_args()
     if options.write:
         write_page()
+        return
+    if options.momentum:
+        momenta(options.momentum)
         return
     with joined(pick_device("cpu")) as processes:
         measure(options, vars(train_parser().parse_args(rest)), processes)

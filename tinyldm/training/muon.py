@@ -118,8 +118,8 @@ def inverse_root(gram: Tensor, iterations: int) -> Tensor:
     """About A^(-1/2) of each Gram matrix (k, n, n): what makes X orthogonal when A = X X^T.
 
     The iteration needs singular values of X of at most 1. (tr A^4)^(1/8) is a bound on the largest
-    that A^2, which the first iteration needs anyway, gives for nothing. It is much closer to it
-    than the usual bound, the norm of X, (tr A)^(1/2), and that saves an iteration.
+    that A^2, which the first iteration needs anyway, gives for nothing. It is closer to it than the
+    usual bound, the norm of X, (tr A)^(1/2), so that four iterations do nearly the work of five.
     """
     a, b, c = QUINTIC
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
