@@ -19,7 +19,7 @@ RETIRED: dict[str, Any] = {
 PUBLISHED = "tinyldm.compat.network:build"
 """Builds the networks with other values of them; `convert` names it in checkpoints."""
 
-UNSAID = {"optimizer": "adamw", "stratified": False}
+UNSAID = {"optimizer": "adamw", "t_sampling": "uniform"}
 """Settings that the first checkpoints do not mention, and what their runs did."""
 
 

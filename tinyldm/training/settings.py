@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
 PREDICTIONS = ("eps", "x0", "v")
 SCHEDULES = ("linear", "scaled_linear", "cosine")
+T_SAMPLINGS = ("uniform", "logit-normal", "stratified")
 OPTIMIZERS = ("adamw", "muon")
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
 
@@ -210,14 +211,15 @@ class TrainSettings:
     ema: float = training_option(
         0.9999, "decay of the averaged weights, after a warm-up; 0: no average"
     )
+    t_sampling: str = training_option(
+        "stratified",
+        "how the timesteps of training are drawn; logit-normal: most often in the middle "
+        "(2403.03206); stratified: spread evenly over a batch",
+        choices=T_SAMPLINGS,
+        default=toy_and_own("t_sampling", "stratified"),
+    )
     snr_gamma: float = training_option(
         0.0, "gamma of min-SNR weighting (2303.09556), usually 5; 0: every t has the same weight"
-    )
-    stratified: bool = training_option(
-        True,
-        "spread the times t of a batch evenly, one from each of as many parts of the schedule "
-        "(default: yes for the toy set, no with --data)",
-        negatable=True,
     )
     perceptual: float = training_option(
         0.0, "weight of the distance between features of the VAE's decoder (2411.04873); 0: none"
@@ -252,6 +254,7 @@ class TrainSettings:
             "schedule": SCHEDULES,
             "lr_schedule": LR_SCHEDULES,
             "optimizer": OPTIMIZERS,
+            "t_sampling": T_SAMPLINGS,
             "precision": PRECISIONS,
         }.items():
             if getattr(self, name) not in allowed:

@@ -29,6 +29,7 @@ from tinyldm.training.muon import Muon, hidden_weights
 from tinyldm.training.processes import ALONE, Processes
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.signals import StopRequest
+from tinyldm.training.timesteps import draw_timesteps
 from tinyldm.weights import load_into, read_weights
 
 MAX_SKIPPED = 20
@@ -209,7 +210,9 @@ class Trainer:
         """The loss of one part of a batch, a scalar: noise, predict, compare."""
         s = self.settings
         dropped = drop_condition(condition, self.cache.null, s.cfg_drop, generator)
-        t = self.spread_times(len(x0), generator) if s.stratified else None
+        t = None  # each as often as any other
+        if s.t_sampling != "uniform":
+            t = draw_timesteps(s.t_sampling, len(x0), self.schedule.timesteps, generator)
         noised = draw_noise(x0, self.schedule, generator, t=t)
         predicted = self.denoiser(noised.x_t, noised.t.float(), dropped)
         gamma = s.snr_gamma or None
@@ -219,15 +222,6 @@ class Trainer:
             assert self.perceptual is not None
             loss = loss + s.perceptual * self.perceptual(predicted, noised, s.prediction)
         return loss
-
-    def spread_times(self, b: int, generator: torch.Generator) -> Tensor:
-        """One t from each of b equal parts of the schedule: (b,).
-
-        Each t is uniform, as it is without, but the gradient of a batch varies less, since no
-        batch has more than its share of the times that are hard (2107.00630, appendix I.1).
-        """
-        part = (torch.arange(b) + torch.rand(b, generator=generator)) / b  # in [0, 1)
-        return (part * self.schedule.timesteps).long().clamp(max=self.schedule.timesteps - 1)
 
     def batch(self, position: int) -> tuple[Tensor, Condition, torch.Generator]:
         """Batch number `position` of this process: x0, condition, the generator of its noise."""
