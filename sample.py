@@ -6,13 +6,13 @@ The story of a drawing: checkpoint, prompts, frozen models, conditions, pictures
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import Parser, add_options, guarded
 from tinyldm.sampling.settings import SampleOptions
+from tinyldm.signals import leave
 
 if TYPE_CHECKING:
     from tinyldm.tasks.base import Request, Task
@@ -74,8 +74,10 @@ def draw(options: SampleOptions) -> None:
     job.check_grid(checkpoint, how)
     models = load_frozen(config, device, folder)
 
+    painter = Painter.of(checkpoint, models.vae, task, how, device=device)
+
     # 4. The folder to draw into: a new one, or one that holds the start of this very job.
-    out = job.open_samples(
+    with job.open_samples(
         checkpoint,
         models.encoder,
         requests,
@@ -84,20 +86,18 @@ def draw(options: SampleOptions) -> None:
         seed=options.seed,
         strip=strip,
         overwrite=options.overwrite,
-    )
-
-    # 5. Conditions, noise, solver steps, decoder, files: batch by batch.
-    painter = Painter.of(checkpoint, models.vae, task, how, device=device)
-    draw_requests(
-        painter,
-        models.encoder,
-        requests,
-        out,
-        seed=options.seed,
-        batch_size=options.batch_size,
-    )
-    job.save_grid(requests, out)
-    job.save_strip(painter, models.encoder, strip, out, seed=options.seed)
+    ) as out:
+        # 5. Conditions, noise, solver steps, decoder, files: batch by batch.
+        draw_requests(
+            painter,
+            models.encoder,
+            requests,
+            out,
+            seed=options.seed,
+            batch_size=options.batch_size,
+        )
+        job.save_grid(requests, out)
+        job.save_strip(painter, models.encoder, strip, out, seed=options.seed)
 
     print(told(requests, run_name(folder), out))
 
@@ -134,4 +134,4 @@ def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) 
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    leave(guarded(main))

@@ -5,11 +5,11 @@ The story of a training: data, frozen models, latent cache, network, trainer.
 
 from __future__ import annotations
 
-import sys
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import guarded
+from tinyldm.signals import leave
 from tinyldm.training.options import parse_options
 
 if TYPE_CHECKING:
@@ -91,12 +91,13 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
         )
         if run.saved:
             trainer.restore(find_checkpoint(folder))
+        run.clear_earlier(folder, processes)
         fit(trainer)
 
 
 def fit(trainer: Trainer) -> None:
     """Train, and say where the run is and what to do next."""
-    from tinyldm.training.signals import stop_on_signal
+    from tinyldm.signals import Stopped, stop_on_signal
 
     s = trainer.settings
     run = trainer.run
@@ -121,10 +122,10 @@ def fit(trainer: Trainer) -> None:
                 f"{run}: stopped at step {trainer.progress.step}; "
                 f"go on with: python train.py --resume --out {place}"
             )
-        raise KeyboardInterrupt
+        raise Stopped(stop.number)
     if is_main:
         print(f"{run}: trained; draw with: python sample.py --run {place}")
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    leave(guarded(main))

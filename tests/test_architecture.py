@@ -13,21 +13,34 @@ PACKAGE = ROOT / "tinyldm"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = [ROOT / "train.py", ROOT / "sample.py"]
 
-GROUND = {"errors", "files", "device", "weights", "randomness", "cli"}
+GROUND = {
+    "errors",
+    "files",
+    "typed",
+    "folders",
+    "signals",
+    "device",
+    "weights",
+    "randomness",
+    "cli",
+}
 HEART = {"condition", "diffusion", "nn"}
 CORE = GROUND | HEART | {"autoencoder", "frozen", "data", "tasks", "training", "sampling"}
 LEAVES = {"scores", "stage_one", "toy", "compat", "pages", "commands"}
 ALLOWED = {  # room -> the rooms that it may import, besides itself
     "errors": set(),
     "files": {"errors"},
+    "typed": {"errors", "files"},
+    "folders": {"errors", "files", "typed"},
+    "signals": set(),
     "device": {"errors"},
     "weights": {"errors", "files"},
     "randomness": set(),
-    "cli": {"errors"},
+    "cli": {"errors", "signals"},
     "condition": set(),
     "diffusion": {"condition"},
     "nn": {"condition"},
-    "autoencoder": {"nn", "diffusion", "errors", "files", "weights", "frozen"},
+    "autoencoder": {"nn", "diffusion", "errors", "files", "typed", "weights", "frozen"},
     "frozen": GROUND | {"condition", "data"},
     "data": GROUND | {"condition"},
     "tasks": GROUND | HEART | {"data", "frozen"},
@@ -39,7 +52,7 @@ ALLOWED = {  # room -> the rooms that it may import, besides itself
     "compat": CORE,
     "pages": CORE | {"scores", "toy"},
     "commands": CORE | LEAVES,
-    "__main__": {"cli"},
+    "__main__": {"cli", "signals"},
     "__init__": set(),  # lazy
 }
 FOR_TYPES_ALONE = {  # under TYPE_CHECKING a room may name what it is handed
@@ -59,6 +72,7 @@ NEEDED = {
     "filelock",
     "jinja2",
     "markupsafe",
+    "pydantic",
 }
 OPTIONAL = {"torchvision", "matplotlib"}
 
@@ -138,7 +152,8 @@ def test_needed_packages_are_declared():
 def test_import_is_light_and_complete():
     """import tinyldm brings nothing slow; each name that it promises is there."""
     check = (
-        "import sys, tinyldm; heavy = {'transformers', 'PIL', 'torch'} & set(sys.modules); "
+        "import sys, tinyldm; "
+        "heavy = {'transformers', 'PIL', 'torch', 'pydantic'} & set(sys.modules); "
         "assert not heavy, heavy; "
         "from tinyldm import UNet, UNetConfig, NoiseSchedule, DDPM, DDIM, DPMSolver, Guidance, "
         "Condition, sample, training_loss, EMA; "
@@ -212,7 +227,7 @@ def test_one_way_to_do_one_thing():
     assert calls("save_file") == {"weights.py"}  # one writer of weights, one strict reader
     assert calls("load_file") <= {"weights.py"}
     assert calls("safe_open") <= {"weights.py"}
-    assert calls("FileLock") == {"files.py"}
+    assert calls("FileLock") == {"folders.py"}
     assert calls("SeedSequence") == calls("default_rng") == {"randomness.py"}
     assert not calls("hash")  # no stream of random numbers follows from hash(tuple)
 

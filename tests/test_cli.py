@@ -1,16 +1,20 @@
 """How commands end when it is neither success nor a wrong option."""
 
+import argparse
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import sample
 from tinyldm.__main__ import COMMANDS
-from tinyldm.cli import guarded
+from tinyldm.cli import Parser, dispatch, guarded
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
+from tinyldm.training.options import train_parser
 
 ROOT = Path(__file__).parents[1]
 
@@ -100,3 +104,46 @@ def test_a_device_that_cannot_compute_here(name):
     with pytest.raises(InputError, match=f"--device {name}: not usable here") as caught:
         pick_device(name)
     assert len(str(caught.value)) < 250
+
+
+# ---- an empty text is never "not given"
+
+
+def options_with_values():
+    """(parser, flag) for each option of each command that takes a value."""
+    parsers = [train_parser(), sample.parser()]
+    for name in COMMANDS:
+        parser = Parser()
+        import_module(f"tinyldm.commands.{name}").add_arguments(parser)
+        parsers.append(parser)
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    return [(parser, flag) for parser in parsers for flag in flags_of(parser)]
+
+
+def flags_of(parser):
+    return [a.option_strings[0] for a in parser._actions if a.option_strings and a.nargs != 0]
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_text_is_no_value_of_any_option(text, capsys):
+    options = options_with_values()
+    assert len(options) > 150
+    for parser, flag in options:
+        for arguments in ([flag, text], [f"{flag}={text}"]):
+            with pytest.raises(SystemExit) as caught:
+                parser.parse_args(arguments)
+            assert caught.value.code == 2
+            said = capsys.readouterr().err
+            assert flag in said, said
+            assert said.count("\n") == 1
+            assert "empty" in said or "expected 2 arguments" in said, said
+
+
+def test_an_empty_text_is_no_argument_of_a_command(capsys):
+    for arguments in (["report", ""], ["evaluate", ""], ["vae", "train", "--data", ""], [""]):
+        with pytest.raises(SystemExit) as caught:
+            dispatch(COMMANDS, arguments)
+        assert caught.value.code == 2
+        assert "got an empty text" in capsys.readouterr().err

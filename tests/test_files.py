@@ -1,112 +1,13 @@
-"""Locks between processes, and files that are whole or absent."""
+"""Files that are whole or absent, with the modes that umask gives."""
 
 import os
-import signal
-import subprocess
-import sys
-import threading
+import stat
 
 import pytest
+import torch
 
-from tinyldm.errors import InputError
-from tinyldm.files import locked, replacing, whole_folder
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from tinyldm.files import locked
-
-with locked(Path(sys.argv[1])) as held:
-    print(held, flush=True)
-    time.sleep(600)
-"""
-
-
-@pytest.fixture
-def holder(tmp_path):
-    """Another process that holds the lock tmp_path/run.lock, until it is killed."""
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "run.lock")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "True\n"
-    yield process
-    process.kill()
-    process.wait()
-    process.stdout.close()
-
-
-def test_a_lock_is_free_again_after_the_block(tmp_path):
-    for _ in range(2):
-        with locked(tmp_path / "run.lock", busy="never") as held:
-            assert held
-    for error in (KeyboardInterrupt, ValueError):
-        with pytest.raises(error), locked(tmp_path / "run.lock", busy="never"):
-            raise error
-    with locked(tmp_path / "run.lock", busy="never") as held:
-        assert held
-
-
-def test_a_busy_lock_is_told_in_the_words_given(tmp_path, holder):
-    with (
-        pytest.raises(InputError, match="^somebody trains there$"),
-        locked(tmp_path / "run.lock", busy="somebody trains there"),
-    ):
-        pytest.fail("the block ran")
-
-
-def test_without_such_words_it_is_waited_for(tmp_path, holder, capsys):
-    """Until the other process dies, whatever kills it."""
-    entered = threading.Event()
-
-    def enter():
-        with locked(tmp_path / "run.lock"):
-            entered.set()
-
-    waiting = threading.Thread(target=enter)
-    waiting.start()
-    assert not entered.wait(0.5)
-    os.kill(holder.pid, signal.SIGKILL)
-    assert entered.wait(60)
-    waiting.join()
-    assert capsys.readouterr().err == f"waiting for another run that builds {tmp_path / 'run'}\n"
-
-
-def test_two_locks_are_nothing_to_each_other(tmp_path, holder):
-    with locked(tmp_path / "another.lock", busy="busy") as held:
-        assert held
-
-
-def test_what_a_lock_that_is_a_symbolic_link_points_to_stays_as_it_was(tmp_path):
-    precious = tmp_path / "precious.txt"
-    precious.write_text("years of work")
-    (tmp_path / "run.lock").symlink_to(precious)
-    with pytest.raises(OSError, match=r"run\.lock"), locked(tmp_path / "run.lock"):
-        pytest.fail("the block ran")
-    assert precious.read_text() == "years of work"
-    assert (tmp_path / "run.lock").is_symlink()
-
-
-def test_what_is_in_a_lock_file_already_is_left_there(tmp_path):
-    (tmp_path / "run.lock").write_text("notes")
-    with locked(tmp_path / "run.lock") as held:
-        assert held
-    assert (tmp_path / "run.lock").read_text() == "notes"
-
-
-def test_a_lock_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file") as caught, locked(tmp_path / "file" / "run.lock"):
-        pytest.fail("the block ran")
-    assert caught.value.filename.startswith(str(tmp_path / "file"))
-
-
-@pytest.mark.parametrize("number", [95, 37, 5])  # not supported, no locks available, input/output
-def test_where_there_are_no_locks_the_block_runs_without(tmp_path, monkeypatch, number):
-    def refuse(*arguments):
-        raise OSError(number, "no locks here")
-
-    monkeypatch.setattr("fcntl.flock", refuse)
-    with locked(tmp_path / "run.lock", busy="busy") as held:
-        assert not held
+from tinyldm.files import clear_drafts, replacing, replacing_files, write_text
+from tinyldm.weights import write_weights
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -125,23 +26,78 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    folder = tmp_path / "set"
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
 
-    def interrupted():
-        with whole_folder(folder) as draft:
-            (draft / "half").write_text("x")
-            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert os.listdir(tmp_path) == []
-    for content in ("one", "two"):
-        with whole_folder(folder, replace=True) as draft:
-            assert os.listdir(draft) == []
-            (draft / content).write_text(content)
-        assert os.listdir(folder) == [content]
-    with pytest.raises(OSError, match="set"), whole_folder(folder) as draft:
-        (draft / "three").write_text("three")
-    assert os.listdir(folder) == ["two"]
-    assert os.listdir(tmp_path) == ["set"]
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_modes_are_those_of_umask(tmp_path, umask):
+    """Weights too, which safetensors by itself writes for nobody but the owner."""
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "a.json", "{}")
+        write_weights(tmp_path / "a.safetensors", {"a": torch.zeros(2)})
+        with replacing_files(tmp_path / "new") as draft:
+            write_weights(draft / "a.safetensors", {"a": torch.zeros(2)})
+    finally:
+        os.umask(before)
+    for file in ("a.json", "a.safetensors", "new/a.safetensors"):
+        assert mode(tmp_path / file) == 0o666 & ~umask
+    assert mode(tmp_path / "new") == 0o777 & ~umask
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    (tmp_path / "a.json").symlink_to("precious.txt")
+    write_text(tmp_path / "a.json", "{}")
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+    assert not (tmp_path / "a.json").is_symlink()
+
+
+def test_files_take_their_places_together_or_not_at_all(tmp_path):
+    """The second one fails, and the first stays as it was; what else is there stays."""
+    folder = tmp_path / "vae"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "notes.txt"):
+        (folder / name).write_text("old")
+
+    def fails():
+        with replacing_files(folder) as draft:
+            (draft / "model.safetensors").write_text("new")
+            with replacing_files(draft) as inner:
+                raise OSError(28, "No space left on device", str(inner / "config.json"))
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        fails()
+    assert caught.value.filename == str(folder / "config.json")
+    assert {file.name: file.read_text() for file in folder.iterdir()} == {
+        "config.json": "old",
+        "model.safetensors": "old",
+        "notes.txt": "old",
+    }
+    with replacing_files(folder) as draft:
+        for name in ("config.json", "model.safetensors"):
+            (draft / name).write_text("new")
+    assert {file.name: file.read_text() for file in folder.iterdir()} == {
+        "config.json": "new",
+        "model.safetensors": "new",
+        "notes.txt": "old",
+    }
+
+
+def test_drafts_of_killed_processes_are_cleared(tmp_path):
+    """A process ends in the middle of a file and of a folder; a link among them is not followed."""
+    (tmp_path / "mine.txt").write_text("mine")
+    child = os.fork()
+    if child == 0:
+        with replacing(tmp_path / "a.json") as draft, replacing_files(tmp_path / "b") as folder:
+            draft.write_text("half")
+            (folder / "half").write_text("half")
+            os._exit(0)
+    os.waitpid(child, 0)
+    (tmp_path / ".tinyldm-01234567-c").symlink_to(tmp_path)
+    assert len(list(tmp_path.glob(".tinyldm-*"))) == 3
+    clear_drafts(tmp_path, "a.json")
+    assert len(list(tmp_path.glob(".tinyldm-*"))) == 2
+    clear_drafts(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -4,6 +4,10 @@ Frozen models are stand-ins.
 """
 
 import json
+import shutil
+import signal
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,12 +20,19 @@ import train as train_script
 from tinyldm.errors import InputError
 from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
+from tinyldm.signals import Stopped, StopRequest
 from tinyldm.training import data as training_data
 from tinyldm.training import frozen_models
-from tinyldm.training.checkpoint import checkpoints, find_checkpoint, read_config
+from tinyldm.training.checkpoint import (
+    checkpoints,
+    drop_training_state,
+    find_checkpoint,
+    read_config,
+)
+from tinyldm.training.log import read_log
 from tinyldm.training.processes import ALONE
 from tinyldm.training.run import RunFolder
-from tinyldm.training.signals import StopRequest
+from tinyldm.training.trainer import Trainer
 from tinyldm.weights import read_weights
 
 TINY = UNetConfig(
@@ -189,9 +200,197 @@ def test_what_a_killed_process_left_of_a_checkpoint_goes(place):
 
 
 def test_a_request_to_stop_ends_with_the_command_to_go_on(place, monkeypatch, capsys):
-    monkeypatch.setattr(StopRequest, "requested", True, raising=False)
-    monkeypatch.setattr(StopRequest, "__init__", lambda self: None)
-    with pytest.raises(KeyboardInterrupt):
+    @contextmanager
+    def stopped_at_once():
+        request = StopRequest()
+        request.handle(signal.SIGTERM, None)
+        yield request
+
+    monkeypatch.setattr("tinyldm.signals.stop_on_signal", stopped_at_once)
+    with pytest.raises(Stopped) as caught:
         train()
+    assert caught.value.status == 143
     assert steps() == [1]
     assert "python train.py --resume --out run" in capsys.readouterr().out
+
+
+# ---- nothing is lost
+
+
+def everything():
+    """The bytes of all files in the run folder."""
+    return {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("out", ["", " "])
+def test_an_empty_name_is_not_no_name(place, monkeypatch, capsys, out):
+    """OUT=; python train.py --out "$OUT" --overwrite"""
+    train()
+    monkeypatch.chdir("run")  # where "" would lead
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    for arguments in (["--overwrite"], ["--resume"], []):
+        monkeypatch.setattr(sys, "argv", ["train.py", "--out", out, *arguments])
+        with pytest.raises(SystemExit) as caught:
+            train_script.main()
+        assert caught.value.code == 2
+        assert "--out: expected a value, got an empty text" in capsys.readouterr().err
+    with pytest.raises(InputError, match="--out .*expected the name of a folder"):
+        train(out=out, overwrite=True)
+    assert before == {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+def test_only_step_and_digits_is_a_checkpoint(place):
+    """A copy called step-best is no newer than what is trained after it."""
+    train(max_steps=3, save_every=1)
+    shutil.copytree("run/checkpoints/step-0000001", "run/checkpoints/step-best")
+    assert steps() == [1, 2, 3]
+    train(resume=True, max_steps=4)
+    assert steps() == [1, 2, 3, 4]
+    assert (find_checkpoint("run") / "training.safetensors").is_file()
+    train(resume=True, max_steps=5)
+    assert read_config(find_checkpoint("run"))["step"] == 5
+
+
+def test_checkpoints_are_ordered_by_number_and_the_last_two_can_be_resumed(place):
+    train(max_steps=3, save_every=1)
+    kept = [f.parent.name for f in sorted(Path("run").rglob("training.safetensors"))]
+    assert kept == ["step-0000002", "step-0000003"]
+    Path("run/checkpoints/step-0000003").rename("run/checkpoints/step-10000000")
+    Path("run/checkpoints/step-0000002").rename("run/checkpoints/step-9999999")
+    assert steps() == [1, 9999999, 10000000]
+    drop_training_state(Path("run"), Path("run/checkpoints/step-9999999"))
+    assert (find_checkpoint("run") / "training.safetensors").is_file()  # it is not superseded
+
+
+FOREIGN = [
+    "thesis.pdf",
+    "checkpoints/notes.txt",
+    "checkpoints/step-best/config.json",
+    "checkpoints/step-0000005/notes.txt",
+    "previews/mine.png",
+    "previews/step-final.png",
+    "sweep/notes.txt",
+    "sweep/step-0000005_g3_s25_dpm++/mine.png",
+    "sweep/held_out/mine.png",
+    "tensorboard/notes.txt",
+]
+
+
+def test_overwrite_removes_what_was_written_and_nothing_else(place):
+    train(max_steps=5)
+    drawn = Path("run/sweep/step-0000005_g3_s25_dpm++")
+    (drawn / "about").mkdir(parents=True)
+    (drawn / "about/samples.json").write_text('{"images": {"ours.png": "a", "../../up.png": "b"}}')
+    for name in (drawn / "ours.png", Path("run/sweep/sweep.json"), Path("run/up.png")):
+        name.write_text("{}")
+    for name in FOREIGN:
+        Path("run", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("run", name).write_text("mine")
+    train(overwrite=True)
+    assert steps() == [2]
+    assert all(Path("run", name).read_text() == "mine" for name in FOREIGN)
+    assert Path("run/up.png").exists()
+    assert not (drawn / "ours.png").exists()
+    assert not Path("run/sweep/sweep.json").exists()
+    train(max_steps=5, overwrite=True)  # into the folder of step 5 that holds notes
+    assert read_config(find_checkpoint("run"))["step"] == 5
+    assert all(Path("run", name).read_text() == "mine" for name in FOREIGN)
+
+
+def test_a_folder_with_a_log_is_no_run(place):
+    for name in ("log.csv", "checkpoints/mine.txt", "previews/mine.png"):
+        Path("run", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("run", name).write_text("mine")
+    before = everything()
+    with pytest.raises(InputError, match="--out run: is no run folder"):
+        train(overwrite=True)
+    assert everything() == before
+
+
+def test_a_run_of_before_there_were_markers_is_known_by_its_checkpoint(place):
+    train(max_steps=3)
+    Path("run/.tinyldm.json").unlink()
+    train(overwrite=True)
+    assert steps() == [2]
+    Path("run/.tinyldm.json").unlink()
+    config = Path("run/checkpoints/step-0000002/config.json")
+    config.write_text('{"step": 2}')  # of some other program
+    with pytest.raises(InputError, match="is no run folder"):
+        train(overwrite=True)
+
+
+def test_links_in_a_run_are_not_followed(place):
+    Path("elsewhere/step-0000002").mkdir(parents=True)
+    Path("elsewhere/step-0000002/config.json").write_text("mine")
+    train()
+    shutil.move("run/checkpoints", "kept")
+    for name in ("checkpoints", "previews"):
+        shutil.rmtree(f"run/{name}", ignore_errors=True)
+        Path("run", name).symlink_to(Path("elsewhere").resolve())
+        with pytest.raises(InputError, match=f"run/{name}: is a symbolic link"):
+            train(overwrite=True)
+        Path("run", name).unlink()
+    shutil.move("kept", "run/checkpoints")
+    Path("run/checkpoints/step-0000003").symlink_to(Path("elsewhere").resolve())
+    with pytest.raises(InputError, match="step-0000003: is a symbolic link"):
+        train(resume=True, max_steps=3)
+    assert [p.name for p in Path("elsewhere").rglob("*")] == ["step-0000002", "config.json"]
+    assert Path("elsewhere/step-0000002/config.json").read_text() == "mine"
+
+
+def test_a_failure_before_the_first_step_is_in_nobodys_way(place, monkeypatch):
+    """Of a new run nothing is left; of one to be overwritten, everything."""
+    with pytest.raises(InputError, match="--batch-size 3: expected a multiple of 2"):
+        train(batch_size=3, accumulate=2)
+    assert not Path("run").exists()
+    monkeypatch.chdir("data")
+    with pytest.raises(InputError, match="--batch-size 3: expected a multiple of 2"):
+        train(data=".", batch_size=3, accumulate=2, out=None)
+    assert list(Path("runs").iterdir()) == []
+    monkeypatch.chdir("..")
+
+    def out_of_memory(*arguments):
+        raise MemoryError
+
+    gradient = Trainer.gradient
+    monkeypatch.setattr(Trainer, "gradient", out_of_memory)
+    with pytest.raises(MemoryError):
+        train()
+    monkeypatch.setattr(Trainer, "gradient", gradient)
+    assert not Path("run").exists()
+    train()
+    before = everything()
+    with pytest.raises(InputError, match="--batch-size 3: expected a multiple of 2"):
+        train(batch_size=3, accumulate=2, overwrite=True)
+    assert everything() == before
+
+
+def test_a_training_killed_before_its_first_step_is_in_nobodys_way(place):
+    train()
+    for name in ("checkpoints", "previews"):
+        shutil.rmtree(f"run/{name}")
+    Path("run/report.html").unlink()
+    log = Path("run/log.csv")
+    log.write_text(log.read_text().splitlines()[0])
+    train()
+    assert steps() == [2]
+
+
+DAMAGED = {
+    "binary": b"\x00\xff\xfe" * 50,
+    "digits": "step,loss,lr,grad_norm,images_per_second\n²,1,1,1,1\n1,1,1,1,1".encode(),
+    "endless": b"9" * 5000 + b",1,1,1,1\n1,1,1,1,1\n",
+    "quoted": b'step,loss\n"1,1,1,1,1\n' + b"x" * 200_000,
+    "words": b"step,loss,lr,grad_norm,images_per_second\n1,one,1,1,1\n1,1,1,1,1\n",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_log_stops_no_run(place, damage):
+    train()
+    Path("run/log.csv").write_bytes(DAMAGED[damage])
+    train(resume=True, max_steps=3)
+    assert steps() == [2, 3]
+    numbers = [row[0] for row in read_log(Path("run/log.csv"))]
+    assert numbers[-1] == "3"
+    assert Path("run/report.html").is_file()

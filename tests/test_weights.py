@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tinyldm.errors import InputError
-from tinyldm.weights import load_into, read_weights, shapes, weights_hash, write_weights
+from tinyldm.weights import load_into, read_weights, weights_hash, write_weights
 
 
 def layer():
@@ -36,49 +36,45 @@ def test_a_module_comes_back(tmp_path):
     file = tmp_path / "w.safetensors"
     write_weights(file, layer().state_dict())
     copied = nn.Linear(3, 2).half()
-    load_into(copied, read_weights(file, shapes(copied)), file)
+    load_into(copied, read_weights(file, copied.state_dict()), file)
     assert copied.weight.dtype == torch.float16  # the module's own
     torch.testing.assert_close(copied.weight.float(), layer().weight, rtol=1e-3, atol=1e-3)
     with torch.device("meta"):
         taken = nn.Linear(3, 2)
-    load_into(taken, read_weights(file, shapes(taken)), file)
+    load_into(taken, read_weights(file, taken.state_dict()), file)
     assert torch.equal(taken.weight, layer().weight)
 
 
 @pytest.mark.parametrize(
-    ("change", "told", "told_of_checkpoint"),
+    ("change", "told"),
     [
         (
             lambda w: w.pop("bias"),
             "does not fit its config: missing bias$",
-            r"another architecture: 1 weights differ, first bias: expected \(2,\), got none",
         ),
         (
             lambda w: w.update(extra=torch.zeros(1)),
             "does not fit its config: unexpected extra$",
-            r"another architecture: 1 weights differ, first extra: expected none, got \(1,\)",
         ),
         (
             lambda w: w.update(bias=torch.zeros(3)),
             r"does not fit its config: bias has shape \(3,\), expected \(2,\)$",
-            r"another architecture: 1 weights differ, first bias: expected \(2,\), got \(3,\)",
         ),
         (
             lambda w: w.update({f"extra{k}": torch.zeros(1) for k in range(6)}),
             "unexpected extra3 and 2 more$",
-            "another architecture: 6 weights differ, first extra0",
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_named(tmp_path, change, told, told_of_checkpoint):
+def test_weights_that_do_not_fit_are_named(tmp_path, change, told):
     file, weights = tmp_path / "w.safetensors", layer().state_dict()
     change(weights)
     save_file(weights, file)
     with pytest.raises(InputError, match=told) as caught:
-        read_weights(file, shapes(layer()))
+        read_weights(file, layer().state_dict())
     assert str(caught.value).startswith(str(file))
     module = layer()
-    with pytest.raises(InputError, match=told_of_checkpoint):
+    with pytest.raises(InputError, match=told):
         load_into(module, read_weights(file), file)
     assert torch.equal(module.weight, layer().weight)  # nothing was loaded
 
@@ -89,7 +85,7 @@ def test_names_of_today(tmp_path):
 
     file = tmp_path / "w.safetensors"
     write_weights(file, {"kernel": torch.arange(6.0).view(3, 2)})
-    read = read_weights(file, {"weight": (2, 3)}, rename)
+    read = read_weights(file, {"weight": torch.empty(2, 3)}, rename)
     assert torch.equal(read["weight"], torch.arange(6.0).view(3, 2).T)
 
 

@@ -1,8 +1,7 @@
 """python -m tinyldm COMMAND: everything besides train.py and sample.py."""
 
-import sys
-
 from tinyldm.cli import dispatch
+from tinyldm.signals import leave
 
 COMMANDS = {  # each lives in tinyldm/commands/NAME.py
     "toy": "draw the toy monsters; retrain the tiny VAE and the tiny CLIP that ship",
@@ -19,4 +18,4 @@ COMMANDS = {  # each lives in tinyldm/commands/NAME.py
 }
 
 if __name__ == "__main__":
-    sys.exit(dispatch(COMMANDS, prog="python -m tinyldm"))
+    leave(dispatch(COMMANDS, prog="python -m tinyldm"))

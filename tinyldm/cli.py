@@ -7,8 +7,11 @@ them on a parser. Nothing here imports torch, so that --help answers at once.
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from importlib import import_module
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyldm.errors import InputError
+from tinyldm.signals import Stopped, end_with_parent, interrupted_by_signal, tell
 
 # ---- options, declared as fields of a dataclass
 
@@ -164,41 +168,82 @@ class Parser(argparse.ArgumentParser):
         self.argument_default = argparse.SUPPRESS
 
     def error(self, message: str) -> Any:
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        raise SystemExit(fail(f"{message} (see {self.prog} --help)"))
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """What argparse makes of the arguments of one option. An empty text is none of them.
+
+        So OUT=; python train.py --out "$OUT" is an error, and never taken for no --out at all.
+        """
+        own = arg_strings[:1] if action.nargs == argparse.PARSER else arg_strings  # not a part's
+        if any(not text.strip() for text in own):
+            raise argparse.ArgumentError(action, "expected a value, got an empty text")
+        return super()._get_values(action, arg_strings)
 
 
 OUT_OF_MEMORY = (
-    "error: out of memory: give a smaller --batch-size, --size or --preset, "
-    "or train with --accumulate"
+    "out of memory: give a smaller --batch-size, --size or --preset, or train with --accumulate"
 )
 
 
 def guarded(job: Callable[..., object], *arguments: Any) -> int:
     """Run job(*arguments) and return the exit status.
 
-    0; 2 for bad input, a full disk or too little memory, with one line on stderr; 130 for Ctrl-C.
+    0; 2 for bad input, a full disk or too little memory, with one line on stderr; after a signal
+    128 and its number: 130 for Ctrl-C, 143 for SIGTERM.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        end_with_parent()
+    with interrupted_by_signal() as interruption:
+        try:
+            status = attempt(job, *arguments)
+            if not interruption.requested:
+                return status
+            status = Stopped(interruption.number).status
+        except Stopped as stopped:
+            status = stopped.status
+        except KeyboardInterrupt:
+            status = Stopped().status
+        except Exception:
+            if not interruption.requested:
+                raise
+            # whatever a library has made of the interruption
+            status = Stopped(interruption.number).status
+    tell("interrupted")
+    return status
+
+
+def attempt(job: Callable[..., object], *arguments: Any) -> int:
+    """Run job(*arguments) and return the exit status, 0 or 2; see guarded."""
     try:
         job(*arguments)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return fail(str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        return 2
+        return fail(f"{where}{error.strerror or error}")
     except MemoryError:
-        print(OUT_OF_MEMORY, file=sys.stderr)
-        return 2
+        return fail(OUT_OF_MEMORY)
     except RuntimeError as error:
         if not re.search("out of memory|allocate memory", str(error)):
             raise
-        print(OUT_OF_MEMORY, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return fail(OUT_OF_MEMORY)
     return 0
+
+
+def fail(reason: str) -> int:
+    """Say in one line on stderr why a command ends; returns the exit status, 2.
+
+    Of the processes of torchrun, the first alone says it; the others leave it to the report with
+    which torchrun ends, and which repeats it. Its format is that of torch.distributed.elastic.
+    """
+    line = f"error: {reason}"
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if report:
+        more = {"py_callstack": line, "timestamp": str(int(time.time()))}
+        Path(report).write_text(json.dumps({"message": {"message": line, "extraInfo": more}}))
+    tell(line)
+    return 2
 
 
 def dispatch(

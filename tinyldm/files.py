@@ -1,36 +1,43 @@
-"""Writing files and folders whole or not at all, locking, and reading text files."""
+"""Writing files and folders whole or not at all, and reading text files. See also folders.py."""
 
 from __future__ import annotations
 
 import csv
 import errno
+import glob
 import io
-import json
 import os
+import secrets
 import shutil
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
-
-from filelock import FileLock, Timeout
+from typing import BinaryIO
 
 from tinyldm.errors import InputError
 
 # ---- writing
 
 
+DRAFT = ".tinyldm-"
+"""So begins the name of a file or folder that is not complete yet."""
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Put this path into an OSError that the block raises, unless it names a file already."""
+    """Put this path into an OSError that the block raises, unless it names another file already.
+
+    A draft of `path`, or a file in it, is called by the name that it was to have.
+    """
     try:
         yield
     except OSError as error:
+        what = error.strerror or str(error)  # one that was made of a sentence has no strerror
         if error.filename is None:
-            what = error.strerror or str(error)  # one that was made of a sentence has no strerror
             raise OSError(error.errno, what, str(path)) from error
+        _, is_draft, rest = str(error.filename).rpartition(DRAFT)  # of drafts in drafts, the inner
+        if is_draft:
+            raise OSError(error.errno, what, str(path.joinpath(*Path(rest).parts[1:]))) from error
         raise
 
 
@@ -43,42 +50,97 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
 
 
+def draft_name(path: Path) -> Path:
+    """A name beside `path` that nobody has, for what is to take its place; it keeps the suffix."""
+    return path.with_name(f"{DRAFT}{secrets.token_hex(4)}-{path.name[-40:]}")
+
+
+def clear_drafts(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left in a folder of its drafts: all, or those of one name.
+
+    Only for whoever holds the lock of the folder, or of what is called `name` in it.
+    """
+    ending = name if name == "*" else glob.escape(name[-40:])
+    for left in folder.glob(f"{DRAFT}????????-{ending}"):
+        remove_draft(left)
+
+
+def remove_draft(draft: Path) -> None:
+    """Remove a draft, a file or a folder, if it is there."""
+    if draft.is_dir() and not draft.is_symlink():
+        shutil.rmtree(draft, ignore_errors=True)
+    else:
+        draft.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the block ends without an error.
 
-    Nobody ever sees a half-written file. Every OSError of the block names a file.
+    Nobody ever sees a half-written file, and a link at `path` is replaced, not followed. The file
+    has the mode that umask gives. Every OSError of the block names a file.
     """
-    temporary = path.with_name(f".{path.stem[:40]}.{os.getpid()}{path.suffix}")
+    draft = draft_name(path)
     try:
         with naming(path):
-            yield temporary
-            os.replace(temporary, path)
+            # fails if anything is there, a link among others
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            mode = os.fstat(descriptor).st_mode & 0o777
+            os.close(descriptor)
+            yield draft
+            os.chmod(draft, mode)  # safetensors lets nobody else read what it writes
+            os.replace(draft, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_draft(draft)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write text to a UTF-8 file, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def whole_folder(folder: Path, replace: bool = False) -> Iterator[Path]:
-    """An empty draft of a folder, which becomes the folder when the block ends without an error.
+def draft_folder(folder: Path, inside: bool = False) -> Iterator[Path]:
+    """An empty folder, for the block to fill and to move; removed if it is not.
 
-    So the folder appears when it is complete, and an interrupted block leaves nothing behind.
-    replace: a folder that is there gives way, at the very end; otherwise that is an OSError
+    It lies beside `folder` or, if that is there already, inside.
     """
+    draft = draft_name(folder / "files" if inside else folder)
+    try:
+        with naming(folder):
+            draft.mkdir()
+            yield draft
+    finally:
+        remove_draft(draft)
+
+
+def settle_files(folder: Path) -> None:
+    """Make sure that the files in a folder survive a loss of power, with the modes of umask."""
+    mode = folder.stat().st_mode & 0o666
+    for file in folder.iterdir():
+        os.chmod(file, mode)  # transformers lets nobody else read what it writes
+        with open(file, "rb") as stream:
+            os.fsync(stream.fileno())
+
+
+@contextmanager
+def replacing_files(folder: Path) -> Iterator[Path]:
+    """A folder for the block to write files to, which then take their places in `folder` together.
+
+    So a full disk leaves all of the old ones as they were. Whatever else the folder holds stays.
+    config.json is the last: without it, nobody takes the others for complete.
+    """
+    is_new = not folder.exists()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        draft = Path(temporary) / "draft"
-        draft.mkdir()
+    with draft_folder(folder, inside=not is_new) as draft:
         yield draft
-        if replace and folder.exists():
-            shutil.rmtree(folder)
-        os.rename(draft, folder)
+        settle_files(draft)
+        if is_new:
+            os.rename(draft, folder)
+            return
+        for file in sorted(draft.iterdir(), key=lambda file: file.name == "config.json"):
+            os.replace(file, folder / file.name)
 
 
 def require_space(path: Path, size: int) -> None:
@@ -99,89 +161,17 @@ def flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-@contextmanager
-def locked(path: Path, busy: str = "") -> Iterator[bool]:
-    """Hold the lock file `path` during the block.
-
-    While another process holds it, wait for it, or raise InputError(busy) if `busy` is given.
-    Yields False on file systems without locks; there, processes are not kept apart.
-    """
-    lock = FileLock(path)
-    try:
-        acquire(lock, busy, waiting_for=path.with_suffix(""))
-        held = True
-    except NotImplementedError:
-        held = False
-    except OSError as error:
-        if error.filename is not None:  # the file itself cannot be opened
-            raise
-        held = False
-    try:
-        yield held
-    finally:
-        if held:
-            lock.release()
-
-
-def acquire(lock: FileLock, busy: str, waiting_for: Path) -> None:
-    """Acquire a lock at once. Where it is taken: InputError(busy), or print a line and wait."""
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if busy:
-            raise InputError(busy) from None
-        print(f"waiting for another run that builds {waiting_for}", file=sys.stderr, flush=True)
-        lock.acquire()
-
-
-def is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing, or nothing but the lock file .lock."""
-    return folder.is_dir() and all(path.name == ".lock" for path in folder.iterdir())
-
-
 # ---- reading
 
 
 def read_text(file: Path) -> str:
     """The text of a UTF-8 file, without a byte-order mark."""
+    if not file.is_file():  # a pipe or a device would keep us waiting
+        raise InputError(f"{file}: no such file")
     try:
         return file.read_text("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not UTF-8 text (byte {error.start})") from None
-
-
-def read_json(file: Path, kind: type | tuple[type, ...]) -> Any:
-    """The content of a JSON file whose outermost value is of this kind: dict, list or either."""
-    return parse_json(read_text(file), str(file), kind)
-
-
-def parse_json(text: str, where: str, kind: type | tuple[type, ...]) -> Any:
-    """The value that a JSON text holds; `where` names its place in an InputError."""
-    try:
-        value = json.loads(text, object_pairs_hook=distinct_keys)
-        # a lone surrogate such as \ud800 passes as JSON but is no text
-        json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON ({error})") from None
-    if not isinstance(value, kind):
-        names: dict[type, str] = {dict: "an object", list: "a list"}
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        wanted = " or ".join(names[k] for k in kinds)
-        got = names.get(type(value), type(value).__name__)
-        raise InputError(f"{where}: expected JSON with {wanted}, got {got}")
-    return value
-
-
-def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. A key that comes twice is refused: one of its values would be lost."""
-    content: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in content:
-            raise ValueError(f"the key {key!r} comes twice")
-        content[key] = value
-    return content
 
 
 def read_csv(file: Path, *columns: str) -> list[dict[str, str]]:

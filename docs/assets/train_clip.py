@@ -11,6 +11,7 @@ import json
 import sys
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import scenes
@@ -29,8 +30,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tinyldm.errors import InputError
+from tinyldm.files import replacing_files
+from tinyldm.folders import Kind, check_free, owned
 from tinyldm.frozen.loading import quiet
 from tinyldm.toy import monsters as toy
+from tinyldm.typed import read_json
 
 PAD, END, START = "<|pad|>", "<|endoftext|>", "<|startoftext|>"  # numbers 0, 1, 2
 MAX_LENGTH = 77
@@ -184,8 +188,14 @@ def train_clip(
 ):
     """Train a tiny CLIP from scratch and write its folder (float16)."""
     out = Path(out)
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise InputError(f"{out} is not empty; choose another folder or give --overwrite")
+    check_free(out, CLIP_FOLDER, overwrite)
+    with owned(out, CLIP_FOLDER, "--out"):
+        model, tokenizer = trained(steps, seed, batch_size)
+        save_clip(model, tokenizer, out)
+
+
+def trained(steps: int, seed: int, batch_size: int):
+    """A tiny CLIP trained from scratch, and its tokenizer."""
     torch.manual_seed(seed)
     monsters = toy.monsters()[0]
     tokenizer = train_tokenizer(corpus(seed, monsters))
@@ -209,14 +219,29 @@ def train_clip(
         optimizer.step()
         rate.step()
         progress.set_postfix(contrast=f"{contrast:.3f}", reading=f"{reading:.3f}")
-    save_clip(model, tokenizer, out)
+    return model, tokenizer
+
+
+def has_clip(folder: Path) -> bool:
+    """Whether a folder holds a CLIP that was trained here: its images are of 64 pixels."""
+    try:
+        processor = read_json(folder / "preprocessor_config.json", dict[str, Any])
+    except InputError:
+        return False
+    crop = processor.get("crop_size")
+    return processor.get("image_mean") == list(MEAN) and crop == {"height": 64, "width": 64}
+
+
+CLIP_FOLDER = Kind(
+    "clip",
+    r"(preprocessor_config|config|tokenizer_config|tokenizer|special_tokens_map)\.json"
+    r"|model\.safetensors",
+    known=has_clip,
+)
 
 
 def save_clip(model, tokenizer, out: Path):
     """Write the folder that CLIPModel, AutoTokenizer and CLIPImageProcessor read."""
-    with quiet():
-        model.half().save_pretrained(out)
-    tokenizer.save_pretrained(out)
     processor = {
         "image_processor_type": "CLIPImageProcessor",
         "do_resize": True,
@@ -230,8 +255,11 @@ def save_clip(model, tokenizer, out: Path):
         "image_std": STD,
         "do_convert_rgb": True,
     }
-    (out / "model.safetensors").chmod(0o644)
-    (out / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+    with replacing_files(out) as draft:
+        with quiet():
+            model.half().save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        (draft / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 
 
 @torch.no_grad()
@@ -280,5 +308,6 @@ def plain_caption(attributes: dict) -> str:
 if __name__ == "__main__":
     from tinyldm.__main__ import COMMANDS
     from tinyldm.cli import dispatch
+    from tinyldm.signals import leave
 
-    sys.exit(dispatch(COMMANDS, ["toy", "clip", *sys.argv[1:]]))
+    leave(dispatch(COMMANDS, ["toy", "clip", *sys.argv[1:]]))

@@ -71,5 +71,6 @@ def train_tiny(
 if __name__ == "__main__":
     from tinyldm.__main__ import COMMANDS
     from tinyldm.cli import dispatch
+    from tinyldm.signals import leave
 
-    sys.exit(dispatch(COMMANDS, ["toy", "vae", *sys.argv[1:]]))
+    leave(dispatch(COMMANDS, ["toy", "vae", *sys.argv[1:]]))

@@ -176,16 +176,16 @@ def test_weights_that_do_not_fit(saved, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": 1}, "unknown keys colour"),
+        ({"colour": 1}, "unknown key 'colour'"),
         ({"act_fn": "relu"}, "act_fn"),
-        ({"_class_name": "VQModel"}, "expected an AutoencoderKL, got VQModel"),
+        ({"_class_name": "VQModel"}, "expected an AutoencoderKL, got .VQModel"),
         ({"model_type": "clip"}, "expected an AutoencoderKL, got"),
         ({"down_block_types": ["AttnDownEncoderBlock2D"] * 3}, "down_block_types"),
         ({"norm_num_groups": 3}, "norm_num_groups 3 does not divide"),
         ({"norm_num_groups": 0}, "config.json"),
         ({"layers_per_block": "2"}, "config.json"),
         ({"latent_channels": -4}, "config.json"),
-        ({"shift_factor": 0.1}, "unknown keys shift_factor"),
+        ({"shift_factor": 0.1}, "unknown key 'shift_factor'"),
     ],
 )
 def test_configs_that_do_not_fit(saved, change, message):

@@ -17,6 +17,7 @@ from tinyldm.nn.unet import UNet, UNetConfig
 from tinyldm.sampling.job import sample_images
 from tinyldm.sampling.settings import Drawing
 from tinyldm.training.checkpoint import load_checkpoint, save_checkpoint
+from tinyldm.training.run import RUN
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__")
@@ -211,3 +212,23 @@ def test_what_can_not_be_converted(tmp_path):
     (folder / "unet" / "config.json").write_text('{"_class_name": "UNet1DModel"}')
     with pytest.raises(InputError, match="UNet1DModel"):
         converted(folder, tmp_path / "out")
+
+
+def test_a_full_disk_leaves_nothing_and_a_link_its_target(tmp_path, monkeypatch):
+    shape = dict(
+        channels=(16, 32), attention=("none", "cross"), blocks=1, heads=4, token_dim=12, groups=8
+    )
+    make_run(tmp_path / "run", UNetConfig(**shape))
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(convert.shutil, "copyfile", full)  # the last files
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            converted(tmp_path / "run", tmp_path / "folder")
+    assert caught.value.filename == str(tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    converted(tmp_path / "run", tmp_path / "folder")
+    converted(tmp_path / "folder", tmp_path / "back")
+    assert RUN.holds(tmp_path / "back")

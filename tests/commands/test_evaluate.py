@@ -9,9 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tinyldm.cli import Parser, guarded
+from tinyldm.__main__ import COMMANDS
+from tinyldm.cli import Parser, dispatch, guarded
 from tinyldm.commands import evaluate as command
 from tinyldm.errors import InputError
+from tinyldm.folders import owned_file
 from tinyldm.scores import attributes, evaluation, metrics
 from tinyldm.scores.evaluation import evaluate
 from tinyldm.scores.metrics import METRICS
@@ -109,6 +111,15 @@ def test_pitfall_22_the_report_names_what_made_it(toy, capsys):
     assert "exists already" in capsys.readouterr().err
     options.overwrite = True
     assert guarded(command.run, options) == 0
+
+
+def test_a_file_that_another_process_writes_is_told_before_the_scoring(toy, capsys):
+    out = toy / "scores.json"
+    arguments = ["evaluate", str(toy / "samples"), "--prompts", str(toy / "test.json")]
+    with owned_file(out):
+        assert dispatch(COMMANDS, [*arguments, "--out", str(out)]) == 2
+    assert "scores.json: another process is writing it" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_it_says_that_no_reference_has_the_name_of_an_image(toy, capsys):

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from tinyldm.__main__ import COMMANDS
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 from tinyldm.cli import dispatch
-from tinyldm.commands.checks import lock_folder
 from tinyldm.errors import InputError
+from tinyldm.folders import owned
 from tinyldm.scores.reconstruction import to_batch
+from tinyldm.stage_one.progress import AUTOENCODER
 from tinyldm.stage_one.recipe import Recipe
 from tinyldm.stage_one.training import StageOne, train_autoencoder
 
@@ -114,7 +115,7 @@ def test_a_gradient_that_is_not_finite_stops_the_training(tmp_path):
 
     saved = trained(stop=StopAt(2)).fingerprint
     state = load_file(tmp_path / "own/training.safetensors")
-    state["model.decoder.conv_in.weight"] *= float("nan")
+    state["model.decoder.conv_in.weight"] *= 1e30
     save_file(state, tmp_path / "own/training.safetensors")
     with pytest.raises(InputError, match="step 3: the gradient is not finite"):
         trained(resume=True)
@@ -133,7 +134,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_training(data, capsy
     monkeypatch.setattr(StageOne, "advance", lambda stage: pytest.fail("it trained"))
     assert train("--data", data, "--out", data / "p_0_0.png" / "own") == 2
     assert "Not a directory" in capsys.readouterr().err
-    with lock_folder(data.parent / "own"):
+    with owned(data.parent / "own", AUTOENCODER):
         assert train("--data", data, "--out", "own") == 2
     assert "own: another process is training there" in capsys.readouterr().err
 
@@ -218,3 +219,35 @@ def test_bad_input_is_one_line_and_status_2(data, capsys, arguments, told):
     assert error.startswith("error: ")
     assert told in error
     assert not (data.parent / "new" / "config.json").exists()
+
+
+def test_a_full_disk_loses_nothing_that_was_there(data, capsys, monkeypatch):
+    """The disk is full when the last file of a save is written; the first are not kept either."""
+    shape = ("--widths", 8, 16, "--latent-channels", 3)
+    assert train("--data", data, "--out", "own", *shape, "--steps", 2) == 0
+    before = {file.name: file.read_bytes() for file in (data.parent / "own").iterdir()}
+
+    def full(stage, out):
+        raise OSError(28, "No space left on device", str(out / "training.safetensors"))
+
+    monkeypatch.setattr(StageOne, "save", full)
+    capsys.readouterr()
+    assert train("--data", data, "--out", "own", "--steps", 1, "--overwrite") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: own")
+    assert error.endswith(": No space left on device")
+    assert before == {file.name: file.read_bytes() for file in (data.parent / "own").iterdir()}
+    assert train("--data", data, "--out", "new", "--steps", 1) == 2
+    assert not (data.parent / "new").exists()
+
+
+def test_overwrite_leaves_the_model_of_somebody_else(data, capsys):
+    (data.parent / "clip").mkdir()
+    (data.parent / "clip/config.json").write_text('{"model_type": "clip"}')
+    assert train("--data", data, "--out", "clip", "--steps", 1, "--overwrite") == 2
+    assert "config.json there was not written by this command" in capsys.readouterr().err
+    assert (data.parent / "clip/config.json").read_text() == '{"model_type": "clip"}'
+    (data.parent / "notes").mkdir()
+    (data.parent / "notes/mine.txt").write_text("mine")
+    assert train("--data", data, "--out", "notes", "--steps", 1, "--overwrite") == 0
+    assert (data.parent / "notes/mine.txt").read_text() == "mine"

@@ -436,19 +436,20 @@ def test_a_build_killed_in_the_middle_leaves_nothing_to_be_taken_as_whole(tmp_pa
     process = spawn(tmp_path, 0.2)
     deadline = time.monotonic() + 120
     while (
-        not list(tmp_path.glob("cache/latents/*.tmp-*/latents.f16")) and time.monotonic() < deadline
+        not list(tmp_path.glob("cache/latents/.tinyldm-*/latents.f16"))
+        and time.monotonic() < deadline
     ):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     (left,) = finished(tmp_path)
-    assert ".tmp-" in left.name
+    assert left.name.startswith(".tinyldm-")
     examples = [Example(tmp_path / f"images/{k}.png", ("x",)) for k in range(6)]
     cache = opened(tmp_path, examples)
     assert len(cache) == 6
     assert latents_of(cache, range(6)).isfinite().all()
     assert [p.name for p in finished(tmp_path)] == [
-        left.name.partition(".")[0]
+        left.name.split("-")[-1]
     ]  # and the remains are gone
 
 
@@ -514,8 +515,7 @@ def test_a_finished_cache_is_opened_from_a_read_only_disk(tmp_path, monkeypatch)
 
     for name in (
         "tinyldm.files.open",
-        "tinyldm.files.FileLock",
-        "tinyldm.data.cache.tempfile.mkdtemp",
+        "tinyldm.folders.FileLock",
         "pathlib.Path.mkdir",
     ):
         monkeypatch.setattr(name, refuse, raising=False)

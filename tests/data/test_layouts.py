@@ -116,8 +116,8 @@ def test_an_image_without_a_key(tmp_path):
             {"0_main": {"given_description": EAGLE, "action_description": None}},
             ["0_main", "action_description"],
         ),
-        ({"0_main": "x"}, ["0_main", "str"]),
-        ([], ["object", "list"]),
+        ({"0_main": "x"}, ["0_main", "expected an object", '"x"']),
+        ([], ["expected an object, found []"]),
     ],
 )
 def test_train_info_that_misses_something(tmp_path, info, told):
@@ -194,7 +194,7 @@ def test_image_folder_whose_metadata_is_wrong(tmp_path):
     assert "line 2" in refusal(read_examples, tmp_path)
     assert "'text'" in refusal(read_examples, tmp_path)
     table.write_text('{"file_name": "1.png", "text": 3}\n')
-    assert "'text' is int" in refusal(read_examples, tmp_path)
+    assert "text: expected a valid string, found 3" in refusal(read_examples, tmp_path)
     table.write_text("oops\n")
     assert "line 1: not JSON" in refusal(read_examples, tmp_path)
     table.write_text("")
@@ -252,7 +252,7 @@ def test_prompts_that_are_wrong(tmp_path):
     )  # one file where case does not count
     assert "'A.png' comes twice" in refusal(read_requests, tmp_path / "p.csv")
     (tmp_path / "p.json").write_text('{"k": {"image_name": "x.png"}}')
-    assert "k: no 'text_prompt'" in refusal(read_requests, tmp_path / "p.json")
+    assert "k: says nothing of 'text_prompt'" in refusal(read_requests, tmp_path / "p.json")
     (tmp_path / "p.json").write_text('{"k": {"image_name": "x.png", "text_prompt": "x"}, "k": {}}')
     assert "'k' comes twice" in refusal(read_requests, tmp_path / "p.json")
     for value in ('"\\ud800"', "1" * 5000, "[" * 100_000):
@@ -262,7 +262,7 @@ def test_prompts_that_are_wrong(tmp_path):
         assert "p.json: not JSON" in refusal(read_requests, tmp_path / "p.json")
     (tmp_path / "p.json").write_text('[["red cube"]]')
     text = base.find_task("text")  # a list would otherwise be read as labels
-    assert "expected JSON with an object" in refusal(read_requests, tmp_path / "p.json", text)
+    assert "expected an object" in refusal(read_requests, tmp_path / "p.json", text)
 
 
 @pytest.mark.parametrize(

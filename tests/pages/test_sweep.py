@@ -11,9 +11,11 @@ from tinyldm.cli import dispatch
 from tinyldm.commands.sweep import chosen_checkpoints
 from tinyldm.data.images import load_image
 from tinyldm.errors import InputError
+from tinyldm.folders import owned
 from tinyldm.pages import sweep
 from tinyldm.pages.ranking import ranked
 from tinyldm.tasks.base import read_examples
+from tinyldm.training.run import SWEEP
 
 KNOWN = {
     "clip-t": lambda g, n: g + n / 1000,
@@ -162,6 +164,29 @@ def test_toys_held_out_are_told_by_their_names(world):
         json.loads(Path("runs/a/sweep/sweep.json").read_text())["asked"]["metrics"][-1]
         == "toy attributes"
     )
+
+
+def test_a_folder_of_somebody_else_is_left_alone(world, capsys):
+    Path("toys/held_out").mkdir(parents=True)
+    for name in ("attributes.json", "held_out/00000.png"):
+        Path("toys", name).write_text("mine")
+    for more in ([], ["--overwrite"]):
+        assert run(*GRID, "--out", "toys", *more) == 2
+        assert "--out toys: not empty, and holds no sweep" in capsys.readouterr().err
+    assert Path("toys/attributes.json").read_text() == "mine"
+    assert {path.name for path in Path("toys").iterdir()} == {"attributes.json", "held_out"}
+    assert run("--guidance", "1") == 0
+    Path("runs/a/sweep/held_out/mine.png").write_text("mine")
+    assert run("--guidance", "1", "2", "--overwrite") == 0
+    assert Path("runs/a/sweep/held_out/mine.png").read_text() == "mine"
+
+
+def test_two_sweeps_do_not_draw_into_one_folder(world, capsys):
+    with owned(Path("runs/a/sweep"), SWEEP):
+        assert run(*GRID) == 2
+    assert "runs/a/sweep: another process is drawing there" in capsys.readouterr().err
+    assert world == []
+    assert run(*GRID) == 0
 
 
 def test_a_run_that_held_nothing_out_needs_prompts(world, capsys):

@@ -5,6 +5,7 @@ A job goes on where it stopped.
 
 import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tinyldm.diffusion.ddpm import DDPM
 from tinyldm.diffusion.dpm_solver import DPMSolver
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
+from tinyldm.folders import owned
 from tinyldm.nn.unet import UNet, UNetConfig
 from tinyldm.sampling import drawing, job
 from tinyldm.sampling.drawing import Painter, encode_prompts, picture_seed
@@ -36,6 +38,7 @@ from tinyldm.tasks.text import CaptionEncoder
 from tinyldm.training import frozen_models
 from tinyldm.training.checkpoint import save_checkpoint
 from tinyldm.training.frozen_models import FrozenModels
+from tinyldm.training.run import SAMPLES
 
 PROMPTS = [
     Request(f"{k}.png", text)
@@ -287,12 +290,59 @@ def test_overwrite_leaves_no_picture_of_the_job_before(run):
     assert Path("victim").exists()
 
 
-def test_a_file_of_somebody_else_is_kept(run):
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_of_somebody_else_is_kept(run, overwrite):
     Path("out").mkdir()
     Path("out/1.png").write_text("mine")
     with pytest.raises(InputError, match=r"out/1.png: is already there"):
-        sample_images(run, PROMPTS, "out", how=QUICK)
+        sample_images(run, PROMPTS, "out", how=QUICK, overwrite=overwrite)
     assert [p.name for p in Path("out").iterdir()] == ["1.png"]
+
+
+def test_two_jobs_do_not_draw_into_one_folder(run):
+    with owned(Path("out"), SAMPLES):
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match="out: another process is drawing there"):
+                sample_images(run, PROMPTS, "out", how=QUICK, overwrite=overwrite)
+        assert [p.name for p in Path("out/about").iterdir()] == [".lock"]
+    sample_images(run, PROMPTS, "out", how=QUICK)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_job_that_fails_before_its_first_picture_is_in_nobodys_way(run, monkeypatch, killed):
+    def fails(*arguments, **options):
+        if killed:
+            record = Path("out/about/samples.json").read_bytes()
+            shutil.copytree("out", "kept")
+            Path("kept/about/samples.json").write_bytes(record)
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tinyldm.sampling.job.draw_requests", fails)
+        with pytest.raises(MemoryError):
+            sample_images(run, PROMPTS, "out", how=QUICK)
+    assert not Path("out").exists()
+    if killed:
+        Path("kept").rename("out")
+    assert sample_images(run, PROMPTS, "out", how=QUICK, seed=1) == Path("out")
+
+
+def test_what_a_killed_job_left_half_written_goes(run):
+    sample_images(run, PROMPTS, "out", how=QUICK)
+    Path("out/1.png").rename("out/.tinyldm-01234567-1.png")
+    Path("out/about/.tinyldm-01234567-grid.png").write_bytes(b"half")
+    sample_images(run, PROMPTS, "out", how=QUICK)
+    assert not list(Path("out").rglob(".tinyldm-*"))
+    assert Path("out/1.png").is_file()
+
+
+def test_an_about_that_is_a_link_is_not_followed(run):
+    Path("elsewhere").mkdir()
+    Path("out").mkdir()
+    Path("out/about").symlink_to(Path("elsewhere").resolve())
+    with pytest.raises(InputError, match="out/about: is a symbolic link"):
+        sample_images(run, PROMPTS, "out", how=QUICK)
+    assert list(Path("elsewhere").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tinyldm.cli import dispatch
 from tinyldm.data.examples import Example, Examples, Layout, held_out_subjects
 from tinyldm.errors import InputError
 from tinyldm.scores import evaluator
-from tinyldm.scores.evaluator import Evaluator, disturb
+from tinyldm.scores.evaluator import Evaluator, disturb, find_judge
 from tinyldm.scores.similarity import style_likeness
 from tinyldm.tasks.base import find_task
 from tinyldm.tasks.judges import class_accuracy, exact_accuracy, top_k_accuracy
@@ -168,6 +168,23 @@ def test_the_command_trains_and_saves(data, tmp_path, capsys):
             Evaluator.load(again)
     asked = [Labels(("blue square", "red square"))]
     assert judge.judge.truth(asked, (1, 1), None).tolist() == [[True, False, True]]
+
+
+def test_a_full_disk_loses_nothing_that_was_there(tmp_path, monkeypatch):
+    """The weights are written and the config is not: the old weights stay with the old config."""
+    net = find_judge("labels", ("a", "b")).network(2)
+    Evaluator("labels", net, ("a", "b"), (8, 8)).save(tmp_path / "judge")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "judge").iterdir()}
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    net = find_judge("labels", ("a", "b", "c")).network(3)
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        Evaluator("labels", net, ("a", "b", "c"), (8, 8)).save(tmp_path / "judge")
+    assert caught.value.filename == str(tmp_path / "judge")
+    assert before == {file.name: file.read_bytes() for file in (tmp_path / "judge").iterdir()}
 
 
 def test_what_it_is_measured_on_is_not_trained_on(tmp_path, monkeypatch):

@@ -129,7 +129,7 @@ def test_the_order_of_tokens_is_nothing_to_the_network():
         ),
         (
             lambda c: c | {"scene_1.png": "red cube"},
-            ["scene_1.png", "list of label names", '"red cube"'],
+            ["scene_1.png", "expected a valid list", '"red cube"'],
         ),
         (lambda c: c | {"scene_9.png": []}, ["scene_9.png", "no such image"]),
     ],

@@ -81,6 +81,7 @@ def test_the_set_has_the_layout_of_the_assignment(tmp_path, capsys):
         assert dispatch(COMMANDS, [*command[:2], *arguments]) == 2
         assert told in capsys.readouterr().err
     assert dispatch(COMMANDS, [*command, "--overwrite"]) == 0
+    (out / ".tinyldm.json").unlink()
     (out / "val_B_imgs").rename(tmp_path / "away")  # now it could be the assignment itself
     assert dispatch(COMMANDS, [*command, "--overwrite"]) == 2
     assert (out / "label_to_img.json").is_file()

@@ -29,6 +29,7 @@ def log_a_row_to_a_full_disk(run):
 
 def replace_on_a_full_disk(file):
     with replacing(file) as temporary:
+        temporary.unlink()
         temporary.symlink_to("/dev/full")
         temporary.write_text("record")
 

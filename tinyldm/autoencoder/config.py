@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from tinyldm.errors import InputError
 from tinyldm.nn.config import is_whole
+from tinyldm.typed import Positive, as_type, shortened
 
 # What the weights depend on, and so what a fingerprint has to know
 SHAPE = (
@@ -56,7 +58,7 @@ class AutoencoderConfig:
     act_fn: str = "silu"
     latent_channels: int = 4
     norm_num_groups: int = 32
-    scaling_factor: float = 0.18215
+    scaling_factor: Positive = 0.18215
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True
@@ -107,25 +109,24 @@ class AutoencoderConfig:
         }
 
     @classmethod
-    def from_dict(cls, entries: dict[str, Any]) -> AutoencoderConfig:
+    def from_dict(cls, entries: dict[str, Any], where: str = "config") -> AutoencoderConfig:
         """The inverse of to_dict; notes of other libraries and null entries are left out.
 
-        ValueError: it is the config of something else, has an unknown key or a value that is not
-        supported.
+        InputError, which names the place `where`: it is the config of something else, has an
+        unknown key or a value that is not supported.
         """
         class_name = entries.get("_class_name", "AutoencoderKL")
         model_type = entries.get("model_type", cls.model_type)
         if class_name != "AutoencoderKL" or model_type != cls.model_type:
-            raise ValueError(f"expected an AutoencoderKL, got {class_name} / {model_type}")
+            got = f"{shortened(class_name)} / {shortened(model_type)}"
+            raise InputError(f"{where}: expected an AutoencoderKL, got {got}")
         values = {
             name: value
             for name, value in entries.items()
             if name not in NOTES and value is not None
         }
-        unknown = sorted(values.keys() - {field.name for field in fields(cls)})
-        if unknown:
-            raise ValueError(f"unknown keys {', '.join(unknown)}")
-        return cls(**values)
+        config: AutoencoderConfig = as_type(values, where, cls)
+        return config
 
     def architecture(self) -> dict[str, Any]:
         """What the weights depend on: the part of to_dict that a fingerprint has to know."""

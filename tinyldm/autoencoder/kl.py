@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from tinyldm.autoencoder import published
 from tinyldm.autoencoder.config import AutoencoderConfig
-from tinyldm.files import write_text
+from tinyldm.files import replacing_files
 from tinyldm.nn.blocks import Downsample, GroupNorm, ResBlock, SelfAttention, Upsample
-from tinyldm.weights import load_into, shapes, weights_hash, write_weights
+from tinyldm.weights import load_into, sized_by, weights_hash, write_weights
 
 __all__ = ["AutoencoderConfig", "AutoencoderKL", "Posterior"]
 
@@ -245,9 +245,9 @@ class AutoencoderKL(nn.Module):
         """
         config_file, weights_file = published.find(str(name), subfolder)
         config = published.read_config(config_file)
-        with torch.device("meta"):  # no memory and no random weights
+        with sized_by(weights_file, config):  # on the meta device: no memory, no random weights
             model = cls(config)
-        load_into(model, published.read_weights(weights_file, shapes(model)), weights_file)
+        load_into(model, published.read_weights(weights_file, model.state_dict()), weights_file)
         return model.eval()
 
     @classmethod
@@ -258,10 +258,10 @@ class AutoencoderKL(nn.Module):
         return cls.load(pretrained_model_name_or_path, subfolder)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write config.json and model.safetensors, which load and other libraries read."""
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_weights(folder / "model.safetensors", self.state_dict())
+        """Write config.json and model.safetensors, which load and other libraries read.
+
+        Both or, on a full disk, neither.
+        """
         entries: dict[str, Any] = {
             "_class_name": "AutoencoderKL",
             "architectures": ["AutoencoderKL"],
@@ -269,4 +269,7 @@ class AutoencoderKL(nn.Module):
             "dtype": str(self.dtype).removeprefix("torch."),
             **self.config.to_dict(),
         }
-        write_text(folder / "config.json", json.dumps(entries, indent=2, sort_keys=True) + "\n")
+        text = json.dumps(entries, indent=2, sort_keys=True) + "\n"
+        with replacing_files(Path(save_directory)) as draft:
+            write_weights(draft / "model.safetensors", self.state_dict())
+            (draft / "config.json").write_text(text, encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import hf_hub_download
 from torch import Tensor
@@ -12,8 +13,8 @@ from torch import Tensor
 from tinyldm import weights
 from tinyldm.autoencoder.config import AutoencoderConfig
 from tinyldm.errors import InputError
-from tinyldm.files import read_json
 from tinyldm.frozen.hub import Role, local_or_hub
+from tinyldm.typed import read_json
 
 TINY = Path(__file__).parent.parent / "assets" / "vae"
 CONFIG = "config.json"
@@ -78,13 +79,10 @@ def _find_on_hub(name: str, subfolder: str | None) -> tuple[Path, Path]:
 
 def read_config(file: Path) -> AutoencoderConfig:
     """The shape that a config.json describes; InputError names the file and what is wrong."""
-    try:
-        return AutoencoderConfig.from_dict(read_json(file, dict))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{file}: {error}") from None
+    return AutoencoderConfig.from_dict(read_json(file, dict[str, Any]), str(file))
 
 
-def read_weights(file: Path, expected: dict[str, weights.Shape]) -> dict[str, Tensor]:
+def read_weights(file: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights in a file under today's names, float32; all must have the shapes expected.
 
     A 1x1 convolution may stand for a linear layer: the oldest files have attention in this form.
@@ -93,7 +91,8 @@ def read_weights(file: Path, expected: dict[str, weights.Shape]) -> dict[str, Te
     def of_today(name: str, weight: Tensor) -> tuple[str, Tensor]:
         name = name_of_today(name)
         shape = tuple(weight.shape)
-        if shape[2:] == (1, 1) and expected.get(name) == shape[:2]:
+        linear = name in expected and expected[name].shape == shape[:2]
+        if shape[2:] == (1, 1) and linear:
             weight = weight[:, :, 0, 0]
         return name, weight
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import parse_size
 from tinyldm.errors import InputError
+from tinyldm.folders import Kind, is_empty, whole_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tinyldm.diffusion.schedule import NoiseSchedule
 
+DIFFUSERS = Kind("diffusers", r"(unet|scheduler|tinyldm)/[^/]+")
 OWN = "tinyldm"  # the folder, beside unet/ and scheduler/, of what diffusers has no place for
 
 
@@ -37,10 +39,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Convert in the direction that the source asks for."""
     source, out = options.source, options.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not is_empty(out):
         raise InputError(f"--out {out}: exists already; expected a new folder")
+    from tinyldm.training.run import RUN
+
+    with whole_folder(out, RUN if from_diffusers(source) else DIFFUSERS) as draft:
+        convert(options, draft)
+    print(f"{source} is now {out}")
+
+
+def from_diffusers(source: Path) -> bool:
+    """Whether a folder is one of diffusers', and not a run."""
+    return (source / "unet" / "config.json").is_file()
+
+
+def convert(options: argparse.Namespace, out: Path) -> None:
+    """Write what the source becomes to an empty folder."""
+    source = options.source
     try:
-        if (source / "unet" / "config.json").is_file():
+        if from_diffusers(source):
             to_run(
                 source,
                 out,
@@ -57,7 +74,6 @@ def run(options: argparse.Namespace) -> None:
             to_diffusers(source, out)
     except (ValueError, TypeError) as error:
         raise InputError(f"{source}: cannot be converted: {error}") from None
-    print(f"{source} is now {out}")
 
 
 def to_diffusers(source: Path, out: Path) -> None:
@@ -120,12 +136,14 @@ def to_run(
     """Write diffusers' network and schedule as a run of one checkpoint, to sample from."""
     import torch
 
+    from tinyldm.compat.config import WEIGHTS
     from tinyldm.compat.schedule import TableSchedule
     from tinyldm.compat.schedulers import DDPMScheduler
     from tinyldm.diffusion.schedule import NoiseSchedule
     from tinyldm.training.checkpoint import read_config, save_checkpoint
     from tinyldm.training.network import build_network
-    from tinyldm.weights import load_into, read_weights
+    from tinyldm.typed import as_type
+    from tinyldm.weights import load_into, read_weights, sized_by
 
     unet = read_unet(source / "unet")
     scheduler = DDPMScheduler.from_pretrained(source / "scheduler")
@@ -136,7 +154,8 @@ def to_run(
             raise InputError(f"{source}: was a run, which says --vae, --text-encoder and --size")
         config: dict[str, Any] = dict(read_config(own))
         latents = read_weights(own / "latents.safetensors")
-        of_the_run = NoiseSchedule.from_dict(config["schedule"])
+        where = f"{own / 'config.json'}: schedule"
+        of_the_run = as_type(config["schedule"], where, NoiseSchedule)
         if torch.allclose(of_the_run.alpha_bar, schedule.alpha_bar, atol=1e-9):
             schedule = of_the_run
     if isinstance(schedule, TableSchedule):
@@ -144,8 +163,10 @@ def to_run(
     if not own.is_dir():
         config, latents = trained_elsewhere(unet, vae, text_encoder, size)
     config |= {"schedule": schedule.to_dict(), "prediction": scheduler.prediction}
-    network = build_network(config["network"])
-    load_into(network, unet.state_dict(), source / "unet")
+    weights = source / "unet" / WEIGHTS
+    with sized_by(weights, config["network"]):  # on the meta device
+        network = build_network(config["network"])
+    load_into(network, unet.state_dict(), weights)
     folder = out / "checkpoints" / f"step-{config['step']:07d}"
     save_checkpoint(folder, config, {"model": network.state_dict(), "latents": latents})
 

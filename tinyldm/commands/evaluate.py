@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from tinyldm.errors import InputError
+from tinyldm.folders import owned_file
 from tinyldm.scores.metrics import CLIP, METRICS
 
 EXAMPLES = """examples:
@@ -94,14 +96,20 @@ def add_how(how):
 
 def run(options):
     """Score, print a table, write the scores."""
-    from tinyldm.scores.evaluation import evaluate
-    from tinyldm.scores.written import table, write_scores
-
-    out = Path(options.out) if options.out else None
+    out = None if options.out is None else Path(options.out)
     if out is not None and out.exists() and not options.overwrite:
         raise InputError(f"{out}: exists already; give another --out, or --overwrite")
     if options.overwrite and out is None:
         raise InputError("--overwrite: there is nothing to overwrite without --out")
+    with nullcontext() if out is None else owned_file(out):
+        score(options, out)
+
+
+def score(options, out: Path | None) -> None:
+    """Score the images; print a table, and write it to the file out."""
+    from tinyldm.scores.evaluation import evaluate
+    from tinyldm.scores.written import table, write_scores
+
     scores = evaluate(
         options.images,
         options.prompts,

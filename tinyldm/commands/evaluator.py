@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinyldm.cli import parse_size
-from tinyldm.commands.checks import check_empty, check_numbers, lock_folder
+from tinyldm.commands.checks import check_numbers
 
 
 def add_arguments(parser):
@@ -48,17 +48,18 @@ def add_arguments(parser):
 def run(options):
     """Train, save, and print the held-out scores."""
     from tinyldm.device import pick_device
-    from tinyldm.scores.evaluator import find_judge, train_evaluator
+    from tinyldm.folders import check_free, owned
+    from tinyldm.scores.evaluator import EVALUATOR, find_judge, train_evaluator
     from tinyldm.tasks.base import read_examples
 
     check_numbers(options, above_zero=("steps", "batch_size", "lr"))
-    check_empty(options.out, options.overwrite)
+    check_free(options.out, EVALUATOR, options.overwrite)
     task, examples = read_examples(options.data, skip_bad=options.skip_bad, task=options.task)
     name = options.task or task.name
     find_judge(name, examples.names)  # an InputError where there is none
     if options.skip_bad:
         examples = examples.checked()
-    with lock_folder(options.out):
+    with owned(options.out, EVALUATOR, "--out"):
         evaluator = train_evaluator(
             name,
             examples,

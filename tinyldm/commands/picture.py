@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tinyldm.commands.checks import check_file
 from tinyldm.errors import InputError
+from tinyldm.folders import owned_file
 
 EXAMPLES = """examples:
   python -m tinyldm picture previews runs/toy-1 --out previews.gif
@@ -61,12 +62,18 @@ def add_neighbours_arguments(part):
 
 
 def run(options):
-    """Draw the picture asked for."""
-    from tinyldm.pages.pictures import draw_curve, draw_neighbours, draw_previews
-
+    """Draw the picture asked for, and print where it is."""
     out = options.out
     check_file(out, SUFFIXES[options.part], options.overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with owned_file(out):
+        draw(options, out)
+    print(out)
+
+
+def draw(options, out: Path) -> None:
+    """Draw the picture asked for into a file."""
+    from tinyldm.pages.pictures import draw_curve, draw_neighbours, draw_previews
+
     if options.part == "previews":
         draw_previews(options.run, out)
     elif options.part == "curve":
@@ -83,7 +90,6 @@ def run(options):
             device=options.device,
         )
         print(describe(found))
-    print(out)
 
 
 def describe(found: dict[str, float]) -> str:

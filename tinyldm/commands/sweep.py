@@ -112,7 +112,7 @@ def run(options):
     check_numbers(options)
     config = read_config(checkpoints[-1])
     settings, task = config["settings"], task_of(config)
-    if not settings["cfg_drop"] and options.guidance != [1.0]:
+    if not settings.get("cfg_drop", 0.1) and options.guidance != [1.0]:
         raise InputError(
             "--guidance: the run was trained with --cfg-drop 0 and has learned no null condition; "
             "expected 1"

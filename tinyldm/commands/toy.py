@@ -100,11 +100,15 @@ def score_clip(options):
 
 def vae(options):
     """Train a tiny VAE, which measures itself on the way."""
+    from tinyldm.folders import check_free, owned
+    from tinyldm.stage_one.progress import AUTOENCODER
+
     if options.steps < 1:
         raise InputError(f"--steps {options.steps}: expected at least 1")
-    if options.out.exists() and any(options.out.iterdir()) and not options.overwrite:
-        raise InputError(f"{options.out}: not empty; choose another folder or give --overwrite")
-    script("train_vae").train_tiny(options.out, options.steps, options.seed)
+    train_vae = script("train_vae")
+    check_free(options.out, AUTOENCODER, options.overwrite)
+    with owned(options.out, AUTOENCODER, "--out"):
+        train_vae.train_tiny(options.out, options.steps, options.seed)
     print((options.out / "scores.csv").read_text().strip())
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyldm.cli import flag_of, parse_size
-from tinyldm.commands.checks import check_empty, check_numbers, lock_folder
+from tinyldm.commands.checks import check_numbers
 from tinyldm.errors import InputError
+from tinyldm.signals import Stopped, StopRequest, stop_on_signal
 from tinyldm.stage_one.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def add_run(train: ArgumentParser) -> None:
     group.add_argument("--save-every", type=int, default=500, help=text)
     text = "continue what was stopped there; give the same command again with it"
     group.add_argument("--resume", action="store_true", help=text)
-    text = "write into a folder that is not empty"
+    text = "write into a folder that is not empty, and replace the autoencoder there"
     group.add_argument("--overwrite", action="store_true", help=text)
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
@@ -75,16 +76,17 @@ def run(options: Namespace) -> None:
     """Train on the images of a folder but for those held out, and say how well these are kept."""
     check(options)
     from tinyldm.device import pick_device
+    from tinyldm.folders import owned
     from tinyldm.stage_one.pictures import read_pictures
+    from tinyldm.stage_one.progress import AUTOENCODER
     from tinyldm.stage_one.training import train_autoencoder
-    from tinyldm.training.signals import stop_on_signal
 
     device = pick_device(options.device)
     start = shape_of(options)
     check_size(options.size, start.factor)
     images, held_out = read_pictures(options.data, options.size, options.skip_bad)
     recipe = Recipe(**{name: getattr(options, name) for name in TEXTS})
-    with lock_folder(options.out), stop_on_signal() as stop:
+    with owned(options.out, AUTOENCODER, "--out"), stop_on_signal() as stop:
         train_autoencoder(
             start,
             images,
@@ -96,11 +98,14 @@ def run(options: Namespace) -> None:
             resume=options.resume,
             stop=stop,
         )
-    report(options, len(held_out))
+    report(options, len(held_out), stop)
 
 
 def check(options: Namespace) -> None:
     """InputError: an option is out of range, or does not go with another."""
+    from tinyldm.folders import check_free
+    from tinyldm.stage_one.progress import AUTOENCODER
+
     above_zero = ("steps", "batch_size", "lr", "save_every", "latent_channels")
     from_zero = ("kl", "squared", "adversarial", "perceptual", "critic_from")
     check_numbers(options, above_zero, from_zero)
@@ -125,7 +130,7 @@ def check(options: Namespace) -> None:
     if options.resume and options.overwrite:
         raise InputError("--resume with --overwrite: expected one of them")
     if not options.resume:
-        check_empty(options.out, options.overwrite)
+        check_free(options.out, AUTOENCODER, options.overwrite)
 
 
 def check_size(size: tuple[int, int], factor: int) -> None:
@@ -152,8 +157,8 @@ def shape_of(options: Namespace) -> AutoencoderConfig | AutoencoderKL:
     )
 
 
-def report(options: Namespace, held_out: int) -> None:
-    """Print the last scores and what to do next; KeyboardInterrupt if the training was stopped."""
+def report(options: Namespace, held_out: int, stop: StopRequest) -> None:
+    """Print the last scores and what to do next; Stopped if the training was."""
     with open(options.out / "scores.csv", newline="", encoding="utf-8") as file:
         step, psnr, _pooled, ssim = list(csv.reader(file))[-1]
     print(
@@ -162,5 +167,5 @@ def report(options: Namespace, held_out: int) -> None:
     )
     if int(step) < options.steps:
         print("stopped; continue with the same command and --resume")
-        raise KeyboardInterrupt
+        raise Stopped(stop.number)
     print(f"use it with: python train.py --data {options.data} --vae {options.out}")

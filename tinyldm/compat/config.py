@@ -12,8 +12,8 @@ from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 
 from tinyldm.errors import InputError
-from tinyldm.files import read_json
-from tinyldm.weights import read_weights, shapes, write_weights
+from tinyldm.typed import read_json
+from tinyldm.weights import load_into, read_weights, sized_by, write_weights
 
 # for each class its settings, in diffusers' order: the default and, where not every value is
 # supported, the supported ones
@@ -176,7 +176,7 @@ class Configured:
     ) -> dict:
         """The settings in a folder, or under a name of the hub."""
         file = _find(pretrained_model_name_or_path, subfolder, cls.FILE, hub)
-        return read_json(file, dict)
+        return read_json(file, dict[str, Any])
 
     @classmethod
     def from_pretrained(
@@ -223,10 +223,10 @@ class ConfiguredModel(Configured, nn.Module):
             raise ValueError(f"{cls.__name__}: not supported: use_safetensors=False")
         hub = {name: options.pop(name) for name in HUB if name in options}
         config = cls.load_config(pretrained_model_name_or_path, subfolder, **hub)
-        with torch.device("meta"):
-            model = cls.from_config(config, **options)
         file = _find(pretrained_model_name_or_path, subfolder, _weights_file(variant), hub)
-        model.load_state_dict(read_weights(file, shapes(model)), assign=True)
+        with sized_by(file, config):  # on the meta device
+            model = cls.from_config(config, **options)
+        load_into(model, read_weights(file), file)
         return model.to(torch_dtype or torch.float32).eval()
 
     def save_pretrained(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tinyldm.nn.blocks import SelfAttention, Sinusoidal
 from tinyldm.nn.config import UNetConfig, is_between, is_whole
 from tinyldm.nn.unet import UNet
+from tinyldm.typed import as_type
 
 TIMES = ("sinusoidal", "fourier", "log_fourier")
 
@@ -122,4 +123,4 @@ class Fourier(PublishedSinusoidal):
 
 def build(**settings: Any) -> UNet:
     """The network of the settings of PublishedConfig.to_dict(), for a checkpoint to name."""
-    return PublishedUNet(PublishedConfig.from_dict(settings))
+    return PublishedUNet(as_type(settings, "network", PublishedConfig))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from tinyldm.files import flush_folder, locked, writing
+from tinyldm.files import clear_drafts, draft_folder, flush_folder, writing
+from tinyldm.folders import locked
 
 HEADER = "cache.json"
 
@@ -54,11 +54,11 @@ def build_once(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[st
         header = read_header(folder)
         if header is not None:
             return header
-        if alone:  # what a killed process left
+        if alone:  # what a killed process left, under the names of today and of earlier versions
+            clear_drafts(folder.parent, folder.name)
             for stale in folder.parent.glob(f"{folder.name}.tmp-*"):
                 shutil.rmtree(stale, ignore_errors=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
-        try:
+        with draft_folder(folder) as unfinished:
             header = build(unfinished)
             header["files"] = {file.name: file.stat().st_size for file in unfinished.iterdir()}
             with writing(unfinished / HEADER) as file:
@@ -67,6 +67,4 @@ def build_once(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[st
             shutil.rmtree(folder, ignore_errors=True)  # a damaged one
             os.rename(unfinished, folder)
             flush_folder(folder.parent)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)  # what an error or Ctrl-C left
     return header

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,20 @@ from huggingface_hub import hf_hub_download
 from PIL import Image
 from torch import Tensor
 
-from tinyldm.files import read_json
 from tinyldm.frozen.hub import Role, local_or_hub
 from tinyldm.frozen.loading import load_model, load_pretrained, resolve
+from tinyldm.typed import Positive, read_json
 
 ROLE = Role("CLIP", "--clip")
 SETTINGS = "preprocessor_config.json"
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """What is read of a preprocessor_config.json: three colours each."""
+
+    image_mean: tuple[float, float, float]
+    image_std: tuple[Positive, Positive, Positive]
 
 
 def pixel_statistics(source: str, role: Role) -> tuple[Tensor, Tensor]:
@@ -30,8 +39,8 @@ def pixel_statistics(source: str, role: Role) -> tuple[Tensor, Tensor]:
         file = Path(source) / SETTINGS
         if not Path(source).exists():
             file = Path(hf_hub_download(source, SETTINGS, local_files_only=local_files_only))
-        settings = read_json(file, dict)
-        mean, std = torch.tensor(settings["image_mean"]), torch.tensor(settings["image_std"])
+        settings = read_json(file, Preprocessor, extra="ignore")
+        mean, std = torch.tensor(settings.image_mean), torch.tensor(settings.image_std)
         return mean.view(3, 1, 1), std.view(3, 1, 1)
 
     return local_or_hub(load, source, role)

@@ -11,7 +11,7 @@ import torch
 
 from tinyldm.errors import InputError
 from tinyldm.frozen.hub import Role, local_or_hub
-from tinyldm.weights import weights_hash
+from tinyldm.weights import check_finite, weights_hash
 
 TINY = Path(__file__).parent.parent / "assets" / "clip"
 # The numbers 0, 1, 2, ... of the positions, which old files hold among the weights
@@ -71,7 +71,7 @@ def load_model(
 
     other_parts: weights in the file whose names start with one of these belong to another model
     optional:    weights whose names start with one of these may be missing
-    InputError unless every other weight is there, in its shape, and the file holds no more.
+    InputError unless every other weight is there, in its shape, finite, and the file has no more.
     Where there is no safetensors file, a pytorch_model.bin is read, as tensors only: no code runs.
     """
     model, report = load_pretrained(
@@ -95,6 +95,7 @@ def load_model(
             raise InputError(
                 f"{role.name} {source}: {kind} weight {min(names)}{more} for {model_class.__name__}"
             )
+    check_finite(model.state_dict(), f"{role.name} {source}")
     return model.eval().requires_grad_(False)
 
 

@@ -207,7 +207,7 @@ class UNet(nn.Module):
         """
         if condition is None:
             condition = Condition()
-        self._check(x, t, condition)
+        self.check_inputs(x, t, condition)
         dtype = self.conv_in.weight.dtype
         emb = F.silu(self._embed(x, t, condition))  # (b, time_width)
         tokens, mask = self._tokens(condition, dtype)
@@ -251,8 +251,8 @@ class UNet(nn.Module):
         seen = mask | ~mask.any(dim=1, keepdim=True)
         return tokens.masked_fill(~mask[:, :, None], 0), seen[:, None, None]
 
-    def _check(self, x: Tensor, t: Tensor | float, condition: Condition) -> None:
-        """Refuse shapes that the network can't take, and parts that it has no use for."""
+    def check_inputs(self, x: Tensor, t: Tensor | float, condition: Condition) -> None:
+        """ValueError for shapes that the network can't take, or parts that it has no use for."""
         config = self.config
         if x.ndim != 4 or x.shape[1] != config.in_channels or 0 in x.shape:
             expected = f"(b, {config.in_channels}, h, w), not empty"

@@ -13,6 +13,7 @@ from tinyldm.data.images import grid, load_image, resize, save_animation, save_i
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 from tinyldm.files import write_text
+from tinyldm.folders import numbered
 from tinyldm.pages.curves import Chart, loss_lines, svg
 from tinyldm.pages.report import column, first_to_last, read_rows, step_of
 from tinyldm.scores.comparison import Comparison
@@ -23,7 +24,7 @@ GAP = 6  # pixels between the images of a sheet
 
 def draw_previews(run: Path, out: Path) -> None:
     """Write the previews of a run: all as an animation, or at most ten on one sheet."""
-    files = sorted((run / "previews").glob("step-*.png"))
+    files = numbered(run / "previews", ".png")
     if not files:
         raise InputError(f"{run}: no previews there; expected {run}/previews/step-*.png")
     if out.suffix == ".gif":

@@ -5,20 +5,61 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tinyldm.errors import InputError
-from tinyldm.files import read_json
 from tinyldm.pages.curves import Chart, Line
 from tinyldm.pages.html import Table
 from tinyldm.scores.evaluation import METRICS
+from tinyldm.typed import Count, Index, Limits, as_type, escaped, read_json
 
 AXES = ("checkpoint", "guidance", "steps", "solver")
 FACTS = ("n", "extractor", "preprocessing", "reference", "reference n")  # shown of each score
 
 Row = dict[str, Any]
-"""A scored setting in sweep.json: a value for each of AXES; "step", how long the checkpoint was
-trained; "made", its version; "scores", metric -> value."""
+"""A scored setting in sweep.json; see Scored."""
+
+Score = Annotated[float, Limits(ge=-1e30, le=1e30)]  # what a chart can show
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A scored setting in sweep.json: a value for each of AXES, and what came of it.
+
+    step:   how long the checkpoint was trained
+    made:   its version
+    scores: metric -> value
+    """
+
+    checkpoint: str
+    guidance: Score
+    steps: Count
+    solver: str
+    step: Index
+    made: str
+    scores: dict[str, Score]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What decides the scores besides the setting, as far as a page shows it."""
+
+    prompts: dict[str, str]
+    metrics: Annotated[list[str], Limits(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Content:
+    """The type of what is read of a sweep.json."""
+
+    asked: Asked
+    advice: str
+    rows: Annotated[list[Scored], Limits(min_length=1)]
+    readers: dict[str, dict[str, str | int | None]]
+
+    def __post_init__(self) -> None:
+        for metric in self.asked.metrics:
+            if metric not in METRICS or not all(metric in row.scores for row in self.rows):
+                raise ValueError(f"{escaped(metric)}: no metric that every row has a score of")
 
 
 def ranked(rows: Iterable[Row], metrics: list[str]) -> list[Row]:
@@ -62,30 +103,34 @@ class Summary:
     readers: Table  # what read the scores off the pictures
 
 
+def read_sweep(file: Path) -> dict[str, Any]:
+    """The content of a sweep.json, which may have come from anywhere."""
+    content: dict[str, Any] = read_json(file, dict[str, Any])
+    wrong = "not a sweep of python -m tinyldm sweep"
+    as_type(content, str(file), Content, extra="ignore", wrong=wrong)
+    return content
+
+
 def summary(file: Path) -> Summary:
-    """The summary of a sweep.json, which may have come from anywhere."""
-    result = read_json(file, dict)
-    try:
-        metrics = result["asked"]["metrics"]
-        rows = ranked(result["rows"], metrics)
-        best = rows[0]
-        readers = [
-            (name, *(facts.get(key, "") for key in FACTS))
-            for name, facts in result["readers"].items()
-        ]
-        return Summary(
-            settings=len(rows),
-            prompts=len(result["asked"]["prompts"]),
-            metrics=metrics,
-            best=f"{best['checkpoint']}, guidance {best['guidance']:g}, {best['steps']} steps, "
-            f"{best['solver']}",
-            advice=result["advice"],
-            ranking=ranking(rows, metrics),
-            charts=charts(rows, metrics),
-            readers=Table(("metric", *FACTS), readers),
-        )
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise InputError(f"{file}: not a sweep of python -m tinyldm sweep ({error!r})") from None
+    """The summary of a sweep.json."""
+    result = read_sweep(file)
+    metrics = result["asked"]["metrics"]
+    rows = ranked(result["rows"], metrics)
+    best = rows[0]
+    readers = [
+        (name, *(facts.get(key, "") for key in FACTS)) for name, facts in result["readers"].items()
+    ]
+    return Summary(
+        settings=len(rows),
+        prompts=len(result["asked"]["prompts"]),
+        metrics=metrics,
+        best=f"{best['checkpoint']}, guidance {best['guidance']:g}, {best['steps']} steps, "
+        f"{best['solver']}",
+        advice=result["advice"],
+        ranking=ranking(rows, metrics),
+        charts=charts(rows, metrics),
+        readers=Table(("metric", *FACTS), readers),
+    )
 
 
 def charts(rows: list[Row], metrics: list[str]) -> list[Chart]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from tinyldm.cli import flag_of
 from tinyldm.errors import InputError
-from tinyldm.files import read_json
+from tinyldm.folders import numbered, owned_file
 from tinyldm.pages.curves import Chart, Line, loss_lines, smoothed, thinned
 from tinyldm.pages.html import Picture, Table, embedded, write_page
 from tinyldm.pages.ranking import summary
@@ -24,6 +24,7 @@ from tinyldm.tasks.base import Task
 from tinyldm.training.checkpoint import conditioning_of, find_checkpoint, read_config, task_of
 from tinyldm.training.log import COLUMNS, read_log
 from tinyldm.training.settings import TrainSettings, settings_for
+from tinyldm.typed import Index, read_json
 
 REPORT = "report.html"
 EARLIER = 8  # previews shown beside the newest
@@ -60,22 +61,23 @@ def write_report(run: Path) -> Path:
         raise InputError(f"{checkpoint}: was not trained here; there is nothing to report")
     log = read_rows(run / "log.csv")
     found = run / "sweep" / RESULT
-    write_page(
-        run / REPORT,
-        "report.html",
-        title=f"{run.resolve().name}: {settings['preset']} network",
-        facts=facts(checkpoint, config, log),
-        preview=preview(run, config),
-        loss=Chart("Loss", loss_lines(column(log, "loss")), "step", "loss, smoothed", log=True),
-        more_curves=[
-            Chart(title, (Line("", thinned(column(log, name))),), "step", title)
-            for name, title in MORE_CURVES.items()
-        ],
-        scores={file.name: scores(file) for file in sorted(run.glob("scores*.json"))},
-        sweep=summary(found) if found.is_file() else None,
-        commands=commands(run, config),
-        settings=[(flag_of(name), value) for name, value in settings.items()],
-    )
+    with owned_file(run / REPORT):
+        write_page(
+            run / REPORT,
+            "report.html",
+            title=f"{run.resolve().name}: {settings['preset']} network",
+            facts=facts(checkpoint, config, log),
+            preview=preview(run, config),
+            loss=Chart("Loss", loss_lines(column(log, "loss")), "step", "loss, smoothed", log=True),
+            more_curves=[
+                Chart(title, (Line("", thinned(column(log, name))),), "step", title)
+                for name, title in MORE_CURVES.items()
+            ],
+            scores={file.name: scores(file) for file in sorted(run.glob("scores*.json"))},
+            sweep=summary(found) if found.is_file() else None,
+            commands=commands(run, config),
+            settings=[(flag_of(name), value) for name, value in settings.items()],
+        )
     return run / REPORT
 
 
@@ -103,26 +105,26 @@ def column(log: list[LogRow], name: str) -> list[tuple[float, float]]:
 
 def facts(checkpoint: Path, config: dict[str, Any], log: list[LogRow]) -> list[tuple[str, Any]]:
     """What a person asks for first, as (name, value)."""
-    settings = config["settings"]
+    settings = TrainSettings.from_dict(config["settings"])
     step = log[-1]["step"] if log else config["step"]
-    finished = bool(log) and step >= settings["max_steps"]
+    finished = bool(log) and step >= settings.max_steps
     size = (checkpoint / "model.safetensors").stat().st_size
     parameters = size / 4e6  # in millions, of four bytes each
     height, width = config["size"]
     return [
-        ("step", f"{step:.0f} of {settings['max_steps']}{', finished' if finished else ''}"),
+        ("step", f"{step:.0f} of {settings.max_steps}{', finished' if finished else ''}"),
         ("checkpoint", checkpoint.name),
-        ("network", f"{settings['preset']}, {parameters:.1f}M parameters"),
-        ("data", settings["data"] or "toy monsters"),
+        ("network", f"{settings.preset}, {parameters:.1f}M parameters"),
+        ("data", settings.data or "toy monsters"),
         ("images", f"{width}x{height}"),
         ("frozen models", f"VAE {config['vae']}, prompts by {reader_of_prompts(config)}"),
         (
             "learns",
-            f"{config['prediction']}, {settings['schedule']} schedule, "
-            f"batches of {settings['batch_size']}",
+            f"{config['prediction']}, {settings.schedule} schedule, "
+            f"batches of {settings.batch_size}",
         ),
         ("loss", last_loss(log)),
-        ("speed", speed(log, settings["batch_size"])),
+        ("speed", speed(log, settings.batch_size)),
         ("batches left out", config.get("progress", {}).get("skipped", 0)),
         ("machine", config.get("machine", "not recorded")),
     ]
@@ -153,7 +155,7 @@ def speed(log: list[LogRow], batch_size: int) -> str:
 
 def preview(run: Path, config: dict[str, Any]) -> Preview | None:
     """The newest preview and some earlier ones; None if there are none yet."""
-    files = sorted((run / "previews").glob("step-*.png"))
+    files = numbered(run / "previews", ".png")
     if not files:
         return None
     return Preview(
@@ -175,15 +177,29 @@ def step_of(file: Path) -> str:
     return f"step {int(file.stem.removeprefix('step-'))}"
 
 
+@dataclass(frozen=True)
+class Score:
+    """What is read of a score; no value: it is infinite."""
+
+    value: float | None
+    n: Index
+    extractor: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is read of a file of scores."""
+
+    scores: dict[str, Score]
+
+
 def scores(file: Path) -> Table:
     """The scores in a file that `python -m tinyldm evaluate --out` wrote."""
-    try:
-        rows = []
-        for name, score in read_json(file, dict)["scores"].items():
-            value = "infinite" if score["value"] is None else f"{score['value']:.4f}"
-            rows.append((name, value, score["n"], score["extractor"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: not scores of python -m tinyldm evaluate ({error})") from None
+    wrong = "not scores of python -m tinyldm evaluate"
+    rows = []
+    for name, score in read_json(file, Scores, "ignore", wrong).scores.items():
+        value = "infinite" if score.value is None else f"{score.value:.4f}"
+        rows.append((name, value, score.n, score.extractor))
     return Table(("metric", "value", "n", "read by"), rows)
 
 

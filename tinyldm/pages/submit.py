@@ -10,7 +10,8 @@ from tqdm import tqdm
 from tinyldm.data.examples import images_in
 from tinyldm.data.images import load_image
 from tinyldm.errors import InputError
-from tinyldm.files import naming, replacing
+from tinyldm.files import replacing
+from tinyldm.folders import owned_file
 from tinyldm.scores.files import first_few, missing_names, read_headers
 
 # suffix -> what such a file has to hold
@@ -50,9 +51,7 @@ def check_submission(folder: Path, names: list[str], size: int) -> list[Path]:
 
 def write_archive(files: list[Path], out: Path, inside: str = "") -> None:
     """Write a zip of the files, at its top or in one folder. Equal files give equal archives."""
-    with naming(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with owned_file(out), replacing(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for file in files:
             name = f"{inside}/{file.name}" if inside else file.name
             # A ZipInfo of its own has a fixed date, where the file's would differ each time.

@@ -20,9 +20,10 @@ from typing import Any
 from tqdm import tqdm
 
 from tinyldm.errors import InputError
-from tinyldm.files import read_json, write_text
+from tinyldm.files import write_text
+from tinyldm.folders import is_empty, owned
 from tinyldm.pages.html import write_page
-from tinyldm.pages.ranking import FACTS, Row, ranked, summary
+from tinyldm.pages.ranking import FACTS, Row, ranked, read_sweep, summary
 from tinyldm.sampling.job import sample_images
 from tinyldm.sampling.settings import Drawing, make_solver
 from tinyldm.scores.evaluation import evaluate
@@ -30,6 +31,7 @@ from tinyldm.scores.held_out import PROMPTS, Validation
 from tinyldm.toy.folder import TOY_FOLDER
 from tinyldm.training.checkpoint import read_config, task_of
 from tinyldm.training.data import find_test_prompts
+from tinyldm.training.run import SWEEP
 
 RESULT, PAGE = "sweep.json", "sweep.html"
 
@@ -136,7 +138,16 @@ def sweep(job: Sweep, grid: list[Setting], overwrite: bool = False) -> dict[str,
 
     Returns what sweep.json then holds, and writes sweep.html beside it.
     overwrite: forget the scores and pictures that are there.
+    InputError: the folder holds something else, or another process draws there.
     """
+    if job.out.exists() and not is_empty(job.out) and not SWEEP.holds(job.out):
+        raise InputError(f"--out {job.out}: not empty, and holds no sweep; choose another folder")
+    with owned(job.out, SWEEP):
+        return draw_and_score(job, grid, overwrite)
+
+
+def draw_and_score(job: Sweep, grid: list[Setting], overwrite: bool) -> dict[str, Any]:
+    """The sweep, in a folder that this process owns."""
     result = {} if overwrite else _read_earlier(job)
     rows: list[Row] = result.get("rows", [])
     made = {setting.checkpoint: version(setting.checkpoint) for setting in grid}
@@ -173,7 +184,7 @@ def sweep(job: Sweep, grid: list[Setting], overwrite: bool = False) -> dict[str,
         title=f"Sweep of {job.run.resolve().name}",
         summary=summary(job.out / RESULT),
     )
-    return read_json(job.out / RESULT, dict)
+    return read_sweep(job.out / RESULT)
 
 
 def _read_earlier(job: Sweep) -> dict[str, Any]:
@@ -181,9 +192,9 @@ def _read_earlier(job: Sweep) -> dict[str, Any]:
     file = job.out / RESULT
     if not file.is_file():
         return {}
-    result = read_json(file, dict)
+    result = read_sweep(file)
     for key, value in job.asked().items():
-        if result.get("asked", {}).get(key) != value:
+        if result["asked"].get(key) != value:
             raise InputError(
                 f"{file}: a sweep with other {key}; give another --out, or --overwrite"
             )

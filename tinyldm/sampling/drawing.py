@@ -18,6 +18,7 @@ from tinyldm.data.images import grid, save_image, to_pil
 from tinyldm.device import runs_bfloat16
 from tinyldm.diffusion.sampler import Denoiser, sample
 from tinyldm.diffusion.schedule import NoiseSchedule
+from tinyldm.errors import InputError
 from tinyldm.sampling.settings import Drawing
 from tinyldm.tasks.base import Encoder, Task
 from tinyldm.training.checkpoint import Checkpoint
@@ -109,7 +110,13 @@ class Painter:
         pictures = []
         with torch.autocast(x0.device.type, torch.bfloat16, enabled=asked):
             for part in latents.split(chunk):
-                pictures += [to_pil(image) for image in self.vae.decode(part)]
+                images = self.vae.decode(part)
+                if not bool(images.isfinite().all()):
+                    raise InputError(
+                        f"the pictures are not finite numbers with guidance {self.how.guidance:g} "
+                        f"in {self.how.steps} steps; expected another --guidance or --precision"
+                    )
+                pictures += [to_pil(image) for image in images]
         return pictures
 
 

@@ -12,18 +12,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tinyldm.data.examples import Prompt, Request
 from tinyldm.errors import InputError
-from tinyldm.files import read_json, write_text
+from tinyldm.files import write_text
+from tinyldm.folders import RECORD, owned, recorded, remove_written
 from tinyldm.sampling.settings import Drawing
 from tinyldm.training.checkpoint import Checkpoint
+from tinyldm.training.run import SAMPLES
+from tinyldm.typed import as_type, read_json
 
-RECORD = "about/samples.json"
 GRID = "about/grid.png"
 STRIP = "about/strip.png"
 FILM = "about/strip.gif"
@@ -32,6 +35,13 @@ IN_WORDS = {  # keys of a record as messages call them
     "images": "list of prompts",
     "files": "content of maps or references",
 }
+
+
+@dataclass(frozen=True)
+class Record:
+    """The type of what is read of a record, beside comparing it whole: the prompt of each image."""
+
+    images: dict[str, str]
 
 
 def numbered_names(texts: Sequence[str]) -> list[str]:
@@ -86,10 +96,16 @@ def make_record(
 def read_record(path: Path) -> dict[str, Any]:
     """The record in a file; empty if there is none that can be read."""
     try:
-        content: dict[str, Any] = read_json(path, dict)
-        return content
+        return read_record_file(path)
     except InputError:
         return {}
+
+
+def read_record_file(path: Path) -> dict[str, Any]:
+    """The record in a file; InputError if it is damaged."""
+    content: dict[str, Any] = read_json(path, dict[str, Any])
+    as_type(content, str(path), Record, extra="ignore")
+    return content
 
 
 def difference(path: Path, record: dict[str, Any]) -> str | None:
@@ -119,37 +135,54 @@ def default_folder(run: str, record: dict[str, Any], overwrite: bool) -> Path:
     return folder
 
 
-def open_folder(out: Path, record: dict[str, Any], overwrite: bool) -> None:
-    """Make the output folder ready.
+@contextmanager
+def open_folder(out: Path, record: dict[str, Any], overwrite: bool) -> Iterator[None]:
+    """Own the output folder of a job during the block, which draws into it.
 
-    InputError: the folder holds something other than the start of this job, without overwrite.
+    A job that fails before its first picture leaves no record that another one would trip over.
+    InputError: the folder holds something other than the start of this job, without overwrite, or
+    another process draws into it.
     """
-    names = [*record["images"], GRID, STRIP, FILM]
-    there = [out / name for name in names if (out / name).exists()]
-    if overwrite:
-        remove_pictures(out, there)
-    elif (out / RECORD).exists():
+    check_folder(out, record, overwrite)  # before anything of ours lies in it
+    with owned(out, SAMPLES):
+        check_folder(out, record, overwrite)
+        if overwrite or not is_started(out, record):
+            remove_written(out, SAMPLES)
+            write_text(out / RECORD, json.dumps(record, indent=1, ensure_ascii=False))
+        try:
+            yield
+        except BaseException:
+            if not has_pictures(out):
+                (out / RECORD).unlink(missing_ok=True)
+            raise
+
+
+def check_folder(out: Path, record: dict[str, Any], overwrite: bool) -> None:
+    """InputError: a job may not draw into a folder, because of the pictures that are there."""
+    drawn = recorded(out)
+    if has_pictures(out) and not overwrite:
         found = difference(out / RECORD, record)
         if found:
             raise InputError(
                 f"{out}: holds images of another job ({found}); give another --out, or --overwrite"
             )
         return
-    elif there:
-        raise InputError(
-            f"{there[0]}: is already there, made by something else; "
-            "give another --out, or --overwrite"
-        )
-    (out / RECORD).parent.mkdir(parents=True, exist_ok=True)
-    write_text(out / RECORD, json.dumps(record, indent=1, ensure_ascii=False))
+    names = [name for name in record["images"] if name not in drawn]
+    if not drawn:
+        names += [GRID, STRIP, FILM]
+    for name in names:
+        if (out / name).exists():
+            raise InputError(
+                f"{out / name}: is already there, made by something else; give another --out"
+            )
 
 
-def remove_pictures(out: Path, there: Sequence[Path]) -> None:
-    """Remove pictures that are to be replaced, and those that the record of the last job names."""
-    doomed = set(there)
-    for name in read_record(out / RECORD).get("images", ()):
-        path = out / name
-        if path.parent == out and path.is_file():  # a name may have been tampered with
-            doomed.add(path)
-    for path in doomed:
-        path.unlink()
+def has_pictures(out: Path) -> bool:
+    """Whether a folder holds pictures that its record names, or a strip."""
+    names = [*recorded(out), STRIP] if (out / RECORD).is_file() else []
+    return any((out / name).exists() for name in names)
+
+
+def is_started(out: Path, record: dict[str, Any]) -> bool:
+    """Whether a folder holds the start of this very job."""
+    return (out / RECORD).is_file() and difference(out / RECORD, record) is None

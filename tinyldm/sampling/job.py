@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tinyldm.data.examples import Prompt, Request, check_names
@@ -54,7 +55,8 @@ def sample_images(
     checkpoint = load_checkpoint(run, chosen)
     check_grid(checkpoint, how)
     models = load_frozen(checkpoint.config, chosen, checkpoint.path)
-    folder = open_samples(
+    painter = Painter.of(checkpoint, models.vae, task_of(checkpoint.config), how, device=chosen)
+    with open_samples(
         checkpoint,
         models.encoder,
         requests,
@@ -63,11 +65,10 @@ def sample_images(
         seed=seed,
         strip=strip,
         overwrite=overwrite,
-    )
-    painter = Painter.of(checkpoint, models.vae, task_of(checkpoint.config), how, device=chosen)
-    draw_requests(painter, models.encoder, requests, folder, seed=seed, batch_size=batch_size)
-    save_grid(requests, folder)
-    save_strip(painter, models.encoder, strip, folder, seed=seed)
+    ) as folder:
+        draw_requests(painter, models.encoder, requests, folder, seed=seed, batch_size=batch_size)
+        save_grid(requests, folder)
+        save_strip(painter, models.encoder, strip, folder, seed=seed)
     return folder
 
 
@@ -88,6 +89,7 @@ def check_grid(checkpoint: Checkpoint, how: Drawing) -> None:
         raise InputError(f"--steps {how.steps} --spacing {how.spacing}: {error}") from None
 
 
+@contextmanager
 def open_samples(
     checkpoint: Checkpoint,
     encoder: Encoder,
@@ -98,8 +100,8 @@ def open_samples(
     seed: int,
     strip: Prompt | None,
     overwrite: bool,
-) -> Path:
-    """The folder to draw into, made ready; see sampling/folder.py. Prompts are checked first."""
+) -> Iterator[Path]:
+    """The folder to draw into, owned and ready (sampling/folder.py). Prompts are checked first."""
     prompts = [request.prompt for request in requests] + ([] if strip is None else [strip])
     files = encoder.check(prompts)
     record = make_record(checkpoint, requests, how, seed, strip=strip, files=files)
@@ -107,8 +109,8 @@ def open_samples(
         folder = default_folder(run_name(checkpoint.path), record, overwrite)
     else:
         folder = Path(out)
-    open_folder(folder, record, overwrite)
-    return folder
+    with open_folder(folder, record, overwrite):
+        yield folder
 
 
 def save_grid(requests: Sequence[Request], folder: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tinyldm.cli import flag_of, option
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
+from tinyldm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from tinyldm.diffusion.sampler import Solver
@@ -191,7 +192,7 @@ class SampleOptions:
 
     def drawing(self, task: Task, settings: Mapping[str, Any]) -> Drawing:
         """How to draw with a network of a task that was trained with these settings."""
-        cfg_drop = settings["cfg_drop"]
+        cfg_drop = settings.get("cfg_drop", TrainSettings.cfg_drop)
         scale = self.guidance
         if scale is None:
             scale = DEFAULT_GUIDANCE if cfg_drop else 1.0

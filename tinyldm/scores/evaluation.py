@@ -10,8 +10,7 @@ from typing import Any
 from tinyldm.data.examples import Prompt, Request, images_in
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
-from tinyldm.files import read_json
-from tinyldm.sampling.folder import RECORD
+from tinyldm.sampling.folder import RECORD, read_record_file
 from tinyldm.scores.comparison import Comparison
 from tinyldm.scores.distances import MOMENTS
 from tinyldm.scores.evaluator import Evaluator
@@ -186,7 +185,7 @@ def read_prompts(file: str | Path | None, judge: Evaluator | None) -> tuple[Requ
 def read_record(folder: Path) -> dict[str, Any]:
     """What sample.py wrote about the images in a folder; empty where they come from elsewhere."""
     file = folder / RECORD
-    return read_json(file, dict) if file.is_file() else {}
+    return read_record_file(file) if file.is_file() else {}
 
 
 def default_clip(prompts: str | Path | None) -> str:

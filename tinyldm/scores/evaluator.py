@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -19,15 +19,39 @@ from torch import Tensor, nn
 from tinyldm.data.examples import Examples, Prompt, held_out_subjects
 from tinyldm.data.images import from_bytes
 from tinyldm.errors import InputError
-from tinyldm.files import read_json, write_text
+from tinyldm.files import replacing_files
+from tinyldm.folders import Kind
 from tinyldm.scores import classifier
 from tinyldm.scores.files import read_pixels
 from tinyldm.tasks.base import Judge, find_task
-from tinyldm.weights import load_into, read_weights, shapes, weights_hash, write_weights
+from tinyldm.typed import Index, Side, read_json
+from tinyldm.weights import load_into, read_weights, weights_hash, write_weights
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-FACTS = ("task", "names", "size", "images", "held_out")  # what CONFIG holds
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What config.json of an evaluator holds; see Evaluator."""
+
+    task: str
+    names: tuple[str, ...]
+    size: tuple[Side, Side]
+    images: Index
+    held_out: dict[str, float] | None
+
+
+def has_evaluator(folder: Path) -> bool:
+    """Whether a folder holds an evaluator."""
+    try:
+        read_json(folder / CONFIG, Facts)
+    except InputError:
+        return False
+    return True
+
+
+EVALUATOR = Kind("evaluator", r"config\.json|model\.safetensors", known=has_evaluator)
 
 
 @dataclass(frozen=True)
@@ -87,33 +111,22 @@ class Evaluator:
         }
 
     def save(self, folder: Path) -> None:
-        """Write config.json and model.safetensors, each whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_weights(folder / WEIGHTS, self.net.state_dict())
-        facts = {name: getattr(self, name) for name in FACTS}
-        write_text(folder / CONFIG, json.dumps(facts, indent=1))
+        """Write config.json and model.safetensors, together or not at all."""
+        facts = {f.name: getattr(self, f.name) for f in fields(Facts)}
+        with replacing_files(folder) as draft:
+            write_weights(draft / WEIGHTS, self.net.state_dict())
+            (draft / CONFIG).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Evaluator:
         """The inverse of save; InputError where a file is missing or is not an evaluator's."""
         file = Path(folder) / CONFIG
-        facts = read_json(file, dict)
-        if set(facts) != set(FACTS):
-            raise InputError(
-                f"{file}: not an evaluator; train one with python -m tinyldm evaluator train"
-            )
-        names = tuple(facts["names"])
-        net = find_judge(facts["task"], names).network(len(names))
+        wrong = "not an evaluator; train one with python -m tinyldm evaluator train"
+        facts = read_json(file, Facts, wrong=wrong)
+        net = find_judge(facts.task, facts.names).network(len(facts.names))
         weights = Path(folder) / WEIGHTS
-        load_into(net, read_weights(weights, shapes(net)), weights)
-        return cls(
-            task=facts["task"],
-            net=net.to(device).eval(),
-            names=names,
-            size=tuple(facts["size"]),
-            images=facts["images"],
-            held_out=facts["held_out"],
-        )
+        load_into(net, read_weights(weights), weights)
+        return cls(net=net.to(device).eval(), **vars(facts))
 
 
 def find_judge(task: str, names: tuple[str, ...]) -> Judge:

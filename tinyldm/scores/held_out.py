@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,12 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from tinyldm.data.examples import Examples, Request
-from tinyldm.data.images import load_image
-from tinyldm.files import read_json, write_text
+from tinyldm.data.images import load_image, save_image
+from tinyldm.errors import InputError
+from tinyldm.files import write_text
 from tinyldm.scores.metrics import TOYS
 from tinyldm.tasks.base import Task, read_requests
+from tinyldm.typed import read_json
 
 PROMPTS = "prompts.json"
 IMAGES = "held_out"
@@ -43,7 +44,7 @@ class Validation:
         count: how many, None for all; task: whose prompts they are, None: detected from the file
         """
         beside = file.with_name(TOYS)
-        toys = read_json(beside, dict) if beside.is_file() else {}
+        toys = read_json(beside, dict[str, dict[str, str | int]]) if beside.is_file() else {}
         return cls(spread(read_requests(file, task), count), [], toys)
 
     @classmethod
@@ -56,7 +57,7 @@ class Validation:
             requests.append(Request(f"{number:05d}.png", example.prompts[0]))
         toys = {}
         if (folder / TOYS).is_file():
-            info = read_json(folder / "train_info.json", dict)
+            info = read_json(folder / "train_info.json", dict[str, Toy], extra="ignore")
             for request, image in zip(requests, images, strict=True):
                 toys[Path(request.name).stem] = toy_attributes(image, info)
         return cls(requests, images, toys)
@@ -64,12 +65,13 @@ class Validation:
     def write(self, folder: Path) -> None:
         """Write prompts.json, held_out/NAME, the image of each, and attributes.json of toys."""
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder / IMAGES, ignore_errors=True)
+        for image in (folder / IMAGES).glob("[0-9][0-9][0-9][0-9][0-9].png"):
+            image.unlink()
         if self.images:
-            (folder / IMAGES).mkdir()
+            (folder / IMAGES).mkdir(exist_ok=True)
             requests = tqdm(self.prompts, "images held out", delay=2)
             for request, image in zip(requests, self.images, strict=True):
-                load_image(image).save(folder / IMAGES / request.name)
+                save_image(load_image(image), folder / IMAGES / request.name)
         entries = {}
         for request in self.prompts:
             entries[request.name] = {"image_name": request.name, "text_prompt": request.text}
@@ -87,19 +89,29 @@ def spread(items: Sequence[Item], count: int | None) -> list[Item]:
     return list(items[::every][:count])
 
 
-def toy_attributes(image: Path, info: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Toy:
+    """What is read of an entry of the toy set's train_info.json: "red round horns 2"."""
+
+    original_name: str
+
+
+def toy_attributes(image: Path, info: dict[str, Toy]) -> dict[str, Any]:
     """What a training image of the toy set shows, as attributes.json would say it.
 
     info: the content of train_info.json
     """
     key, _, _ = image.stem.rpartition("_")  # 12_jump_3.png: monster, action, frame
     _, _, action = key.partition("_")
-    colour, shape, feature, eyes = info[key]["original_name"].split()  # red round horns 2
+    try:
+        colour, shape, feature, eyes = info[key].original_name.split()
+    except (KeyError, ValueError):
+        raise InputError(f"{image}: train_info.json doesn't say what it shows") from None
     return {
         "colour": colour,
         "shape": shape,
         "feature": feature,
-        "eyes": int(eyes),
+        "eyes": int(eyes) if eyes.isdecimal() else eyes,
         "action": action,
     }
 

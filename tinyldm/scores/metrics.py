@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.errors import InputError
-from tinyldm.files import read_json
+from tinyldm.typed import read_json
 
 if TYPE_CHECKING:
     from tinyldm.scores.attributes import AttributeNet
@@ -165,13 +165,13 @@ class ToyAttributes(Metric):
 
         assert job.prompts_file is not None
         file = job.prompts_file.with_name(TOYS)
-        known = read_json(file, dict)
+        known = read_json(file, dict[str, dict[str, str | int]])
         wanted: dict[str, list[int]] = {}
         try:
             rows = [known[Path(request.name).stem] for request in job.requests]
             for name, values in ATTRIBUTES.items():
                 wanted[name] = [values.index(row[name]) for row in rows]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, ValueError) as error:
             raise InputError(
                 f"{file}: doesn't say what each toy of {job.prompts_file.name} is to be ({error!r})"
             ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,20 +13,35 @@ from torch import Tensor
 
 from tinyldm.autoencoder.kl import AutoencoderKL
 from tinyldm.data.images import grid
-from tinyldm.files import replacing
+from tinyldm.folders import Kind
 from tinyldm.scores.reconstruction import picture_scores, reconstruct, to_batch
+from tinyldm.training.log import write_rows
 
 SCORES, SHEET = "scores.csv", "reconstructions.png"
 
 Pictures = Mapping[str, np.ndarray | Tensor]  # sets of uint8 pictures (n, h, w, 3) by name
 
 
-def publish(vae: AutoencoderKL, out: Path, step: int, held_out: Pictures) -> None:
+def has_autoencoder(folder: Path) -> bool:
+    """Whether a folder holds an autoencoder of stage one."""
+    return (folder / "recipe.json").is_file() and (folder / SCORES).is_file()
+
+
+AUTOENCODER = Kind(
+    "autoencoder",
+    r"config\.json|(model|training)\.safetensors|recipe\.json|scores\.csv|reconstructions\.png",
+    known=has_autoencoder,
+)
+
+
+def publish(
+    vae: AutoencoderKL, out: Path, step: int, held_out: Pictures, scores: Path | None = None
+) -> None:
     """Write the autoencoder, a row of scores.csv and reconstructions.png to the folder out.
 
+    scores: the scores.csv of earlier steps, which the row is added to
     The scaling_factor in config.json, by which other programs multiply latents, is 1 / deviation().
     """
-    out.mkdir(parents=True, exist_ok=True)
     row: dict[str, str] = {"step": str(step)}
     for name, pictures in held_out.items():
         score = picture_scores(vae, pictures)
@@ -35,7 +50,7 @@ def publish(vae: AutoencoderKL, out: Path, step: int, held_out: Pictures) -> Non
         row[f"{name}_ssim"] = f"{score.ssim:.4f}"
     vae.set_deviation(deviation(vae, held_out))
     vae.save_pretrained(out)
-    add_row(out / SCORES, row)
+    write_rows(out / SCORES, [list(row), *earlier_rows(scores, step), list(row.values())])
     reconstructions(vae, held_out).save(out / SHEET)
 
 
@@ -49,15 +64,13 @@ def deviation(vae: AutoencoderKL, held_out: Pictures) -> float:
     return torch.cat(latents).std().item()
 
 
-def add_row(file: Path, row: dict[str, str]) -> None:
-    """Add a row to a table of scores; rows of this step and of later ones are dropped."""
-    rows = []
-    if file.is_file():
-        with open(file, newline="", encoding="utf-8") as stream:
-            rows = [r for r in csv.reader(stream) if r and r[0].isdigit()]
-    earlier = [r for r in rows if int(r[0]) < int(row["step"])]
-    with replacing(file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([list(row), *earlier, list(row.values())])
+def earlier_rows(file: Path | None, step: int) -> list[list[str]]:
+    """The rows of a table of scores that are of steps before this one; none if there is no file."""
+    if file is None or not file.is_file():
+        return []
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows = [line.split(",") for line in lines]
+    return [row for row in rows if re.fullmatch("[0-9]{1,18}", row[0]) and int(row[0]) < step]
 
 
 def reconstructions(vae: AutoencoderKL, held_out: Pictures) -> Image.Image:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +18,17 @@ from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 from tinyldm.autoencoder.perceptual import feature_distance
 from tinyldm.device import runs_bfloat16
 from tinyldm.errors import InputError
-from tinyldm.files import read_json, write_text
+from tinyldm.files import replacing_files, write_text
 from tinyldm.scores.reconstruction import to_batch
+from tinyldm.signals import StopRequest
 from tinyldm.stage_one.losses import Critic, adaptive_weight, critic_loss
 from tinyldm.stage_one.pictures import augmented
 from tinyldm.stage_one.progress import SCORES, Pictures, publish
 from tinyldm.stage_one.recipe import Recipe
 from tinyldm.training.ema import EMA
-from tinyldm.training.signals import StopRequest
-from tinyldm.weights import load_into, read_weights, write_weights
+from tinyldm.training.trainer import MOMENTS
+from tinyldm.typed import read_json
+from tinyldm.weights import check_finite, check_fit, load_into, read_weights, write_weights
 
 STATE, RECIPE = "training.safetensors", "recipe.json"
 
@@ -60,8 +63,7 @@ def train_autoencoder(
     stage = StageOne(model, images, recipe, device)
     if resume:
         stage.restore(out)
-    else:
-        (out / SCORES).unlink(missing_ok=True)
+    scores = out / SCORES if resume else None  # those of another training are not gone on with
 
     with tqdm(desc="autoencoder", unit="step", total=recipe.steps, initial=stage.step) as bar:
         stopping = False
@@ -73,8 +75,11 @@ def train_autoencoder(
             bar.update()
             stopping = stop is not None and stop.requested
             if stage.step % save_every == 0 or stage.step == recipe.steps or stopping:
-                publish(stage.averaged, out, stage.step, held_out)
-                stage.save(out)
+                stage.check_finite()
+                with replacing_files(out) as draft:
+                    publish(stage.averaged, draft, stage.step, held_out, scores=scores)
+                    stage.save(draft)
+                scores = out / SCORES
     return stage.averaged
 
 
@@ -223,8 +228,16 @@ class StageOne:
 
     # ---- stopping and going on
 
+    def check_finite(self) -> None:
+        """InputError if the training has gone astray, so that nothing of it is shown or saved."""
+        try:
+            for module in self._modules().values():
+                check_finite(module.state_dict(), f"step {self.step}")
+        except InputError as error:
+            raise InputError(f"{error}; what was saved is whole; try a lower --lr") from None
+
     def save(self, out: Path) -> None:
-        """Write what restore needs, each file whole or not at all."""
+        """Write what restore needs to a folder."""
         tensors = {
             "generator": self.generator.get_state(),
             "order": self.order,
@@ -245,21 +258,46 @@ class StageOne:
                 f"--resume: {out} holds no {STATE}; "
                 "expected the folder of a training that was stopped"
             )
-        before = read_json(out / RECIPE, dict)
+        before = read_json(out / RECIPE, dict[str, Any])
         for name, value in self.facts.items():
             if before.get(name) != value:
                 raise InputError(
                     f"--resume: {out} was started with {name} {before.get(name)}, now it is {value}"
                 )
         tensors = read_weights(out / STATE)
+        check_fit(tensors, self._expected(tensors), out / STATE)
+        order, step = tensors["order"], int(tensors["step"])
+        known = not len(order) or 0 <= int(order.min()) <= int(order.max()) < len(self.images)
+        if not known or not 0 <= step <= self.recipe.steps:
+            raise InputError(f"{out / STATE}: order or step are not those of this training")
         for part, module in self._modules().items():
             load_into(module, _part(tensors, part), out / STATE)
         for part, optimiser in self._optimisers().items():
-            _restore_optimiser(optimiser, _part(tensors, part), out / STATE)
+            _restore_optimiser(optimiser, _part(tensors, part))
         self.generator.set_state(tensors["generator"])
-        self.order = tensors["order"]
-        self.step = int(tensors["step"])
+        self.order = order
+        self.step = step
         self.average.count_from(self.step)
+
+    def _expected(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What save writes, as it is in a file that holds these tensors.
+
+        The order is as long as there; an optimiser that has taken no step has no moments.
+        """
+        rest = tensors.get("order", self.order)
+        expected = {
+            "generator": self.generator.get_state(),
+            "order": self.order.new_zeros(rest.numel()),
+            "step": torch.tensor(0),
+        }
+        for part, module in self._modules().items():
+            expected |= _prefixed(part, module.state_dict())
+        for part, optimiser in self._optimisers().items():
+            for k, p in enumerate(_parameters(optimiser)):
+                if any(f"{part}.{k}.{kind}" in tensors for kind in MOMENTS):
+                    moments = {"step": torch.zeros(()), "exp_avg": p, "exp_avg_sq": p}
+                    expected |= _prefixed(f"{part}.{k}", moments)
+        return expected
 
     def _modules(self) -> dict[str, nn.Module]:
         """The networks that save and restore know, by the first part of their weights' names."""
@@ -285,20 +323,14 @@ def _part(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
 
 
-def _restore_optimiser(
-    optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], file: Path
-) -> None:
+def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """The weights that an optimiser changes, in the order that it counts them."""
+    return [p for group in optimiser.param_groups for p in group["params"]]
+
+
+def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give an optimiser the state of each weight: tensors named k.exp_avg, k.exp_avg_sq, k.step."""
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    state = {}
-    for k, parameter in enumerate(parameters):
-        state[k] = _part(tensors, str(k))
-        for name, value in state[k].items():
-            if value.ndim and value.shape != parameter.shape:
-                raise InputError(
-                    f"{file}: {name} of weight {k}: expected {tuple(parameter.shape)}, "
-                    f"got {tuple(value.shape)}; expected the state of the same network"
-                )
+    state = {k: _part(tensors, str(k)) for k in range(len(_parameters(optimiser)))}
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
 

@@ -133,6 +133,7 @@ class Task(ABC):
     layouts:      the folders that it recognises
     prompt_files: names that the file of test prompts may have in a data folder
     options:      settings of train.py that belong to this task; other tasks refuse them
+    facts:        the type of what conditioning() says, for the reader of checkpoints
     captions:     whether prompts are sentences, which CLIP can compare with pictures
     guides_style: whether --guidance-style can guide a style separately
     """
@@ -141,6 +142,7 @@ class Task(ABC):
     layouts: ClassVar[tuple[Layout, ...]]
     prompt_files: ClassVar[tuple[str, ...]] = ("test.json", "generate.csv")
     options: ClassVar[frozenset[str]] = frozenset()
+    facts: ClassVar[Any] = dict[str, Any]
     captions: ClassVar[bool] = False
     guides_style: ClassVar[bool] = False
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tinyldm.data.examples import Example, Layout, Prompt, Request
 from tinyldm.errors import InputError
-from tinyldm.files import read_json
 from tinyldm.tasks.base import Encoder, Judge, Task
 from tinyldm.tasks.prompt_files import checked
 from tinyldm.tasks.recipes import FULL, LARGEST_SMALL, SMALL_LABELS
+from tinyldm.typed import Limits, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -147,8 +147,8 @@ def wanted_labels(prompts: Sequence[Prompt], names: Sequence[str]) -> Tensor:
 def read_names(folder: Path) -> tuple[str, ...]:
     """The labels of objects.json, name -> number, ordered by number."""
     file = folder / "objects.json"
-    known = read_json(file, dict)
-    if not known or sorted(known.values(), key=str) != sorted(range(len(known)), key=str):
+    known = read_json(file, dict[str, int])
+    if not known or sorted(known.values()) != list(range(len(known))):
         last = max(len(known) - 1, 0)
         raise InputError(f"{file}: expected names with the numbers 0 to {last}, each once")
     if any("," in name or name != name.strip() or not name for name in known):
@@ -158,10 +158,8 @@ def read_names(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(known, key=known.__getitem__))
 
 
-def as_labels(value: Any, names: Sequence[str] | None, where: str) -> Labels:
-    """A list of names in a JSON file as a prompt; checked where the known names are given."""
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise InputError(f"{where}: expected a list of label names, got {json.dumps(value)[:60]}")
+def as_labels(value: Sequence[str], names: Sequence[str] | None, where: str) -> Labels:
+    """The names in a JSON file as a prompt; checked where the known names are given."""
     if names is None:
         return Labels(tuple(name.strip() for name in value))
     return Labels(tuple(names[label_number(name, names, f"{where}: ")] for name in value))
@@ -172,7 +170,7 @@ def read_labelled(folder: Path, split: str, problems: list[str]) -> list[Example
     names = read_names(folder)
     table = folder / f"{split}.json"
     labels = {}
-    for name, value in read_json(table, dict).items():
+    for name, value in read_json(table, dict[str, list[str]]).items():
         labels[name] = as_labels(value, names, f"{table}: {name}")
     place, there = place_of_images(folder, labels.keys())
     for name in labels:
@@ -199,11 +197,20 @@ def is_labelled(folder: Path) -> bool:
     return (folder / "train.json").is_file() and (folder / "objects.json").is_file()
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a checkpoint says of the labels: their names, and the form that the network gets."""
+
+    names: Annotated[list[str], Limits(min_length=1)]
+    form: Literal["tokens", "vector", "maps", "tokens+vector"]
+
+
 class LabelTask(Task):
     """Multi-label scenes: i-CLEVR, or any folder with train.json and objects.json."""
 
     name = "labels"
     options = frozenset({"label_form"})
+    facts = Known
     layouts = (
         Layout(
             "labels",
@@ -225,7 +232,7 @@ class LabelTask(Task):
         """
         if not self.reads(file):
             return super().requests(file)
-        entries = read_json(file, list)
+        entries = read_json(file, list[list[str]])
         known = (file.parent / "objects.json").is_file()
         names = read_names(file.parent) if known else None
         requests = []
@@ -235,7 +242,7 @@ class LabelTask(Task):
 
     def reads(self, file: Path) -> bool:
         """A .json whose outermost value is a list."""
-        return file.suffix == ".json" and isinstance(read_json(file, (dict, list)), list)
+        return file.suffix == ".json" and isinstance(read_json(file, dict | list), list)
 
     def names(self, folder: Path) -> tuple[str, ...]:
         """The labels of objects.json."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tinyldm.data.cache import key_of
 from tinyldm.data.examples import IMAGE_SUFFIXES, Example, Layout, Prompt, Request
 from tinyldm.errors import InputError
-from tinyldm.files import read_json
 from tinyldm.tasks.base import Encoder, Judge, Task
 from tinyldm.tasks.prompt_files import checked
 from tinyldm.tasks.recipes import FULL, LARGEST_SMALL, SMALL_LANDSCAPES
 from tinyldm.tasks.segmentation import CLASSES, class_shares, load_map
+from tinyldm.typed import Limits, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -267,12 +266,21 @@ def find_beside(file: Path, name: str, folders: Sequence[str], kind: str) -> str
     )
 
 
+@dataclass(frozen=True)
+class Named:
+    """What a checkpoint says of the encoder: which CLIP it is, and how often it was not heard."""
+
+    name: str
+    style_drop: Annotated[float, Limits(ge=0, le=1)]
+
+
 class LandscapeTask(Task):
     """Landscapes from a segmentation map and a style image."""
 
     name = "landscape"
     prompt_files = ("label_to_img.json",)
     options = frozenset({"image_encoder", "style_drop"})
+    facts = Named
     guides_style = True
     layouts = (
         Layout(
@@ -308,10 +316,7 @@ class LandscapeTask(Task):
         if not self.reads(file):
             return super().requests(file)
         requests = []
-        for name, reference in read_json(file, dict).items():
-            if not isinstance(reference, str):
-                got = json.dumps(reference)[:60]
-                raise InputError(f"{file}: {name}: expected the name of an image, got {got}")
+        for name, reference in read_json(file, dict[str, str]).items():
             scene = Scene(
                 find_beside(file, name, MAP_FOLDERS, "map"),
                 find_beside(file, reference, IMAGE_FOLDERS, "reference image"),
@@ -324,7 +329,7 @@ class LandscapeTask(Task):
         """A .json object with a string in it."""
         if file.suffix != ".json":
             return False
-        content = read_json(file, (dict, list))
+        content = read_json(file, dict | list)
         return isinstance(content, dict) and any(isinstance(v, str) for v in content.values())
 
     def names(self, folder: Path) -> tuple[str, ...]:

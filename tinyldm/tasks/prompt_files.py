@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tinyldm.data.examples import Prompt, Request, check_names
 from tinyldm.errors import InputError
-from tinyldm.files import read_csv, read_json, read_text
+from tinyldm.files import read_csv, read_text
+from tinyldm.typed import read_json
 
 SUFFIXES = (".txt", ".json", ".csv")
 
@@ -44,30 +45,15 @@ def read_lines(file: Path) -> list[tuple[str, str]]:
     return [(f"{k:04d}.png", text) for k, text in enumerate(texts)]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is read of an entry of test.json."""
+
+    image_name: str
+    text_prompt: str
+
+
 def read_test_json(file: Path) -> list[tuple[str, str]]:
     """The monsters' test.json: key -> {"image_name": ..., "text_prompt": ..., ...}."""
-    named = []
-    for key, entry in read_json(file, dict).items():
-        name, text = entry_values(file, key, entry, ("image_name", "text_prompt"))
-        name = as_text(file, key, "image_name", name)
-        text = as_text(file, key, "text_prompt", text)
-        named.append((name, text))
-    return named
-
-
-def entry_values(file: Path, key: str, entry: Any, names: tuple[str, ...]) -> list[Any]:
-    """The values that one entry of a JSON file has under these names; InputError without one."""
-    if not isinstance(entry, dict):
-        got = type(entry).__name__
-        raise InputError(f"{file}: {key}: expected an object with {', '.join(names)}, got {got}")
-    for name in names:
-        if name not in entry:
-            raise InputError(f"{file}: {key}: no {name!r}, expected {', '.join(names)}")
-    return [entry[name] for name in names]
-
-
-def as_text(file: Path, key: str, name: str, value: Any) -> str:
-    """A value of a JSON file that has to be a string."""
-    if not isinstance(value, str):
-        raise InputError(f"{file}: {key}: {name!r} is {type(value).__name__}, expected a string")
-    return value
+    entries = read_json(file, dict[str, Asked], extra="ignore")
+    return [(entry.image_name, entry.text_prompt) for entry in entries.values()]

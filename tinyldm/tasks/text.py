@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tinyldm.data.examples import Example, Layout, Prompt, images_in
 from tinyldm.errors import InputError
-from tinyldm.files import parse_json, read_csv, read_json, read_text
+from tinyldm.files import read_csv, read_text
 from tinyldm.tasks.base import Encoder, Task
-from tinyldm.tasks.prompt_files import as_text, entry_values
 from tinyldm.tasks.recipes import FULL, LARGEST_SMALL, SMALL
+from tinyldm.typed import Limits, parse_json, read_json
 
 if TYPE_CHECKING:
     from tinyldm.condition import Condition
@@ -21,34 +22,34 @@ if TYPE_CHECKING:
 # ---- the monsters of the sprite assignment
 
 
+@dataclass(frozen=True)
+class Monster:
+    """What is read of an entry of train_info.json; the action is empty for a portrait."""
+
+    given_description: str | Annotated[list[str], Limits(min_length=1)]
+    action_description: str
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """Each description, followed by the action."""
+        given = self.given_description
+        descriptions = [given] if isinstance(given, str) else given
+        return tuple(f"{text} {self.action_description}".strip() for text in descriptions)
+
+
 def read_monsters(folder: Path, split: str, problems: list[str]) -> list[Example]:
     """{split}/*.png named {key}_{frame}.png, described by {split}_info.json or test.json."""
     info = folder / ("test.json" if split == "test" else f"{split}_info.json")
-    captions = {}
-    for key, entry in read_json(info, dict).items():
-        captions[key] = monster_captions(info, key, entry)
+    monsters = read_json(info, dict[str, Monster], extra="ignore")
     examples = []
     for image in images_in(folder / split):
         # the last part of a stem counts the frames; test images are named by the key alone
         key = image.stem if split == "test" else image.stem.rpartition("_")[0]
-        if key in captions:
-            examples.append(Example(image, captions[key]))
+        if key in monsters:
+            examples.append(Example(image, monsters[key].captions))
         else:
             problems.append(f"{image}: no key {key!r} in {info.name}")
     return examples
-
-
-def monster_captions(info: Path, key: str, entry: Any) -> tuple[str, ...]:
-    """Each description of a monster, followed by its action, which is empty for a portrait."""
-    given, action = entry_values(info, key, entry, ("given_description", "action_description"))
-    descriptions = [given] if isinstance(given, str) else given
-    are_texts = isinstance(descriptions, list) and all(isinstance(d, str) for d in descriptions)
-    if not are_texts or not descriptions:
-        raise InputError(
-            f"{info}: {key}: 'given_description' is {descriptions!r}, expected a list of strings"
-        )
-    action = as_text(info, key, "action_description", action)
-    return tuple(f"{description} {action}".strip() for description in descriptions)
 
 
 # ---- the animal-object pairs
@@ -110,6 +111,14 @@ def read_image_folder(folder: Path, split: str, problems: list[str]) -> list[Exa
     return [Example(table.parent / row["file_name"], (row["text"].strip(),)) for row in rows]
 
 
+@dataclass(frozen=True)
+class Captioned:
+    """What is read of a line of metadata.jsonl."""
+
+    file_name: str
+    text: str
+
+
 def read_json_lines(table: Path) -> list[dict[str, str]]:
     """The rows of a metadata.jsonl: an object with file_name and text in each line."""
     rows = []
@@ -117,12 +126,8 @@ def read_json_lines(table: Path) -> list[dict[str, str]]:
     for number, line in enumerate(read_text(table).split("\n"), 1):
         if not line.strip():
             continue
-        place = f"line {number}"
-        entry = parse_json(line, f"{table}: {place}", dict)
-        name, text = entry_values(table, place, entry, ("file_name", "text"))
-        name = as_text(table, place, "file_name", name)
-        text = as_text(table, place, "text", text)
-        rows.append({"file_name": name, "text": text})
+        row = parse_json(line, f"{table}: line {number}", Captioned, extra="ignore")
+        rows.append({"file_name": row.file_name, "text": row.text})
     return rows
 
 
@@ -142,11 +147,19 @@ class CaptionEncoder(Encoder):
         return self.text_encoder.encode([str(prompt) for prompt in prompts])
 
 
+@dataclass(frozen=True)
+class Named:
+    """What a checkpoint says of the encoder: which it is."""
+
+    name: str
+
+
 class TextTask(Task):
     """Pictures with captions: the monsters, the animal-object pairs, any captioned image folder."""
 
     name = "text"
     options = frozenset({"text_encoder"})
+    facts = Named
     captions = True
     layouts = (
         Layout(

@@ -14,8 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from tinyldm.errors import InputError
-from tinyldm.files import whole_folder
+from tinyldm.folders import Kind, whole_folder
 from tinyldm.randomness import plain_stream
 from tinyldm.tasks.segmentation import CLASSES
 
@@ -245,6 +244,19 @@ def shares(scene: np.ndarray) -> np.ndarray:
     return np.bincount(scene.ravel(), minlength=len(CLASSES)) / scene.size
 
 
+def has_landscapes(folder: Path) -> bool:
+    """Whether a folder holds drawn landscapes: no other has the pictures of the test set."""
+    return (folder / "val_B_imgs").is_dir()
+
+
+LANDSCAPES = Kind(
+    "landscapes",
+    r"(train_resized/(imgs|labels)|val_B_(imgs|labels_resized))/[0-9]{5,}\.(jpg|png)"
+    r"|label_to_img\.json",
+    known=has_landscapes,
+)
+
+
 def write_landscapes(
     out: Path,
     train: int = 6000,
@@ -262,13 +274,7 @@ def write_landscapes(
     The folder appears when it is complete. InputError where it is not empty; overwrite replaces one
     that was written here.
     """
-    written_here = (out / "val_B_imgs").is_dir()
-    if out.exists() and any(out.iterdir()) and not (overwrite and written_here):
-        raise InputError(
-            f"--out {out}: not empty; choose another folder, "
-            "or --overwrite one that this command drew"
-        )
-    with whole_folder(out, replace=True) as draft:
+    with whole_folder(out, LANDSCAPES, overwrite) as draft:
         known = write_training(draft, train, size, seed)
         write_test(draft, range(train, train + test), known, size=size, seed=seed)
 

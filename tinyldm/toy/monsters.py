@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from tinyldm.errors import InputError
-from tinyldm.files import whole_folder
+from tinyldm.folders import Kind, whole_folder
 from tinyldm.toy import drawing
 
 # name in file names -> action_description; a portrait ("main") fills the page and has no limbs
@@ -137,6 +137,18 @@ def monsters() -> tuple[list[Monster], list[Monster]]:
     return everything[HELD_OUT:], everything[:HELD_OUT]
 
 
+def has_toys(folder: Path) -> bool:
+    """Whether a folder holds a toy set: its attributes.json is in no other one."""
+    return (folder / "attributes.json").is_file()
+
+
+TOY_SET = Kind(
+    "toy monsters",
+    rf"train/[0-9]+_({'|'.join(ACTIONS)})_[0-9]\.png|(train_info|test|attributes)\.json",
+    known=has_toys,
+)
+
+
 def write_toy(
     folder: str | Path, seed: int = 0, train_monsters: int | None = None, overwrite: bool = False
 ) -> Path:
@@ -149,14 +161,8 @@ def write_toy(
     toy set.
     """
     folder = Path(folder)
-    written_here = (folder / "attributes.json").is_file()
-    if folder.exists() and not (overwrite and written_here):
-        raise InputError(
-            f"{folder} exists already; choose another folder, "
-            "or --overwrite one that was drawn here"
-        )
     known, unknown = monsters()
-    with whole_folder(folder, replace=overwrite) as draft:
+    with whole_folder(folder, TOY_SET, overwrite) as draft:
         (draft / "train").mkdir()
         info = write_training(draft / "train", known[:train_monsters], seed)
         write_json(draft / "train_info.json", info)
@@ -177,7 +183,7 @@ def ensure_toy(folder: str | Path) -> Path:
     if not folder.exists():
         try:
             write_toy(folder)
-        except OSError:
+        except (OSError, InputError):
             if not folder.exists():  # otherwise another process was quicker
                 raise
     return folder

@@ -5,18 +5,18 @@ runs/NAME/checkpoints/step-0001000/
                           progress
     model.safetensors     the averaged weights, float32
     latents.safetensors   mean and std of the latents, the null condition
-    training.safetensors  raw weights and optimiser moments; kept for the newest checkpoint only
+    training.safetensors  raw weights and optimiser moments; kept for the newest two checkpoints
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,24 +24,84 @@ from torch import Tensor, nn
 from tinyldm.condition import Condition
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
-from tinyldm.files import naming, read_json
+from tinyldm.files import replacing_files
+from tinyldm.folders import numbered
+from tinyldm.nn.unet import UNet
 from tinyldm.tasks.base import Task, find_task
 from tinyldm.training.format_1 import UNSAID
-from tinyldm.training.network import build_network
-from tinyldm.weights import load_into, read_weights, write_weights
+from tinyldm.training.learning_rate import Plateau
+from tinyldm.training.network import build_network, is_ours
+from tinyldm.training.settings import TrainSettings
+from tinyldm.typed import Index, Side, as_type, read_json
+from tinyldm.weights import (
+    check_shapes,
+    load_into,
+    read_shapes,
+    read_weights,
+    shapes,
+    sized_by,
+    write_weights,
+)
 
+WEIGHTS = "model.safetensors"
 FORMAT = 1
-KINDS: dict[str, type] = {
-    "network": dict,
-    "schedule": dict,
-    "settings": dict,
-    "size": list,
-    "preview_prompts": list,
-    "prediction": str,
-    "vae": str,
-    "step": int,
-}
-"""What config.json holds under some of its keys."""
+
+
+@dataclass
+class Progress:
+    """How far a run is. skipped: all batches left out because of an infinite gradient."""
+
+    step: Index = 0
+    skipped: Index = 0
+    plateau: Plateau = field(default_factory=Plateau)
+
+
+@dataclass(frozen=True)
+class TaskName:
+    """What every checkpoint says of its task; the task reads the rest, see Task.facts."""
+
+    task: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """The type of what a command reads of a config.json, which may hold more.
+
+    All may be missing, though not be null, until it is looked up: a trainer in somebody's own
+    script does not know it all, and the oldest checkpoints only knew captions. The network is read
+    by whoever builds it.
+    """
+
+    step: Index = 0
+    network: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
+    prediction: Literal["eps", "x0", "v"] = "v"
+    settings: TrainSettings = field(default_factory=TrainSettings)
+    progress: Progress = field(default_factory=Progress)
+    ema_updates: Index = 0
+    vae: str = ""
+    vae_fingerprint: str | None = None
+    text_encoder: str = ""
+    text_encoder_fingerprint: str | None = None
+    condition: TaskName | None = None
+    size: tuple[Side, Side] = (1, 1)
+    latent_shape: tuple[Side, Side, Side] = (1, 1, 1)
+    preview_prompts: list[str] = field(default_factory=list)
+    data: str = ""
+    data_folder: str = ""
+    machine: str = ""
+
+
+@dataclass(frozen=True)
+class LatentShapes:
+    """The type of the shapes of what latents.safetensors holds; the parts of Condition may lack."""
+
+    mean: tuple[Side, Side, Side]
+    std: tuple[Side, Literal[1], Literal[1]]
+    tokens: tuple[Literal[1], Side, Side] | None = None
+    mask: tuple[Literal[1], Side] | None = None
+    vector: tuple[Literal[1], Side] | None = None
+    maps: tuple[Literal[1], Side, Side, Side] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,35 +127,32 @@ def save_checkpoint(
     folder: Path, config: Mapping[str, Any], weights: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
     """Write a checkpoint, whole or not at all; weights: "model", "latents", ... -> tensors."""
-    temporary = folder.with_name(f".{folder.name}.writing")
-    for unfinished in folder.parent.glob(".*.writing"):  # left by a process that was killed
+    if folder.is_symlink():
+        raise InputError(f"{folder}: is a symbolic link; expected a folder, or none yet")
+    for unfinished in folder.parent.glob(".step-*.writing"):  # of versions that named them so
         shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        with naming(folder):
-            temporary.mkdir(parents=True)
-            for name, tensors in weights.items():
-                write_weights(temporary / f"{name}.safetensors", tensors)
-            content = json.dumps({"format": FORMAT, **config}, indent=2)
-            (temporary / "config.json").write_text(content, encoding="utf-8")
-            for file in temporary.iterdir():
-                with open(file, "rb") as stream:
-                    os.fsync(stream.fileno())
-            if folder.exists():  # saved twice at the same step: the same content
-                shutil.rmtree(folder)
-            temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with replacing_files(folder) as draft:
+        for name, tensors in weights.items():
+            write_weights(draft / f"{name}.safetensors", tensors)
+        content = json.dumps({"format": FORMAT, **config}, indent=2)
+        (draft / "config.json").write_text(content, encoding="utf-8")
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
-    return sorted(path.parent for path in (run / "checkpoints").glob("step-*/config.json"))
+    """The complete checkpoints of a run, step-NUMBER, in the order of their numbers."""
+    found = numbered(run / "checkpoints")
+    return [folder for folder in found if (folder / "config.json").is_file()]
 
 
-def drop_training_state(run: Path) -> None:
-    """Keep what resuming needs for the newest checkpoint only; the others can still be sampled."""
-    for folder in checkpoints(run)[:-1]:
-        (folder / "training.safetensors").unlink(missing_ok=True)
+def drop_training_state(run: Path, newest: Path) -> None:
+    """Drop what resuming needs of the checkpoints that `newest`, just written, has superseded.
+
+    The last two keep theirs, and so do checkpoints of later steps; all can still be sampled.
+    """
+    known = checkpoints(run)
+    for folder in known[: max(0, known.index(newest) - 1)]:
+        if not folder.is_symlink():
+            (folder / "training.safetensors").unlink(missing_ok=True)
 
 
 def latest_run() -> Path:
@@ -136,22 +193,30 @@ class Config(dict[str, Any]):
 
 
 def read_config(folder: str | Path) -> Config:
-    """config.json of a checkpoint."""
+    """config.json of a checkpoint, as plain values."""
     file = Path(folder) / "config.json"
-    content = read_json(file, dict)
-    if content.get("format") != FORMAT:
-        raise InputError(f"{file}: not a tinyldm checkpoint of format {FORMAT}")
-    for key, kind in KINDS.items():
-        if not isinstance(content.get(key, kind()), kind):
-            got = type(content[key]).__name__
-            expected = kind.__name__
-            raise InputError(f"{file}: not understood: {key!r} is {got}, expected {expected}")
-    if len(content.get("size", (0, 0))) != 2:
-        size = content["size"]
-        raise InputError(f"{file}: not understood: 'size' is {size}, expected [height, width]")
-    if "settings" in content:
-        content["settings"] = {**UNSAID, **content["settings"]}
+    with offering_the_one_before(folder):
+        content = read_json(file, dict[str, Any])
+        if content.get("format") != FORMAT:
+            raise InputError(f"{file}: not a tinyldm checkpoint of format {FORMAT}")
+        as_type(content, str(file), Content, extra="ignore")
+        if "settings" in content:
+            content["settings"] = {**UNSAID, **content["settings"]}
     return Config(content, file)
+
+
+@contextmanager
+def offering_the_one_before(folder: str | Path) -> Iterator[None]:
+    """A block that reads a checkpoint: if it is damaged, the InputError names the one before it."""
+    try:
+        yield
+    except InputError as error:
+        folder = Path(folder)
+        known = checkpoints(folder.parent.parent)
+        if folder not in known[1:]:
+            raise
+        before = known[known.index(folder) - 1]
+        raise InputError(f"{error}; the checkpoint before it is {before}") from None
 
 
 def conditioning_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,28 +238,79 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     """Read a checkpoint, or the newest of a run, for sampling: averaged weights, in eval mode."""
     folder = find_checkpoint(path)
     config = read_config(folder)
-    try:
-        network = build_network(config["network"])
-        schedule = NoiseSchedule.from_dict(config["schedule"])
-        prediction = config["prediction"]
-    except InputError as error:  # a network of the user's own that is not where it was
-        raise InputError(f"{config.file}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{config.file}: not understood: {error}") from None
-    file = folder / "model.safetensors"
-    load_into(network, read_weights(file), file)
-    latents = read_weights(folder / "latents.safetensors")
-    null = {}
-    for name, part in latents.items():
-        if name.startswith("null."):
-            null[name.removeprefix("null.")] = part
+    file = folder / WEIGHTS
+    with offering_the_one_before(folder):
+        schedule = as_type(config["schedule"], f"{config.file}: schedule", NoiseSchedule)
+        mean, std, null = read_latents(folder, config)
+        sketch = sketch_network(folder, config)
+        if sketch is not None:
+            check_inputs(sketch, mean, null, config.file)
+        weights = read_weights(file)
+    network = described(config)
+    with offering_the_one_before(folder):
+        load_into(network, weights, file)
     return Checkpoint(
         network=network.to(device).eval().requires_grad_(False),
         schedule=schedule,
-        prediction=prediction,
-        mean=latents["mean"],
-        std=latents["std"],
-        null=Condition(**null),
+        prediction=config["prediction"],
+        mean=mean,
+        std=std,
+        null=null,
         config=config,
         path=folder,
     )
+
+
+def described(config: Config) -> nn.Module:
+    """The network that a checkpoint describes, with random weights."""
+    try:
+        return build_network(config["network"])
+    except InputError as error:
+        raise InputError(f"{config.file}: {error}") from None
+
+
+def sketch_network(folder: Path, config: Config) -> UNet | None:
+    """The network that a checkpoint describes, on the meta device; None for one of the user's own.
+
+    InputError, before memory is taken for it, where its description makes no sense, or the file of
+    weights is that of another network.
+    """
+    file, recipe = folder / WEIGHTS, config["network"]
+    with sized_by(file, recipe):
+        sketch = described(config) if is_ours(recipe) else None
+    if not isinstance(sketch, UNet):
+        return None
+    check_shapes(read_shapes(file), shapes(sketch.state_dict()), file)
+    return sketch
+
+
+def check_inputs(network: UNet, mean: Tensor, null: Condition, file: Path) -> None:
+    """InputError, naming the file, if the network cannot take such latents or such conditions."""
+    height, width = null.maps.shape[2:] if null.maps is not None else (8, 8)
+    x = torch.empty(1, len(mean), height, width, device="meta")
+    try:
+        network.check_inputs(x, 0.0, null)
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def read_latents(folder: Path, config: Config) -> tuple[Tensor, Tensor, Condition]:
+    """Mean and deviation of the latents, and the null condition, of a checkpoint."""
+    file = folder / "latents.safetensors"
+    tensors = {}
+    for name, tensor in read_weights(file).items():
+        tensors[name.removeprefix("null.")] = tensor
+    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    as_type(found, f"{file}: shape", LatentShapes)
+    mean, std = tensors.pop("mean"), tensors.pop("std")
+    c, *area = config.get("latent_shape", mean.shape)
+    if (
+        len(std) != c
+        or list(mean.shape) not in ([c, 1, 1], [c, *area])
+        or not bool((std > 0).all())
+    ):
+        raise InputError(f"{file}: mean and std are not those of latents of {c} channels")
+    try:
+        return mean, std, Condition(**tensors)
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from None

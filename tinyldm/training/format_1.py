@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinyldm.nn.config import UNetConfig
+from tinyldm.typed import as_type
 
 RETIRED: dict[str, Any] = {
     "time_embedding": "sinusoidal",
@@ -32,14 +33,17 @@ def read_unet_config(values: Mapping[str, Any]) -> UNetConfig | None:
         retired["middle_groups"] = None
     if any(value != RETIRED[name] for name, value in retired.items()):
         return None
-    return UNetConfig.from_dict(kept)
+    config: UNetConfig = as_type(kept, "network", UNetConfig)
+    return config
 
 
 def put_in_heads(retired: dict[str, Any], kept: dict[str, Any]) -> None:
     """Let the last level's heads say what middle_heads says, where no other attention has them."""
     heads, attention = kept.get("heads"), kept.get("attention")
     middle_heads = retired.get("middle_heads")
-    if not middle_heads or not isinstance(heads, list) or not isinstance(attention, list):
+    if not isinstance(heads, list) or not isinstance(attention, list):
+        return
+    if not middle_heads or not heads or not attention:
         return
     if attention[-1] == "none" or heads[-1] == middle_heads:
         kept["heads"] = [*heads[:-1], middle_heads]

@@ -13,6 +13,7 @@ from tinyldm.autoencoder.pixels import load_vae
 from tinyldm.errors import InputError
 from tinyldm.tasks.base import Encoder, find_task
 from tinyldm.training.checkpoint import conditioning_of
+from tinyldm.typed import as_type
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,15 @@ def load_frozen(
     facts = conditioning_of(config)
     height, width = config["size"]
     area = (height // vae.factor, width // vae.factor)
-    encoder = find_task(facts["task"]).encoder(facts, area, device)
+    task = find_task(facts["task"])
+    as_type(facts, f"{place}: condition", task.facts, extra="ignore")
+    encoder = task.encoder(facts, area, device)
     models = FrozenModels(vae, encoder)
+    if tuple(config.get("latent_shape", (0, *area))[1:]) != area:
+        raise InputError(
+            f"{place}: latent_shape is {config['latent_shape']}, but the vae {config['vae']} makes "
+            f"{area} of {width}x{height} pixels"
+        )
     names = {
         "vae_fingerprint": ("vae", config["vae"]),
         "text_encoder_fingerprint": ("encoder", facts.get("name", "labels")),

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tinyldm.training.settings import TrainSettings
+from tinyldm.typed import Index
 
 
 def learning_rate(step: int, settings: TrainSettings, cuts: int = 0) -> float:
@@ -37,8 +38,8 @@ class Plateau:
 
     best: float | None = None
     total: float = 0.0
-    count: int = 0
-    cuts: int = 0
+    count: Index = 0
+    cuts: Index = 0
 
     def observe(self, loss: float, window: int) -> None:
         """Take in the loss of one step. window: the length of a window in steps."""

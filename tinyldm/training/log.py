@@ -11,8 +11,10 @@ from typing import Any
 from tqdm import tqdm
 
 from tinyldm.files import naming, replacing
+from tinyldm.typed import Index, fits
 
 COLUMNS = ("step", "loss", "lr", "grad_norm", "images_per_second")
+LogRow = tuple[Index, float, float, float, float]
 
 
 class RunLog:
@@ -77,11 +79,12 @@ def write_rows(file: Path, rows: list[list[str]]) -> None:
 
 
 def read_log(file: Path) -> list[list[str]]:
-    """The complete rows of a log.csv, without its header; none if there is no such file."""
+    """The rows of a log.csv, without its header and what is damaged; none if there is no file."""
     if not file.is_file():
         return []
-    with open(file, newline="", encoding="utf-8") as stream:
-        return [row for row in csv.reader(stream) if len(row) == len(COLUMNS) and row[0].isdigit()]
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    return [row for row in rows if fits(row, LogRow)]
 
 
 def tensorboard_writer(run: Path, step: int) -> Any:

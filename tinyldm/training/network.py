@@ -20,6 +20,7 @@ from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet, UNetConfig
 from tinyldm.training.format_1 import PUBLISHED, read_unet_config
 from tinyldm.training.settings import TrainSettings
+from tinyldm.typed import Count, Index, Side, as_type
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ class DataShape:
     map_channels: channels of Condition.maps, 0 if there are none
     """
 
-    channels: int
-    size: tuple[int, int]
-    token_dim: int | None = None
-    vector_dim: int | None = None
-    map_channels: int = 0
+    channels: Count
+    size: tuple[Side, Side]
+    token_dim: Count | None = None
+    vector_dim: Count | None = None
+    map_channels: Index = 0
 
     @classmethod
     def of(cls, latent_shape: Sequence[int], null: Condition) -> DataShape:
@@ -50,6 +51,14 @@ class DataShape:
             vector_dim=None if null.vector is None else null.vector.shape[1],
             map_channels=0 if null.maps is None else null.maps.shape[1],
         )
+
+
+@dataclass(frozen=True)
+class Built:
+    """How a checkpoint describes a network that a function builds."""
+
+    build: str
+    arguments: dict[str, Any]
 
 
 def network_recipe(settings: TrainSettings, shape: DataShape) -> dict[str, Any]:
@@ -79,13 +88,9 @@ def fitted(config: UNetConfig, shape: DataShape) -> UNetConfig:
     )
 
 
-def build_unet(values: Mapping[str, Any]) -> nn.Module:
-    """The UNet of a config, which may be an old one with settings that only compat has today."""
-    config = read_unet_config(values)
-    if config is not None:
-        return UNet(config)
-    network: nn.Module = load_object(PUBLISHED, "--network")(**values)
-    return network
+def is_ours(recipe: Mapping[str, Any]) -> bool:
+    """Whether a recipe is for a UNet of this package, not for a network of the user's own."""
+    return recipe.get("build", PUBLISHED) == PUBLISHED
 
 
 def build_network(recipe: Mapping[str, Any]) -> nn.Module:
@@ -95,14 +100,19 @@ def build_network(recipe: Mapping[str, Any]) -> nn.Module:
     keyword arguments. Modules of Python itself are refused: a checkpoint may come from anywhere.
     """
     if "build" not in recipe:
-        return build_unet(dict(recipe))
-    name, arguments = str(recipe["build"]), dict(recipe.get("arguments", {}))
+        config = read_unet_config(recipe)
+        if config is not None:
+            return UNet(config)
+        recipe = {"build": PUBLISHED, "arguments": dict(recipe)}  # only compat has such a network
+    named = as_type(dict(recipe), "network", Built)
+    name, arguments = named.build, named.arguments
     root = name.partition(":")[0].partition(".")[0]
     unknown = arguments.keys() - {f.name for f in fields(DataShape)}
     if root in sys.stdlib_module_names or (unknown and name != PUBLISHED):
         raise InputError(f"--network {name}: not a function that builds a network")
     if name != PUBLISHED:
-        arguments["size"] = tuple(arguments["size"])
+        shape = as_type(arguments, "network.arguments", DataShape)
+        arguments = {key: getattr(shape, key) for key in arguments}
     build = load_object(name, "--network")
     try:
         if not callable(build):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from tinyldm.errors import InputError
 
 CPU = torch.device("cpu")
 
@@ -60,6 +64,9 @@ class Processes:
             self.barrier()
 
 
+GONE = re.compile("(closed|reset) by peer|Broken pipe|remote process exited", re.IGNORECASE)
+"""What gloo and NCCL say where a process that they wait for is gone."""
+
 ALONE = Processes()
 """A world of one, on the CPU."""
 
@@ -77,5 +84,10 @@ def joined(device: torch.device) -> Iterator[Processes]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), world, device)
+    except RuntimeError as error:
+        if not GONE.search(str(error)):
+            raise
+        time.sleep(5)  # so that torchrun sees first the process that has failed first
+        raise InputError("another process of this training has ended") from None
     finally:
         dist.destroy_process_group()

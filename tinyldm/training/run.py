@@ -2,21 +2,82 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 from tinyldm.errors import InputError
-from tinyldm.files import is_empty, locked
-from tinyldm.training.checkpoint import checkpoints, find_checkpoint, latest_run, read_config
+from tinyldm.folders import (
+    LOCK,
+    Kind,
+    foreign,
+    is_empty,
+    locked,
+    owned,
+    remove_written,
+    written,
+)
+from tinyldm.training.checkpoint import (
+    FORMAT,
+    checkpoints,
+    find_checkpoint,
+    latest_run,
+    offering_the_one_before,
+    read_config,
+    sketch_network,
+)
+from tinyldm.training.log import read_log
 from tinyldm.training.processes import Processes
 from tinyldm.training.settings import TrainSettings
+from tinyldm.typed import read_json
 
-LEFT_BY_A_RUN = ("checkpoints", "previews", "sweep", "tensorboard")
+
+def has_checkpoint(run: Path) -> bool:
+    """Whether a folder holds a checkpoint that train.py wrote."""
+    for folder in checkpoints(run):
+        try:
+            if read_json(folder / "config.json", dict[str, Any]).get("format") == FORMAT:
+                return True
+        except InputError:
+            continue
+    return False
+
+
+def has_sweep(folder: Path) -> bool:
+    """Whether a folder holds scores of a sweep, or pictures that one has drawn."""
+    try:
+        return "rows" in read_json(folder / "sweep.json", dict[str, Any])
+    except InputError:
+        return any(folder.glob("step-*_g*_s*_*/about/samples.json"))
+
+
+SAMPLES = Kind(
+    "samples",
+    r"about/(samples\.json|grid\.png|strip\.png|strip\.gif|\.lock)",
+    folders=("about",),
+    lock="about/.lock",
+    marked=False,
+    doing="drawing",
+)
+SWEEP = Kind(
+    "sweep",
+    r"sweep\.(json|html)|(prompts|attributes)\.json|held_out/[0-9]{5}\.png"
+    rf"|step-[^/]+/({SAMPLES.files})",
+    folders=("held_out",),
+    known=has_sweep,
+    doing="drawing",
+)
+RUN = Kind(
+    "run",
+    r"checkpoints/step-[0-9]+/(config\.json|(model|latents|training)\.safetensors)"
+    r"|previews/step-[0-9]+\.png|log\.csv|report\.html|tensorboard/events\.out\.tfevents\.[^/]+"
+    rf"|sweep/({SWEEP.files}|\.lock|\.tinyldm\.json)",
+    folders=("checkpoints", "previews", "tensorboard"),
+    known=has_checkpoint,
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +110,8 @@ class RunFolder:
             raise InputError("--overwrite: expected --out with it and no --resume")
         if epochs is not None and (epochs < 1 or "max_steps" in given):
             raise InputError(f"--epochs {epochs}: expected 1 or more, and no --max-steps with it")
+        if out is not None and not str(out).strip():
+            raise InputError(f"--out {str(out)!r}: expected the name of a folder")
         folder = None if out is None else Path(out)
         if resume and folder is None:
             folder = latest_run()
@@ -103,13 +166,35 @@ class RunFolder:
         folder = free_folder(Path("runs"), name) if self.out is None else self.out
         if self.out is not None:  # again, for building the cache may have taken hours
             check_run(folder, self.resume, self.overwrite)
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / ".lock", busy=f"{folder}: another process is training there"):
-            if self.overwrite:
-                for name in LEFT_BY_A_RUN:
-                    if (folder / name).exists():
-                        shutil.rmtree(folder / name)
-            yield folder
+        try:
+            with owned(folder, RUN):
+                try:
+                    if not self.resume:  # another process may have been quicker
+                        check_run(folder, resume=False, overwrite=self.overwrite)
+                    yield folder
+                except BaseException:
+                    if not self.resume and is_blank(folder):
+                        remove_written(folder, RUN)
+                    raise
+        except BaseException:
+            if self.out is None:
+                with suppress(OSError):  # it holds something
+                    folder.rmdir()
+            raise
+
+    def clear_earlier(self, folder: Path, processes: Processes) -> None:
+        """Remove the run that --overwrite replaces: what train.py and sweep wrote, nothing else.
+
+        Called when nothing but the training itself can fail any more.
+        """
+        if not self.overwrite or not processes.is_main:
+            return
+        sweep = folder / "sweep"
+        in_use: AbstractContextManager[object] = nullcontext()
+        if (sweep / LOCK).is_file():
+            in_use = locked(sweep / LOCK, busy=f"{sweep}: another process is drawing there")
+        with in_use:
+            remove_written(folder, RUN)
 
 
 def check_run(run: Path | None, resume: bool, overwrite: bool) -> dict[str, Any] | None:
@@ -125,18 +210,31 @@ def check_run(run: Path | None, resume: bool, overwrite: bool) -> dict[str, Any]
                 f"{newest}: can't be resumed; expected a run "
                 "whose newest checkpoint has training.safetensors"
             )
-        return read_config(newest)
-    if run is None or not run.exists() or is_empty(run):
+        saved = read_config(newest)
+        with offering_the_one_before(newest):
+            sketch_network(newest, saved)
+        return saved
+    if run is None or not run.exists() or is_blank(run):
         return None
     if not overwrite:
         raise InputError(
             f"--out {run}: exists already; expected a new folder, --resume or --overwrite"
         )
-    if not (run / "log.csv").is_file() and not checkpoints(run):
+    if not RUN.holds(run):
         raise InputError(
             f"--out {run}: is no run folder, so --overwrite leaves it alone; expected another --out"
         )
     return None
+
+
+def is_blank(run: Path) -> bool:
+    """Whether a folder is empty, or holds a training that has not made its first step."""
+    if is_empty(run):
+        return True
+    if not RUN.holds(run) or foreign(run, RUN) is not None or read_log(run / "log.csv"):
+        return False
+    left = {file.relative_to(run).parts[0] for file in written(run, RUN)}
+    return left <= {"log.csv", "tensorboard"}
 
 
 def free_folder(root: Path, name: str) -> Path:

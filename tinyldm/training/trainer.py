@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,16 +20,30 @@ from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNet
 from tinyldm.randomness import torch_stream
-from tinyldm.training.checkpoint import drop_training_state, read_config, save_checkpoint
+from tinyldm.signals import StopRequest
+from tinyldm.training.checkpoint import (
+    WEIGHTS,
+    Progress,
+    drop_training_state,
+    offering_the_one_before,
+    read_config,
+    save_checkpoint,
+)
 from tinyldm.training.ema import EMA
-from tinyldm.training.learning_rate import Plateau, learning_rate
+from tinyldm.training.learning_rate import learning_rate
 from tinyldm.training.log import RunLog
 from tinyldm.training.muon import Muon, hidden_weights
 from tinyldm.training.processes import ALONE, Processes
 from tinyldm.training.settings import TrainSettings
-from tinyldm.training.signals import StopRequest
 from tinyldm.training.timesteps import draw_timesteps
-from tinyldm.weights import load_into, read_weights
+from tinyldm.typed import as_type
+from tinyldm.weights import check_finite, check_fit, load_into, read_weights
+
+MOMENTS: dict[type, tuple[str, ...]] = {
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    Muon: ("momentum",),
+}
+"""What an optimiser keeps of each of its weights: tensors of its shape, and step, a number."""
 
 MAX_SKIPPED = 20
 """This many infinite gradients in a row end the run."""
@@ -61,15 +74,6 @@ class Cache(Protocol):
     def batch(
         self, indices: Tensor, generator: torch.Generator, device: torch.device
     ) -> tuple[Tensor, Condition]: ...
-
-
-@dataclass
-class Progress:
-    """How far a run is. skipped: all batches left out because of an infinite gradient."""
-
-    step: int = 0
-    skipped: int = 0
-    plateau: Plateau = field(default_factory=Plateau)
 
 
 class Trainer:
@@ -173,6 +177,7 @@ class Trainer:
             if log is not None:
                 log.row(now.step, loss=loss, lr=lr, grad_norm=norm, images=s.batch_size)
                 if self.preview and (last or now.step % s.sample_every == 0):
+                    self.check_finite()
                     file = self.run / "previews" / f"step-{now.step:07d}.png"
                     self.preview(self.ema.network, file)
                     log.pause()
@@ -181,6 +186,13 @@ class Trainer:
                 self.save()
                 if log is not None:
                     log.pause()
+
+    def check_finite(self) -> None:
+        """InputError if the training has gone astray, so that nothing of it is shown or saved."""
+        try:
+            check_finite(self.training_state(), f"{self.run}: step {self.progress.step}")
+        except InputError as error:
+            raise InputError(f"{error}; earlier checkpoints are whole; try a lower --lr") from None
 
     def gradient(self) -> float:
         """The gradient of one optimiser step, in `accumulate` parts.
@@ -243,7 +255,8 @@ class Trainer:
         return x0, condition, generator
 
     def save(self) -> None:
-        """Write the checkpoint of this step."""
+        """Write the checkpoint of this step; InputError if its weights are not finite."""
+        self.check_finite()
         if not self.processes.is_main:
             return
         config = {
@@ -265,7 +278,7 @@ class Trainer:
             "latents": latents,
         }
         save_checkpoint(folder, config, weights)
-        drop_training_state(self.run)
+        drop_training_state(self.run, folder)
         if self.report:
             self.report(self.run)
 
@@ -282,24 +295,41 @@ class Trainer:
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint: weights, average, optimiser and progress as they were."""
         config = read_config(folder)
-        file = folder / "training.safetensors"
-        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)  # kind -> {name of a weight: ...}
-        for key, value in read_weights(file).items():
-            kind, _, name = key.partition(".")
-            parts[kind][name] = value
-        load_into(self.network, parts.pop("weights"), file)
-        averaged = folder / "model.safetensors"
-        load_into(self.ema.network, read_weights(averaged), averaged)
+        with offering_the_one_before(folder):
+            file = folder / "training.safetensors"
+            state = read_weights(file)
+            check_fit(state, self.expected_state(state), file)
+            averaged = folder / WEIGHTS
+            load_into(self.ema.network, read_weights(averaged), averaged)
+        weights = {name: state[f"weights.{name}"] for name in self.network.state_dict()}
+        load_into(self.network, weights, file)
         self.ema.count_from(config["ema_updates"])
-        weights = dict(self.network.named_parameters())
+        for name, p, optimizer in self.learned():
+            kept = {}
+            for kind in MOMENTS[type(optimizer)]:
+                if f"{kind}.{name}" in state:
+                    kept[kind] = state[f"{kind}.{name}"].to(p.device)
+            if kept:
+                optimizer.state[p] = kept
+        self.progress = as_type(config["progress"], f"{config.file}: progress", Progress)
+
+    def learned(self) -> Iterator[tuple[str, nn.Parameter, torch.optim.Optimizer]]:
+        """The weights by name, each with the optimiser that it belongs to."""
+        names = {p: name for name, p in self.network.named_parameters()}
         for optimizer in self.optimizers:
-            mine = {p for group in optimizer.param_groups for p in group["params"]}
-            for kind, values in parts.items():
-                for name, value in values.items():
-                    if weights[name] in mine:
-                        optimizer.state[weights[name]][kind] = value.to(weights[name].device)
-        saved = config["progress"]
-        self.progress = Progress(saved["step"], saved["skipped"], Plateau(**saved["plateau"]))
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    yield names[p], p, optimizer
+
+    def expected_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """training_state() as it is in a file: without moments of weights that had no gradient."""
+        expected = {f"weights.{name}": t for name, t in self.network.state_dict().items()}
+        for name, p, optimizer in self.learned():
+            kinds = MOMENTS[type(optimizer)]
+            if any(f"{kind}.{name}" in state for kind in kinds):
+                for kind in kinds:
+                    expected[f"{kind}.{name}"] = torch.zeros(()) if kind == "step" else p
+        return expected
 
 
 def make_optimizers(network: nn.Module, settings: TrainSettings) -> list[torch.optim.Optimizer]:
