@@ -29,7 +29,7 @@ from tinyldm.files import replacing_files
 from tinyldm.folders import numbered
 from tinyldm.nn.unet import UNet
 from tinyldm.tasks.base import Task, find_task
-from tinyldm.training.format_1 import read_progress
+from tinyldm.training.format_1 import UNSAID, read_progress
 from tinyldm.training.learning_rate import Plateau
 from tinyldm.training.network import build_network, is_ours
 from tinyldm.training.settings import TrainSettings
@@ -223,6 +223,8 @@ def read_config(folder: str | Path) -> Config:
         if "progress" in content:
             content["progress"] = read_progress(content["progress"])
         as_type(content, str(file), Content, extra="ignore")
+        if "settings" in content:
+            content["settings"] = {**UNSAID, **content["settings"]}
     return Config(content, file)
 
 

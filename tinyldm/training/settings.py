@@ -33,6 +33,8 @@ LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
 PREDICTIONS = ("eps", "x0", "v", "flow")
 SCHEDULES = ("linear", "scaled_linear", "cosine", "flow")
 T_SAMPLINGS = ("uniform", "logit-normal", "stratified")
+OPTIMIZERS = ("adamw", "muon")
+RATE = real(0, 1000, exclusive=True)  # a learning rate
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
 
 
@@ -97,9 +99,7 @@ class TrainSettings:
         bounds=whole(0, 1000),
     )
     crop: float = data_option(
-        1.0,
-        "smallest share of the picture that a copy shows",
-        bounds=real(0, 1, exclusive=True),
+        1.0, "smallest share of the picture that a copy shows", bounds=real(0, 1, exclusive=True)
     )
     jitter: float = data_option(
         0.0,
@@ -116,9 +116,7 @@ class TrainSettings:
         bounds=real(0, 0.5),
     )
     workers: int = data_option(
-        2,
-        "threads that read images while the latent cache is built",
-        bounds=whole(1, 256),
+        2, "threads that read images while the latent cache is built", bounds=whole(1, 256)
     )
 
     preset: str = model_option(
@@ -185,10 +183,7 @@ class TrainSettings:
         bounds=real(0, 1),
     )
     max_steps: int = training_option(
-        2000,
-        "length of the training",
-        default=toy_and_own("max_steps", 2000),
-        bounds=STEPS,
+        570, "length of the training", default=toy_and_own("max_steps", 570), bounds=STEPS
     )
     batch_size: int = training_option(
         32,
@@ -197,16 +192,18 @@ class TrainSettings:
         bounds=BATCH_SIZE,
     )
     accumulate: int = training_option(
-        1,
-        "how many parts to split a batch into, to save memory",
-        bounds=BATCH_SIZE,
+        1, "how many parts to split a batch into, to save memory", bounds=BATCH_SIZE
+    )
+    optimizer: str = training_option(
+        "muon",
+        "adamw, or muon for the hidden layers and adamw for the rest",
+        choices=OPTIMIZERS,
+        default=toy_and_own("optimizer", "muon"),
     )
     lr: float = training_option(
-        1e-3,
-        "highest learning rate",
-        default=toy_and_own("lr", 1e-3),
-        bounds=real(0, 1000, exclusive=True),
+        2e-3, "highest learning rate of AdamW", default=toy_and_own("lr", 2e-3), bounds=RATE
     )
+    muon_lr: float = training_option(0.02, "highest learning rate of --optimizer muon", bounds=RATE)
     lr_schedule: str = training_option(
         "cosine",
         "what the learning rate does after the warm-up",
@@ -224,15 +221,13 @@ class TrainSettings:
         bounds=STEPS,
     )
     warmup: int = training_option(
-        100,
+        30,
         "steps over which the learning rate rises",
-        default=toy_and_own("warmup", 100),
+        default=toy_and_own("warmup", 30),
         bounds=whole(0, 10**9),
     )
     weight_decay: float = training_option(
-        0.01,
-        "weight decay of AdamW; norms and biases are not decayed",
-        bounds=real(0, 1000),
+        0.01, "weight decay; norms and biases are not decayed", bounds=real(0, 1000)
     )
     clip: float = training_option(
         1.0,
@@ -245,10 +240,11 @@ class TrainSettings:
         bounds=real(0, 0.9999999),
     )
     t_sampling: str = training_option(
-        "uniform",
+        "stratified",
         "how the timesteps of training are drawn; logit-normal: most often in the middle "
         "(2403.03206); stratified: spread evenly over a batch",
         choices=T_SAMPLINGS,
+        default=toy_and_own("t_sampling", "stratified"),
     )
     snr_gamma: float = training_option(
         0.0,
@@ -261,39 +257,23 @@ class TrainSettings:
         bounds=real(0, 1e6),
     )
     perceptual_from: int = training_option(
-        0,
-        "step from which --perceptual counts",
-        bounds=whole(0, 10**9),
+        0, "step from which --perceptual counts", bounds=whole(0, 10**9)
     )
     precision: str = training_option(
         "auto",
         "precision of the network; auto: bfloat16 where the device is fast at it",
         choices=PRECISIONS,
     )
-    seed: int = training_option(
-        0,
-        "seed of weights, data order and noise",
-        bounds=SEED,
-    )
+    seed: int = training_option(0, "seed of weights, data order and noise", bounds=SEED)
     device: str = training_option("auto", "auto, cpu, cuda, cuda:1 or mps")
     compile: bool = training_option(False, "compile the network with torch.compile")
 
     sample_every: int = run_option(
-        500,
-        "steps between preview grids",
-        default=toy_and_own("sample_every", 500),
-        bounds=STEPS,
+        285, "steps between preview grids", default=toy_and_own("sample_every", 285), bounds=STEPS
     )
-    preview_guidance: float = run_option(
-        3.0,
-        "guidance scale of the previews",
-        bounds=GUIDANCE,
-    )
+    preview_guidance: float = run_option(3.0, "guidance scale of the previews", bounds=GUIDANCE)
     save_every: int = run_option(
-        500,
-        "steps between checkpoints",
-        default=toy_and_own("save_every", 500),
-        bounds=STEPS,
+        285, "steps between checkpoints", default=toy_and_own("save_every", 285), bounds=STEPS
     )
 
     def __post_init__(self) -> None:
@@ -383,6 +363,8 @@ def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) 
     for name in ("lr_decay", "lr_every"):
         if name in given and settings.lr_schedule not in ("step", "plateau"):
             ignored(given, name, "--lr-schedule step or plateau")
+    if "muon_lr" in given and settings.optimizer != "muon":
+        ignored(given, "muon_lr", "--optimizer muon")
     if "preview_guidance" in given and not settings.cfg_drop:
         ignored(given, "preview_guidance", "--cfg-drop above 0")
     if given.get("network") is not None and "preset" in given:
