@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet
 from tinyldm.training.checkpoint import read_config
 from tinyldm.training.muon import QUINTIC, Muon, hidden_weights, orthogonalised
+from tinyldm.training.presets import PRESETS
 
 SHAPES = [(8, 8), (6, 20), (20, 6), (1, 5), (32, 9 * 32)]
 LEAST, MOST = 0.68, 1.21  # what the quintic makes of singular values that are not too small

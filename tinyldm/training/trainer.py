@@ -359,6 +359,6 @@ def make_optimizers(network: nn.Module, settings: TrainSettings) -> list[torch.o
         )
     ]
     if hidden:
-        group = {"params": hidden, "lr_factor": s.muon_lr / s.lr}
+        group: dict[str, Any] = {"params": hidden, "lr_factor": s.muon_lr / s.lr}
         optimizers.append(Muon([group], lr=s.muon_lr, weight_decay=s.weight_decay))
     return optimizers
