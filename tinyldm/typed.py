@@ -89,6 +89,7 @@ def as_type(value: Any, where: str, kind: Any, extra: Extra = "forbid", wrong: s
         problem = first_problem(error, value)
     except InputError as error:  # a dataclass has refused what it was to be made of
         problem = str(error)
+    problem = "".join(c if c.isprintable() else repr(c)[1:-1] for c in problem)
     raise InputError(f"{where}: {wrong} ({problem})" if wrong else f"{where}: {problem}") from None
 
 
@@ -140,13 +141,10 @@ def first_problem(error: ValidationError, value: Any) -> str:
 def place_in(value: Any, parts: tuple[int | str, ...]) -> Iterator[int | str]:
     """The keys and numbers that lead to a part of a value, without pydantic's names of types."""
     for part in parts:
-        if isinstance(value, Mapping) and part in value:
+        is_key = isinstance(value, Mapping) and part in value
+        if is_key or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
             value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        else:
-            continue
-        yield part
+            yield part
 
 
 def expectation(problem: Mapping[str, Any]) -> str:

@@ -23,7 +23,6 @@ from tinyldm.data.cache import cache_folder
 from tinyldm.data.examples import Request
 from tinyldm.frozen.loading import TINY
 from tinyldm.nn.config import UNetConfig
-from tinyldm.nn.presets import PRESETS
 from tinyldm.pages.sweep import Setting, Sweep, sweep
 from tinyldm.sampling.job import sample_images
 from tinyldm.sampling.settings import Drawing
@@ -36,6 +35,7 @@ from tinyldm.tasks.base import read_requests
 from tinyldm.toy.landscapes import write_landscapes
 from tinyldm.toy.monsters import write_toy
 from tinyldm.training.checkpoint import find_checkpoint
+from tinyldm.training.presets import PRESETS
 from tinyldm.weights import write_weights
 
 PRESET = "attacked"

@@ -65,6 +65,18 @@ def make_run(folder, config, schedule=ZERO_SNR, **facts):
 
 
 @pytest.mark.parametrize(
+    ("schedule", "prediction"),
+    [(NoiseSchedule("flow"), "v"), (NoiseSchedule("flow", shift=0.5), "flow"), (ZERO_SNR, "flow")],
+)
+def test_a_run_that_no_scheduler_fits_is_refused(tmp_path, schedule, prediction):
+    shape = UNetConfig(channels=(8,), attention="cross", token_dim=12, groups=8, middle="none")
+    make_run(tmp_path / "run", shape, schedule, prediction=prediction)
+    with pytest.raises(InputError, match="which no scheduler written here knows"):
+        converted(tmp_path / "run", tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize(
     "schedule",
     [
         NoiseSchedule(zero_snr=True),

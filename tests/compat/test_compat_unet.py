@@ -13,8 +13,8 @@ from scrambling import scrambled
 from tinyldm import compat
 from tinyldm.compat.native import from_native
 from tinyldm.errors import InputError
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
+from tinyldm.training.presets import PRESETS
 
 diffusers = pytest.importorskip("diffusers")
 

@@ -48,18 +48,20 @@ def network(x, t):
 def ends(name, settings, n, *, begin=0, **how):
     """What a run of n steps comes to with both libraries: [(samples, x0s), ...], ours first."""
     found = []
+    size = None  # of the noise: one for both, as theirs is not rounded here
     for lib in (compat, diffusers):
         scheduler = getattr(lib, name)(**settings)
         scheduler.set_timesteps(n)
+        size = size or float(scheduler.init_noise_sigma)
         if begin and lib is diffusers and name != "PNDMScheduler":
             scheduler.set_begin_index(begin)
         g = torch.Generator().manual_seed(0)
-        x = torch.randn(2, 3, 4, 4, generator=g).double() * float(scheduler.init_noise_sigma)
+        x = torch.randn(2, 3, 4, 4, generator=g).double() * size
         if name == "EulerAncestralDiscreteScheduler":
             how["generator"] = g
         samples, x0s = [], []
         for t in scheduler.timesteps[begin:]:
-            prediction = network(scheduler.scale_model_input(x, t), t)
+            prediction = network(scheduler.scale_model_input(x, t), t.float())
             out = scheduler.step(prediction, t, x, **how)
             x = out.prev_sample
             samples.append(x)

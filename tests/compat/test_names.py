@@ -47,7 +47,7 @@ def test_arguments_have_their_names_and_places(kind):
         {"step", "add_noise", "set_timesteps", "scale_model_input"}
         if "Scheduler" in kind
         else {"forward"}
-    )
+    ) & vars(getattr(diffusers, kind)).keys()
     assert required <= {name for name, *_ in methods}
     for name, our, their in methods:
         (places, keywords, _), (expected, more, open_) = arguments(our), arguments(their)
@@ -121,6 +121,18 @@ FREE = {  # what takes values of any kind, each compared with diffusers elsewher
     "EulerDiscreteScheduler": BETAS | {"use_karras_sigmas"},
     "EulerAncestralDiscreteScheduler": BETAS,
     "PNDMScheduler": BETAS | {"skip_prk_steps", "set_alpha_to_one"},
+    "UniPCMultistepScheduler": BETAS
+    | THRESHOLDING
+    | {"lower_order_final", "disable_corrector", "use_karras_sigmas"},
+    "HeunDiscreteScheduler": BETAS | CLIPPING | {"use_karras_sigmas"},
+    "FlowMatchEulerDiscreteScheduler": {
+        "num_train_timesteps",
+        "shift",
+        "base_shift",  # of dynamic shifting, which is refused: they say nothing without it
+        "max_shift",
+        "base_image_seq_len",
+        "max_image_seq_len",
+    },
     "UNet2DConditionModel": NETWORK
     | {
         "cross_attention_dim",

@@ -120,6 +120,8 @@ NAMES = (
     "DPMSolverMultistepScheduler",
     "EulerDiscreteScheduler",
     "EulerAncestralDiscreteScheduler",
+    "UniPCMultistepScheduler",
+    "HeunDiscreteScheduler",
 )
 
 

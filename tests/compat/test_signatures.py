@@ -18,7 +18,9 @@ CLASSES = [name for name in compat.__all__ if name in SETTINGS]
 MISSING_ARGUMENTS = {  # argument -> the methods without it; none of a constructor's is missing
     "args": {"scale_model_input"},  # *args and **kwargs, which the published classes ignore
     "kwargs": {"scale_model_input", "save_pretrained", "save_config"},
-    "mu": {"set_timesteps"},  # of flows
+    "mu": {"set_timesteps"},  # of dynamic shifting
+    "num_train_timesteps": {"set_timesteps"},  # of Heun, which takes it from its config
+    "sigmas": {"set_timesteps"},  # of UniPC on flows
     "use_flashpack": {"save_pretrained"},
     "exclude_embeddings": {"num_parameters"},
     "return_unused_kwargs": {"from_config", "from_pretrained", "load_config"},

@@ -18,15 +18,17 @@ from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.loss import Noised, draw_noise, training_loss
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
+from tinyldm.randomness import torch_stream
 from tinyldm.sampling.drawing import Painter
 from tinyldm.sampling.settings import Drawing
 from tinyldm.signals import StopRequest
 from tinyldm.training import trainer as training
 from tinyldm.training.checkpoint import checkpoints, find_checkpoint, load_checkpoint
 from tinyldm.training.learning_rate import learning_rate
+from tinyldm.training.log import LossByNoise
 from tinyldm.training.network import DataShape, build_network, network_recipe
+from tinyldm.training.presets import PRESETS
 from tinyldm.training.processes import ALONE, joined
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.trainer import Trainer
@@ -76,7 +78,17 @@ def tiny_preset(monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny-test", TINY)
 
 
-def trainer(run, cache=None, *, processes=ALONE, preview=None, facts=None, decoder=None, **changes):
+def trainer(
+    run,
+    cache=None,
+    *,
+    processes=ALONE,
+    preview=None,
+    facts=None,
+    decoder=None,
+    check=None,
+    **changes,
+):
     """A trainer of a fresh network. decoder: a frozen one, for the perceptual term."""
     run.mkdir(exist_ok=True)
     settings, cache = replace(SETTINGS, **changes), cache or MemoryCache()
@@ -90,6 +102,7 @@ def trainer(run, cache=None, *, processes=ALONE, preview=None, facts=None, decod
         processes=processes,
         preview=preview,
         facts=facts,
+        check=check,
         perceptual=decoder and Perceptual(decoder, cache.mean, cache.std),
     )
 
@@ -99,9 +112,10 @@ def everything(t):
     names = {p: n for n, p in t.network.named_parameters()}
     state = {f"weights.{n}": p.detach().clone() for n, p in t.network.named_parameters()}
     state |= {f"ema.{n}": p.clone() for n, p in t.ema.network.named_parameters()}
-    return state | {
-        f"{key}.{names[p]}": v.clone() for p, s in t.optimizer.state.items() for key, v in s.items()
-    }
+    for optimizer in t.optimizers:
+        for p, moments in optimizer.state.items():
+            state |= {f"{kind}.{names[p]}": value.clone() for kind, value in moments.items()}
+    return state
 
 
 def rows(run):
@@ -109,19 +123,29 @@ def rows(run):
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
-def test_pitfall_10_resume_is_bit_for_bit(tmp_path, accumulate):
-    whole = trainer(tmp_path / "whole", accumulate=accumulate)
+def test_nothing_is_saved_of_a_cache_that_turns_out_to_be_damaged(tmp_path):
+    def damaged():
+        raise InputError("latents.f16: damaged")
+
+    with pytest.raises(InputError, match=r"latents\.f16: damaged"):
+        trainer(tmp_path, check=damaged).fit()
+    assert not checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize(("accumulate", "optimizer"), [(1, "adamw"), (4, "adamw"), (2, "muon")])
+def test_pitfall_10_resume_is_bit_for_bit(tmp_path, accumulate, optimizer):
+    how = {"accumulate": accumulate, "optimizer": optimizer}
+    whole = trainer(tmp_path / "whole", **how)
     assert whole.fit()
     stop = StopRequest()
 
     def stop_at_five(_, file):
         stop.requested = file.name == "step-0000005.png"
 
-    first = trainer(tmp_path / "parts", accumulate=accumulate, sample_every=1, preview=stop_at_five)
+    first = trainer(tmp_path / "parts", sample_every=1, preview=stop_at_five, **how)
     assert not first.fit(stop)
     assert first.progress.step == 5
-    second = trainer(tmp_path / "parts", accumulate=accumulate)
+    second = trainer(tmp_path / "parts", **how)
     with torch.no_grad():
         for p in second.network.parameters():
             p.add_(1)  # nothing of a fresh start may survive
@@ -131,6 +155,7 @@ def test_pitfall_10_resume_is_bit_for_bit(tmp_path, accumulate):
     a, b = everything(whole), everything(second)
     assert a.keys() == b.keys()
     assert len(a) > 50
+    assert any(name.startswith("momentum.") for name in a) == (optimizer == "muon")
     assert [n for n in a if not torch.equal(a[n], b[n])] == []
     drop = ("images_per_second",)
     strip = [{k: v for k, v in row.items() if k not in drop} for row in rows(tmp_path / "whole")]
@@ -224,6 +249,7 @@ def test_what_a_step_minimises_and_where_it_is_clipped(tmp_path):
         shift=0.7,
         max_steps=1,
         clip=1e-3,
+        t_sampling="uniform",
     )
     x0, condition, generator = t.batch(0)
     schedule = NoiseSchedule("linear", zero_snr=True, shift=0.7)
@@ -247,6 +273,81 @@ def test_what_a_step_minimises_and_where_it_is_clipped(tmp_path):
     assert float(row["loss"]) == pytest.approx(expected, rel=1e-3)
     assert gradients(t).norm().item() == pytest.approx(1e-3, rel=1e-3)
     assert float(row["grad_norm"]) > 0.01
+
+
+def test_the_straight_path_is_trained_at_the_timesteps_asked_for(tmp_path):
+    t = trainer(
+        tmp_path / "run",
+        schedule="flow",
+        prediction="flow",
+        t_sampling="logit-normal",
+        cfg_drop=0.5,
+        max_steps=1,
+    )
+    x0, condition, generator = t.batch(0)
+    dropped = torch.rand(4, generator=generator) < 0.5
+    times = (torch.randn(4, generator=generator).sigmoid() * 1000).floor()
+    eps = torch.randn(x0.shape, generator=generator)
+    sigma = ((times + 1) / 1000 / (0.5 + 0.5 * (times + 1) / 1000)).view(-1, 1, 1, 1)  # shift 0.5
+    told = condition.drop(t.cache.null, dropped)
+    with torch.no_grad():
+        u = t.network((1 - sigma) * x0 + sigma * eps, times, told)
+    expected = (u - (eps - x0)).square().mean().item()
+    t.fit()
+    (row,) = rows(tmp_path / "run")
+    assert float(row["loss"]) == pytest.approx(expected, rel=1e-4)
+    saved = load_checkpoint(tmp_path / "run")
+    assert (saved.prediction, saved.schedule) == ("flow", NoiseSchedule("flow", shift=0.5))
+
+
+def test_the_loss_by_noise_is_that_of_the_steps_since_the_last_checkpoint(tmp_path):
+    t = trainer(tmp_path / "run", accumulate=2, batch_size=20, max_steps=8, save_every=5)
+    t.fit()
+    with open(tmp_path / "run" / "loss_by_noise.csv", newline="") as stream:
+        found = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+    assert sum(row["samples"] for row in found) == 3 * 20
+    total = sum(row["samples"] * row["loss"] for row in found)
+    logged = [float(row["loss"]) for row in rows(tmp_path / "run")]
+    assert total / 60 == pytest.approx(sum(logged[5:]) / 3, rel=1e-4)
+    assert [row["t"] for row in found] == sorted({row["t"] for row in found})
+    assert all((row["t"] - 24.5) % 50 == 0 for row in found)
+    for row in found:
+        level = t.schedule.level(row["t"])
+        assert row["sigma_over_alpha"] == pytest.approx(level.sigma / level.alpha, rel=1e-4)
+
+
+def test_each_loss_falls_into_the_bin_of_its_timestep(tmp_path):
+    kept = LossByNoise(NoiseSchedule(), torch.device("cpu"))
+    kept.add(torch.tensor([0, 49, 50, 999]), torch.tensor([1.0, 2.0, 5.0, 7.0]))
+    kept.write(tmp_path)
+    lines = (tmp_path / "loss_by_noise.csv").read_text().split()
+    assert [line.split(",")[::2] for line in lines[1:]] == [
+        ["24.5", "2"],
+        ["74.5", "1"],
+        ["974.5", "1"],
+    ]
+    assert [line.split(",")[3] for line in lines[1:]] == ["1.5", "5", "7"]
+
+
+@pytest.mark.parametrize("how", ["stratified", "uniform"])
+def test_the_times_of_a_batch_are_spread_evenly(tmp_path, monkeypatch, how):
+    """One from each of as many parts of the schedule as there are pictures; else anywhere."""
+    drawn, real = [], training.prediction_error
+
+    def error(predicted, noised, *arguments, **options):
+        drawn.append(noised.t)
+        return real(predicted, noised, *arguments, **options)
+
+    monkeypatch.setattr(training, "prediction_error", error)
+    trainer(tmp_path / "run", batch_size=8, max_steps=60, t_sampling=how).fit()
+    times = torch.stack(drawn).sort(1)[0]  # (60, 8)
+    assert times.dtype == torch.int64
+    spread = (times // (1000 // 8) == torch.arange(8)).all(1)
+    assert spread.all() if how == "stratified" else spread.sum() < 5
+    if how == "stratified":  # within its part, each time is uniform
+        within = times[:, 0].float()
+        assert within.mean().item() == pytest.approx(62, abs=15)  # known to 125 / (12 x 60)^0.5
+        assert within.std().item() == pytest.approx(125 / 12**0.5, rel=0.2)
 
 
 def test_loss_falls_on_one_picture(tmp_path):
@@ -346,8 +447,12 @@ def test_pitfall_11_parts_of_a_batch_are_no_steps(tmp_path):
         t = trainer(tmp_path / f"{parts}", accumulate=parts, lr_schedule="cosine", max_steps=6)
         t.fit()
         logs.append(rows(tmp_path / f"{parts}"))
-        for group in t.optimizer.param_groups:  # what is logged is what the optimiser went by
-            assert group["lr"] == pytest.approx(float(logs[-1][-1]["lr"]), rel=1e-5)
+        adamw, muon = t.optimizers
+        logged = float(logs[-1][-1]["lr"])
+        for group in adamw.param_groups:  # what is logged is what the optimiser went by
+            assert group["lr"] == pytest.approx(logged, rel=1e-5)
+        (group,) = muon.param_groups
+        assert group["lr"] == pytest.approx(logged * SETTINGS.muon_lr / SETTINGS.lr, rel=1e-5)
     assert [row["step"] for row in logs[0]] == list("123456")
     assert len({float(row["lr"]) for row in logs[0]}) > 4
     for log in logs[1:]:
@@ -442,36 +547,48 @@ def _one_of_two(rank, port, folder, results):
     training.drop_condition = drop  # the first step of the loss
     with joined(torch.device("cpu")) as processes:
         cache = MemoryCache()
-        t = trainer(folder, cache, processes=processes, max_steps=5, accumulate=2)
+        t = trainer(folder, cache, processes=processes, max_steps=5, accumulate=2, lr=1e-3)
         t.fit()
         weights = torch.cat([p.detach().flatten() for p in t.network.parameters()]).tolist()
     results[rank] = (seen, cache.seen, weights)
 
 
 @pytest.mark.slow
-def test_pitfall_27_two_processes_differ_in_noise_and_data_and_agree_in_weights(tmp_path):
+def test_pitfall_27_two_processes_differ_in_noise_and_data_and_agree_in_weights(
+    tmp_path, monkeypatch
+):
     """Batches of 4 over 20 images, 2 processes, accumulation 2.
 
-    An epoch of 5 steps sees each image once.
+    An epoch of 5 steps sees each image once. One process that is given the same noise for each
+    image ends with the same weights.
     """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     with mp.Manager() as manager:
         results = manager.dict()
-        mp.spawn(_one_of_two, (port, tmp_path, results), nprocs=2)
+        mp.spawn(_one_of_two, (port, tmp_path / "two", results), nprocs=2)
         (noise_0, data_0, weights_0), (noise_1, data_1, weights_1) = results[0], results[1]
     draws = [tuple(x) for x in noise_0 + noise_1]
     assert len(draws) == 20
     assert len(set(draws)) == 20
     assert sorted(data_0 + data_1) == list(range(20))
     assert weights_0 == weights_1
-    assert [c.name for c in checkpoints(tmp_path)] == ["step-0000005"]
-    assert [row["step"] for row in rows(tmp_path)] == ["1", "2", "3", "4", "5"]
-    one_process = [learning_rate(k, replace(SETTINGS, max_steps=5)) for k in range(5)]
-    assert [float(row["lr"]) for row in rows(tmp_path)] == pytest.approx(
-        one_process, rel=1e-3
-    )  # (pitfall 11)
+    assert [c.name for c in checkpoints(tmp_path / "two")] == ["step-0000005"]
+    log = rows(tmp_path / "two")
+    assert [row["step"] for row in log] == ["1", "2", "3", "4", "5"]
+    one_process = [learning_rate(k, replace(SETTINGS, max_steps=5, lr=1e-3)) for k in range(5)]
+    assert [float(row["lr"]) for row in log] == pytest.approx(one_process, rel=1e-3)  # (pitfall 11)
+
+    def of_two(seed, purpose, rank=0, position=0):
+        return torch_stream(seed, purpose, rank=position % 2, position=position // 2)
+
+    monkeypatch.setattr(training, "torch_stream", of_two)
+    alone = trainer(tmp_path / "one", max_steps=5, accumulate=4, lr=1e-3)
+    alone.fit()
+    weights = torch.cat([p.detach().flatten() for p in alone.network.parameters()])
+    torch.testing.assert_close(torch.tensor(weights_0), weights, atol=1e-5, rtol=0)
+    assert weights.std() > 0.1
 
 
 class Decoder(torch.nn.Module):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import parse_size
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, say
 from tinyldm.folders import Kind, is_empty, whole_folder
 from tinyldm.typed import read_json
 
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
 
     with whole_folder(out, DIFFUSERS if unet_folder(source) is None else RUN) as draft:
         convert(options, draft)
-    print(f"{source} is now {out}")
+    say(f"{source} is now {out}")
 
 
 def convert(options: argparse.Namespace, out: Path) -> None:
@@ -113,10 +113,16 @@ def to_diffusers(source: Path, out: Path) -> None:
     network = checkpoint.network
     if not isinstance(network, UNet):
         raise InputError(f"{source}: its network is not a UNet, so diffusers cannot load it")
+    predictions = {ours: theirs for theirs, ours in PREDICTIONS.items()}
+    if checkpoint.schedule.kind == "flow" or checkpoint.prediction not in predictions:
+        raise InputError(
+            f"{source}: of schedule {checkpoint.schedule.kind} and prediction "
+            f"{checkpoint.prediction}, which no scheduler written here knows; expected a schedule "
+            f"with betas, and {', '.join(predictions)}"
+        )
     _, height, width = checkpoint.config["latent_shape"]
     unet = from_native(network.config, height if height == width else (height, width))
     unet.load_state_dict(network.state_dict(), assign=True)
-    predictions = {ours: theirs for theirs, ours in PREDICTIONS.items()}
     scheduler = DPMSolverMultistepScheduler(
         **betas_of(checkpoint.schedule),
         rescale_betas_zero_snr=checkpoint.schedule.zero_snr,

@@ -137,7 +137,7 @@ class Configured:
         cls.known = SETTINGS[cls.__name__]
         cls.__init__ = _constructor(cls.known)
         # older scripts say unet.in_channels for unet.config.in_channels
-        for name in cls.known:
+        for name in cls.known.keys() - vars(cls).keys():
             setattr(cls, name, _property_of_config(name))
 
     def set_up(self, given: Config) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, reason
 
 # the assignment's files of the reference's mean and covariance
 MOMENTS = ("test_mu.npy", "test_sigma.npy")
@@ -96,8 +96,7 @@ def _read_array(file: Path) -> Tensor:
         if array.dtype.kind not in "fiu":
             raise ValueError(f"it holds {array.dtype}")
     except Exception as error:  # numpy raises almost anything on broken bytes
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{file}: not a plain .npy array of numbers ({reason})") from None
+        raise InputError(f"{file}: not a plain .npy array of numbers ({reason(error)})") from None
     if not np.isfinite(array).all():
         raise InputError(f"{file}: some of its numbers are not finite")
     return torch.from_numpy(array.astype(np.float64))

@@ -29,12 +29,13 @@ from tinyldm.files import replacing_files
 from tinyldm.folders import numbered
 from tinyldm.nn.unet import UNet
 from tinyldm.tasks.base import Task, find_task
-from tinyldm.training.format_1 import read_progress
+from tinyldm.training.format_1 import UNSAID, read_progress
 from tinyldm.training.learning_rate import Plateau
 from tinyldm.training.network import build_network, is_ours
 from tinyldm.training.settings import TrainSettings
 from tinyldm.typed import Index, Side, as_type, read_json
 from tinyldm.weights import (
+    check_fit,
     check_shapes,
     load_into,
     read_shapes,
@@ -76,7 +77,7 @@ class Content:
     step: Index = 0
     network: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
-    prediction: Literal["eps", "x0", "v"] = "v"
+    prediction: Literal["eps", "x0", "v", "flow"] = "v"
     settings: TrainSettings = field(default_factory=TrainSettings)
     progress: Progress = field(default_factory=Progress)
     ema_updates: Index = 0
@@ -222,6 +223,8 @@ def read_config(folder: str | Path) -> Config:
         if "progress" in content:
             content["progress"] = read_progress(content["progress"])
         as_type(content, str(file), Content, extra="ignore")
+        if "settings" in content:
+            content["settings"] = {**UNSAID, **content["settings"]}
     return Config(content, file)
 
 
@@ -323,6 +326,9 @@ def read_latents(folder: Path, config: Config) -> tuple[Tensor, Tensor, Conditio
         tensors[name.removeprefix("null.")] = tensor
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     as_type(found, f"{file}: shape", LatentShapes)
+    for name, tensor in tensors.items():
+        dtype = torch.bool if name == "mask" else torch.float32
+        check_fit({name: tensor}, {name: tensor.new_empty(tensor.shape, dtype=dtype)}, file)
     mean, std = tensors.pop("mean"), tensors.pop("std")
     c, *area = config.get("latent_shape", mean.shape)
     if (

@@ -120,6 +120,7 @@ def open_cache(
         workers=s.workers,
         progress=processes.is_main,
         skip_bad=s.skip_bad,
+        verify=processes.is_main,
     )
     if s.centre:
         cache.centre()

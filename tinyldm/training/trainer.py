@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -33,14 +33,19 @@ from tinyldm.training.checkpoint import (
 )
 from tinyldm.training.ema import EMA
 from tinyldm.training.learning_rate import learning_rate
-from tinyldm.training.log import RunLog
+from tinyldm.training.log import LossByNoise, RunLog
+from tinyldm.training.muon import Muon, hidden_weights
 from tinyldm.training.processes import ALONE, Processes
 from tinyldm.training.settings import TrainSettings
+from tinyldm.training.timesteps import draw_timesteps
 from tinyldm.typed import as_type
 from tinyldm.weights import check_finite, check_fit, load_into, read_weights
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What AdamW keeps of each weight: a number, and two tensors of its shape."""
+MOMENTS: dict[type, tuple[str, ...]] = {
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    Muon: ("momentum",),
+}
+"""What an optimiser keeps of each of its weights: tensors of its shape, and step, a number."""
 
 MAX_SKIPPED = 20
 """This many infinite gradients in a row end the run."""
@@ -86,6 +91,8 @@ class Trainer:
     preview:    called with (averaged network, file to write) every sample_every steps, in the main
                 process
     report:     called with the run folder after each checkpoint, in the main process
+    check:      called before each checkpoint, in the main process; raises InputError if what was
+                trained on turns out to be damaged
     """
 
     def __init__(
@@ -100,14 +107,9 @@ class Trainer:
         perceptual: Callable[[Tensor, Noised, str], Tensor] | None = None,
         preview: Callable[[nn.Module, Path], object] | None = None,
         report: Callable[[Path], object] | None = None,
+        check: Callable[[], object] | None = None,
     ):
         s = settings
-        parts = s.accumulate * processes.world
-        if s.batch_size % parts:
-            raise InputError(
-                f"--batch-size {s.batch_size}: expected a multiple of {parts} "
-                f"(--accumulate {s.accumulate} x {processes.world} processes)"
-            )
         self.settings = settings
         self.cache = cache
         self.run = run
@@ -115,18 +117,20 @@ class Trainer:
         self.perceptual = perceptual
         self.preview = preview
         self.report = report
+        self.check = check
         self.facts = dict(facts or {})
         if isinstance(network, UNet):
             self.facts.setdefault("network", network.config.to_dict())
         self.progress = Progress()
-        self.micro_batch = s.batch_size // parts
+        self.micro_batch = s.micro_batch(processes.world)
         self.bfloat16 = runs_bfloat16(processes.device, s.precision)
         self.schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
+        self.loss_by_noise = LossByNoise(self.schedule, processes.device)
         self.network = network.to(processes.device)
         self.ema = EMA(self.network, s.ema)
         compiled: Any = torch.compile(network, dynamic=False) if s.compile else network
         self.denoiser: Any = processes.share(compiled)  # the same weights, gradients averaged
-        self.optimizer = make_optimizer(network, s)
+        self.optimizers = make_optimizers(network, s)
 
     def fit(self, stop: StopRequest = NEVER) -> bool:
         """Train to max_steps, or until a stop is requested; either way the last step is saved.
@@ -146,8 +150,9 @@ class Trainer:
         skipped_in_a_row, stopping = 0, False
         while now.step < s.max_steps and not stopping:
             lr = learning_rate(now.step, s, now.plateau.cuts)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = lr * group["lr_factor"]
 
             loss = self.gradient()
             norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), s.clip))
@@ -163,7 +168,8 @@ class Trainer:
                 continue
             skipped_in_a_row = 0
 
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             self.ema.update(self.network)
             now.step += 1
             now.plateau.observe(loss, s.lr_every)
@@ -196,7 +202,7 @@ class Trainer:
         """
         s, device = self.settings, self.processes.device
         position = self.progress.step + self.progress.skipped
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         total = torch.zeros((), device=device)
         for part in range(s.accumulate):
             x0, condition, generator = self.batch(position * s.accumulate + part)
@@ -217,10 +223,14 @@ class Trainer:
         """The loss of one part of a batch, a scalar: noise, predict, compare."""
         s = self.settings
         dropped = drop_condition(condition, self.cache.null, s.cfg_drop, generator)
-        noised = draw_noise(x0, self.schedule, generator)
+        t = None  # each as often as any other
+        if s.t_sampling != "uniform":
+            t = draw_timesteps(s.t_sampling, len(x0), self.schedule.timesteps, generator)
+        noised = draw_noise(x0, self.schedule, generator, t=t)
         predicted = self.denoiser(noised.x_t, noised.t.float(), dropped)
         gamma = s.snr_gamma or None
         error = prediction_error(predicted, noised, s.prediction, self.schedule, snr_gamma=gamma)
+        self.loss_by_noise.add(noised.t, error)
         loss = error.mean()
         if s.perceptual and self.progress.step >= s.perceptual_from:
             assert self.perceptual is not None
@@ -251,6 +261,8 @@ class Trainer:
         self.check_finite()
         if not self.processes.is_main:
             return
+        if self.check:
+            self.check()
         config = {
             "step": self.progress.step,
             "schedule": self.schedule.to_dict(),
@@ -271,6 +283,7 @@ class Trainer:
         }
         save_checkpoint(folder, config, weights)
         drop_training_state(self.run, folder)
+        self.loss_by_noise.write(self.run)
         if self.report:
             self.report(self.run)
 
@@ -278,9 +291,10 @@ class Trainer:
         """Raw weights and optimiser moments, by name."""
         names: dict[Tensor, str] = {p: name for name, p in self.network.named_parameters()}
         state = {f"weights.{name}": t for name, t in self.network.state_dict().items()}
-        for p, moments in self.optimizer.state.items():
-            for kind, value in moments.items():
-                state[f"{kind}.{names[p]}"] = value
+        for optimizer in self.optimizers:
+            for p, moments in optimizer.state.items():
+                for kind, value in moments.items():
+                    state[f"{kind}.{names[p]}"] = value
         return state
 
     def restore(self, folder: Path) -> None:
@@ -296,35 +310,55 @@ class Trainer:
         weights = {name: state[f"weights.{name}"] for name in self.network.state_dict()}
         load_into(self.network, weights, file)
         self.ema.count_from(config["ema_updates"])
-        for name, p in self.network.named_parameters():
-            if f"step.{name}" in state:
-                self.optimizer.state[p] = {
-                    kind: state[f"{kind}.{name}"].to(p.device) for kind in MOMENTS
-                }
+        for name, p, optimizer in self.learned():
+            kept = {}
+            for kind in MOMENTS[type(optimizer)]:
+                if f"{kind}.{name}" in state:
+                    kept[kind] = state[f"{kind}.{name}"].to(p.device)
+            if kept:
+                optimizer.state[p] = kept
         self.progress = as_type(config["progress"], f"{config.file}: progress", Progress)
+
+    def learned(self) -> Iterator[tuple[str, nn.Parameter, torch.optim.Optimizer]]:
+        """The weights by name, each with the optimiser that it belongs to."""
+        names = {p: name for name, p in self.network.named_parameters()}
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    yield names[p], p, optimizer
 
     def expected_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """training_state() as it is in a file: without moments of weights that had no gradient."""
         expected = {f"weights.{name}": t for name, t in self.network.state_dict().items()}
-        for name, p in self.network.named_parameters():
-            if any(f"{kind}.{name}" in state for kind in MOMENTS):
-                expected |= {f"{kind}.{name}": p for kind in MOMENTS}
-                expected[f"step.{name}"] = torch.zeros(())
+        for name, p, optimizer in self.learned():
+            kinds = MOMENTS[type(optimizer)]
+            if any(f"{kind}.{name}" in state for kind in kinds):
+                for kind in kinds:
+                    expected[f"{kind}.{name}"] = torch.zeros(()) if kind == "step" else p
         return expected
 
 
-def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW. Norms and biases, which are vectors, are not decayed."""
-    matrices = [p for p in network.parameters() if p.ndim > 1]
+def make_optimizers(network: nn.Module, settings: TrainSettings) -> list[torch.optim.Optimizer]:
+    """AdamW; with --optimizer muon, Muon for the hidden layers and AdamW for what is left.
+
+    Norms and biases, which are vectors, are not decayed. Each group says by which factor of --lr
+    it learns.
+    """
+    s = settings
+    hidden = hidden_weights(network) if s.optimizer == "muon" else []
+    taken = set(hidden)
+    matrices = [p for p in network.parameters() if p.ndim > 1 and p not in taken]
     vectors = [p for p in network.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
-        {"params": matrices},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": matrices, "lr_factor": 1.0},
+        {"params": vectors, "lr_factor": 1.0, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        groups,
-        lr=settings.lr,
-        betas=(0.9, 0.99),
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            groups, lr=s.lr, betas=(0.9, 0.99), weight_decay=s.weight_decay, fused=True
+        )
+    ]
+    if hidden:
+        group: dict[str, Any] = {"params": hidden, "lr_factor": s.muon_lr / s.lr}
+        optimizers.append(Muon([group], lr=s.muon_lr, weight_decay=s.weight_decay))
+    return optimizers

@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from tinyldm.compat.config import Config, StepOutput
-from tinyldm.compat.schedule import TableSchedule
-from tinyldm.compat.schedulers.base import noise_like, thresholded
-from tinyldm.compat.schedulers.multistep import MultistepScheduler
+from tinyldm.compat.schedulers.base import noise_like
+from tinyldm.compat.schedulers.log_snr import LogSNRScheduler
 from tinyldm.diffusion.dpm_solver import DPMSolver, History
-from tinyldm.diffusion.prediction import eps_of
-from tinyldm.diffusion.schedule import CLEAN, Grid, Level
+from tinyldm.diffusion.schedule import Level
 
 
-class DPMSolverMultistepScheduler(MultistepScheduler):
+class DPMSolverMultistepScheduler(LogSNRScheduler):
     """DPM-Solver and DPM-Solver++; what a step leaves for the next one travels with prev_sample.
 
     So runs may take turns, and a script that changes prev_sample in between goes on with what the
@@ -25,8 +22,6 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
     half; DPMSolver(order=3) counts all of it, and so does the stochastic one here, for which
     diffusers has a wrong sign.
     """
-
-    extra = 1
 
     def set_up(self, given: Config) -> None:
         """The solver of these settings."""
@@ -45,40 +40,6 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
             reach=math.inf,
         )
 
-    def _set_tables(self) -> None:
-        if self.schedule.zero_snr:
-            # as published: all but pure noise, so that the second step has a difference
-            least = 1 + 1e-3 * torch.arange(len(self) - 1, -1, -1)  # the last of them is the least
-            alpha_bar = self.schedule.alpha_bar.maximum(2**-24 * least)
-            betas = 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
-            self.schedule = TableSchedule(timesteps=len(betas), table=tuple(betas.tolist()))
-        super()._set_tables()
-
-    @property
-    def sigmas(self) -> Tensor:
-        """sigma / alpha of each level of a run, its end included."""
-        return torch.tensor([level.sigma / level.alpha for level in self.levels])
-
-    def _end(self) -> Level:
-        """Clean data, or the first level of training (final_sigmas_type="sigma_min")."""
-        if self.config.final_sigmas_type == "zero":
-            return CLEAN
-        return replace(self.schedule.level(0), t=-1.0)
-
-    def _last_timestep(self) -> int:
-        lambdas = self.schedule.lambda_(torch.arange(self.schedule.timesteps))
-        return int((lambdas >= self.config.lambda_min_clipped).sum())
-
-    def _grid(self, n: int) -> Grid:
-        if not self.config.use_karras_sigmas:
-            return super()._grid(n)
-        grid = self.schedule.grid(n, "karras")
-        # networks are told whole timesteps, except for the cosine schedule: most of its noise is
-        # within the last one
-        if self.config.beta_schedule == "squaredcos_cap_v2":
-            return grid
-        return (*(replace(level, t=float(round(level.t))) for level in grid[:-1]), CLEAN)
-
     def step(
         self, model_output, timestep, sample, generator=None, variance_noise=None, return_dict=True
     ):
@@ -87,12 +48,7 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
             raise ValueError("call set_timesteps before step")
         k, history = self._resume(timestep, sample)
         now, nxt = self.levels[k : k + 2]
-        x, x0, eps = self._read(model_output, sample, now)
-        if self.config.thresholding:
-            x0 = thresholded(
-                x0, self.config.dynamic_thresholding_ratio, self.config.sample_max_value
-            )
-            eps = eps_of(x0, x, now)
+        x, x0, eps = self._observed(model_output, sample, now)
         if self.solver.sde:
             variance_noise = (
                 noise_like(x, generator) if variance_noise is None else variance_noise.to(x)

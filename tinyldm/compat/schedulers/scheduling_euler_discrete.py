@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tinyldm.compat.schedulers.sigmas import SigmaScheduler, karras_sigmas
+from tinyldm.compat.schedulers.sigmas import SigmaScheduler
 from tinyldm.diffusion.ddim import DDIM
-from tinyldm.diffusion.schedule import CLEAN, Grid, Level
+from tinyldm.diffusion.schedule import CLEAN, Level
 
 
 class EulerDiscreteScheduler(SigmaScheduler):
@@ -34,13 +34,6 @@ class EulerDiscreteScheduler(SigmaScheduler):
             raise ValueError(f"sigmas end in {sigmas[-1]}, expected 0, where there is no noise")
         self._visit(self._levels_of_sigmas(list(sigmas[:-1])), device)
         self.num_inference_steps = len(sigmas) - 1
-
-    def _grid(self, n: int) -> Grid:
-        grid = super()._grid(n)
-        if not self.config.use_karras_sigmas:
-            return grid
-        most, least = (level.sigma / level.alpha for level in (grid[0], grid[-2]))
-        return self._levels_of_sigmas(karras_sigmas(most, least, n))
 
     def _end(self) -> Level:
         """Clean data, or the first level of training (final_sigmas_type="sigma_min")."""

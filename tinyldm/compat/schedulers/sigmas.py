@@ -61,6 +61,13 @@ class SigmaScheduler(Scheduler):
         shape = (-1,) + (1,) * (original_samples.ndim - 1)
         return original_samples + noise * torch.tensor(sigmas).to(original_samples).view(shape)
 
+    def _grid(self, n: int) -> Grid:
+        grid = super()._grid(n)
+        if not self.config.get("use_karras_sigmas", False):
+            return grid
+        most, least = (_edm_sigma(level) for level in (grid[0], grid[-2]))
+        return self._levels_of_sigmas(karras_sigmas(most, least, n))
+
     def _levels(self, timesteps: Sequence[float]) -> Grid:
         """The levels of these timesteps, and clean data."""
         if any(s >= t for t, s in pairwise(timesteps)):
