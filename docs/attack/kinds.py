@@ -118,7 +118,9 @@ def resume() -> Any:
     """Goes on with the training of the newest checkpoint, up to the first step."""
     run, given = RunFolder.asked({"resume": True, "out": "runs/captions", "max_steps": 4})
     assert run.saved is not None
-    settings = run.of_length(TrainSettings.from_dict(run.settings_given(given)), images=4)
+    settings = run.of_length(
+        TrainSettings.from_dict(run.settings_given(given)), images=4, processes=ALONE
+    )
     cache, _ = opened("captions")
     run.check_data(Path("captions"), cache.key)
     trainer = Trainer(build_network(run.saved["network"]), cache, settings, Path("runs/captions"))
