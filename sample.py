@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import Parser, add_options, guarded
+from tinyldm.errors import say
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.signals import leave
 
@@ -99,7 +100,7 @@ def draw(options: SampleOptions) -> None:
         job.save_grid(requests, out)
         job.save_strip(painter, models.encoder, strip, out, seed=options.seed)
 
-    print(told(requests, run_name(folder), out))
+    say(told(requests, run_name(folder), out))
 
 
 def told(requests: list[Request], run: str, out: Path) -> str:

@@ -9,6 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import guarded
+from tinyldm.errors import say
 from tinyldm.signals import leave
 from tinyldm.training.options import parse_options
 
@@ -52,8 +53,8 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
     given = run.settings_given(given)
     with processes.main_first():
         data = read_data(data_folder(given.get("data")), given)
-    settings = data.settings(given, resumed=bool(run.saved))
-    settings = run.of_length(settings, images=len(data.examples))
+    settings = data.settings(given, bool(run.saved))
+    settings = run.of_length(settings, len(data.examples), processes)
     prompts = data.preview_prompts()
 
     # 2. The frozen models: an autoencoder, and what encodes the prompts.
@@ -88,6 +89,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
             perceptual=Perceptual(models.vae, cache.mean, cache.std),
             preview=previews.draw,
             report=after_save,
+            check=cache.check_files,
         )
         if run.saved:
             trainer.restore(find_checkpoint(folder))
@@ -105,26 +107,25 @@ def fit(trainer: Trainer) -> None:
     is_main = trainer.processes.is_main
     if is_main:
         for line in cache.left_out[:5]:
-            print(f"left out: {line}")
+            say(f"left out: {line}")
         millions = sum(p.numel() for p in trainer.network.parameters()) / 1e6
-        print(
+        say(
             f"{run}: {s.network or s.preset} network of {millions:.1f}M parameters, "
             f"{len(cache)} images ({len(cache.left_out)} left out), batch {s.batch_size}, "
-            f"steps {trainer.progress.step} to {s.max_steps}, on {trainer.processes.device}",
-            flush=True,
+            f"steps {trainer.progress.step} to {s.max_steps}, on {trainer.processes.device}"
         )
     with stop_on_signal() as stop:
         complete = trainer.fit(stop)
     place = quote(str(run))
     if not complete:
         if is_main:
-            print(
+            say(
                 f"{run}: stopped at step {trainer.progress.step}; "
                 f"go on with: python train.py --resume --out {place}"
             )
         raise Stopped(stop.number)
     if is_main:
-        print(f"{run}: trained; draw with: python sample.py --run {place}")
+        say(f"{run}: trained; draw with: python sample.py --run {place}")
 
 
 if __name__ == "__main__":

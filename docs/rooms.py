@@ -13,7 +13,10 @@ MARKS = ("<!-- rooms -->\n", "<!-- end of rooms -->\n")
 
 HEART = ("condition", "diffusion", "nn")
 CORE = (*HEART, "autoencoder", "frozen", "data", "tasks", "training", "sampling")
-GROUND = ("errors", "files", "device", "weights", "randomness", "cli", "__init__", "__main__")
+GROUND = (
+    *("errors", "files", "folders", "typed", "weights", "signals", "device", "randomness", "cli"),
+    *("__init__", "__main__"),
+)
 LEAVES = ("scores", "stage_one", "toy", "compat", "pages", "commands")
 
 

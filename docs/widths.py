@@ -15,8 +15,8 @@ from statistics import mean, median
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tinyldm.nn.presets import PRESETS
 from tinyldm.training.log import read_log
+from tinyldm.training.presets import PRESETS
 from train import train
 
 SHAPES = {

@@ -32,7 +32,7 @@ ALLOWED = {  # room -> the rooms that it may import, besides itself
     "files": {"errors"},
     "typed": {"errors", "files"},
     "folders": {"errors", "files", "typed"},
-    "signals": set(),
+    "signals": {"errors"},
     "device": {"errors"},
     "weights": {"errors", "files"},
     "randomness": set(),

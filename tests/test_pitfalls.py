@@ -1,4 +1,4 @@
-"""docs/pitfalls.md has a row for each of the 27 points, and each test that it promises is there."""
+"""docs/pitfalls.md has a row for each point, and each test that it promises is there."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,9 @@ ROWS = re.findall(r"^\| (\d+) \| (.*) \|$", PAGE, re.MULTILINE)
 
 
 def test_the_table_is_complete_and_its_tests_exist():
-    assert [int(point) for point, _ in ROWS] == list(range(1, 28))
+    points = [int(point) for point, _ in ROWS]
+    assert points == list(range(1, len(ROWS) + 1))
+    assert len(points) >= 32
     named = {
         (int(point), name)
         for point, row in ROWS
@@ -23,4 +25,4 @@ def test_the_table_is_complete_and_its_tests_exist():
         )
     }
     assert named == written
-    assert {point for point, _ in named} == set(range(1, 28))
+    assert {point for point, _ in named} == set(points)

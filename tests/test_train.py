@@ -18,7 +18,6 @@ from stand_ins import SMALL_RUN, AveragingVae, Lengths
 
 import train as train_script
 from tinyldm.errors import InputError
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.signals import Stopped, StopRequest
 from tinyldm.training import data as training_data
@@ -30,6 +29,7 @@ from tinyldm.training.checkpoint import (
     read_config,
 )
 from tinyldm.training.log import read_log
+from tinyldm.training.presets import PRESETS
 from tinyldm.training.processes import ALONE
 from tinyldm.training.run import RunFolder
 from tinyldm.training.trainer import Trainer
@@ -112,6 +112,25 @@ def test_data_may_move_but_not_change_before_a_run_is_resumed(place):
     with pytest.raises(InputError, match="moved: images or captions are not those"):
         train(resume=True, max_steps=4)
     assert steps() == [2, 3]
+
+
+def test_a_run_whose_large_cache_is_damaged_saves_nothing_and_the_next_builds_it_anew(
+    place, monkeypatch
+):
+    monkeypatch.setattr("tinyldm.data.cache.LARGE", 100)
+    train(out="whole")
+    (latents,) = Path("cache/latents").glob("*/latents.f16")
+    content = latents.read_bytes()
+    latents.write_bytes(bytes(64) + content[64:])
+    with pytest.raises(InputError, match=r"latents\.f16: damaged"):
+        train()
+    assert steps() == []
+    train(overwrite=True)
+    assert latents.read_bytes() == content
+    whole, again = (
+        read_weights(find_checkpoint(r) / "model.safetensors") for r in ("whole", "run")
+    )
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_a_perceptual_term_that_would_never_count_is_refused(place):
@@ -391,6 +410,7 @@ def test_a_damaged_log_stops_no_run(place, damage):
     Path("run/log.csv").write_bytes(DAMAGED[damage])
     train(resume=True, max_steps=3)
     assert steps() == [2, 3]
-    numbers = [row[0] for row in read_log(Path("run/log.csv"))]
-    assert numbers[-1] == "3"
+    rows = read_log(Path("run/log.csv"))
+    assert rows[-1][0] == "3"
+    assert all(float(cell) >= 0 for row in rows for cell in row)
     assert Path("run/report.html").is_file()

@@ -8,6 +8,8 @@ _HOME = {
     "DDPM": "diffusion.ddpm",
     "DDIM": "diffusion.ddim",
     "DPMSolver": "diffusion.dpm_solver",
+    "UniPC": "diffusion.unipc",
+    "Heun": "diffusion.heun",
     "Guidance": "diffusion.guidance",
     "sample": "diffusion.sampler",
     "training_loss": "diffusion.loss",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -16,10 +17,98 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tinyldm.errors import InputError
 from tinyldm.signals import Stopped, end_with_parent, interrupted_by_signal, tell
+
+# ---- numbers
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The numbers that an option takes, from minimum to maximum; made by whole() and real().
+
+    exclusive: the minimum itself is excluded
+    As a `type` of argparse it parses and checks; check_numbers() holds saved settings to the same.
+    """
+
+    kind: type[int] | type[float]
+    minimum: float
+    maximum: float
+    exclusive: bool = False
+
+    def __str__(self) -> str:
+        noun = "a whole number" if self.kind is int else "a number"
+        lowest, highest = (f"{x:,}".removesuffix(".0") for x in (self.minimum, self.maximum))
+        if self.maximum == math.inf:
+            return f"{noun} of at least {lowest}"
+        if self.exclusive:
+            return f"{noun} above {lowest}, at most {highest}"
+        return f"{noun} from {lowest} to {highest}"
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, (int, self.kind)):
+            return False
+        above = value > self.minimum or (value == self.minimum and not self.exclusive)
+        return above and value <= self.maximum  # neither is true of nan
+
+    def __call__(self, text: str) -> int | float:
+        """The number that a text says; argparse's error for any other text or number."""
+        try:
+            value = self.kind(text)
+        except ValueError:  # no number, or one of more digits than Python converts
+            value = math.nan
+        if value not in self:
+            raise argparse.ArgumentTypeError(f"{shortened(text)}: expected {self}")
+        return value
+
+
+def whole(minimum: int, maximum: int) -> Bounds:
+    """The integers from minimum to maximum."""
+    return Bounds(int, minimum, maximum)
+
+
+def real(minimum: float, maximum: float, exclusive: bool = False) -> Bounds:
+    """The real numbers from minimum, or with `exclusive` above it, to maximum."""
+    return Bounds(float, minimum, maximum, exclusive)
+
+
+# Bounds that several commands share. They are far beyond what is useful; what they keep out would
+# end in a traceback, a full memory or a wait without end.
+STEPS = whole(1, 10**9)  # of an optimiser
+SOLVER_STEPS = whole(1, 10**5)
+SEED = whole(0, 2**63 - 1)
+BATCH_SIZE = whole(1, 2**16)
+GUIDANCE = real(0, 1000)
+SIDE = whole(1, 2**14)  # of a picture, in pixels
+
+
+def check_numbers(settings: Any) -> None:
+    """InputError for a number of a settings dataclass that its option would not take."""
+    for f in fields(settings):
+        bounds = f.metadata["option"].bounds if "option" in f.metadata else None
+        value = getattr(settings, f.name)
+        if bounds is None or value is None:
+            continue
+        numbers = value if isinstance(value, (tuple, list)) else [value]
+        if not all(number in bounds for number in numbers):
+            raise InputError(f"{flag_of(f.name)} {as_typed(value)}: expected {bounds}")
+
+
+def as_typed(value: object) -> str:
+    """A value as one types it on a command line: a size (h, w) is WIDTHxHEIGHT."""
+    if isinstance(value, tuple):
+        return "x".join(str(side) for side in reversed(value))
+    if isinstance(value, list):
+        return " ".join(str(part) for part in value)
+    return shortened(str(value))
+
+
+def shortened(text: str) -> str:
+    """The text, or the beginning of a very long one."""
+    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
+
 
 # ---- options, declared as fields of a dataclass
 
@@ -31,7 +120,8 @@ class Option:
     help:      what it does
     group:     the heading under which the help lists it
     default:   what the help calls its default; None: the value itself, "": nothing
-    parse:     text -> value, where the type of the field does not say it
+    bounds:    the numbers it takes
+    parse:     text -> value, where neither bounds nor the type of the field say it
     choices:   the values allowed
     metavar:   what the help calls the value; None: after its type
     negatable: a flag that can also be switched off, --flip and --no-flip
@@ -41,6 +131,7 @@ class Option:
     help: str
     group: str
     default: str | None = None
+    bounds: Bounds | None = None
     parse: Callable[[str], Any] | None = None
     choices: tuple[str, ...] | None = None
     metavar: str | tuple[str, ...] | None = None
@@ -53,7 +144,6 @@ def option(value: Any, help: str, group: str, **how: Any) -> Any:
     return field(default=value, metadata={"option": Option(help, group, **how)})
 
 
-PARSERS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
 METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
 
 
@@ -93,8 +183,8 @@ def add_option(group: argparse._ArgumentGroup, f: Field[Any]) -> None:
     if how.choices is not None:
         group.add_argument(flag, choices=how.choices, help=text)
         return
-    parse = how.parse or PARSERS[kind]
-    metavar = how.metavar or METAVARS[parse]
+    parse = how.parse or how.bounds or str
+    metavar = how.metavar or METAVARS[how.bounds.kind if how.bounds else parse]
     group.add_argument(flag, type=parse, metavar=metavar, help=text, **how.more)
 
 
@@ -107,14 +197,14 @@ def default_text(value: Any) -> str:
 
 def parse_size(text: str) -> tuple[int, int]:
     """(height, width) from "64", or from WIDTHxHEIGHT such as "512x384"."""
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if match is None:
-        raise InputError(
-            f"--size {text}: expected a number of pixels such as 64, "
-            "or WIDTHxHEIGHT such as 512x384"
+    match = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text)
+    width, height = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if width not in SIDE or height not in SIDE:
+        raise argparse.ArgumentTypeError(
+            f"{shortened(text)}: expected pixels such as 64, or WIDTHxHEIGHT such as 512x384, "
+            f"each {SIDE}"
         )
-    width = int(match[1])
-    return int(match[2] or width), width
+    return height, width
 
 
 def load_object(name: str, flag: str) -> Any:
@@ -167,8 +257,10 @@ class Parser(argparse.ArgumentParser):
         """From now on, an option that is not given is absent from the parsed options."""
         self.argument_default = argparse.SUPPRESS
 
-    def error(self, message: str) -> Any:
-        raise SystemExit(fail(f"{message} (see {self.prog} --help)"))
+    def error(self, message: str) -> NoReturn:
+        """What argparse calls for a wrong command line: an InputError, as for any other input."""
+        message = re.sub(r"^argument (-\S+): (.*: expected )", r"\1 \2", message, flags=re.DOTALL)
+        raise InputError(f"{message} (see {self.prog} --help)")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         """What argparse makes of the arguments of one option. An empty text is none of them.
@@ -237,13 +329,18 @@ def fail(reason: str) -> int:
     Of the processes of torchrun, the first alone says it; the others leave it to the report with
     which torchrun ends, and which repeats it. Its format is that of torch.distributed.elastic.
     """
-    line = f"error: {reason}"
+    line = f"error: {clipped(reason)}"
     report = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if report:
         more = {"py_callstack": line, "timestamp": str(int(time.time()))}
         Path(report).write_text(json.dumps({"message": {"message": line, "extraInfo": more}}))
     tell(line)
     return 2
+
+
+def clipped(message: str) -> str:
+    """The message with endless names and numbers cut in their middle."""
+    return re.sub(r"(\S{100})\S{200,}(\S{100})", r"\1...\2", message)
 
 
 def dispatch(

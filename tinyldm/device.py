@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import warnings
 from typing import TYPE_CHECKING
 
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, reason
 
 if TYPE_CHECKING:
     import torch
@@ -23,11 +24,14 @@ def pick_device(name: str = "auto") -> torch.device:
     elif name == "auto":
         name = "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:  # NotImplementedError is a RuntimeError
-        reason = str(error).splitlines()[0].split(". ")[0]
-        raise InputError(f"--device {name}: not usable here ({reason})") from None
+        with warnings.catch_warnings(action="ignore"):  # of devices that torch is to forget
+            device = torch.device(name)
+            torch.zeros(1, device=device).cpu()
+    except Exception as error:  # each kind of device that is not there raises its own
+        why = reason(error).split(". ")[0][:120]
+        raise InputError(
+            f"--device {name}: not usable here ({why}), expected auto, cpu, cuda, cuda:1 or mps"
+        ) from None
     return device
 
 

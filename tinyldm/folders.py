@@ -7,10 +7,12 @@ no symbolic link in the folder is followed.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, say
 from tinyldm.files import clear_drafts, draft_folder, write_text
 from tinyldm.typed import read_json
 
@@ -183,13 +185,16 @@ def locked(path: Path, busy: str = "") -> Iterator[bool]:
 def acquire(lock: FileLock, busy: str, waiting_for: Path) -> None:
     """Acquire a lock at once. Where it is taken: InputError(busy), or print a line and wait."""
     try:
-        lock.acquire(timeout=0)
+        with warnings.catch_warnings(action="ignore"):  # of file systems with locks of another kind
+            lock.acquire(timeout=0)
     except Timeout:
         if busy:
             raise InputError(busy) from None
+        if not waiting_for.exists():  # nobody holds it: it cannot be made, as in /proc
+            raise OSError(errno.ENOENT, "no lock can be made there", str(waiting_for)) from None
         name = waiting_for.name.removeprefix(".").removesuffix(".lock")
         built = waiting_for.with_name(name)
-        print(f"waiting for another run that builds {built}", file=sys.stderr, flush=True)
+        say(f"waiting for another run that builds {built}", sys.stderr)
         lock.acquire()
 
 

@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
+from tinyldm.errors import say
+
 HANGUP = getattr(signal, "SIGHUP", None)  # Windows has neither this one nor the next
 ALARM = getattr(signal, "SIGALRM", None)
 INSISTENCE = 5
@@ -27,7 +29,7 @@ PATIENCE = 30.0
 def tell(line: str) -> None:
     """Print a line on stderr; of several processes that torchrun has started, the first alone."""
     if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
+        say(line, sys.stderr)
 
 
 class Stopped(KeyboardInterrupt):

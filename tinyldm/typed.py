@@ -140,13 +140,10 @@ def first_problem(error: ValidationError, value: Any) -> str:
 def place_in(value: Any, parts: tuple[int | str, ...]) -> Iterator[int | str]:
     """The keys and numbers that lead to a part of a value, without pydantic's names of types."""
     for part in parts:
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]  # type: ignore[index]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+        is_key = isinstance(value, Mapping) and part in value
+        if is_key or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
             value = value[part]
-        else:
-            continue
-        yield part
+            yield part
 
 
 def expectation(problem: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
+from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL, Downsample
 from tinyldm.errors import InputError
 
 SMALL = {"block_out_channels": [8, 16, 16], "layers_per_block": 2, "norm_num_groups": 4}
@@ -299,3 +299,14 @@ def test_tiny_ships_and_reconstructs():
     assert vae.factor == 4
     images = torch.linspace(-0.8, 0.8, 64).expand(1, 3, 64, 64)
     assert (vae(images) - images).abs().mean() < 0.05
+
+
+def test_padding_on_the_way_down_is_at_the_right_and_the_bottom():
+    """A convolution that only takes the last of its 3x3 places sees the padding at the end."""
+    down = Downsample(1)
+    torch.nn.init.zeros_(down.conv.weight)
+    torch.nn.init.zeros_(down.conv.bias)
+    down.conv.weight.data[0, 0, 2, 2] = 1
+    x = torch.arange(1.0, 17).view(1, 1, 4, 4)
+    assert down(x).flatten().tolist() == [11, 0, 0, 0]
+    assert list(down.state_dict()) == ["conv.weight", "conv.bias"]

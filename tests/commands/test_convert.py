@@ -1,6 +1,7 @@
 """Runs become folders of diffusers and come back; networks trained with diffusers become runs."""
 
 import argparse
+import shutil
 
 import pytest
 import torch
@@ -61,6 +62,18 @@ def make_run(folder, config, schedule=ZERO_SNR, **facts):
     weights = {"model": network.state_dict(), "latents": latents}
     save_checkpoint(folder / "checkpoints" / "step-0000070", config, weights)
     return network, latents
+
+
+@pytest.mark.parametrize(
+    ("schedule", "prediction"),
+    [(NoiseSchedule("flow"), "v"), (NoiseSchedule("flow", shift=0.5), "flow"), (ZERO_SNR, "flow")],
+)
+def test_a_run_that_no_scheduler_fits_is_refused(tmp_path, schedule, prediction):
+    shape = UNetConfig(channels=(8,), attention="cross", token_dim=12, groups=8, middle="none")
+    make_run(tmp_path / "run", shape, schedule, prediction=prediction)
+    with pytest.raises(InputError, match="which no scheduler written here knows"):
+        converted(tmp_path / "run", tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
 
 
 @pytest.mark.parametrize(
@@ -153,6 +166,7 @@ def test_a_network_trained_with_diffusers(tmp_path):
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False
     ).save_pretrained(tmp_path / "theirs" / "scheduler")
     frozen = ["--vae", "tiny", "--text-encoder", "tiny"]
+    converted_from_a_flat_folder(tmp_path, [*frozen, "--size", "48x32"])
     with pytest.raises(InputError, match="--size"):
         converted(tmp_path / "theirs", tmp_path / "run", *frozen)
     converted(tmp_path / "theirs", tmp_path / "run", *frozen, "--size", "48x32")
@@ -184,6 +198,29 @@ def test_a_network_trained_with_diffusers(tmp_path):
         how=Drawing(steps=2, precision="float32"),
     )
     assert load_image(tmp_path / "out" / "a.png").size == (48, 32)
+
+
+def converted_from_a_flat_folder(tmp_path, options):
+    """unet/ by itself: its schedule is asked for, and found beside the weights or elsewhere."""
+    theirs, flat = tmp_path / "theirs", tmp_path / "flat"
+    shutil.copytree(theirs / "unet", flat)
+    with pytest.raises(InputError, match=r"--scheduler: .*flat holds no scheduler_config\.json"):
+        converted(flat, tmp_path / "run-1", *options)
+    assert not (tmp_path / "run-1").exists()
+    scheduler = theirs / "scheduler"
+    for k, place in enumerate((theirs, scheduler)):
+        converted(flat, tmp_path / f"run-{k}", *options, "--scheduler", str(place))
+    shutil.copy(scheduler / "scheduler_config.json", flat)
+    converted(flat, tmp_path / "run-2", *options)
+    weights = []
+    for k in range(3):
+        checkpoint = load_checkpoint(tmp_path / f"run-{k}")
+        assert checkpoint.schedule == NoiseSchedule("scaled_linear")
+        weights.append(checkpoint.network.state_dict()["conv_in.weight"])
+    unet = diffusers.UNet2DConditionModel.from_pretrained(flat)
+    assert all(torch.equal(weight, unet.conv_in.weight) for weight in weights)
+    with pytest.raises(InputError, match="no unet/ in it; --vae"):
+        converted(scheduler, tmp_path / "run-3", *options)
 
 
 def test_what_can_not_be_converted(tmp_path):

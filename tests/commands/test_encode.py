@@ -74,6 +74,23 @@ def test_what_skip_bad_left_out_is_told(data, capsys):
     assert "2.png" in told
 
 
+def test_a_large_cache_that_is_damaged_is_told_and_the_next_call_builds_it_anew(
+    data, capsys, monkeypatch
+):
+    monkeypatch.setattr("tinyldm.data.cache.LARGE", 100)
+    options = ("--data", data.folder, "--size", "16x8")
+    assert encode(*options) == 0
+    (file,) = data.folder.glob("cache/latents/*/latents.f16")
+    content = file.read_bytes()
+    file.write_bytes(bytes(len(content)))
+    capsys.readouterr()
+    assert encode(*options) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {file}: damaged")
+    assert encode(*options) == 0
+    assert file.read_bytes() == content
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -82,7 +99,7 @@ def test_what_skip_bad_left_out_is_told(data, capsys):
         (["--size", "big"], "--size big"),
         (["--size", "16", "--copies", "2"], "--copies, --crop, --jitter"),
         (["--size", "16", "--jitter", "0.5"], "--copies, --crop, --jitter"),
-        (["--size", "16", "--workers", "0"], "--workers is 0"),
+        (["--size", "16", "--workers", "0"], "--workers 0: expected a whole number"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(data, capsys, arguments, told):

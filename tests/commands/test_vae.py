@@ -206,7 +206,7 @@ def test_what_it_leaves_is_what_vae_loads(data, capsys):
         (["--kl", "inf"], "--kl inf"),
         (["--seed", 2**64], "--seed 18446744073709551616"),
         (["--seed", -1], "--seed -1"),
-        (["--widths", 0, 8], "--widths 0 8"),
+        (["--widths", 0, 8], "--widths 0: expected"),
         (["--critic-from", 9, "--perceptual", 1, "--steps", 9], "--critic-from 9: belongs to"),
     ],
 )

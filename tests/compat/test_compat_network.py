@@ -15,8 +15,8 @@ from tinyldm.compat.network import (
     build,
 )
 from tinyldm.nn.blocks import Sinusoidal
-from tinyldm.nn.presets import PRESETS
 from tinyldm.training.format_1 import read_unet_config
+from tinyldm.training.presets import PRESETS
 
 
 def test_sinusoidal_against_math():

@@ -11,11 +11,10 @@ import torch
 from scrambling import scrambled
 
 from tinyldm import compat
-from tinyldm.compat.config import SETTINGS
-from tinyldm.compat.unet import from_native
+from tinyldm.compat.native import from_native
 from tinyldm.errors import InputError
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
+from tinyldm.training.presets import PRESETS
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -227,19 +226,6 @@ def test_parameters_of_published_settings(name):
     }
 
 
-def test_defaults_are_theirs():
-    import inspect
-
-    for kind in compat.__all__:
-        known = inspect.signature(getattr(diffusers, kind).__init__).parameters
-        defaults = {name: p.default for name, p in known.items() if name != "self"}
-        ours = [(name, entry[0]) for name, entry in SETTINGS[kind].items()]
-        assert ours == [
-            (name, list(v) if isinstance(v, tuple) else v) for name, v in defaults.items()
-        ]
-        assert all(entry[0] in entry[-1] for entry in SETTINGS[kind].values() if len(entry) > 1)
-
-
 def small(**more):
     return compat.UNet2DConditionModel(
         **dict(
@@ -267,7 +253,7 @@ def small(**more):
         dict(down_block_types=("SimpleCrossAttnDownBlock2D", "DownBlock2D")),
         dict(cross_attention_dim=(6, 8)),
         dict(up_block_types=("CrossAttnUpBlock2D", "UpBlock2D")),
-        dict(class_embed_type="timestep"),
+        dict(class_embed_type="simple_projection"),
         dict(nonsense=1),
         dict(resnet_time_scale_shift="spatial"),
         dict(encoder_hid_dim=4),

@@ -11,6 +11,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from doubled import make_double
 
 from tinyldm import compat
 
@@ -49,24 +50,9 @@ def network(x, t):
     return torch.tanh(0.7 * x.roll(1, -1) + 0.3 * x) + 0.2 * torch.cos(x + t / 300) - 0.1
 
 
-class Double:
-    """A module of which float32 is double: diffusers' own code, without its rounding.
-
-    In float32 it is off by more than 1e-4 where alpha is small, which says nothing about a formula.
-    """
-
-    def __init__(self, module):
-        self.module = module
-
-    def __getattr__(self, name):
-        return getattr(self.module, "float64" if name == "float32" else name)
-
-
 @pytest.fixture
 def double(monkeypatch):
-    for module in (scheduling_ddpm, scheduling_ddim, scheduling_dpmsolver_multistep):
-        monkeypatch.setattr(module, "np", Double(np))
-        monkeypatch.setattr(module, "torch", Double(torch))
+    make_double(monkeypatch, scheduling_ddpm, scheduling_ddim, scheduling_dpmsolver_multistep)
 
 
 def both(name, **settings):
@@ -605,7 +591,6 @@ def test_attributes_and_outputs():
 
 
 REFUSED = [
-    ("DDPMScheduler", dict(thresholding=True)),
     ("DDPMScheduler", dict(variance_type="learned_range")),
     ("DDPMScheduler", dict(beta_schedule="sigmoid")),
     ("DDPMScheduler", dict(variance_type="fixed_large_log")),

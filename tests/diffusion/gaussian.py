@@ -8,13 +8,16 @@ import torch
 from tinyldm.diffusion.schedule import Level, NoiseSchedule
 
 
-def log_snr_grid(n, first, last):
+def log_snr_grid(n, first, last, straight=False):
     """n + 1 levels, uniform in lambda; t is the number of the level, counted down."""
-    return tuple(level_at(first + (last - first) * i / n, float(n - i)) for i in range(n + 1))
+    lambdas = [first + (last - first) * i / n for i in range(n + 1)]
+    return tuple(level_at(v, float(n - i), straight) for i, v in enumerate(lambdas))
 
 
-def level_at(lambda_, t=0.0):
-    """The level of a half log-SNR."""
+def level_at(lambda_, t=0.0, straight=False):
+    """The level of a half log-SNR, with alpha^2 + sigma^2 = 1, or alpha + sigma = 1 if straight."""
+    if straight:
+        return Level(t, 1 / (1 + math.exp(-lambda_)), 1 / (1 + math.exp(lambda_)))
     return Level(
         t, 1 / math.sqrt(1 + math.exp(-2 * lambda_)), 1 / math.sqrt(1 + math.exp(2 * lambda_))
     )
@@ -58,6 +61,7 @@ class Gaussian:
         def denoise(x, t, condition):
             level = table[t[0].item()]
             x0, eps = self.pair(x, level)
-            return {"x0": x0, "eps": eps, "v": level.alpha * eps - level.sigma * x0}[kind]
+            v = level.alpha * eps - level.sigma * x0
+            return {"x0": x0, "eps": eps, "v": v, "flow": eps - x0}[kind]
 
         return denoise

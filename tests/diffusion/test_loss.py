@@ -69,21 +69,25 @@ def test_a_perfect_denoiser_has_no_loss(kind):
 
 
 @pytest.mark.parametrize("gamma", [None, 1.0, 5.0])
-def test_min_snr_makes_one_weighting_of_three_predictions(gamma):
-    """The same wrong guess of x0, said in eps, x0 or v, costs min(SNR, gamma) times its squared
-    error."""
+@pytest.mark.parametrize("schedule", [COSINE, NoiseSchedule("flow")], ids=str)
+def test_min_snr_makes_one_weighting_of_all_predictions(schedule, gamma):
+    """The same wrong guess of x0, said in any of the four ways, costs min(SNR, gamma) times its
+    squared error."""
     x0 = torch.randn(5, 2, 4, 4, generator=seeded(), dtype=torch.float64)
     eps = torch.randn(5, 2, 4, 4, generator=seeded(1), dtype=torch.float64)
     t = torch.tensor([50, 200, 400, 600, 800])
-    a, s = (c.sqrt()[:, None, None, None] for c in (COSINE.alpha_bar[t], 1 - COSINE.alpha_bar[t]))
+    s = (t + 1) / 1000 if schedule.kind == "flow" else (1 - COSINE.alpha_bar[t]).sqrt()
+    a = 1 - s if schedule.kind == "flow" else COSINE.alpha_bar[t].sqrt()
+    snr = a**2 / s**2
+    a, s = a.view(-1, 1, 1, 1), s.view(-1, 1, 1, 1)
     x_t = a * x0 + s * eps
     guess = x0 + 0.1 * torch.randn(x0.shape, generator=seeded(2))
-    said = {"x0": guess, "eps": (x_t - a * guess) / s, "v": (a * x_t - guess) / s}
-    snr = COSINE.alpha_bar[t] / (1 - COSINE.alpha_bar[t])
+    noise = (x_t - a * guess) / s
+    said = {"x0": guess, "eps": noise, "v": a * noise - s * guess, "flow": noise - guess}
     error = (guess - x0).square().mean((1, 2, 3))
-    for kind in PREDICTIONS:
+    for kind in set(PREDICTIONS) - ({"eps"} if schedule.kind == "flow" else set()):
         loss = training_loss(
-            lambda *_, kind=kind: said[kind], x0, None, COSINE, kind, gamma, t=t, eps=eps
+            lambda *_, kind=kind: said[kind], x0, None, schedule, kind, gamma, t=t, eps=eps
         )
         assert loss.shape == (5,)
         assert loss.dtype == torch.float32

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tinyldm.diffusion.prediction import PREDICTIONS, check_prediction, eps_of, target, to_x0_eps
 from tinyldm.diffusion.schedule import Level, NoiseSchedule
 
-angles = st.floats(0.01, math.pi / 2 - 0.01)  # x_t = cos(angle) x0 + sin(angle) eps
+angles = st.floats(0.01, math.pi / 2 - 0.01)  # x_t = size (cos(angle) x0 + sin(angle) eps)
+sizes = st.one_of(st.just(1.0), st.floats(0.3, 3))  # 1 where variance is preserved
 
 
 def pair(dtype=torch.float64):
@@ -18,10 +19,10 @@ def pair(dtype=torch.float64):
 
 
 @pytest.mark.parametrize("kind", PREDICTIONS)
-@given(angle=angles)
-def test_pitfall_17_conversions_invert_each_other(kind, angle):
+@given(angle=angles, size=sizes)
+def test_pitfall_17_conversions_invert_each_other(kind, angle, size):
     x0, eps = pair()
-    level = Level(0, math.cos(angle), math.sin(angle))
+    level = Level(0, size * math.cos(angle), size * math.sin(angle))
     x_t = level.alpha * x0 + level.sigma * eps
     found = to_x0_eps(target(x0, eps, level, kind), x_t, level, kind)
     assert torch.allclose(found[0], x0, atol=1e-12)
@@ -30,12 +31,12 @@ def test_pitfall_17_conversions_invert_each_other(kind, angle):
 
 
 @pytest.mark.parametrize("kind", PREDICTIONS)
-@given(angle=angles)
-def test_pitfall_17_any_answer_means_one_pair(kind, angle):
+@given(angle=angles, size=sizes)
+def test_pitfall_17_any_answer_means_one_pair(kind, angle, size):
     """Whatever a network says, the x0 and eps that it means make up x_t, and would have been
     answered so."""
     said, x_t = pair()
-    level = Level(0, math.cos(angle), math.sin(angle))
+    level = Level(0, size * math.cos(angle), size * math.sin(angle))
     x0, eps = to_x0_eps(said, x_t, level, kind)
     assert torch.allclose(level.alpha * x0 + level.sigma * eps, x_t, atol=1e-12)
     assert torch.allclose(target(x0, eps, level, kind), said, atol=1e-12)

@@ -15,9 +15,12 @@ from scipy.integrate import quad
 
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.ddpm import DDPM
-from tinyldm.diffusion.dpm_solver import DPMSolver
+from tinyldm.diffusion.dpm_solver import DPMSolver, integral_weights
+from tinyldm.diffusion.heun import Heun
+from tinyldm.diffusion.prediction import eps_of
 from tinyldm.diffusion.sampler import sample
 from tinyldm.diffusion.schedule import CLEAN, SPACINGS, NoiseSchedule
+from tinyldm.diffusion.unipc import UniPC
 
 DPM = [
     DPMSolver(order, sde, form, midpoint)
@@ -25,8 +28,9 @@ DPM = [
     for sde, form in ((False, "x0"), (True, "x0"), (False, "eps"))
     for midpoint in ((True, False) if order == 2 else (True,))
 ]
-SOLVERS = [DDPM(), DDPM("large"), DDIM(), DDIM(0.5), DDIM(1.0), *DPM]
-COSINE = NoiseSchedule()
+UNIPC = [UniPC(order) for order in (1, 2, 3)]
+SOLVERS = [DDPM(), DDPM("large"), DDIM(), DDIM(0.5), DDIM(1.0), Heun(), *DPM, *UNIPC]
+COSINE, FLOW = NoiseSchedule(), NoiseSchedule("flow")
 
 
 def normal(*shape, seed=0):
@@ -42,28 +46,42 @@ def exact_history(data, solver, levels):
     )
 
 
-def error_of(solver, n, mean, std, first, last):
-    """The error at the last of n steps that start on the exact flow; multistep solvers start with
-    an exact history."""
+def error_of(solver, n, mean, std, straight):
+    """The error of n steps from lambda = -1 to 1 that start on the exact flow.
+
+    Multistep solvers start with an exact history. UniPC's error is that of its last correction.
+    """
     z = torch.tensor([1.3, -0.4, 0.0], dtype=torch.float64)
-    grid = log_snr_grid(n + 2, first - 2 * (last - first) / n, last)
+    grid = log_snr_grid(n + 3, -1.0 - 6 / n, 1.0, straight)
     data = Gaussian(mean, std, grid)
     history = ()
-    if isinstance(solver, DPMSolver):
-        history = exact_history(data, solver, (grid[1], grid[0]))[: solver.order - 1]
-    x = data.at(z, grid[2])
-    for now, nxt in itertools.pairwise(grid[2:]):
-        x, history = solver.step(x, *data.pair(x, now), now, nxt, history)
+    if isinstance(solver, UniPC):
+        past = exact_history(data, solver, (grid[2], grid[1], grid[0]))[: solver.order]
+        history = (grid[2], data.pair(data.at(z, grid[2]), grid[2])[1], past)
+    elif isinstance(solver, DPMSolver):
+        history = exact_history(data, solver, (grid[2], grid[1]))[: solver.order - 1]
+    x = data.at(z, grid[3])
+    for now, nxt in itertools.pairwise(grid[3:]):
+        x0, eps = data.pair(x, now)
+        x, history = solver.step(x, x0, eps, now, nxt, history)
+        if isinstance(solver, Heun):
+            x = solver.corrected(x0, eps, data.pair(x, nxt)[1], now, nxt)
+    if isinstance(solver, UniPC):  # the last prediction, corrected by what is seen there
+        _, (_, eps, ((_, x0), *_)) = solver.step(x, *data.pair(x, nxt), nxt, CLEAN, history)
+        x = nxt.alpha * x0 + nxt.sigma * eps
     return (x - data.at(z, grid[-1])).abs().max().item()
 
 
-@pytest.mark.parametrize(
-    ("solver", "order"), [(DDIM(), 1)] + [(s, s.order) for s in DPM if not s.sde], ids=str
-)
+ORDERS = [(DDIM(), 1), (Heun(), 2), *((s, s.order) for s in DPM if not s.sde)]
+ORDERS += [(s, s.order + 1) for s in UNIPC]
+
+
+@pytest.mark.parametrize("straight", [False, True])
+@pytest.mark.parametrize(("solver", "order"), ORDERS, ids=str)
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 0.3), (2.0, 1.0)])
-def test_pitfall_06_convergence_order(solver, order, mean, std):
-    steps = np.array([40, 80, 160, 320])
-    errors = [error_of(solver, n, mean, std, -1.0, 1.0) for n in steps]
+def test_pitfall_06_convergence_order(solver, order, mean, std, straight):
+    steps = np.array([40, 80, 160, 320]) * (1 if order < 4 else 2)
+    errors = [error_of(solver, n, mean, std, straight) for n in steps]
     slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert slope == pytest.approx(order, abs=0.1)
 
@@ -93,6 +111,17 @@ def test_pitfall_06_convergence_of_whole_runs(order, form):
     assert errors[-1] < 0.02**order * 10
 
 
+@given(st.floats(0.01, 5), st.booleans(), st.integers(1, 4))
+def test_the_weights_integrate_polynomials(k, negative, n):
+    """Against scipy's integral, for a polynomial of n - 1 degrees and n points, unevenly spaced."""
+    k = -k if negative else k
+    points = [0.0, 1.0, -0.8, -2.1][:n]
+    polynomial = np.polynomial.Polynomial([0.3, -1.1, 0.7, 0.4][:n])
+    found = sum(w * polynomial(u) for w, u in zip(integral_weights(k, points), points, strict=True))
+    exact = quad(lambda u: k * math.exp(-k * (1 - u)) * polynomial(u), 0, 1, epsabs=1e-13)[0]
+    assert found == pytest.approx(exact, rel=1e-6, abs=1e-9)
+
+
 @pytest.mark.parametrize("k", [1e-3, 0.1, 3.0, -0.1, -3.0])
 def test_moments_are_the_integrals(k):
     for j, value in enumerate(moments(k)):
@@ -116,6 +145,76 @@ def test_each_order_is_its_integral(solver, h):
     for (lambda_, m), (wanted, n) in zip(left, (newest, *history), strict=False):
         assert lambda_ == pytest.approx(wanted)
         assert torch.equal(m, n)
+
+
+@pytest.mark.parametrize("form", ["x0", "eps"])
+@pytest.mark.parametrize("h", [0.03, 0.4, 1.5])
+def test_third_order_is_that_of_the_papers(form, h):
+    """The authors' own names and formulas, with all of the last term: their code has half of it."""
+    m_0, m_1, m_2 = normal(3, 4)
+    now, nxt = level_at(0.3), level_at(0.3 + h)
+    r_0, r_1 = 0.9, 1.2
+    D_10, D_11 = (m_0 - m_1) / r_0, (m_1 - m_2) / r_1
+    D_2 = (D_10 - D_11) / (r_0 + r_1)
+    D_1 = D_10 + r_0 * D_2
+    if form == "eps":  # 2206.00927, appendix B
+        phi_2 = math.expm1(h) / h - 1
+        phi_3 = phi_2 / h - 1 / 2
+        expected = -nxt.sigma * (phi_2 * D_1 + 2 * phi_3 * D_2)
+    else:  # 2211.01095, appendix B
+        phi_2 = math.expm1(-h) / h + 1
+        phi_3 = phi_2 / h - 1 / 2
+        expected = nxt.alpha * (phi_2 * D_1 - 2 * phi_3 * D_2)
+    others = ((0.3 - 0.9 * h, m_1), (0.3 - 2.1 * h, m_2))
+    found = DPMSolver(3, form=form).bend(m_0, now, nxt, others)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("straight", [False, True])
+def test_a_corrected_step_is_exact_for_one_degree_more(order, straight):
+    """UniC knows m at order + 1 places; midpoint=False integrates a line as it is."""
+    lambdas = [-0.7, -0.2, 0.1, 0.6]
+    levels = [level_at(v, straight=straight) for v in lambdas]
+    now, nxt = levels[2:]
+
+    def m(v):
+        powers = [0.3, -0.8, 0.7, -0.5][: order + 1]
+        return torch.tensor(sum(c * v**j for j, c in enumerate(powers)), dtype=torch.float64)
+
+    x, unlike = torch.tensor([0.4, 9.0], dtype=torch.float64)
+    history = (now, eps_of(m(0.1), x, now), tuple((v, m(v)) for v in (0.1, -0.2, -0.7))[:order])
+    solver = UniPC(order, midpoint=False)
+    # what was predicted for x_s does not count, only what is seen in it
+    _, (_, eps, _) = solver.step(unlike, m(0.6), unlike, nxt, CLEAN, history)
+    found = (nxt.alpha * m(0.6) + nxt.sigma * eps).item()
+    integral = quad(lambda v: math.exp(v) * m(v).item(), 0.1, 0.6, epsabs=1e-13)[0]
+    assert found == pytest.approx(nxt.sigma / now.sigma * 0.4 + nxt.sigma * integral, abs=1e-10)
+
+
+@pytest.mark.parametrize("straight", [False, True])
+def test_heun_is_exact_for_noise_that_is_linear_in_sigma_over_alpha(straight):
+    """d(x / alpha) / dk = eps, so with eps = 0.3 + 0.2 k the flow is a parabola in k."""
+    now, nxt = level_at(-0.4, 1.0, straight), level_at(0.9, 0.0, straight)
+    k_t, k_s = now.sigma / now.alpha, nxt.sigma / nxt.alpha
+    found = sample(
+        lambda x, t, c: torch.full_like(x, 0.3 + 0.2 * (k_t if t[0] == 1 else k_s)),
+        (1,),
+        COSINE,
+        Heun(),
+        prediction="eps",
+        spacing=(now, nxt),
+        noise=torch.tensor([0.4], dtype=torch.float64),
+        dtype=torch.float64,
+    )
+    exact = 0.4 / now.alpha + 0.3 * (k_s - k_t) + 0.1 * (k_s**2 - k_t**2)
+    assert found.item() == pytest.approx(nxt.alpha * exact, abs=1e-12)
+
+
+def test_heun_looks_twice_but_on_the_way_from_pure_noise_and_to_clean_data():
+    seen = []
+    sample(lambda x, t, c: seen.append(t[0].item()) or x, (1, 2), FLOW, Heun(), 4, prediction="v")
+    assert seen == [999, 749, 499, 499, 249, 249]
 
 
 @pytest.mark.parametrize("form", ["x0", "eps"])
@@ -166,7 +265,12 @@ def test_pitfall_01_the_truth_leads_to_the_marginal_at_any_level(solver, lambda_
     nxt = data.draw(st.one_of(st.just(CLEAN), st.floats(lambda_ + 1e-3, 10).map(level_at)))
     x0, eps = normal(2, 4)
     m = eps if getattr(solver, "form", "x0") == "eps" else x0
-    history = tuple((lambda_ - back, m) for back in (0.3, 1.1))[: getattr(solver, "order", 1) - 1]
+    order = getattr(solver, "order", 1)
+    history = tuple((lambda_ - back, m) for back in (0.3, 1.1, 1.5))
+    if isinstance(solver, UniPC):
+        history = (level_at(lambda_ - 0.3), eps, history[:order])
+    else:
+        history = history[: order - 1]
     x_s, _ = solver.step(now.alpha * x0 + now.sigma * eps, x0, eps, now, nxt, history)
     assert torch.allclose(x_s, nxt.alpha * x0 + nxt.sigma * eps, rtol=1e-9, atol=1e-9)
 
@@ -185,10 +289,11 @@ def test_pitfall_04_the_last_step_returns_x0(solver, zero):
         )
 
 
-def test_pitfall_16_posterior_variance_of_skipped_steps():
+@pytest.mark.parametrize("schedule", [COSINE, FLOW, NoiseSchedule("flow", shift=0.3)], ids=str)
+def test_pitfall_16_posterior_variance_of_skipped_steps(schedule):
     """q(x_s | x_t, x0) by Bayes' rule on the joint Gaussian of (x_s, x_t), for any t and s."""
     for t, s in [(999, 500), (500, 480), (40, 39), (1, 0)]:
-        now, nxt = COSINE.level(t), COSINE.level(s)
+        now, nxt = schedule.level(t), schedule.level(s)
         scale = now.alpha / nxt.alpha  # x_t = scale x_s + the noise in between
         joint = np.array(
             [[nxt.sigma**2, scale * nxt.sigma**2], [scale * nxt.sigma**2, now.sigma**2]]
@@ -227,22 +332,27 @@ def linear_step(solver, data, now, nxt):
 
 
 @pytest.mark.parametrize("solver", [DDPM(), DDIM(1.0), DDIM(0.4), DPMSolver(1, sde=True)], ids=str)
-@pytest.mark.parametrize("n", [1, 4, 30])
-def test_exact_marginals_of_one_data_point(solver, n):
+@pytest.mark.parametrize("schedule", [COSINE, FLOW], ids=str)
+@pytest.mark.parametrize("n", [1, 4, 30, 1000])
+def test_pitfall_32_exact_marginals_of_one_data_point(solver, schedule, n):
     """For data that is one point, x_s has exactly the standard deviation sigma_s, whatever the
-    steps."""
-    for now, nxt in itertools.pairwise(COSINE.grid(n)):
+    steps. Noise that follows from the level at t alone has too much of it."""
+    for now, nxt in itertools.pairwise(schedule.grid(n)):
         a, b = linear_step(solver, Gaussian(0.0, 0.0, ()), now, nxt)
         assert a**2 * now.sigma**2 + b**2 == pytest.approx(nxt.sigma**2, abs=1e-12)
 
 
+@pytest.mark.parametrize("schedule", [COSINE, FLOW], ids=str)
 @pytest.mark.parametrize("n", [2, 4, 30])
-def test_large_variance_keeps_unit_gaussian_data(n):
-    """2006.11239, sec. 3.2: sigma_t^2 = beta_t is optimal for x0 ~ N(0, I), where every x_t is N(0,
-    I)."""
-    for now, nxt in itertools.pairwise(COSINE.grid(n)[:-1]):
-        a, b = linear_step(DDPM("large"), Gaussian(0.0, 1.0, ()), now, nxt)
-        assert a**2 + b**2 == pytest.approx(1, abs=1e-12)
+def test_large_variance_keeps_unit_gaussian_data(schedule, n):
+    """2006.11239, sec. 3.2: sigma_t^2 = beta_t is optimal for x0 ~ N(0, I), where every x_t is
+    N(0, I), or on other paths N(0, (alpha_t^2 + sigma_t^2) I)."""
+    data = Gaussian(0.0, 1.0, ())
+    for now, nxt in itertools.pairwise(schedule.grid(n)[:-1]):
+        a, b = linear_step(DDPM("large"), data, now, nxt)
+        assert a**2 * data.spread(now) ** 2 + b**2 == pytest.approx(
+            data.spread(nxt) ** 2, abs=1e-12
+        )
 
 
 @pytest.mark.parametrize("solver", [DDPM(), DDPM("large"), DDIM(0.5), DDIM(1.0)], ids=str)
@@ -334,8 +444,13 @@ def test_no_extrapolation_over_the_leap_at_the_end_of_a_grid(order, spacing, n):
         lambda: DPMSolver(4),
         lambda: DPMSolver(form="v"),
         lambda: DPMSolver(sde=True, form="eps"),
+        lambda: UniPC(sde=True),
+        lambda: UniPC(form="eps"),
+        lambda: UniPC(4),
     ],
 )
 def test_impossible_solvers_are_refused(bad):
-    with pytest.raises(ValueError, match=r"eta lies|unknown variance|order 1, 2 or 3|form is"):
+    with pytest.raises(
+        ValueError, match=r"eta lies|unknown variance|order 1, 2 or 3|form is|in x0 form"
+    ):
         bad()

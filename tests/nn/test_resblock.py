@@ -51,17 +51,6 @@ def test_without_time_there_is_no_weight_for_it():
     torch.testing.assert_close(block(x), block.conv_shortcut(x) + block.conv2(h))
 
 
-def test_asymmetric_padding_is_at_the_right_and_the_bottom():
-    """A convolution that only takes the last of its 3x3 places sees the padding at the end."""
-    down = Downsample(1, asymmetric=True)
-    torch.nn.init.zeros_(down.conv.weight)
-    torch.nn.init.zeros_(down.conv.bias)
-    down.conv.weight.data[0, 0, 2, 2] = 1
-    x = torch.arange(1.0, 17).view(1, 1, 4, 4)
-    assert down(x).flatten().tolist() == [11, 0, 0, 0]
-    assert list(down.state_dict()) == ["conv.weight", "conv.bias"]
-
-
 def test_up_is_twice_the_size_where_none_is_given():
     up, x = Upsample(8), torch.randn(2, 8, 3, 5)
     assert torch.equal(up(x), up(x, (6, 10)))

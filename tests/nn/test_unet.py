@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tinyldm import Condition, Guidance, NoiseSchedule, UNet, UNetConfig, sample, training_loss
 from tinyldm.compat.network import PublishedConfig, PublishedUNet
-from tinyldm.nn.presets import PRESETS
+from tinyldm.training.presets import PRESETS
 
 TINY = UNetConfig(
     channels=(32, 64), attention=("none", "cross"), blocks=1, heads=4, token_dim=8, groups=8

@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from tinyldm import UNetConfig
-from tinyldm.nn.presets import PRESETS
+from tinyldm.training.presets import PRESETS
 
 
 @pytest.mark.parametrize(

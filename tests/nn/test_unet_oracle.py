@@ -6,7 +6,7 @@ import torch
 
 from tinyldm import Condition, UNet, UNetConfig
 from tinyldm.compat.network import PublishedConfig, PublishedUNet
-from tinyldm.nn.presets import PRESETS
+from tinyldm.training.presets import PRESETS
 
 diffusers = pytest.importorskip("diffusers")
 

@@ -148,8 +148,8 @@ def test_names_are_text():
     tags = {part.tag.rpartition("}")[2] for part in root.iter()}
     assert tags <= {"svg", "defs", "style", "g", "path", "use", "text", "clipPath", "rect"}
     words = [part.text for part in root.iter() if part.tag.endswith("}text")]
-    assert {"<b>", "<i>", "&", "$other$", '<x a="', "' <script>"} <= set(words)
-    assert root.get("aria-label") == "' <script> over <x a=\""
+    assert {"<b>", "<i>", "&", "$other$", '<x a="', "'\\x1b<script>"} <= set(words)
+    assert root.get("aria-label") == "'\\x1b<script> over <x a=\""
 
 
 def test_equal_charts_are_equal_files_and_others_share_no_names():

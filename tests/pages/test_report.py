@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -15,12 +16,22 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tinyldm.errors import InputError
+from tinyldm.folders import numbered
 from tinyldm.pages import curves, report
-from tinyldm.pages.html import embedded
-from tinyldm.pages.report import after_save, command_line, first_to_last, write_report
+from tinyldm.pages.html import embedded, render
+from tinyldm.pages.ranking import summary
+from tinyldm.pages.report import (
+    after_save,
+    command_line,
+    first_to_last,
+    loss_by_noise,
+    step_of,
+    write_report,
+)
 from tinyldm.tasks.base import find_task
+from tinyldm.training.defaults import settings_for
 from tinyldm.training.options import train_parser
-from tinyldm.training.settings import TrainSettings, settings_for
+from tinyldm.training.settings import TrainSettings
 
 VOID = {"meta", "img", "br"}
 
@@ -208,6 +219,14 @@ def test_the_curves_stand_in_the_page(run):
     assert len(ids) == len(set(ids))  # no chart takes its parts from another one
 
 
+def test_the_loss_by_noise_level_stands_in_the_page(run):
+    file = run / "loss_by_noise.csv"
+    file.write_text("t,sigma_over_alpha,samples,loss\n24.5,0.01,30,0.9\n974.5,100,34,0.2\n974.5,")
+    assert loss_by_noise(file).lines[0].points == ((-2.0, 0.9), (2.0, 0.2))
+    described = [a["aria-label"] for tag, a in read(write_report(run)).tags if tag == "svg"]
+    assert described[1] == "loss over log10 of sigma / alpha"
+
+
 def test_equal_runs_have_equal_reports(run):
     first = write_report(run).read_bytes()
     assert write_report(run).read_bytes() == first
@@ -291,8 +310,52 @@ def test_names_of_folders_and_files_are_no_markup(run, any_settings):
     assert "script" not in {tag for tag, _ in reader.tags}
     assert not [a for _, a in reader.tags for key in a if key.startswith("on")]
     assert "scores<script>" in reader.text
-    assert reader.text.count("<script>alert(1)<script>\" onload='x'\n&lt;: toy network") == 2
+    assert reader.text.count("<script>alert(1)<script>\" onload='x'\\n&lt;: toy network") == 2
     assert reader.text.count("<script>alert(1)<script>") >= 5  # in the commands, quoted for a shell
+
+
+@pytest.mark.parametrize("page", ["report", "sweep"])
+def test_a_page_shows_no_sign_that_hides_or_turns_others(run, any_settings, page):
+    """A command to copy reads as it will run: no right-to-left override, no control character."""
+    write_hostile(run, HOSTILE + "\x1b\u2066\n")
+    folder = run.rename(run.with_name("gnp.\u202e\udcffexe"))
+    if page == "report":
+        text = write_report(folder).read_text(encoding="utf-8")
+    else:
+        found = summary(folder / "sweep" / "sweep.json")
+        text = render("sweep.html", title=f"Sweep of {folder.name}", summary=found)
+    assert {sign for sign in text if not sign.isprintable()} == {"\n"}
+    assert "gnp.\\u202e\\udcffexe" in text
+    assert "\\x1b\\u2066\\n" in text
+
+
+def test_a_sweep_page_of_hostile_words_has_the_elements_of_a_plain_one(run):
+    pages = []
+    for text in ("plain words", HOSTILE):
+        write_hostile(run, text)
+        found = summary(run / "sweep" / "sweep.json")
+        reader = Reader()
+        reader.feed(render("sweep.html", title=f"Sweep of {text}", summary=found))
+        assert reader.open == []
+        pages.append(structure(reader))
+    assert pages[0] == pages[1]
+    assert "svg" in {tag for tag, _ in pages[1]}
+
+
+def test_previews_are_known_by_their_names_and_ordered_by_their_steps(run):
+    """A picture that somebody put beside them is none, whatever it is called."""
+    before = structure(read(write_report(run)))
+    for name in ("step-<img src=x onerror=alert(1)>.png", "step-best.png", "step-.png"):
+        (run / "previews" / name).write_bytes(b"no image")
+    page = write_report(run)
+    assert structure(read(page)) == before
+    assert "onerror" not in page.read_text()
+    shutil.copy(run / "previews" / "step-0000010.png", run / "previews" / "step-10000000.png")
+    shutil.copy(run / "previews" / "step-0000010.png", run / "previews" / "step-9999999.png")
+    assert [step_of(file) for file in numbered(run / "previews", ".png")[-2:]] == [
+        "step 9999999",
+        "step 10000000",
+    ]
 
 
 @pytest.mark.parametrize(

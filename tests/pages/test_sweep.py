@@ -276,12 +276,12 @@ def test_ranks_are_means_over_the_metrics():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--guidance", "nan"], "--guidance nan: expected 0 or more"),
+        (["--guidance", "nan"], "--guidance nan: expected a number from 0"),
         (["--guidance", "inf"], "--guidance inf: expected"),
         (["--checkpoints", "30"], "--checkpoints 30: runs/a has step-0000010, step-0000020"),
-        (["--guidance", "-1"], "--guidance -1: expected 0 or more"),
-        (["--steps", "0"], "--steps 0: expected 1 or more"),
-        (["--count", "0"], "--count 0: expected 1"),
+        (["--guidance", "-1"], "--guidance -1: expected a number from 0"),
+        (["--steps", "0"], "--steps 0: expected a whole number from 1"),
+        (["--count", "0"], "--count 0: expected a whole number from 1"),
         (["--metrics", "beauty"], "--metrics beauty: expected some of fid"),
         (["--evaluator", "judge"], "a sweep with other evaluator"),
         (["--prompts", "nowhere.json"], "nowhere.json: no such file"),

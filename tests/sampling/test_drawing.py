@@ -25,7 +25,9 @@ from tinyldm.device import PRECISIONS
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.ddpm import DDPM
 from tinyldm.diffusion.dpm_solver import DPMSolver
+from tinyldm.diffusion.heun import Heun
 from tinyldm.diffusion.schedule import NoiseSchedule
+from tinyldm.diffusion.unipc import UniPC
 from tinyldm.errors import InputError
 from tinyldm.folders import owned
 from tinyldm.nn.unet import UNet, UNetConfig
@@ -390,12 +392,17 @@ def test_solvers_by_name():
     assert make_solver("dpm").form == "eps"
     assert make_solver("ddim", eta=0.5) == DDIM(eta=0.5)
     assert make_solver("ddpm") == DDPM()
+    assert make_solver("unipc") == UniPC(2) != make_solver("dpm++")
+    assert make_solver("unipc", order=3) == UniPC(3)
+    assert make_solver("heun") == Heun()
 
 
 @pytest.mark.parametrize(
     "options",
     [
         dict(name="ddim", order=2),
+        dict(name="heun", order=2),
+        dict(name="unipc", eta=1.0),
         dict(name="dpm++", eta=1.0),
         dict(name="ddpm", eta=0.0),
         dict(name="dpm++", order=0),
@@ -485,20 +492,20 @@ def test_prompts_of_a_file(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--steps", "0"], "--steps 0 --spacing trailing: sampling takes between 1 and 1000"),
+        (["--steps", "0"], "--steps 0: expected a whole number from 1"),
         (["--steps", "1001"], "sampling takes between 1 and 1000 steps, got 1001"),
         (["--run", "nowhere"], "nowhere: no such folder"),
         (["--run", "."], "holds no checkpoint"),
-        (["--batch-size", "0"], "--batch-size 0: expected 1 or more"),
-        (["--seed", "-1"], "--seed -1: expected 0 or more"),
+        (["--batch-size", "0"], "--batch-size 0: expected a whole number from 1"),
+        (["--seed", "-1"], "--seed -1: expected a whole number from 0"),
         (["--guidance", "1", "--guidance-rescale", "0.5"], "would change nothing"),
-        (["--guidance", "nan"], "--guidance nan: expected a finite number"),
-        (["--guidance-map", "nan"], "--guidance-map nan: expected a finite number"),
+        (["--guidance", "nan"], "--guidance nan: expected a number from -1,000"),
+        (["--guidance-map", "nan"], "--guidance-map nan: expected a number from -1,000"),
         (
             ["--guidance-interval", "2", "1"],
-            "--guidance-interval (2.0, 1.0): expected 0 <= low < high",
+            "--guidance-interval 2 1: expected 0 <= low < high",
         ),
-        (["--guidance-rescale", "2"], "--guidance-rescale 2: expected 0 to 1"),
+        (["--guidance-rescale", "2"], "--guidance-rescale 2: expected a number from 0 to 1"),
         (["--device", "meta"], "--device meta"),
         (
             ["--prompt", "caf\udce9"],
@@ -506,9 +513,9 @@ def test_prompts_of_a_file(run, tmp_path, capsys):
         ),  # as a shell passes bytes that are not UTF-8
         (["--strip", "caf\udce9"], "--strip: "),
         (["--solver", "ddim", "--order", "2"], "--order 2: ddim has no order"),
-        (["--order", "4"], "--order 4: expected 1, 2 or 3"),
+        (["--order", "4"], "--order 4: expected a whole number from 1 to 3"),
         (["--eta", "1"], "--eta 1: belongs to ddim"),
-        (["--solver", "ddim", "--eta", "7"], "--eta 7: expected 0 (no noise) to 1"),
+        (["--solver", "ddim", "--eta", "7"], "--eta 7: expected a number from 0 to 1"),
         (["--prompts", "nowhere.txt"], "nowhere.txt: no such file"),
         (["--device", "tpu"], "--device tpu"),
     ],

@@ -11,11 +11,11 @@ from PIL import Image
 import sample as sample_script
 import train as train_script
 from tinyldm.errors import InputError
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.toy.landscapes import write_landscapes
 from tinyldm.training.checkpoint import find_checkpoint
+from tinyldm.training.presets import PRESETS
 
 TINY = UNetConfig(
     channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4, token_dim=6

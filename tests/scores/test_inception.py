@@ -3,6 +3,8 @@
 What needs torchvision, the extra eval, is skipped where that is not installed.
 """
 
+import os
+import pickle
 import sys
 from dataclasses import replace
 
@@ -13,7 +15,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tinyldm.errors import InputError
-from tinyldm.scores.inception import KINDS, load_inception, prepare_as_tensor, prepare_by_pillow
+from tinyldm.scores.inception import (
+    KINDS,
+    _read,
+    load_inception,
+    prepare_as_tensor,
+    prepare_by_pillow,
+)
 
 SIZES = [(256, 256), (64, 64), (299, 299), (400, 310)]
 
@@ -195,3 +203,26 @@ def test_without_torchvision_the_extra_is_named(monkeypatch):
             InputError, match=r"FID needs torchvision .*pip install 'tinyldm\[eval\]'"
         ):
             load_inception(kind)
+
+
+class Evil:
+    """A pickle that makes a file when it runs."""
+
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+def test_a_pickle_is_refused_without_advice_to_run_it(tmp_path, monkeypatch, recwarn):
+    """Nor are there lines of torch beside ours."""
+    monkeypatch.chdir(tmp_path)
+    files = {"plain": pickle.dumps(Evil()), "empty": b"", "text": b"hello", "zip": b"PK\3\4"}
+    for name, content in files.items():
+        (tmp_path / f"{name}.pth").write_bytes(content)
+    torch.save({"w": Evil()}, tmp_path / "torch.pth")
+    for file in sorted(tmp_path.iterdir()):
+        with pytest.raises(InputError, match=f"{file.name}: not a file of weights") as caught:
+            _read(file)
+        assert "weights_only" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+    assert not recwarn.list

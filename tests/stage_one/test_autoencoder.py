@@ -70,7 +70,7 @@ def test_training_improves_and_is_repeatable(tmp_path):
 def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("kept")
     for wrong, message in (
-        (["--steps", "0"], "expected at least 1"),
+        (["--steps", "0"], "--steps 0: expected a whole number from 1"),
         (["--steps", "1"], "not empty"),
     ):
         assert dispatch(COMMANDS, ["toy", "vae", "--out", str(tmp_path), *wrong]) == 2

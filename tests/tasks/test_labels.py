@@ -12,14 +12,15 @@ from tinyldm.autoencoder.pixels import load_vae
 from tinyldm.cli import guarded
 from tinyldm.data.examples import Examples, Request
 from tinyldm.errors import InputError
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet, UNetConfig
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.tasks import base
 from tinyldm.tasks.base import find_task, read_requests
 from tinyldm.tasks.labels import LabelEncoder, Labels, read_names, wanted_labels
 from tinyldm.training.checkpoint import load_checkpoint
-from tinyldm.training.settings import LABEL_FORMS, settings_for
+from tinyldm.training.defaults import settings_for
+from tinyldm.training.presets import PRESETS
+from tinyldm.training.settings import LABEL_FORMS
 from train import train
 
 NAMES = ("gray cube", "red cube", "gray sphere", "red sphere")

@@ -15,19 +15,20 @@ from tinyldm.condition import Condition
 from tinyldm.data.examples import Examples
 from tinyldm.data.images import Augmentation, load_image
 from tinyldm.data.latents import open_or_build
-from tinyldm.diffusion.guidance import Guidance, StepwiseGuidance
+from tinyldm.diffusion.guidance import Guidance
 from tinyldm.errors import InputError
 from tinyldm.frozen.loading import TINY
 from tinyldm.frozen.style import StyleEncoder
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.tasks import base
 from tinyldm.tasks.base import read_requests
+from tinyldm.tasks.guidance import StepwiseGuidance
 from tinyldm.tasks.landscape import LandscapeEncoder, Scene, map_then_style
 from tinyldm.tasks.segmentation import CLASSES, class_shares, load_map
 from tinyldm.training.checkpoint import find_checkpoint, read_config
 from tinyldm.training.frozen_models import load_frozen
+from tinyldm.training.presets import PRESETS
 from train import train
 
 FLIPPED = Augmentation(flip=True)

@@ -76,7 +76,7 @@ def test_the_set_has_the_layout_of_the_assignment(tmp_path, capsys):
         (command[2:], "not empty"),
         ([str(tmp_path / "mine"), "--overwrite"], "not empty"),
         ([str(tmp_path / "new"), "--size", "8"], "16x16"),
-        ([str(tmp_path / "new"), "--seed", "-1"], "16x16 and 0"),
+        ([str(tmp_path / "new"), "--seed", "-1"], "--seed -1: expected"),
     ):
         assert dispatch(COMMANDS, [*command[:2], *arguments]) == 2
         assert told in capsys.readouterr().err

@@ -4,9 +4,9 @@ import pytest
 
 from tinyldm.compat.network import PublishedUNet
 from tinyldm.nn.config import UNetConfig
-from tinyldm.nn.presets import PRESETS
 from tinyldm.training.format_1 import read_unet_config
 from tinyldm.training.network import build_network
+from tinyldm.training.presets import PRESETS
 
 FORMAT_1 = {  # a config as checkpoints of format 1 have it
     "in_channels": 4,

@@ -5,8 +5,9 @@ import pytest
 from tinyldm.cli import parse_size
 from tinyldm.errors import InputError
 from tinyldm.tasks.base import find_task
+from tinyldm.training.defaults import settings_for
 from tinyldm.training.options import parse_options, train_parser
-from tinyldm.training.settings import TrainSettings, settings_for
+from tinyldm.training.settings import TrainSettings
 
 
 def defaults_for(given, native, task="text"):
@@ -67,17 +68,20 @@ def test_settings_survive_json():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"cfg_drop": 1.5}, "--cfg-drop is 1.5, expected a probability"),
-        ({"max_steps": 0}, "--max-steps is 0, expected 1 or more"),
-        ({"lr": 0.0}, "--lr is 0.0"),
-        ({"ema": 1.0}, "--ema is 1.0"),
-        ({"seed": -1}, "--seed is -1"),
-        ({"seed": 2**64}, "--seed is 18446744073709551616, expected 0 or more, and below"),
-        ({"lr": math.inf}, "--lr is inf, expected a finite number"),
-        ({"preview_guidance": math.nan}, "--preview-guidance is nan, expected a finite number"),
-        ({"shift": 1e300}, "--shift is 1e.300, expected a factor"),
-        ({"prediction": "y"}, "--prediction is y, expected one of eps, x0, v"),
+        ({"cfg_drop": 1.5}, "--cfg-drop 1.5: expected a number from 0 to 1"),
+        ({"max_steps": 0}, "--max-steps 0: expected a whole number from 1 to 1,000,000,000"),
+        ({"lr": 0.0}, "--lr 0.0: expected a number above 0"),
+        ({"ema": 1.0}, "--ema 1.0: "),
+        ({"seed": -1}, "--seed -1: "),
+        ({"seed": 2**64}, "--seed 18446744073709551616: expected a whole number from 0 to"),
+        ({"lr": math.inf}, "--lr inf: expected a number above 0, at most 1,000"),
+        ({"preview_guidance": math.nan}, "--preview-guidance nan: expected a number from 0 to"),
+        ({"shift": 1e300}, "--shift 1e.300: expected a number from 0.001 to 1,000"),
+        ({"prediction": "y"}, "--prediction y: expected one of eps, x0, v"),
         ({"zero_snr": True, "prediction": "eps"}, "--zero-snr with --prediction eps"),
+        ({"schedule": "flow", "prediction": "eps"}, "--schedule flow with --prediction eps"),
+        ({"schedule": "flow", "zero_snr": True}, "--zero-snr with --schedule flow"),
+        ({"t_sampling": "mode"}, "--t-sampling is mode, expected one of uniform, logit-normal"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(values, message):
@@ -178,5 +182,9 @@ def test_only_some_settings_may_change_on_resume():
 def test_sizes():
     assert parse_size("64") == (64, 64)
     assert parse_size("512x384") == (384, 512)
-    with pytest.raises(InputError, match="--size big"):
-        parse_size("big")
+    for text in ("big", "0", "64x0", "20000", "9" * 5000, "-8", "8x8x8"):
+        with pytest.raises(InputError, match="^--size .*: expected pixels such as 64") as caught:
+            parse_options(["--size", text])
+        assert len(str(caught.value)) < 250
+    with pytest.raises(InputError, match=r"^--size 9x7: expected a whole number from 8 to 16,384$"):
+        TrainSettings(size=(7, 9))

@@ -18,7 +18,6 @@ from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.loss import Noised, draw_noise, training_loss
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.randomness import torch_stream
 from tinyldm.sampling.drawing import Painter
@@ -27,7 +26,9 @@ from tinyldm.signals import StopRequest
 from tinyldm.training import trainer as training
 from tinyldm.training.checkpoint import checkpoints, find_checkpoint, load_checkpoint
 from tinyldm.training.learning_rate import learning_rate
+from tinyldm.training.log import LossByNoise
 from tinyldm.training.network import DataShape, build_network, network_recipe
+from tinyldm.training.presets import PRESETS
 from tinyldm.training.processes import ALONE, joined
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.trainer import Trainer
@@ -77,7 +78,17 @@ def tiny_preset(monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny-test", TINY)
 
 
-def trainer(run, cache=None, *, processes=ALONE, preview=None, facts=None, decoder=None, **changes):
+def trainer(
+    run,
+    cache=None,
+    *,
+    processes=ALONE,
+    preview=None,
+    facts=None,
+    decoder=None,
+    check=None,
+    **changes,
+):
     """A trainer of a fresh network. decoder: a frozen one, for the perceptual term."""
     run.mkdir(exist_ok=True)
     settings, cache = replace(SETTINGS, **changes), cache or MemoryCache()
@@ -91,6 +102,7 @@ def trainer(run, cache=None, *, processes=ALONE, preview=None, facts=None, decod
         processes=processes,
         preview=preview,
         facts=facts,
+        check=check,
         perceptual=decoder and Perceptual(decoder, cache.mean, cache.std),
     )
 
@@ -109,6 +121,15 @@ def everything(t):
 def rows(run):
     with open(run / "log.csv", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def test_nothing_is_saved_of_a_cache_that_turns_out_to_be_damaged(tmp_path):
+    def damaged():
+        raise InputError("latents.f16: damaged")
+
+    with pytest.raises(InputError, match=r"latents\.f16: damaged"):
+        trainer(tmp_path, check=damaged).fit()
+    assert not checkpoints(tmp_path)
 
 
 @pytest.mark.parametrize(("accumulate", "optimizer"), [(1, "adamw"), (4, "adamw"), (2, "muon")])
@@ -275,6 +296,60 @@ def test_the_times_of_a_batch_are_spread_evenly(tmp_path, monkeypatch, how):
         assert within.std().item() == pytest.approx(125 / 12**0.5, rel=0.2)
 
 
+def test_the_straight_path_is_trained_at_the_timesteps_asked_for(tmp_path):
+    t = trainer(
+        tmp_path / "run",
+        schedule="flow",
+        prediction="flow",
+        t_sampling="logit-normal",
+        cfg_drop=0.5,
+        max_steps=1,
+    )
+    x0, condition, generator = t.batch(0)
+    dropped = torch.rand(4, generator=generator) < 0.5
+    times = (torch.randn(4, generator=generator).sigmoid() * 1000).floor()
+    eps = torch.randn(x0.shape, generator=generator)
+    sigma = ((times + 1) / 1000 / (0.5 + 0.5 * (times + 1) / 1000)).view(-1, 1, 1, 1)  # shift 0.5
+    told = condition.drop(t.cache.null, dropped)
+    with torch.no_grad():
+        u = t.network((1 - sigma) * x0 + sigma * eps, times, told)
+    expected = (u - (eps - x0)).square().mean().item()
+    t.fit()
+    (row,) = rows(tmp_path / "run")
+    assert float(row["loss"]) == pytest.approx(expected, rel=1e-4)
+    saved = load_checkpoint(tmp_path / "run")
+    assert (saved.prediction, saved.schedule) == ("flow", NoiseSchedule("flow", shift=0.5))
+
+
+def test_the_loss_by_noise_is_that_of_the_steps_since_the_last_checkpoint(tmp_path):
+    t = trainer(tmp_path / "run", accumulate=2, batch_size=20, max_steps=8, save_every=5)
+    t.fit()
+    with open(tmp_path / "run" / "loss_by_noise.csv", newline="") as stream:
+        found = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+    assert sum(row["samples"] for row in found) == 3 * 20
+    total = sum(row["samples"] * row["loss"] for row in found)
+    logged = [float(row["loss"]) for row in rows(tmp_path / "run")]
+    assert total / 60 == pytest.approx(sum(logged[5:]) / 3, rel=1e-4)
+    assert [row["t"] for row in found] == sorted({row["t"] for row in found})
+    assert all((row["t"] - 24.5) % 50 == 0 for row in found)
+    for row in found:
+        level = t.schedule.level(row["t"])
+        assert row["sigma_over_alpha"] == pytest.approx(level.sigma / level.alpha, rel=1e-4)
+
+
+def test_each_loss_falls_into_the_bin_of_its_timestep(tmp_path):
+    kept = LossByNoise(NoiseSchedule(), torch.device("cpu"))
+    kept.add(torch.tensor([0, 49, 50, 999]), torch.tensor([1.0, 2.0, 5.0, 7.0]))
+    kept.write(tmp_path)
+    lines = (tmp_path / "loss_by_noise.csv").read_text().split()
+    assert [line.split(",")[::2] for line in lines[1:]] == [
+        ["24.5", "2"],
+        ["74.5", "1"],
+        ["974.5", "1"],
+    ]
+    assert [line.split(",")[3] for line in lines[1:]] == ["1.5", "5", "7"]
+
+
 def test_loss_falls_on_one_picture(tmp_path):
     """One latent can be learned by heart: the loss ends far below the variance of v, which is 1."""
     cache = MemoryCache()
@@ -369,7 +444,8 @@ def test_pitfall_11_parts_of_a_batch_are_no_steps(tmp_path):
     """With 1, 2 and 4 parts the log shows as many steps and the same rates."""
     logs = []
     for parts in (1, 2, 4):
-        t = trainer(tmp_path / f"{parts}", accumulate=parts, lr_schedule="cosine", max_steps=6)
+        how = {"accumulate": parts, "optimizer": "muon", "max_steps": 6}
+        t = trainer(tmp_path / f"{parts}", lr_schedule="cosine", **how)
         t.fit()
         logs.append(rows(tmp_path / f"{parts}"))
         adamw, muon = t.optimizers
@@ -452,6 +528,9 @@ def test_a_batch_that_cannot_be_split_is_refused(tmp_path):
         trainer(tmp_path / "run", accumulate=3)
 
 
+OF_TWO = {"max_steps": 5, "lr": 1e-3, "optimizer": "muon"}
+
+
 def _one_of_two(rank, port, folder, results):
     os.environ |= {
         "RANK": str(rank),
@@ -472,7 +551,7 @@ def _one_of_two(rank, port, folder, results):
     training.drop_condition = drop  # the first step of the loss
     with joined(torch.device("cpu")) as processes:
         cache = MemoryCache()
-        t = trainer(folder, cache, processes=processes, max_steps=5, accumulate=2, lr=1e-3)
+        t = trainer(folder, cache, processes=processes, accumulate=2, **OF_TWO)
         t.fit()
         weights = torch.cat([p.detach().flatten() for p in t.network.parameters()]).tolist()
     results[rank] = (seen, cache.seen, weights)
@@ -502,14 +581,14 @@ def test_pitfall_27_two_processes_differ_in_noise_and_data_and_agree_in_weights(
     assert [c.name for c in checkpoints(tmp_path / "two")] == ["step-0000005"]
     log = rows(tmp_path / "two")
     assert [row["step"] for row in log] == ["1", "2", "3", "4", "5"]
-    one_process = [learning_rate(k, replace(SETTINGS, max_steps=5, lr=1e-3)) for k in range(5)]
+    one_process = [learning_rate(k, replace(SETTINGS, **OF_TWO)) for k in range(5)]
     assert [float(row["lr"]) for row in log] == pytest.approx(one_process, rel=1e-3)  # (pitfall 11)
 
     def of_two(seed, purpose, rank=0, position=0):
         return torch_stream(seed, purpose, rank=position % 2, position=position // 2)
 
     monkeypatch.setattr(training, "torch_stream", of_two)
-    alone = trainer(tmp_path / "one", max_steps=5, accumulate=4, lr=1e-3)
+    alone = trainer(tmp_path / "one", accumulate=4, **OF_TWO)
     alone.fit()
     weights = torch.cat([p.detach().flatten() for p in alone.network.parameters()])
     torch.testing.assert_close(torch.tensor(weights_0), weights, atol=1e-5, rtol=0)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tinyldm.autoencoder import published
 from tinyldm.autoencoder.config import AutoencoderConfig
 from tinyldm.files import replacing_files
-from tinyldm.nn.blocks import Downsample, GroupNorm, ResBlock, SelfAttention, Upsample
+from tinyldm.nn.blocks import GroupNorm, ResBlock, SelfAttention, Upsample
 from tinyldm.weights import load_into, sized_by, weights_hash, write_weights
 
 __all__ = ["AutoencoderConfig", "AutoencoderKL", "Posterior"]
@@ -41,6 +41,21 @@ class Posterior:
     def kl(self) -> Tensor:
         """KL(q || N(0, 1)) of each latent value (1312.6114, appendix B). Shape (b, c, h, w)."""
         return 0.5 * (self.mean**2 + self.std**2 - 1) - self.std.log()
+
+
+class Downsample(nn.Module):
+    """Half the size: (b, c, h, w) -> (b, c, h/2, w/2), of even h and w.
+
+    As in the published autoencoders, it pads only at the right and the bottom.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        half: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))  # left, right, top, bottom
+        return half
 
 
 class ResolutionLevel(nn.Module):
@@ -95,7 +110,7 @@ class Encoder(nn.Module):
         for k, width in enumerate(widths):
             level = ResolutionLevel(width_in, width, config.layers_per_block, groups)
             if k < len(widths) - 1:
-                level.downsamplers.append(Downsample(width, asymmetric=True))
+                level.downsamplers.append(Downsample(width))
             self.down_blocks.append(level)
             width_in = width
         self.mid_block = Middle(width_in, groups, config.mid_block_add_attention)

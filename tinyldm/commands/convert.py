@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import parse_size
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, say
 from tinyldm.folders import Kind, is_empty, whole_folder
+from tinyldm.typed import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +25,9 @@ OWN = "tinyldm"  # the folder, beside unet/ and scheduler/, of what diffusers ha
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options; some are for a network trained elsewhere, whose folder leaves them open."""
     parser.add_argument(
-        "source", type=Path, help="a run, a checkpoint, or a folder that holds unet/ and scheduler/"
+        "source",
+        type=Path,
+        help="a run, a checkpoint, a folder that holds unet/ and scheduler/, or such a unet/ alone",
     )
     parser.add_argument(
         "--out", type=Path, required=True, help="the folder to write, which must not exist yet"
@@ -32,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--vae", help="the autoencoder it was trained with: a folder or a hub name")
     group.add_argument(
         "--text-encoder", help="the text encoder it was trained with: a folder or a hub name"
+    )
+    group.add_argument(
+        "--scheduler", help="the scheduler it was trained with: a folder or a hub name"
     )
     group.add_argument("--size", type=parse_size, help="size in pixels: 64, or WIDTHxHEIGHT")
 
@@ -43,31 +50,24 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"--out {out}: exists already; expected a new folder")
     from tinyldm.training.run import RUN
 
-    with whole_folder(out, RUN if from_diffusers(source) else DIFFUSERS) as draft:
+    with whole_folder(out, DIFFUSERS if unet_folder(source) is None else RUN) as draft:
         convert(options, draft)
-    print(f"{source} is now {out}")
-
-
-def from_diffusers(source: Path) -> bool:
-    """Whether a folder is one of diffusers', and not a run."""
-    return (source / "unet" / "config.json").is_file()
+    say(f"{source} is now {out}")
 
 
 def convert(options: argparse.Namespace, out: Path) -> None:
     """Write what the source becomes to an empty folder."""
     source = options.source
     try:
-        if from_diffusers(source):
-            to_run(
-                source,
-                out,
-                vae=options.vae,
-                text_encoder=options.text_encoder,
-                size=options.size,
-            )
-        elif options.vae or options.text_encoder or options.size:
+        unet = unet_folder(source)
+        elsewhere = Elsewhere(
+            options.vae, options.text_encoder, options.scheduler, size=options.size
+        )
+        if unet is not None:
+            to_run(source, unet, out, elsewhere)
+        elif elsewhere != Elsewhere():
             raise InputError(
-                f"{source}: no unet/ in it; --vae, --text-encoder and --size "
+                f"{source}: no unet/ in it; --vae, --text-encoder, --scheduler and --size "
                 "are for diffusers' folders"
             )
         else:
@@ -76,14 +76,36 @@ def convert(options: argparse.Namespace, out: Path) -> None:
         raise InputError(f"{source}: cannot be converted: {error}") from None
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a folder of diffusers does not say about the training of its network."""
+
+    vae: str | None = None
+    text_encoder: str | None = None
+    scheduler: str | None = None
+    size: tuple[int, int] | None = None
+
+
+def unet_folder(source: Path) -> Path | None:
+    """The folder with the network, where diffusers wrote one: unet/, or source itself."""
+    if (source / "unet" / "config.json").is_file():
+        return source / "unet"
+    config = source / "config.json"
+    if config.is_file() and "_class_name" in read_json(config, dict[str, Any]):
+        return source  # a checkpoint has a config.json too, which names no class
+    return None
+
+
 def to_diffusers(source: Path, out: Path) -> None:
     """Write a run's averaged weights and schedule as diffusers' folders.
 
     What else sampling needs lies beside them, in a folder of its own.
     """
+    from tinyldm.compat.native import from_native
     from tinyldm.compat.schedule import PREDICTIONS
-    from tinyldm.compat.schedulers import DPMSolverMultistepScheduler
-    from tinyldm.compat.unet import from_native
+    from tinyldm.compat.schedulers.scheduling_dpmsolver_multistep import (
+        DPMSolverMultistepScheduler,
+    )
     from tinyldm.nn.unet import UNet
     from tinyldm.training.checkpoint import load_checkpoint
 
@@ -91,10 +113,16 @@ def to_diffusers(source: Path, out: Path) -> None:
     network = checkpoint.network
     if not isinstance(network, UNet):
         raise InputError(f"{source}: its network is not a UNet, so diffusers cannot load it")
+    predictions = {ours: theirs for theirs, ours in PREDICTIONS.items()}
+    if checkpoint.schedule.kind == "flow" or checkpoint.prediction not in predictions:
+        raise InputError(
+            f"{source}: of schedule {checkpoint.schedule.kind} and prediction "
+            f"{checkpoint.prediction}, which no scheduler written here knows; expected a schedule "
+            f"with betas, and {', '.join(predictions)}"
+        )
     _, height, width = checkpoint.config["latent_shape"]
     unet = from_native(network.config, height if height == width else (height, width))
     unet.load_state_dict(network.state_dict(), assign=True)
-    predictions = {ours: theirs for theirs, ours in PREDICTIONS.items()}
     scheduler = DPMSolverMultistepScheduler(
         **betas_of(checkpoint.schedule),
         rescale_betas_zero_snr=checkpoint.schedule.zero_snr,
@@ -130,28 +158,30 @@ def betas_of(schedule: NoiseSchedule) -> dict[str, Any]:
     return settings
 
 
-def to_run(
-    source: Path, out: Path, vae: str | None, text_encoder: str | None, size: tuple[int, int] | None
-) -> None:
-    """Write diffusers' network and schedule as a run of one checkpoint, to sample from."""
+def to_run(source: Path, folder: Path, out: Path, elsewhere: Elsewhere) -> None:
+    """Write diffusers' network and schedule as a run of one checkpoint, to sample from.
+
+    folder: of the network, in source
+    """
     import torch
 
     from tinyldm.compat.config import WEIGHTS
     from tinyldm.compat.schedule import TableSchedule
-    from tinyldm.compat.schedulers import DDPMScheduler
     from tinyldm.diffusion.schedule import NoiseSchedule
     from tinyldm.training.checkpoint import read_config, save_checkpoint
     from tinyldm.training.network import build_network
     from tinyldm.typed import as_type
     from tinyldm.weights import load_into, read_weights, sized_by
 
-    unet = read_unet(source / "unet")
-    scheduler = DDPMScheduler.from_pretrained(source / "scheduler")
+    unet = read_unet(folder)
+    scheduler = read_scheduler(source, elsewhere)
     schedule = scheduler.schedule
     own = source / OWN
     if own.is_dir():
-        if vae or text_encoder or size:
-            raise InputError(f"{source}: was a run, which says --vae, --text-encoder and --size")
+        if elsewhere != Elsewhere():
+            raise InputError(
+                f"{source}: was a run, which says --vae, --text-encoder, --scheduler and --size"
+            )
         config: dict[str, Any] = dict(read_config(own))
         latents = read_weights(own / "latents.safetensors")
         where = f"{own / 'config.json'}: schedule"
@@ -161,14 +191,14 @@ def to_run(
     if isinstance(schedule, TableSchedule):
         raise InputError(f"{source / 'scheduler'}: trained_betas are not supported in a run")
     if not own.is_dir():
-        config, latents = trained_elsewhere(unet, vae, text_encoder, size)
+        config, latents = trained_elsewhere(unet, elsewhere)
     config |= {"schedule": schedule.to_dict(), "prediction": scheduler.prediction}
-    weights = source / "unet" / WEIGHTS
+    weights = folder / WEIGHTS
     with sized_by(weights, config["network"]):  # on the meta device
         network = build_network(config["network"])
     load_into(network, unet.state_dict(), weights)
-    folder = out / "checkpoints" / f"step-{config['step']:07d}"
-    save_checkpoint(folder, config, {"model": network.state_dict(), "latents": latents})
+    step = out / "checkpoints" / f"step-{config['step']:07d}"
+    save_checkpoint(step, config, {"model": network.state_dict(), "latents": latents})
 
 
 def read_unet(folder: Path) -> Any:
@@ -183,16 +213,33 @@ def read_unet(folder: Path) -> Any:
     return known[name].from_pretrained(folder)
 
 
-def trained_elsewhere(
-    unet: Any, vae: str | None, text_encoder: str | None, size: tuple[int, int] | None
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_scheduler(source: Path, elsewhere: Elsewhere) -> Any:
+    """The scheduler of a network: --scheduler, or else in scheduler/, or beside the weights.
+
+    None is ever assumed: with another schedule a network draws noise.
+    """
+    from tinyldm.compat.schedulers.scheduling_ddpm import DDPMScheduler
+
+    if elsewhere.scheduler is not None and not Path(elsewhere.scheduler).is_dir():
+        return DDPMScheduler.from_pretrained(elsewhere.scheduler, subfolder="scheduler")
+    folder = source if elsewhere.scheduler is None else Path(elsewhere.scheduler)
+    for place in (folder / "scheduler", folder):
+        if (place / DDPMScheduler.FILE).is_file():
+            return DDPMScheduler.from_pretrained(place)
+    raise InputError(
+        f"--scheduler: expected a folder or a hub name, as {folder} holds no {DDPMScheduler.FILE}"
+    )
+
+
+def trained_elsewhere(unet: Any, elsewhere: Elsewhere) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The config of a checkpoint, and the statistics of its latents with the null condition."""
     import torch
 
     from tinyldm.autoencoder.kl import AutoencoderKL
-    from tinyldm.compat.unet import network_recipe
+    from tinyldm.compat.native import network_recipe
     from tinyldm.frozen.text import TextEncoder
 
+    vae, text_encoder, size = elsewhere.vae, elsewhere.text_encoder, elsewhere.size
     for option, value in {"--vae": vae, "--text-encoder": text_encoder, "--size": size}.items():
         if value is None:
             raise InputError(f"{option}: expected for a network that was not trained by tinyldm")

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import fields
 
 from tinyldm.cli import Parser, add_options
+from tinyldm.errors import say
 from tinyldm.training.settings import TrainSettings
 
 MODELS = ("vae", "text_encoder", "label_form", "image_encoder", "seed", "device")
@@ -32,10 +33,9 @@ def run(options: argparse.Namespace) -> None:
     settings = data.settings(given)
     models = load_frozen(data.facts(settings, []), processes.device)
     cache = open_cache(settings, data.examples, models, processes)
+    cache.check_files()
     size = "x".join(map(str, cache.shape))
     left_out = ""
     if cache.left_out:
         left_out = f"; {len(cache.left_out)} left out, first {cache.left_out[0]}"
-    print(
-        f"{len(cache)} images of {cache.views} views, latents {size}, in {cache.folder}{left_out}"
-    )
+    say(f"{len(cache)} images of {cache.views} views, latents {size}, in {cache.folder}{left_out}")

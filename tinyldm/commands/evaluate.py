@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
-from tinyldm.errors import InputError
+from tinyldm.cli import BATCH_SIZE, SIDE
+from tinyldm.errors import InputError, say
 from tinyldm.folders import owned_file
 from tinyldm.scores.metrics import CLIP, METRICS
 
@@ -58,7 +59,7 @@ def add_given(given):
         "the images)",
     )
     given.add_argument(
-        "--size", type=int, help="with --vae: squash the images to this many pixels first"
+        "--size", type=SIDE, help="with --vae: squash the images to this many pixels first"
     )
     given.add_argument(
         "--evaluator",
@@ -90,7 +91,7 @@ def add_how(how):
     how.add_argument(
         "--pytorch-fid", metavar="FILE", help="weights of pytorch-fid (default: torch.hub's cache)"
     )
-    how.add_argument("--batch-size", type=int, default=64, help="images at a time")
+    how.add_argument("--batch-size", type=BATCH_SIZE, default=64, help="images at a time")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
@@ -125,9 +126,10 @@ def score(options, out: Path | None) -> None:
         evaluator=options.evaluator,
         batch_size=options.batch_size,
     )
-    print(table(scores))
+    for line in table(scores):
+        say(line)
     if options.reference and not options.metrics and "clip-i" not in scores:
-        print(f"without clip-i, which needs {METRICS['clip-i'].needs}")
+        say(f"without clip-i, which needs {METRICS['clip-i'].needs}")
     if out is not None:
         write_scores(
             out,

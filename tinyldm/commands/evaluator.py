@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinyldm.cli import parse_size
-from tinyldm.commands.checks import check_numbers
+from tinyldm.cli import BATCH_SIZE, SEED, STEPS, parse_size, real
+from tinyldm.errors import say
 
 
 def add_arguments(parser):
@@ -30,15 +30,19 @@ def add_arguments(parser):
     train.add_argument(
         "--task", metavar="TASK", help="the task of the data, as for train.py (default: detected)"
     )
-    train.add_argument("--steps", type=int, help="optimiser steps (default: 2500; 1000 for maps)")
-    train.add_argument("--batch-size", type=int, help="images per step (default: 64; 32 for maps)")
-    train.add_argument("--lr", type=float, default=2e-3, help="highest learning rate")
+    train.add_argument("--steps", type=STEPS, help="optimiser steps (default: 2500; 1000 for maps)")
+    train.add_argument(
+        "--batch-size", type=BATCH_SIZE, help="images per step (default: 64; 32 for maps)"
+    )
+    train.add_argument(
+        "--lr", type=real(0, 1000, exclusive=True), default=2e-3, help="highest learning rate"
+    )
     train.add_argument(
         "--skip-bad",
         action="store_true",
         help="leave out missing or broken images, and count them",
     )
-    train.add_argument("--seed", type=int, default=0, help="seed of weights and order")
+    train.add_argument("--seed", type=SEED, default=0, help="seed of weights and order")
     train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     train.add_argument(
         "--overwrite", action="store_true", help="write into a folder that is not empty"
@@ -52,11 +56,11 @@ def run(options):
     from tinyldm.scores.evaluator import EVALUATOR, find_judge, train_evaluator
     from tinyldm.tasks.base import read_examples
 
-    check_numbers(options, above_zero=("steps", "batch_size", "lr"))
     check_free(options.out, EVALUATOR, options.overwrite)
     task, examples = read_examples(options.data, skip_bad=options.skip_bad, task=options.task)
     name = options.task or task.name
     find_judge(name, examples.names)  # an InputError where there is none
+    device = pick_device(options.device)
     if options.skip_bad:
         examples = examples.checked()
     with owned(options.out, EVALUATOR, "--out"):
@@ -68,8 +72,8 @@ def run(options):
             batch_size=options.batch_size,
             lr=options.lr,
             seed=options.seed,
-            device=pick_device(options.device),
+            device=device,
         )
         evaluator.save(options.out)
     scores = ", ".join(f"{name} {value:.4f}" for name, value in evaluator.held_out.items())
-    print(f"{options.out}: on {evaluator.images} images held out: {scores}")
+    say(f"{options.out}: on {evaluator.images} images held out: {scores}")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinyldm.cli import parse_size
-from tinyldm.errors import InputError
+from tinyldm.cli import SEED, as_typed, parse_size, whole
+from tinyldm.errors import InputError, say
 
 
 def add_arguments(parser):
     """The options of python -m tinyldm landscapes."""
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--train", type=int, default=6000, help="pictures to train on")
-    parser.add_argument("--test", type=int, default=200, help="maps of the test")
+    parser.add_argument("--train", type=whole(1, 10**6), default=6000, help="pictures to train on")
+    parser.add_argument("--test", type=whole(1, 10**6), default=200, help="maps of the test")
     parser.add_argument(
         "--size", type=parse_size, default="128x96", help="size in pixels, WIDTHxHEIGHT"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of shapes and styles")
+    parser.add_argument("--seed", type=SEED, default=0, help="seed of shapes and styles")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a folder that this command drew"
     )
@@ -26,11 +26,8 @@ def run(options):
     """Write a set of landscapes."""
     from tinyldm.toy.landscapes import write_landscapes
 
-    fits = (
-        options.train >= 1 and options.test >= 1 and min(options.size) >= 16 and options.seed >= 0
-    )
-    if not fits:
-        raise InputError("--train, --test, --size, --seed: expected at least 1, 1, 16x16 and 0")
+    if min(options.size) < 16:
+        raise InputError(f"--size {as_typed(options.size)}: expected at least 16x16")
     write_landscapes(
         options.out,
         options.train,
@@ -39,4 +36,4 @@ def run(options):
         seed=options.seed,
         overwrite=options.overwrite,
     )
-    print(f"wrote {options.out}")
+    say(f"wrote {options.out}")

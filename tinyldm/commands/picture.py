@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tinyldm.cli import whole
 from tinyldm.commands.checks import check_file
-from tinyldm.errors import InputError
+from tinyldm.errors import say
 from tinyldm.folders import owned_file
 
 EXAMPLES = """examples:
@@ -56,7 +57,10 @@ def add_neighbours_arguments(part):
         help="the CLIP that decides which images are near: tiny, a hub name or a folder",
     )
     part.add_argument(
-        "--rows", type=int, default=8, help="how many samples to show, the most suspicious first"
+        "--rows",
+        type=whole(1, 1000),
+        default=8,
+        help="how many samples to show, the most suspicious first",
     )
     part.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
@@ -67,7 +71,7 @@ def run(options):
     check_file(out, SUFFIXES[options.part], options.overwrite)
     with owned_file(out):
         draw(options, out)
-    print(out)
+    say(out)
 
 
 def draw(options, out: Path) -> None:
@@ -79,8 +83,6 @@ def draw(options, out: Path) -> None:
     elif options.part == "curve":
         draw_curve(options.run, out)
     else:
-        if options.rows < 1:
-            raise InputError(f"--rows {options.rows}: expected 1 or more")
         found = draw_neighbours(
             options.images,
             options.train,
@@ -89,7 +91,7 @@ def draw(options, out: Path) -> None:
             rows=options.rows,
             device=options.device,
         )
-        print(describe(found))
+        say(describe(found))
 
 
 def describe(found: dict[str, float]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tinyldm.errors import say
+
 
 def add_arguments(parser):
     """The options of python -m tinyldm report."""
@@ -16,4 +18,4 @@ def run(options):
     """Write the report and print where it is."""
     from tinyldm.pages.report import write_report
 
-    print(write_report(options.run))
+    say(write_report(options.run))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tinyldm.cli import SIDE
 from tinyldm.commands.checks import check_file
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, say
 
 # Pixels a side: the monsters' assignment has a test.json, that of the animals a generate.csv.
 SIZES = {".json": 256, ".csv": 64}
@@ -26,7 +27,7 @@ def add_arguments(parser):
         "--prompts", metavar="FILE", type=Path, required=True, help="test.json or generate.csv"
     )
     parser.add_argument(
-        "--size", type=int, help="pixels a side (default: 256 for a .json, 64 for a .csv)"
+        "--size", type=SIDE, help="pixels a side (default: 256 for a .json, 64 for a .csv)"
     )
     parser.add_argument(
         "--out", metavar="FILE", type=Path, help="the .zip file to write (default: only check)"
@@ -46,11 +47,8 @@ def run(options):
     from tinyldm.tasks.base import read_requests
 
     size = options.size or SIZES.get(options.prompts.suffix)
-    if size is None or size < 1:
-        raise InputError(
-            f"--size {options.size}: expected 1 or more; "
-            f"a {options.prompts.suffix} file implies no size"
-        )
+    if size is None:
+        raise InputError(f"--size: expected, for {options.prompts} implies none")
     check_options(options)
     names = [prompt.name for prompt in read_requests(options.prompts)]
     files = check_submission(options.images, names, size)
@@ -58,7 +56,7 @@ def run(options):
     if options.out is not None:
         write_archive(files, options.out, options.inside)
         where = f", in {options.out}"
-    print(
+    say(
         f"{options.images}: {len(files)} images of {size}x{size}, "
         f"as {options.prompts} asks for{where}"
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyldm.cli import flag_of
-from tinyldm.errors import InputError
+from tinyldm.cli import BATCH_SIZE, GUIDANCE, SEED, SOLVER_STEPS, whole
+from tinyldm.errors import InputError, say
 
 if TYPE_CHECKING:
     from tinyldm.pages.html import Table
@@ -22,7 +21,6 @@ EXAMPLES = """examples:
   python -m tinyldm sweep --run runs/monsters-1 --prompts mine.json --reference photos
       with prompts and images that you held out yourself
 """
-LEAST = {"guidance": 0, "steps": 1, "count": 1, "seed": 0, "batch_size": 1}
 
 
 def add_arguments(parser):
@@ -37,8 +35,8 @@ def add_arguments(parser):
         help="the folder to write (default: RUN/sweep, where report.html finds it)",
     )
     machine.add_argument("--overwrite", action="store_true", help="discard what the folder holds")
-    machine.add_argument("--seed", type=int, default=0, help="seed of the noise")
-    machine.add_argument("--batch-size", type=int, default=32, help="images at a time")
+    machine.add_argument("--seed", type=SEED, default=0, help="seed of the noise")
+    machine.add_argument("--batch-size", type=BATCH_SIZE, default=32, help="images at a time")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
@@ -57,13 +55,18 @@ def _add_grid(parser):
     grid.add_argument(
         "--guidance",
         nargs="+",
-        type=float,
+        type=GUIDANCE,
         default=[1.0, 2.0, 3.0, 5.0],
         metavar="X",
         help="guidance scales",
     )
     grid.add_argument(
-        "--steps", nargs="+", type=int, default=[25], metavar="N", help="solver steps per picture"
+        "--steps",
+        nargs="+",
+        type=SOLVER_STEPS,
+        default=[25],
+        metavar="N",
+        help="solver steps per picture",
     )
     grid.add_argument("--solver", nargs="+", choices=SOLVERS, default=["dpm++"], help="solvers")
 
@@ -78,7 +81,10 @@ def _add_judging(parser):
         "train.py --hold-out left out, with these images)",
     )
     judged.add_argument(
-        "--count", type=int, metavar="N", help="use N of the prompts, evenly spread (default: all)"
+        "--count",
+        type=whole(1, 10**6),
+        metavar="N",
+        help="use N of the prompts, evenly spread (default: all)",
     )
     judged.add_argument(
         "--reference",
@@ -109,7 +115,6 @@ def run(options):
 
     folder = Path(options.run or latest_run())
     checkpoints = chosen_checkpoints(folder, options.checkpoints)
-    check_numbers(options)
     config = read_config(checkpoints[-1])
     settings, task = config["settings"], task_of(config)
     if not settings.get("cfg_drop", 0.1) and options.guidance != [1.0]:
@@ -144,7 +149,8 @@ def run(options):
     distinct = list(dict.fromkeys(grid))
     result = sweep(job, distinct, options.overwrite)
     print_table(ranking(ranked(result["rows"], metrics), metrics))
-    print(f"submit with: {result['advice']}\ncurves: {out / PAGE}")
+    say(f"submit with: {result['advice']}")
+    say(f"curves: {out / PAGE}")
 
 
 def chosen_checkpoints(run: Path, asked: list[str] | None) -> list[Path]:
@@ -162,15 +168,6 @@ def chosen_checkpoints(run: Path, asked: list[str] | None) -> list[Path]:
         there = ", ".join(known) or "no checkpoint at all"
         raise InputError(f"--checkpoints {' '.join(wanted)}: {run} has {there}")
     return [known[name] for name in names]
-
-
-def check_numbers(options) -> None:
-    """InputError for a number that is too small or not finite."""
-    for name, least in LEAST.items():
-        given = getattr(options, name)
-        for value in given if isinstance(given, list) else [given]:
-            if value is not None and not least <= value < math.inf:
-                raise InputError(f"{flag_of(name)} {value:g}: expected {least} or more")
 
 
 def read_validation(run: Path, settings: dict[str, Any], task: Task, options) -> Validation:
@@ -221,4 +218,4 @@ def print_table(table: Table) -> None:
     lines = [table.head, *table.rows]
     widths = [max(len(str(cell)) for cell in cells) for cells in zip(*lines, strict=True)]
     for line in lines:
-        print("  ".join(f"{cell!s:>{width}}" for cell, width in zip(line, widths, strict=True)))
+        say("  ".join(f"{cell!s:>{width}}" for cell, width in zip(line, widths, strict=True)))

@@ -11,7 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from tinyldm.errors import InputError
+from tinyldm.cli import SEED, STEPS, whole
+from tinyldm.errors import InputError, say
 from tinyldm.files import naming
 
 SCRIPTS = Path(__file__).parents[2] / "docs" / "assets"
@@ -23,7 +24,7 @@ def add_arguments(parser):
     text = "draw the toy monsters in the format of the monster assignment"
     draw = parts.add_parser("draw", help=text, description=text)
     draw.add_argument("--out", type=Path, required=True, help="the folder to write")
-    draw.add_argument("--seed", type=int, default=0, help="seed of drawings and descriptions")
+    draw.add_argument("--seed", type=SEED, default=0, help="seed of drawings and descriptions")
     draw.add_argument("--overwrite", action="store_true", help="replace an existing toy set")
 
     text = (
@@ -32,9 +33,9 @@ def add_arguments(parser):
     )
     clip = parts.add_parser("clip", help=text, description=text)
     clip.add_argument("--out", type=Path, required=True, help="the folder to write")
-    clip.add_argument("--steps", type=int, default=2500, help="optimiser steps")
-    clip.add_argument("--batch-size", type=int, default=80, help="pictures per step")
-    clip.add_argument("--seed", type=int, default=0, help="seed of weights, pictures and captions")
+    clip.add_argument("--steps", type=STEPS, default=2500, help="optimiser steps")
+    clip.add_argument("--batch-size", type=whole(2, 2**16), default=80, help="pictures per step")
+    clip.add_argument("--seed", type=SEED, default=0, help="seed of weights, pictures and captions")
     clip.add_argument(
         "--overwrite", action="store_true", help="write into a folder that is not empty"
     )
@@ -45,8 +46,8 @@ def add_arguments(parser):
     )
     vae = parts.add_parser("vae", help=text, description=text)
     vae.add_argument("--out", type=Path, required=True, help="the folder to write")
-    vae.add_argument("--steps", type=int, default=5000, help="optimiser steps")
-    vae.add_argument("--seed", type=int, default=0, help="seed of weights and pictures")
+    vae.add_argument("--steps", type=STEPS, default=5000, help="optimiser steps")
+    vae.add_argument("--seed", type=SEED, default=0, help="seed of weights and pictures")
     vae.add_argument(
         "--overwrite", action="store_true", help="write into a folder that is not empty"
     )
@@ -59,7 +60,7 @@ def add_arguments(parser):
     score.add_argument(
         "--clip", default="tiny", help="a CLIP folder, or the tiny one that ships in the package"
     )
-    score.add_argument("--seed", type=int, default=1, help="seed of the pictures")
+    score.add_argument("--seed", type=SEED, default=1, help="seed of the pictures")
 
 
 def run(options):
@@ -73,15 +74,11 @@ def draw(options):
 
     with naming(options.out):
         write_toy(options.out, seed=options.seed, overwrite=options.overwrite)
-    print(f"wrote {options.out}")
+    say(f"wrote {options.out}")
 
 
 def clip(options):
     """Train a tiny CLIP and measure it."""
-    if options.steps < 1 or options.batch_size < 2:
-        raise InputError(
-            f"--steps {options.steps} --batch-size {options.batch_size}: expected at least 1 and 2"
-        )
     train_clip = script("train_clip")
     train_clip.train_clip(
         options.out,
@@ -103,13 +100,12 @@ def vae(options):
     from tinyldm.folders import check_free, owned
     from tinyldm.stage_one.progress import AUTOENCODER
 
-    if options.steps < 1:
-        raise InputError(f"--steps {options.steps}: expected at least 1")
     train_vae = script("train_vae")
     check_free(options.out, AUTOENCODER, options.overwrite)
     with owned(options.out, AUTOENCODER, "--out"):
         train_vae.train_tiny(options.out, options.steps, options.seed)
-    print((options.out / "scores.csv").read_text().strip())
+    for line in (options.out / "scores.csv").read_text().splitlines():
+        say(line)
 
 
 def script(name: str) -> ModuleType:
@@ -127,7 +123,7 @@ def script(name: str) -> ModuleType:
 def show(scores: dict[str, float]):
     """Print scores, one a line."""
     for name, score in scores.items():
-        print(f"{name:>20}  {score:.3f}")
+        say(f"{name:>20}  {score:.3f}")
 
 
 PARTS = {"draw": draw, "clip": clip, "score-clip": score_clip, "vae": vae}

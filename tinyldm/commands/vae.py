@@ -8,9 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyldm.cli import flag_of, parse_size
-from tinyldm.commands.checks import check_numbers
-from tinyldm.errors import InputError
+from tinyldm.cli import STEPS, as_typed, flag_of, parse_size, whole
+from tinyldm.errors import InputError, say
 from tinyldm.signals import Stopped, StopRequest, stop_on_signal
 from tinyldm.stage_one.recipe import Recipe
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 
 DEFAULTS = Recipe(steps=3000, batch_size=16, lr=1.5e-3, kl=1e-5, augment=0.0, flip=0.5)
-TEXTS = {field.name: field.metadata["help"] for field in fields(Recipe) if field.metadata}
+OPTIONS = {f.name: f.metadata["option"] for f in fields(Recipe) if f.metadata}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -31,9 +30,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_data(train)
     add_shape(train)
     recipe = train.add_argument_group("training")
-    for name, text in TEXTS.items():
+    for name, how in OPTIONS.items():
         value = getattr(DEFAULTS, name)
-        recipe.add_argument(flag_of(name), type=type(value), default=value, metavar="X", help=text)
+        recipe.add_argument(
+            flag_of(name), type=how.bounds, default=value, metavar="X", help=how.help
+        )
     add_run(train)
 
 
@@ -54,9 +55,9 @@ def add_shape(train: ArgumentParser) -> None:
     text = "an autoencoder to start from: tiny, a folder or a hub name"
     group.add_argument("--start", metavar="NAME", help=text)
     text = "channels at each size (default: 16 32 96)"
-    group.add_argument("--widths", type=int, nargs="+", metavar="N", help=text)
+    group.add_argument("--widths", type=whole(1, 2**14), nargs="+", metavar="N", help=text)
     text = "channels of the latents (default: 12)"
-    group.add_argument("--latent-channels", type=int, metavar="N", help=text)
+    group.add_argument("--latent-channels", type=whole(1, 2**14), metavar="N", help=text)
 
 
 def add_run(train: ArgumentParser) -> None:
@@ -64,7 +65,7 @@ def add_run(train: ArgumentParser) -> None:
     group = train.add_argument_group("run")
     group.add_argument("--out", type=Path, required=True, help="the folder to write")
     text = "steps between measurements, each with a checkpoint"
-    group.add_argument("--save-every", type=int, default=500, help=text)
+    group.add_argument("--save-every", type=STEPS, default=500, help=text)
     text = "continue what was stopped there; give the same command again with it"
     group.add_argument("--resume", action="store_true", help=text)
     text = "write into a folder that is not empty, and replace the autoencoder there"
@@ -85,7 +86,7 @@ def run(options: Namespace) -> None:
     start = shape_of(options)
     check_size(options.size, start.factor)
     images, held_out = read_pictures(options.data, options.size, options.skip_bad)
-    recipe = Recipe(**{name: getattr(options, name) for name in TEXTS})
+    recipe = Recipe(**{name: getattr(options, name) for name in OPTIONS})
     with owned(options.out, AUTOENCODER, "--out"), stop_on_signal() as stop:
         train_autoencoder(
             start,
@@ -102,20 +103,10 @@ def run(options: Namespace) -> None:
 
 
 def check(options: Namespace) -> None:
-    """InputError: an option is out of range, or does not go with another."""
+    """InputError: an option does not go with another."""
     from tinyldm.folders import check_free
     from tinyldm.stage_one.progress import AUTOENCODER
 
-    above_zero = ("steps", "batch_size", "lr", "save_every", "latent_channels")
-    from_zero = ("kl", "squared", "adversarial", "perceptual", "critic_from")
-    check_numbers(options, above_zero, from_zero)
-    if options.widths and min(options.widths) < 1:
-        given = " ".join(str(width) for width in options.widths)
-        raise InputError(f"--widths {given}: expected 1 or more each")
-    for name, highest in (("augment", 1), ("flip", 1), ("ema", 0.99999)):
-        value = getattr(options, name)
-        if not 0 <= value <= highest:
-            raise InputError(f"--{name} {value}: expected a share from 0 to 1")
     has_critic = options.adversarial or options.perceptual
     if options.critic_from and not (has_critic and options.critic_from < options.steps):
         raise InputError(
@@ -136,9 +127,9 @@ def check(options: Namespace) -> None:
 def check_size(size: tuple[int, int], factor: int) -> None:
     """InputError: images of a size (h, w) do not fit an autoencoder of this factor."""
     if any(side % factor or side < 2 * factor for side in size):
-        h, w = size
         raise InputError(
-            f"--size {w}x{h}: expected sides that are multiples of {factor}, at least twice that"
+            f"--size {as_typed(size)}: expected sides that are multiples of {factor}, "
+            "at least twice that"
         )
 
 
@@ -161,11 +152,11 @@ def report(options: Namespace, held_out: int, stop: StopRequest) -> None:
     """Print the last scores and what to do next; Stopped if the training was."""
     with open(options.out / "scores.csv", newline="", encoding="utf-8") as file:
         step, psnr, _pooled, ssim = list(csv.reader(file))[-1]
-    print(
+    say(
         f"{options.out}: after {step} steps PSNR {psnr} dB, SSIM {ssim} "
         f"on {held_out} images held out"
     )
     if int(step) < options.steps:
-        print("stopped; continue with the same command and --resume")
+        say("stopped; continue with the same command and --resume")
         raise Stopped(stop.number)
-    print(f"use it with: python train.py --data {options.data} --vae {options.out}")
+    say(f"use it with: python train.py --data {options.data} --vae {options.out}")

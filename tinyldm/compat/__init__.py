@@ -6,17 +6,78 @@ An argument that is not supported raises and names itself. docs/compat.md says w
 from diffusers', and why.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 
 _HOME = {
-    "DDPMScheduler": "schedulers",
-    "DDIMScheduler": "schedulers",
-    "DPMSolverMultistepScheduler": "schedulers",
+    "AttnProcessor": "attention",
+    "AttnProcessor2_0": "attention",
+    "AutoencoderKL": "vae",
+    "CONFIG_NAME": "environment",
+    "DDIMPipeline": "pipelines",
+    "DDIMScheduler": "schedulers.scheduling_ddim",
+    "DDPMPipeline": "pipelines",
+    "DDPMScheduler": "schedulers.scheduling_ddpm",
+    "DPMSolverMultistepScheduler": "schedulers.scheduling_dpmsolver_multistep",
+    "DiffusionPipeline": "pipelines",
+    "EMAModel": "averaging",
+    "EulerAncestralDiscreteScheduler": "schedulers.scheduling_euler_ancestral_discrete",
+    "EulerDiscreteScheduler": "schedulers.scheduling_euler_discrete",
+    "FlowMatchEulerDiscreteScheduler": "schedulers.scheduling_flow_match_euler_discrete",
+    "HeunDiscreteScheduler": "schedulers.scheduling_heun_discrete",
+    "ImagePipelineOutput": "pipelines",
+    "PNDMScheduler": "schedulers.scheduling_pndm",
+    "SAFETENSORS_WEIGHTS_NAME": "environment",
     "UNet2DConditionModel": "unet",
     "UNet2DModel": "unet",
-    "AutoencoderKL": "vae",
+    "UniPCMultistepScheduler": "schedulers.scheduling_unipc_multistep",
+    "WEIGHTS_NAME": "environment",
+    "XFormersAttnProcessor": "attention",
+    "check_min_version": "environment",
+    "compute_snr": "averaging",
+    "get_constant_schedule": "optimization",
+    "get_constant_schedule_with_warmup": "optimization",
+    "get_cosine_schedule_with_warmup": "optimization",
+    "get_cosine_with_hard_restarts_schedule_with_warmup": "optimization",
+    "get_linear_schedule_with_warmup": "optimization",
+    "get_piecewise_constant_schedule": "optimization",
+    "get_polynomial_decay_schedule_with_warmup": "optimization",
+    "get_scheduler": "optimization",
+    "is_accelerate_available": "environment",
+    "is_tensorboard_available": "environment",
+    "is_wandb_available": "environment",
+    "is_xformers_available": "environment",
+    "make_image_grid": "pictures",
+    "numpy_to_pil": "pictures",
+    "pt_to_pil": "pictures",
+    "randn_tensor": "schedulers.base",
 }
 __all__ = list(_HOME)
+
+_PUBLISHED_PATHS = (
+    "models",
+    "models.attention_processor",
+    "models.autoencoder_kl",
+    "models.autoencoders",
+    "models.autoencoders.autoencoder_kl",
+    "models.unet_2d",
+    "models.unet_2d_condition",
+    "models.unets",
+    "models.unets.unet_2d",
+    "models.unets.unet_2d_condition",
+    "pipelines.ddim",
+    "pipelines.ddim.pipeline_ddim",
+    "pipelines.ddpm",
+    "pipelines.ddpm.pipeline_ddpm",
+    "pipelines.pipeline_utils",
+    "training_utils",
+    "utils",
+    "utils.import_utils",
+    "utils.pil_utils",
+    "utils.torch_utils",
+)
+"""Modules of diffusers that scripts import from and that have no file here: see _add_paths."""
 
 
 def __getattr__(name: str):
@@ -26,3 +87,20 @@ def __getattr__(name: str):
             f"module {__name__!r} has no attribute {name!r}; it gives {', '.join(_HOME)}"
         )
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def _add_paths() -> None:
+    """Make a module of each published path; each gives every name that this package gives.
+
+    So `from tinyldm.compat.models.unets.unet_2d import UNet2DModel` needs no file of that name.
+    """
+    for path in _PUBLISHED_PATHS:
+        module = ModuleType(f"{__name__}.{path}", f"diffusers.{path}: names of tinyldm.compat.")
+        vars(module).update(__getattr__=__getattr__, __path__=[])
+        sys.modules[module.__name__] = module
+        parent, _, last = module.__name__.rpartition(".")
+        if parent in sys.modules:
+            vars(sys.modules[parent])[last] = module
+
+
+_add_paths()

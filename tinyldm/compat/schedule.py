@@ -29,7 +29,7 @@ class TableSchedule(NoiseSchedule):
 
 def schedule_of(config: Config) -> NoiseSchedule:
     """The noise schedule that a scheduler's settings describe."""
-    zero_snr = config.rescale_betas_zero_snr
+    zero_snr = config.get("rescale_betas_zero_snr", False)
     if config.trained_betas is not None:
         table = tuple(np.asarray(config.trained_betas, dtype=np.float64).tolist())
         return TableSchedule(timesteps=len(table), zero_snr=zero_snr, table=table)

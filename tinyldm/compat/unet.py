@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from tinyldm.compat.config import SETTINGS, Config, ConfiguredModel, Output
+from tinyldm.compat.config import Config, ConfiguredModel, Output
 from tinyldm.compat.network import PublishedConfig, PublishedUNet
 from tinyldm.condition import Condition
-from tinyldm.nn.config import UNetConfig
-from tinyldm.training.format_1 import PUBLISHED, read_unet_config
+from tinyldm.nn.blocks import ClassTable, Perceptron
 
 DOWN = {"none": "DownBlock2D", "self": "AttnDownBlock2D", "cross": "CrossAttnDownBlock2D"}
 UP = {kind: name.replace("Down", "Up") for kind, name in DOWN.items()}
@@ -39,17 +39,31 @@ SAME = {  # settings that differ in nothing but their names
 class _Model(ConfiguredModel, PublishedUNet):
     """A UNet made from diffusers' settings."""
 
-    def __init__(self, *args, **settings):
-        given = self.settings(args, settings)
-        try:
-            native = self.native(given)
-        except ValueError as error:
-            raise ValueError(f"{type(self).__name__}: {_in_their_words(error)}") from None
-        super().__init__(native)
+    is_gradient_checkpointing = False
+
+    def set_up(self, given: Config) -> None:
+        """The network of these settings."""
+        native = self.native(given)
+        PublishedUNet.__init__(self, native)
         self.config = Config(given, given.defaulted, native)
+        self._vector_dim = None  # class labels are checked here, and not as a vector
+        if given.class_embed_type == "identity":
+            self.class_embedding = nn.Identity()
+        elif given.class_embed_type == "timestep":
+            self.class_embedding = Perceptron(self.time_proj.width, native.time_width)
+        elif native.vector_width is None:
+            self.register_module("class_embedding", None)
+
+    @classmethod
+    def native(cls, given: Config) -> PublishedConfig:
+        """The PublishedConfig that these settings mean, in diffusers' words where there is none."""
+        try:
+            return cls.translate(given)
+        except ValueError as error:
+            raise ValueError(f"{cls.__name__}: {_in_their_words(error)}") from None
 
     @staticmethod
-    def native(c: Config) -> PublishedConfig:
+    def translate(c: Config) -> PublishedConfig:
         """The PublishedConfig that these settings mean."""
         raise NotImplementedError
 
@@ -59,12 +73,56 @@ class _Model(ConfiguredModel, PublishedUNet):
         tokens: (b, n, c); mask: (b, n) bool or 0 and 1
         class_labels: numbers (b,), or vectors (b, d) to project
         """
-        if self.config.classes and class_labels is not None:
-            class_labels = F.one_hot(class_labels.long(), self.config.classes).to(self.dtype)
         if mask is not None:
             mask = mask.bool()
         condition = Condition(tokens, mask, vector=class_labels)
         return PublishedUNet.forward(self, sample, timestep, condition)
+
+    def check_inputs(self, x: Tensor, t: Tensor | float, condition: Condition) -> None:
+        """As in UNet, but class labels may be whatever class_embedding takes."""
+        if (condition.vector is None) != (self.class_embedding is None):
+            expected = "no class_labels" if self.class_embedding is None else "class_labels"
+            raise ValueError(f"{type(self).__name__}: expected {expected}")
+        super().check_inputs(x, t, replace(condition, vector=None))
+
+    def _embed(self, x: Tensor, t: Tensor | float, condition: Condition) -> Tensor:
+        """The time embedding plus class_embedding, which a script may have replaced."""
+        emb = super()._embed(x, t, replace(condition, vector=None))
+        labels = condition.vector
+        if labels is None:
+            return emb
+        if self.config.class_embed_type == "timestep":
+            labels = self.time_proj(labels)
+        elif isinstance(self.class_embedding, ClassTable):
+            labels = F.one_hot(labels.long(), len(self.class_embedding.weight))
+        if labels.is_floating_point() or isinstance(self.class_embedding, ClassTable):
+            labels = labels.to(emb.dtype)  # else an nn.Embedding of the script's own takes numbers
+        return emb + self.class_embedding(labels).to(emb.dtype)
+
+    def enable_gradient_checkpointing(self, gradient_checkpointing_func=None) -> None:
+        """Compute the insides of every level again on the way back, instead of keeping them."""
+        self.support(gradient_checkpointing_func=(gradient_checkpointing_func, None))
+        self.is_gradient_checkpointing = True
+
+    def disable_gradient_checkpointing(self) -> None:
+        """Keep what the way back needs."""
+        self.is_gradient_checkpointing = False
+
+    def run(self, level: Any, h: Tensor, **inputs: Any) -> Any:
+        """As in UNet; or keep what goes into a level alone, and compute it twice (1604.06174)."""
+        if not self.is_gradient_checkpointing:
+            return super().run(level, h, **inputs)
+        skips = inputs.pop("skips", None)
+        if skips is None:
+            return checkpoint(level, h, use_reentrant=False, **inputs)
+        kept = tuple(skips)  # the level takes from its list, and must find it whole again
+
+        def run_up(h: Tensor, **inputs: Any) -> Any:
+            return level(h, **inputs, skips=list(kept))
+
+        out = checkpoint(run_up, h, use_reentrant=False, **inputs)
+        del skips[-len(level.resnets) :]
+        return out
 
 
 class UNet2DConditionModel(_Model):
@@ -75,10 +133,10 @@ class UNet2DConditionModel(_Model):
     """
 
     @staticmethod
-    def native(c: Config) -> PublishedConfig:
+    def translate(c: Config) -> PublishedConfig:
         """The PublishedConfig that these settings mean."""
         shared = _shared_settings(c)
-        kinds, classes, vector_dim = shared["attention"], shared["classes"], shared["vector_dim"]
+        kinds, vector_dim = shared["attention"], shared["vector_dim"]
         dims = _per_level(c.attention_head_dim, len(kinds))
         for kind, dim, mirrored in zip(kinds, dims, reversed(dims), strict=True):
             if kind == "self" and dim != mirrored:
@@ -87,8 +145,8 @@ class UNet2DConditionModel(_Model):
                     f"attention_head_dim is {dims}, expected the same at an AttnDownBlock2D's "
                     "mirror image"
                 )
-        projects = c.class_embed_type is not None
-        if projects != (vector_dim is not None) or (vector_dim and classes):
+        projects = c.class_embed_type == "projection"
+        if projects != (vector_dim is not None) or (vector_dim and c.num_class_embeds):
             raise ValueError(
                 "class_embed_type 'projection' goes with projection_class_embeddings_input_dim "
                 "alone"
@@ -116,18 +174,30 @@ class UNet2DConditionModel(_Model):
         timestep,
         encoder_hidden_states=None,
         class_labels=None,
-        *,
+        timestep_cond=None,
+        attention_mask=None,
+        cross_attention_kwargs=None,
+        added_cond_kwargs=None,
+        down_block_additional_residuals=None,
+        mid_block_additional_residual=None,
+        down_intrablock_additional_residuals=None,
         encoder_attention_mask=None,
         return_dict=True,
-        **others,
     ):
         """.sample, the prediction (b, out_channels, h, w).
 
-        sample: (b, in_channels, h, w); timestep: (b,) or one number
+        sample: (b, in_channels, h, w); timestep: (b,) or one number. The other arguments but
+        encoder_attention_mask and return_dict are there to be left at None.
         """
-        for name, value in others.items():
-            if value is not None and value != {}:
-                raise ValueError(f"UNet2DConditionModel: argument {name!r} is not supported")
+        _refuse(
+            timestep_cond=timestep_cond,
+            attention_mask=attention_mask,
+            cross_attention_kwargs=cross_attention_kwargs,
+            added_cond_kwargs=added_cond_kwargs,
+            down_block_additional_residuals=down_block_additional_residuals,
+            mid_block_additional_residual=mid_block_additional_residual,
+            down_intrablock_additional_residuals=down_intrablock_additional_residuals,
+        )
         prediction = self.predict(
             sample,
             timestep,
@@ -142,7 +212,7 @@ class UNet2DModel(_Model):
     """The UNet without tokens; attention_head_dim is the width of a head, None for one head."""
 
     @staticmethod
-    def native(c: Config) -> PublishedConfig:
+    def translate(c: Config) -> PublishedConfig:
         """The PublishedConfig that these settings mean."""
         shared = _shared_settings(c)
         kinds = shared["attention"]
@@ -182,6 +252,13 @@ class UNet2DModel(_Model):
         return Output(prediction) if return_dict else (prediction,)
 
 
+def _refuse(**others: Any) -> None:
+    """ValueError for the first of these arguments that says anything."""
+    for name, value in others.items():
+        if value is not None and value != {}:
+            raise ValueError(f"UNet2DConditionModel: argument {name!r} is not supported")
+
+
 def _in_their_words(error: ValueError) -> str:
     """What PublishedConfig refuses, with diffusers' name of the setting, which comes first."""
     text = str(error).removeprefix("PublishedConfig: ")
@@ -191,6 +268,12 @@ def _in_their_words(error: ValueError) -> str:
 
 def _shared_settings(c: Config) -> dict[str, Any]:
     """The settings of a PublishedConfig that both kinds of network give in the same way."""
+    for name in ("down_block_types", "up_block_types"):
+        if len(c[name]) != len(c.block_out_channels):
+            raise ValueError(
+                f"{name} is {tuple(c[name])}, expected {len(c.block_out_channels)} types, one for "
+                "each of block_out_channels"
+            )
     native_of = {name: kind for kind, name in DOWN.items()}
     kinds = tuple(native_of.get(name, name) for name in c.down_block_types)
     mirrored = [UP.get(kind) for kind in reversed(kinds)]
@@ -201,6 +284,8 @@ def _shared_settings(c: Config) -> dict[str, Any]:
         )
     shared = {ours: c[theirs] for ours, theirs in SAME.items() if theirs in c}
     shared.setdefault("vector_dim", None)
+    if c.class_embed_type is not None:
+        shared["classes"] = None  # the type has the say, as published
     shared["attention"] = kinds
     shared["scale_shift"] = c.resnet_time_scale_shift == "scale_shift"
     return shared
@@ -221,100 +306,3 @@ def _heads_of_width(kind: str, width: int, head_width: int | None) -> int:
             f"a divisor of {width}"
         )
     return width // head_width
-
-
-def from_native(config: UNetConfig, sample_size=None) -> UNet2DConditionModel | UNet2DModel:
-    """The UNet of diffusers' that is the network of a config, on the meta device.
-
-    ValueError if there is none.
-    """
-    c = PublishedConfig.from_dict(config.to_dict())
-    settings = {theirs: getattr(c, ours) for ours, theirs in SAME.items()}
-    settings |= {
-        "sample_size": sample_size,
-        "in_channels": c.in_channels + c.map_channels,
-        "down_block_types": tuple(DOWN[kind] for kind in c.attention),
-        "up_block_types": tuple(UP[kind] for kind in reversed(c.attention)),
-        "resnet_time_scale_shift": "scale_shift" if c.scale_shift else "default",
-        "time_embedding_type": "positional" if c.time_embedding == "sinusoidal" else "fourier",
-    }
-    cls: type[UNet2DConditionModel] | type[UNet2DModel] = UNet2DModel
-    settings_of = _without_tokens
-    if c.reads_tokens or c.vector_dim or c.middle_blocks == 1 or c.time_embedding == "fourier":
-        cls = UNet2DConditionModel
-        settings_of = _with_tokens
-    settings |= settings_of(c)
-    known = SETTINGS[cls.__name__]
-    with torch.device("meta"):
-        made = cls(**{name: value for name, value in settings.items() if name in known})
-        wanted = PublishedUNet(c)
-    for got, part in zip_longest(_parts(made), _parts(wanted)):
-        if got != part:
-            raise ValueError(
-                f"{cls.__name__} has no such network: "
-                f"{part or 'nothing'} would be {got or 'missing'}"
-            )
-    return made
-
-
-def network_recipe(unet: UNet2DConditionModel | UNet2DModel) -> dict[str, Any]:
-    """How a checkpoint describes this network: by a UNetConfig, or where that can't, by build()."""
-    config: Any = unet.config
-    settings: dict[str, Any] = config.native.to_dict()
-    plain = read_unet_config(settings)
-    if plain is not None:
-        return plain.to_dict()
-    return {"build": PUBLISHED, "arguments": settings}
-
-
-def _with_tokens(c: PublishedConfig) -> dict[str, Any]:
-    """The settings of c that UNet2DConditionModel has in its own way."""
-    dims: list[int | None] = []  # attention_head_dim; None where it does not matter
-    for level in c.levels:
-        dim = {"self": level.width // level.heads, "cross": level.heads, "none": None}
-        dims.append(dim[level.attention])
-    if dims[-1] is None and c.middle == "cross":
-        dims[-1] = c.middle_heads or c.levels[-1].heads
-    middle_of = {0: None, 1: "UNetMidBlock2D"}
-    return {
-        "attention_head_dim": tuple(
-            dim or mirrored or 1 for dim, mirrored in zip(dims, reversed(dims), strict=True)
-        ),
-        "mid_block_type": middle_of.get(c.middle_blocks, "UNetMidBlock2DCrossAttn"),
-        "class_embed_type": "projection" if c.vector_dim else None,
-    }
-
-
-def _without_tokens(c: PublishedConfig) -> dict[str, Any]:
-    """The settings of c that UNet2DModel has in its own way."""
-    last = c.levels[-1]
-    head_width = last.width // (c.middle_heads or last.heads)
-    for level in reversed(c.levels):
-        if level.attention == "self":
-            head_width = level.width // level.heads
-    return {
-        "layers_per_block": c.levels[0].blocks,
-        "add_attention": c.middle == "self",
-        "attn_norm_num_groups": c.middle_groups,
-        "attention_head_dim": head_width,
-        "mid_block_type": "UNetMidBlock2D" if c.middle_blocks else None,
-    }
-
-
-def _parts(network: nn.Module) -> list[tuple[str, ...]]:
-    """Each module by name, with all that decides what it computes: attributes and shapes."""
-    parts = []
-    for name, module in network.named_modules():
-        if not name:
-            continue
-        facts = []
-        for key, value in vars(module).items():
-            if key != "training" and key[0] != "_" and isinstance(value, (int, float, tuple)):
-                facts.append(f"{key}={value}")
-        for key, weight in [
-            *module.named_parameters(recurse=False),
-            *module.named_buffers("", False),
-        ]:
-            facts.append(f"{key}={tuple(weight.shape)}")
-        parts.append((name, type(module).__name__, *facts))
-    return parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,11 @@ class LatentDistribution(vae.Posterior):
         """KL(q || N(0, 1)) of each image: (b,)."""
         return super().kl().sum(dim=[1, 2, 3])
 
+    def nll(self, sample: Tensor, dims: Sequence[int] = (1, 2, 3)) -> Tensor:
+        """-log q(sample | image), summed over these dimensions."""
+        density = torch.distributions.Normal(self.mean, self.std)
+        return -density.log_prob(sample).sum(dim=tuple(dims))
+
 
 @dataclass(frozen=True, eq=False)
 class EncoderOutput(NamedOutput):
@@ -50,14 +56,19 @@ class AutoencoderKL(ConfiguredModel, vae.AutoencoderKL):
     It encodes in float32 even where its weights are half precision: they would overflow.
     """
 
-    def __init__(self, *args, **settings):
-        given = self.settings(args, settings)
-        try:
-            native = vae.AutoencoderConfig(**{k: v for k, v in given.items() if k not in NOTES})
-        except ValueError as error:
-            raise ValueError(f"AutoencoderKL: not supported: {error}") from None
-        super().__init__(native)
+    def set_up(self, given: Config) -> None:
+        """The autoencoder of these settings."""
+        native = self.native(given)
+        vae.AutoencoderKL.__init__(self, native)
         self.config = Config(given, given.defaulted, native)
+
+    @classmethod
+    def native(cls, given: Config) -> vae.AutoencoderConfig:
+        """The AutoencoderConfig that these settings mean."""
+        try:
+            return vae.AutoencoderConfig(**{k: v for k, v in given.items() if k not in NOTES})
+        except ValueError as error:
+            raise ValueError(f"{cls.__name__}: not supported: {error}") from None
 
     def encode(self, x: Tensor, return_dict: bool = True):
         """images (b, 3, h, w) in [-1, 1] -> .latent_dist, in the dtype of the images."""

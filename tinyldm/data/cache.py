@@ -5,12 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from tinyldm.files import clear_drafts, draft_folder, flush_folder, writing
+from tinyldm.data.checksums import (
+    CHECKSUMS,
+    ITSELF,
+    LARGE,
+    Verification,
+    first_damaged,
+    header_checksum,
+    with_checksums,
+)
+from tinyldm.files import clear_drafts, draft_folder, flush_folder, write_text, writing
 from tinyldm.folders import locked
 
 HEADER = "cache.json"
@@ -34,26 +46,38 @@ def read_header(folder: Path) -> dict[str, Any] | None:
     try:
         header = json.loads((folder / HEADER).read_text())
         sizes = {name: (folder / name).stat().st_size for name in header["files"]}
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        header.get(CHECKSUMS, {}).keys()
+    except (FileNotFoundError, NotADirectoryError, ValueError, LookupError):
+        return None
+    except (TypeError, AttributeError):  # a value of another kind
         return None
     return header if sizes == header["files"] else None
 
 
-def build_once(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """The header of a cache folder, which is built first if it is not there.
+def build_once(
+    folder: Path,
+    build: Callable[[Path], dict[str, Any]],
+    verification: Verification | None = None,
+    trusted: Callable[[], bool] = lambda: True,
+) -> dict[str, Any]:
+    """The header of a cache folder, which is built first if it is absent or damaged.
 
     build(empty folder) writes files and returns a header. It works aside; its folder is flushed to
     the disk and renamed, so that a half-written cache is never seen. A second process waits for
     the first and then finds its result. OSError names a file that could not be written.
+
+    verification, trusted: see inspect()
     """
-    header = read_header(folder)
+    header, _ = inspect(folder, verification, trusted)
     if header is not None:  # opened without writing, so it may lie on a read-only disk
         return header
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(folder.name + ".lock")) as alone:
-        header = read_header(folder)
+        header, problem = inspect(folder, verification, trusted)
         if header is not None:
             return header
+        if problem is not None:
+            print(f"{folder}: {problem}; it is built anew", file=sys.stderr, flush=True)
         if alone:  # what a killed process left, under the names of today and of earlier versions
             clear_drafts(folder.parent, folder.name)
             for stale in folder.parent.glob(f"{folder.name}.tmp-*"):
@@ -61,6 +85,7 @@ def build_once(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[st
         with draft_folder(folder) as unfinished:
             header = build(unfinished)
             header["files"] = {file.name: file.stat().st_size for file in unfinished.iterdir()}
+            header = with_checksums(unfinished, header)
             with writing(unfinished / HEADER) as file:
                 file.write(json.dumps(header).encode())
             flush_folder(unfinished)
@@ -68,3 +93,60 @@ def build_once(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[st
             os.rename(unfinished, folder)
             flush_folder(folder.parent)
     return header
+
+
+def inspect(
+    folder: Path, verification: Verification | None, trusted: Callable[[], bool]
+) -> tuple[dict[str, Any] | None, str | None]:
+    """The header of a cache folder that is whole, or None and what is wrong, if there is anything.
+
+    verification: takes over the large files; None: sizes alone are compared, for a process that
+                  follows one which has compared the checksums
+    trusted:      whether to take a cache of the first versions, without checksums, for whole; it is
+                  given them
+    """
+    header = read_header(folder)
+    if header is None:
+        return None, "is damaged" if (folder / HEADER).exists() else None
+    if verification is None:
+        return header, None
+    large = [name for name, size in header["files"].items() if size > LARGE]
+    small = [name for name in header["files"] if name not in large]
+    if CHECKSUMS not in header:
+        if not trusted():
+            return None, "was built by a version that read some of its images otherwise"
+        if large:
+            verification.add(partial(record_checksums, folder, header))
+        else:
+            record_checksums(folder, header)
+        return header, None
+    if header[CHECKSUMS].get(ITSELF) != header_checksum(header):
+        return None, f"{HEADER} is damaged"
+    damaged = first_damaged(folder, header, small)
+    if damaged is not None:
+        return None, f"{damaged.name} is damaged"
+    if large:
+        verification.add(partial(discard_if_damaged, folder, header, large))
+    return header, None
+
+
+def record_checksums(folder: Path, header: dict[str, Any]) -> None:
+    """Add the checksums of a cache to its header, unless its disk is read-only."""
+    complete = with_checksums(folder, header)
+    with suppress(OSError):
+        write_text(folder / HEADER, json.dumps(complete))
+
+
+def discard_if_damaged(folder: Path, header: dict[str, Any], names: list[str]) -> str | None:
+    """Compare files with their checksums; the line about the first that is damaged, or None.
+
+    A damaged cache loses its header, so that it is built anew when it is needed next.
+    """
+    damaged = first_damaged(folder, header, names)
+    if damaged is None:
+        return None
+    try:
+        (folder / HEADER).unlink(missing_ok=True)
+    except OSError:
+        return f"{damaged}: damaged, and the run has read it; delete {folder} and start again"
+    return f"{damaged}: damaged, and the run has read it; start again, and the cache is built anew"

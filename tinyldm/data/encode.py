@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b, file_digest
@@ -19,8 +19,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from tinyldm.data.checksums import Verification
 from tinyldm.data.examples import Prompt
-from tinyldm.data.images import Augmentation, from_bytes, load_image, to_bytes
+from tinyldm.data.images import (
+    Augmentation,
+    check_file,
+    from_bytes,
+    load_image,
+    read_image_file,
+    to_bytes,
+)
 from tinyldm.errors import InputError
 from tinyldm.files import require_space, writing
 
@@ -33,13 +41,40 @@ PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**21}  # 8 images of 256x256, or 32
 T = TypeVar("T")
 
 
+class ChangedError(InputError):
+    """A file is no longer what it was when the key of the cache was made.
+
+    skip_bad leaves no such file out, for it may be whole again when the cache is opened.
+    """
+
+    def __init__(self, file: Path | str):
+        super().__init__(
+            f"{file}: was changed while the data was being encoded; start again when it is at rest"
+        )
+
+
 def file_hash(file: Path) -> str | None:
-    """A hash of the bytes of a file; None for one that cannot be read."""
+    """A hash of the bytes of an image file; None for one that cannot be read."""
     try:
+        check_file(file)
         with open(file, "rb") as opened:
             return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
-    except (OSError, ValueError):  # ValueError: no name that a file can have
+    except (OSError, ValueError, InputError):  # ValueError: no name that a file can have
         return None
+
+
+def bytes_hash(content: bytes) -> str:
+    """What file_hash gives for a file with these bytes."""
+    return blake2b(content, digest_size=16).hexdigest()
+
+
+def problem_of(file: Path, read: Callable[[], object]) -> str:
+    """Why a file that was left out of a cache cannot be read, by its name of today."""
+    try:
+        read()
+    except InputError as error:
+        return str(error)
+    return f"{file}: could not be read when the cache was built"
 
 
 def file_hashes(files: Sequence[Path], workers: int, progress: bool) -> list[str | None]:
@@ -47,7 +82,10 @@ def file_hashes(files: Sequence[Path], workers: int, progress: bool) -> list[str
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         found = pool.map(file_hash, files)
         bar = tqdm(found, "reading images", len(files), unit="image", delay=2, disable=not progress)
-        return list(bar)
+        try:
+            return list(bar)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # a signal does not wait for the rest
 
 
 def chunks(items: Iterable[T], n: int) -> Iterator[tuple[T, ...]]:
@@ -61,9 +99,10 @@ def chunks(items: Iterable[T], n: int) -> Iterator[tuple[T, ...]]:
 class Building:
     """How a cache is built.
 
-    root:     the folder of all caches
-    workers:  threads that read images
-    skip_bad: leave out what cannot be read, in place of an InputError
+    root:         the folder of all caches
+    workers:      threads that read images
+    skip_bad:     leave out what cannot be read, in place of an InputError
+    verification: compares large files with their checksums; None: sizes alone are compared
     """
 
     root: Path
@@ -71,6 +110,7 @@ class Building:
     workers: int = 4
     progress: bool = True
     skip_bad: bool = False
+    verification: Verification | None = None
 
 
 @dataclass(frozen=True)
@@ -87,12 +127,28 @@ class ImageSet:
     augmentation: Augmentation
 
     def views(self, index: int) -> Tensor:
-        """All views of image `index`, uint8 (views, 3, h, w)."""
-        image = load_image(self.files[index])
+        """All views of image `index`, uint8 (views, 3, h, w).
+
+        The bytes that are decoded are those that were hashed; ChangedError if they are no longer.
+        """
+        image = load_image(self.files[index], self.content(index))
         # the copies of an image follow from its bytes, not from its place in the folder
         key = int(self.hashes[index] or "0", 16)
         views = self.augmentation.apply(image, self.size, key)
         return torch.stack([to_bytes(view) for view in views])
+
+    def content(self, index: int) -> bytes:
+        """The bytes of image `index`, whose hash is the one in the key of the cache."""
+        file, known = self.files[index], self.hashes[index]
+        try:
+            content = read_image_file(file)
+        except InputError:
+            if known is None:
+                raise
+            raise ChangedError(file) from None
+        if bytes_hash(content) != known:
+            raise ChangedError(file)
+        return content
 
     def decoded(self, workers: int) -> Iterator[tuple[int, Tensor | InputError]]:
         """(index, views or the error of that image) for each image; a few are decoded ahead."""
@@ -167,7 +223,7 @@ def write_latents(folder: Path, images: ImageSet, vae: Any, building: Building) 
             for index, pixels in batch:
                 if isinstance(pixels, Tensor):
                     good.append(pixels)
-                elif building.skip_bad:
+                elif building.skip_bad and not isinstance(pixels, ChangedError):
                     left_out[str(index)] = str(pixels)  # a string, as JSON will have it
                 else:
                     raise pixels
@@ -214,17 +270,23 @@ def posterior_record(vae: Any, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def write_tokens(
-    folder: Path, prompts: Sequence[Prompt], encoder: Encoder, progress: bool
+    folder: Path, prompts: Mapping[str, Prompt], encoder: Encoder, progress: bool
 ) -> dict[str, Any]:
     """Write tokens.f16, (n, width), the unmasked tokens of all prompts, one prompt after another.
 
     offsets.i64 says where each prompt begins.
+    prompts: by their keys, Encoder.keys; ChangedError for one whose key is another when it has been
+             encoded, since the file that it names was replaced
     """
     offsets = [0]
     bar = tqdm(total=len(prompts), desc="encoding captions", unit="caption", disable=not progress)
     with bar, writing(folder / "tokens.f16") as file:
-        for batch in chunks(prompts, PROMPTS_AT_ONCE):
-            encoded = encoder.stored(list(batch)).to("cpu")
+        for keys in chunks(prompts, PROMPTS_AT_ONCE):
+            batch = [prompts[key] for key in keys]
+            encoded = encoder.stored(batch).to("cpu")
+            for prompt, key, now in zip(batch, keys, encoder.keys(batch), strict=True):
+                if key and now != key:  # the empty prompt has the key ""
+                    raise ChangedError(str(prompt))
             if encoded.tokens is None:
                 raise InputError(f"the encoder keeps no tokens of {str(batch[0])!r}")
             tokens, mask = encoded.tokens.half(), encoded.mask  # (b, n, width), (b, n)

@@ -10,7 +10,7 @@ from typing import Protocol, overload
 
 from tqdm import tqdm
 
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, say
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -116,7 +116,7 @@ class Examples(Sequence[Example]):
             except InputError as error:
                 problems.append(str(error))
         if problems:
-            print(f"left out: {len(problems)} images, first {problems[0]}")
+            say(f"left out: {len(problems)} images, first {problems[0]}")
         return replace(self, items=tuple(good), problems=tuple(problems))
 
     def hold_out(self, share: float) -> Examples:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,19 +23,50 @@ from tinyldm.files import replacing
 from tinyldm.randomness import plain_stream
 
 FITS = ("squash", "crop")
+MOST_PIXELS = 178_956_970  # of an image file, which is where Pillow stops as well
+MOST_BYTES = 2**31  # of an image file; so many pixels have less, even if nothing is compressed
+# (least, white): where the largest value of an image of floats or of 32 bits lies between the two,
+# `white` is white. Between these ranges it would be unclear how dark the image is meant to be.
+RANGES = ((0, 1), (16, 255), (4096, 65535))
+OTHER_FILES = {
+    stat.S_IFDIR: "folder",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
 
 
-def load_image(path: str | Path) -> Image.Image:
-    """The image of a file as RGB, upright, transparency composited on white, 16-bit scaled to 8.
+def check_file(path: str | Path) -> None:
+    """InputError for what is no regular file, and so may never end, or is too large for an image.
 
-    InputError names the file when it is missing or broken.
+    FileNotFoundError, or another OSError, where it cannot be looked at.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = OTHER_FILES.get(stat.S_IFMT(status.st_mode), "special file")
+        raise InputError(f"{path}: is a {kind}, expected an image file")
+    if status.st_size > MOST_BYTES:
+        raise InputError(
+            f"{path}: has {status.st_size / 2**30:.1f} GiB, "
+            f"expected an image file of at most {MOST_BYTES // 2**30} GiB"
+        )
+
+
+@contextmanager
+def readable(path: str | Path, kind: str = "image") -> Iterator[None]:
+    """Turn whatever the block raises about an image file into an InputError that names it.
+
+    kind: what the file is called where it is missing
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+        yield
     except FileNotFoundError:
-        raise InputError(f"{path}: no such image") from None
+        raise InputError(f"{path}: no such {kind}") from None
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"{path}: expected an image of at most {MOST_PIXELS // 10**6} million pixels"
+        ) from None
     except (MemoryError, InputError):
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
@@ -41,10 +76,92 @@ def load_image(path: str | Path) -> Image.Image:
         ) from None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip them at 255
-        array = np.asarray(image).astype(np.int64)
-        image = Image.fromarray(((array.clip(0, 65535) + 128) // 257).astype(np.uint8))
+def read_image_file(path: str | Path) -> bytes:
+    """The bytes of an image file. InputError as for open_image, as far as it can be told so far."""
+    with readable(path):
+        check_file(path)
+        return Path(path).read_bytes()
+
+
+@contextmanager
+def open_image(
+    path: str | Path, content: bytes | None = None, kind: str = "image"
+) -> Iterator[Image.Image]:
+    """The one way to open an image file: Pillow's image, of which only the header is read yet.
+
+    content: the bytes of the file, if they have been read already
+    InputError names the file where it is missing, broken, too large or no regular file; also where
+    the block finds the pixels broken.
+    """
+    with readable(path, kind):
+        if content is None:
+            check_file(path)
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise Image.DecompressionBombError
+            if image.format == "EPS":  # Pillow would have Ghostscript run it
+                raise ValueError("a PostScript program")
+            yield image
+
+
+def load_image(path: str | Path, content: bytes | None = None) -> Image.Image:
+    """The image of a file as RGB, upright, in 8 bits, transparency composited on white.
+
+    Of floats and of whole numbers of 32 bits, the largest value tells which range they are in; see
+    RANGES. content and InputError: as for open_image.
+    """
+    with open_image(path, content) as image:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        if _has_16_bits(image):
+            return _from_grey(upright, white=65535)
+        if image.mode in ("I", "F"):
+            return _from_grey(upright, white=_white(np.asarray(upright)))
+        return _from_bytes(upright)
+
+
+def read_anew(path: str | Path) -> bool:
+    """Whether load_image has been corrected for an image like this since the first versions.
+
+    They showed floats and 32 bits as black, and did not see the transparency of 16 bits.
+    """
+    try:
+        with open_image(path) as image:
+            if _has_16_bits(image):
+                return "transparency" in image.info
+            return image.mode in ("I", "F")
+    except InputError:
+        return False
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether an image that has just been opened holds whole numbers from 0 to 65535."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def _white(values: np.ndarray[Any, Any]) -> int:
+    """The value of white in an image of floats or of 32 bits; ValueError where that is unclear."""
+    low, high = float(values.min()), float(values.max())
+    for least, white in RANGES:
+        slack = white / 1000  # for what rounding has done to floats
+        if low >= -slack and least <= high <= white + slack:
+            return white
+    raise ValueError(
+        f"its values go from {low:g} to {high:g}, expected from 0 to 1, to 255 or to 65535"
+    )
+
+
+def _from_grey(image: Image.Image, white: int) -> Image.Image:
+    """An image of one channel with more than 8 bits as RGB; its transparent value is white."""
+    values = np.asarray(image)  # (h, w)
+    grey = np.rint(values * (255 / white)).clip(0, 255).astype(np.uint8)
+    if "transparency" in image.info:
+        grey[values == image.info["transparency"]] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _from_bytes(image: Image.Image) -> Image.Image:
+    """An image of 8 bits as RGB, its transparent parts on white."""
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

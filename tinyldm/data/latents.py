@@ -8,7 +8,7 @@ Where prompts hold maps there is a third, maps/. Training reads nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,17 @@ from torch import Tensor
 
 from tinyldm.condition import Condition
 from tinyldm.data.cache import build_once, cache_folder, key_of, read_header
-from tinyldm.data.encode import Building, ImageSet, file_hashes, write_latents, write_tokens
+from tinyldm.data.checksums import Verification
+from tinyldm.data.encode import (
+    Building,
+    ImageSet,
+    file_hashes,
+    problem_of,
+    write_latents,
+    write_tokens,
+)
 from tinyldm.data.examples import Example, Examples, Prompt
-from tinyldm.data.images import Augmentation, load_image, pair
+from tinyldm.data.images import Augmentation, load_image, pair, read_anew
 from tinyldm.data.maps import MapCache, open_maps
 from tinyldm.errors import InputError
 from tinyldm.randomness import numpy_stream
@@ -43,13 +51,16 @@ def open_or_build(
     workers: int = 4,
     progress: bool = True,
     skip_bad: bool = False,
+    verify: bool = True,
 ) -> LatentCache:
-    """The latent cache of examples; it is built unless it is there already.
+    """The latent cache of examples; it is built unless it is there already, and whole.
 
     vae:     encode(images (b, 3, h, w) in [-1, 1]) gives mean and std; on the device already.
              None: the pixels themselves
     folder:  in place of cache_folder()
     workers: threads that read images
+    verify:  compare the files with their checksums, the large ones in a thread that check_files()
+             waits for; False: compare sizes alone
     InputError: an image that is missing or broken, unless skip_bad leaves it out; a size that the
     VAE cannot take.
     """
@@ -58,8 +69,14 @@ def open_or_build(
     check_size(size, 1 if vae is None else vae.factor)
     if not examples:
         raise InputError("no images to encode")
-    root = Path(folder) if folder else cache_folder()
-    building = Building(root, device, workers=max(workers, 1), progress=progress, skip_bad=skip_bad)
+    building = Building(
+        Path(folder) if folder else cache_folder(),
+        device,
+        workers=max(workers, 1),
+        progress=progress,
+        skip_bad=skip_bad,
+        verification=Verification() if verify else None,
+    )
     problems = list(examples.problems) if isinstance(examples, Examples) else []
     hashes = hashes_of(examples, building)
 
@@ -80,6 +97,7 @@ def open_or_build(
     cache = LatentCache(latents, captions, choices, encoder, left_out=problems)
     if maps is not None:
         cache.add_maps(maps, kept)
+    cache.verify_with(building.verification)
     return cache
 
 
@@ -110,10 +128,18 @@ def open_latents(images: ImageSet, vae: Any, building: Building) -> tuple[Path, 
     views = images.augmentation.to_dict()
     key = key_of((VERSION, images.hashes, images.size, views, model))
     folder = building.root / "latents" / key
-    header = build_once(folder, lambda new: write_latents(new, images, vae, building))
-    left_out = {int(index): why for index, why in header["left_out"].items()}
-    if left_out and not building.skip_bad:
-        raise InputError(next(iter(left_out.values())))
+    header = build_once(
+        folder,
+        lambda new: write_latents(new, images, vae, building),
+        building.verification,
+        trusted=lambda: not any(read_anew(file) for file in images.files),
+    )
+    left_out = {}
+    for index in map(int, header["left_out"]):
+        file = images.files[index]
+        left_out[index] = problem_of(file, partial(load_image, file))
+        if not building.skip_bad:
+            raise InputError(left_out[index])
     return folder, left_out
 
 
@@ -130,9 +156,13 @@ def open_tokens(
     for key, prompt in zip(keys, prompts, strict=True):
         distinct.setdefault(key, prompt)
     order = sorted(distinct, key=lambda key: (len(key), key))  # "" is first
-    asked = [distinct[key] for key in order]
+    asked = {key: distinct[key] for key in order}
     folder = building.root / "captions" / key_of((VERSION, order, encoder.fingerprint))
-    build_once(folder, lambda new: write_tokens(new, asked, encoder, building.progress))
+    build_once(
+        folder,
+        lambda new: write_tokens(new, asked, encoder, building.progress),
+        building.verification,
+    )
 
     number = {key: k for k, key in enumerate(order)}
     choices = []
@@ -172,6 +202,7 @@ class LatentCache:
         self.folder = latents
         self.encoder = encoder
         self.left_out = list(left_out)
+        self.verification: Verification | None = None
         self.key = key_of((latents.name, captions.name, choices))
         self.views: int = header["views"]
         self.shape: tuple[int, ...] = tuple(header["shape"][2:])
@@ -208,6 +239,17 @@ class LatentCache:
     def __len__(self) -> int:
         return len(self._counts)
 
+    def verify_with(self, verification: Verification | None) -> None:
+        """From now on, large files are being compared with their checksums, in a thread."""
+        self.verification = verification
+        if verification is not None:
+            verification.start()
+
+    def check_files(self) -> None:
+        """Wait until all files are known to be whole. InputError: one is damaged."""
+        if self.verification is not None:
+            self.verification.wait()
+
     def centre(self) -> None:
         """Let mean be that of each position, (c, h, w), and std what is left of each channel."""
         power = self.mean**2 + self.std**2  # E x^2
@@ -221,8 +263,10 @@ class LatentCache:
         """x0 float32 (b, c, h, w), normalised, and its condition, for images (b,).
 
         The view, the prompt and the noise of the posterior are drawn with the generator, which is
-        on the CPU whatever the device.
+        on the CPU whatever the device. InputError if the files turn out to be damaged.
         """
+        if self.verification is not None and self.verification.problem is not None:
+            raise InputError(self.verification.problem)
         b = len(indices)
         view = torch.randint(self.views, (b,), generator=generator)
         which = (torch.rand(b, generator=generator) * self._counts[indices]).long()

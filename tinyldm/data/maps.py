@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tinyldm.data.cache import build_once, key_of
-from tinyldm.data.encode import Building, file_hashes
+from tinyldm.data.encode import Building, ChangedError, file_hash, file_hashes, problem_of
 from tinyldm.data.examples import Example
 from tinyldm.data.images import Augmentation
 from tinyldm.errors import InputError
@@ -64,15 +65,20 @@ def open_maps(
             bar,
             encoder,
             hashes=hashes,
+            map_hashes=map_hashes,
             augmentation=augmentation,
             skip_bad=building.skip_bad,
         )
 
     place = building.root / "maps" / key
-    header = build_once(place, build)
-    wrong = {int(index): why for index, why in header.get("left_out", {}).items()}
-    if wrong and not building.skip_bad:
-        raise InputError(next(iter(wrong.values())))
+    header = build_once(place, build, building.verification)
+    wrong = {}
+    for index in map(int, header.get("left_out", {})):
+        example = examples[index]
+        read = partial(encoder.read_map, example.prompts[0], example.image)
+        wrong[index] = problem_of(files[index], read)
+        if not building.skip_bad:
+            raise InputError(wrong[index])
     assert encoder.map_size is not None
     if not (place / "maps.u8").stat().st_size:  # every map is wrong
         raise InputError(f"no map that can be read: {next(iter(wrong.values()))}")
@@ -86,20 +92,28 @@ def write_maps(
     encoder: Encoder,
     *,
     hashes: Sequence[str | None],
+    map_hashes: Sequence[str | None],
     augmentation: Augmentation,
     skip_bad: bool,
 ) -> dict[str, Any]:
-    """Write maps.u8, every view of every map. The header lists the wrong ones, {index: why}."""
+    """Write maps.u8, every view of every map. The header lists the wrong ones, {index: why}.
+
+    ChangedError: a map no longer has its hash when it has been read.
+    """
     assert encoder.map_size is not None
     wrong = {}
     with writing(folder / "maps.u8") as file:
         for k, example in enumerate(examples):
+            map_file = encoder.map_file(example.prompts[0])
             try:
                 whole = encoder.read_map(example.prompts[0], example.image)
             except InputError as error:
+                wrong[str(k)] = str(error)
                 if not skip_bad:
                     raise
-                wrong[str(k)] = str(error)
+            if file_hash(map_file) != map_hashes[k]:
+                raise ChangedError(map_file)
+            if str(k) in wrong:
                 continue
             key = int(hashes[k] or "0", 16)  # as for the image, so that both are cut alike
             for view in augmentation.apply(whole, encoder.map_size, key, nearest=True):

@@ -37,12 +37,16 @@ class DDIM:
         history: tuple[Any, ...] = (),
         noise: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Any, ...]]:
-        """From x_t to x_s (2010.02502, eq. 12). Arguments: see Solver in sampler.py."""
+        """From x_t to x_s (2010.02502, eq. 12). Arguments: see Solver in sampler.py.
+
+        eta = 1 is q(x_s | x_t, x0) exactly: given x0, x_s and x_t are Gaussian and correlated.
+        """
         if self.eta == 0:
             return nxt.alpha * x0 + nxt.sigma * eps, ()
         if noise is None:
             raise ValueError("a step of DDIM with eta > 0 needs noise")
-        # eq. 16, squared: eta = 1 has the variance of DDPM's posterior
-        variance = self.eta**2 * (nxt.sigma / now.sigma) ** 2 * (1 - now.alpha_bar / nxt.alpha_bar)
-        left = max(nxt.sigma**2 - variance, 0.0)
-        return nxt.alpha * x0 + left**0.5 * eps + variance**0.5 * noise, ()
+        # eq. 16 for any alpha and sigma: of sigma_s^2, 1 - correlation^2 may be fresh noise
+        fresh = self.eta**2 * (1 - now.correlation(nxt) ** 2)
+        kept = 1 - fresh
+        x_s = nxt.alpha * x0 + nxt.sigma * kept**0.5 * eps + nxt.sigma * fresh**0.5 * noise
+        return x_s, ()

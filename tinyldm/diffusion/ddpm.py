@@ -34,18 +34,20 @@ class DDPM:
         history: tuple[Any, ...] = (),
         noise: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Any, ...]]:
-        """From x_t to x_s (2006.11239, eq. 6 and 7), without noise on the way to clean data.
+        """From x_t to x_s (2006.11239, eq. 6 and 7, for any alpha and sigma and any two levels).
 
-        Arguments: see Solver in sampler.py.
+        Without noise on the way to clean data. Arguments: see Solver in sampler.py.
         """
-        # where timesteps are skipped, the paper's alpha_t and beta_t are those of one long step
-        alpha = now.alpha_bar / nxt.alpha_bar
-        beta = 1 - alpha
-        mean = nxt.alpha * beta / now.sigma**2 * x0 + alpha**0.5 * (nxt.sigma / now.sigma) ** 2 * x
+        # a Gaussian x_s given a correlated one, x_t: its mean moves by the correlation, and its
+        # variance keeps 1 - correlation^2
+        rho = now.correlation(nxt)
+        mean = nxt.alpha * (1 - rho**2) * x0 + rho * nxt.sigma / now.sigma * x
         if nxt.sigma == 0:
             return mean, ()
         if noise is None:
             raise ValueError("a step of DDPM needs noise")
-        small = beta * (nxt.sigma / now.sigma) ** 2  # eq. 7
-        variance = beta if self.variance == "large" else small  # sec. 3.2
+        variance = nxt.sigma**2 * (1 - rho**2)  # eq. 7
+        if self.variance == "large":  # sec. 3.2: that of q(x_s | x_t) where x0 ~ N(0, I)
+            total_s, total_t = nxt.alpha**2 + nxt.sigma**2, now.alpha**2 + now.sigma**2
+            variance *= (now.sigma / nxt.sigma) ** 2 * total_s / total_t
         return mean + variance**0.5 * noise, ()

@@ -16,11 +16,14 @@ integrated exactly. The equations behind all three orders, with integrals from l
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import expm1
 
+import torch
 from torch import Tensor
 
+from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.schedule import Level
 
 History = tuple[tuple[float, Tensor], ...]  # ((lambda, m), ...) of the last steps, the newest first
@@ -69,17 +72,21 @@ class DPMSolver:
         history: History = (),
         noise: Tensor | None = None,
     ) -> tuple[Tensor, History]:
-        """From x_t to x_s. Arguments: see Solver in sampler.py."""
+        """From x_t to x_s. Arguments: see Solver in sampler.py.
+
+        With x_t = alpha_t x0 + sigma_t eps put into the equations above, the step with a constant m
+        is DDIM in both forms, and for the SDE DDIM with all of its noise, which is DDPM.
+        """
         m_0 = x0 if self.form == "x0" else eps
-        x_s = self._first_order(x0, eps, now, nxt, noise=noise)
-        order = self._order_of(now, nxt, history)
-        if order == 2:
-            x_s = x_s + self._second_order_term(m_0, now, nxt, history)
-        if order == 3:
-            x_s = x_s + self._third_order_term(m_0, now, nxt, history)
+        x_s = nxt.alpha * x0 + nxt.sigma * eps
+        if self.sde:
+            x_s, _ = DDIM(eta=1.0).step(x, x0, eps, now=now, nxt=nxt, noise=noise)
+        order = self.order_of(now, nxt, history)
+        if order > 1:
+            x_s = x_s + self.bend(m_0, now, nxt, history[: order - 1])
         return x_s, ((now.lambda_, m_0), *history)[: self.order - 1]
 
-    def _order_of(self, now: Level, nxt: Level, history: History) -> int:
+    def order_of(self, now: Level, nxt: Level, history: History) -> int:
         """The order of this step: lower at the start of a run, 1 where a step is too long."""
         order = min(self.order, len(history) + 1)
         if order == 1:
@@ -89,71 +96,42 @@ class DPMSolver:
         # the step to clean data, of infinite h, is of first order: it ends on x0
         return order if 0 < h < math.inf and h <= self.reach * h_1 else 1
 
-    def _first_order(
-        self, x0: Tensor, eps: Tensor, now: Level, nxt: Level, noise: Tensor | None
-    ) -> Tensor:
-        """The step with a constant m.
+    def bend(self, m_0: Tensor, now: Level, nxt: Level, others: History) -> Tensor:
+        """What a polynomial m through m_0 and other predictions adds to the step with a constant m.
 
-        x0 form:  sigma_s / sigma_t x_t - alpha_s (e^-h - 1) x0
-        eps form: alpha_s / alpha_t x_t - sigma_s (e^h - 1) eps     (2206.00927, eq. 3.7)
-        the SDE:  sigma_s / sigma_t e^-h x_t + alpha_s (1 - e^-2h) x0 + sigma_s sqrt(1 - e^-2h) z
+        With u = (lambda - lambda_t) / h, from 0 at t to 1 at s, all integrals above are
 
-        With x_t = alpha_t x0 + sigma_t eps put in, the first two become alpha_s x0 + sigma_s eps,
-        which is DDIM, and the third becomes DDPM. In this form they hold for an infinite h as well.
+            integral from 0 to 1 of k e^(-k (1 - u)) m(u) du
+
+        times alpha_s, where k is h, or 2 h for the SDE; in eps form times sigma_s, and k is -h.
         """
-        if not self.sde:
-            return nxt.alpha * x0 + nxt.sigma * eps
-        if noise is None:
-            raise ValueError("a step of the stochastic DPMSolver needs noise")
-        # sigma_s^2 (1 - e^-2h)
-        variance = (nxt.sigma / now.sigma) ** 2 * (1 - now.alpha_bar / nxt.alpha_bar)
-        spread: float = variance**0.5
-        left: float = max(nxt.sigma**2 - variance, 0.0) ** 0.5
-        return nxt.alpha * x0 + left * eps + spread * noise
-
-    def _second_order_term(self, m_0: Tensor, now: Level, nxt: Level, history: History) -> Tensor:
-        """What second order adds: the slope of the line through m_0 and m_1.
-
-        2211.01095, algorithm 2, has D = (1 + 1 / 2r) m_0 - 1 / 2r m_1 = m_0 + D_1 / 2 in the place
-        of the first order's m_0. midpoint=False integrates the line instead of taking its middle.
-        """
-        lambda_1, m_1 = history[0]
         h = nxt.lambda_ - now.lambda_
-        r = (now.lambda_ - lambda_1) / h
-        D_1 = (m_0 - m_1) / r
-
+        k, scale = (2 * h if self.sde else h), nxt.alpha
         if self.form == "eps":
-            if self.midpoint:
-                return -nxt.sigma * (expm1(h) / 2) * D_1
-            return -nxt.sigma * (expm1(h) / h - 1) * D_1
-        k = 2 * h if self.sde else h
-        if self.midpoint:
-            return -nxt.alpha * (expm1(-k) / 2) * D_1
-        return nxt.alpha * (expm1(-k) / k + 1) * D_1
+            k, scale = -h, nxt.sigma
+        if self.midpoint and len(others) == 1:
+            # 2211.01095, algorithm 2: (1 + 1 / 2r) m_0 - 1 / 2r m_1 = m_0 + D_1 / 2 in m_0's place
+            lambda_1, m_1 = others[0]
+            D_1 = (m_0 - m_1) / ((now.lambda_ - lambda_1) / h)
+            return -scale * (expm1(-k) / 2) * D_1
+        # a prediction at pure noise, where lambda is -inf, is too far away to say anything
+        points = [((lambda_ - now.lambda_) / h, m) for lambda_, m in others if lambda_ > -math.inf]
+        weights = integral_weights(k, [0.0, *(u for u, _ in points)])
+        added = torch.zeros_like(m_0)
+        for weight, (_, m) in zip(weights[1:], points, strict=True):
+            added = added + scale * weight * (m - m_0)
+        return added
 
-    def _third_order_term(self, m_0: Tensor, now: Level, nxt: Level, history: History) -> Tensor:
-        """What third order adds: slope and curvature of the parabola through m_0, m_1 and m_2.
 
-        With u = (lambda - lambda_t) / h, m = m_0 + D_1 u + D_2 u^2. The names are those of the
-        authors' code; its phi_k is h phi_k(h) of 2206.00927, appendix B. That code has phi_3 D_2,
-        half of the last term, and so is of second order.
-        """
-        (lambda_1, m_1), (lambda_2, m_2) = history[:2]
-        h = nxt.lambda_ - now.lambda_
-        r_0 = (now.lambda_ - lambda_1) / h
-        r_1 = (lambda_1 - lambda_2) / h
-        D_10 = (m_0 - m_1) / r_0
-        D_11 = (m_1 - m_2) / r_1
-        D_2 = (D_10 - D_11) / (r_0 + r_1)
-        D_1 = D_10 + r_0 * D_2
+def integral_weights(k: float, points: Sequence[float]) -> list[float]:
+    """w with sum of w_i m(u_i) = integral from 0 to 1 of k e^(-k (1 - u)) m(u) du.
 
-        if self.form == "eps":
-            phi_1 = expm1(h)
-            phi_2 = phi_1 / h - 1
-            phi_3 = phi_2 / h - 1 / 2
-            return -nxt.sigma * (phi_2 * D_1 + 2 * phi_3 * D_2)
-        k = 2 * h if self.sde else h
-        phi_1 = expm1(-k)
-        phi_2 = phi_1 / k + 1
-        phi_3 = phi_2 / k - 1 / 2
-        return nxt.alpha * (phi_2 * D_1 - 2 * phi_3 * D_2)
+    It holds for all polynomials m of a lower degree than there are points u_i.
+    """
+    moments = [-expm1(-k)]  # the integrals of 1, u, u^2, ..., each by parts from the one before
+    for j in range(1, len(points)):
+        moments.append(1 - j / k * moments[-1])
+    u = torch.tensor(points, dtype=torch.float64, device="cpu")
+    powers = torch.stack([u**j for j in range(len(points))])
+    weights: list[float] = torch.linalg.solve(powers, u.new_tensor(moments)).tolist()
+    return weights

@@ -42,8 +42,7 @@ class Noised:
 
 def add_noise(x0: Tensor, eps: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
     """x_t (2006.11239, eq. 4) in float32, whatever the dtype of x0. x0, eps: (b, ...); t: (b,)."""
-    level = schedule.level(t).like(x0)
-    return level.alpha * x0.float() + level.sigma * eps.float()
+    return draw_noise(x0, schedule, t=t, eps=eps).x_t
 
 
 def draw_noise(
@@ -96,15 +95,12 @@ def loss_weight(
     """The weight (b,) float64 of an error at t: 1, or min-SNR's if snr_gamma is given."""
     if snr_gamma is None:
         return torch.ones(t.shape, dtype=torch.float64)
-    # 2303.09556, sec. 3.4, for errors of x0; the squared error of eps is SNR times that of x0, and
-    # the squared error of v is SNR + 1 times that of x0
-    snr = torch.exp(2 * schedule.lambda_(t))
-    weight = snr.clamp(max=snr_gamma)
-    if prediction == "eps":
-        return weight / snr
-    if prediction == "v":
-        return weight / (snr + 1)
-    return weight
+    # 2303.09556, sec. 3.4, is for errors of x0. At a given x_t, an error of 1 in x0 is one of
+    # -alpha / sigma in eps, and so of `gain` in what is predicted
+    level = schedule.level(t)
+    ratio = level.alpha / level.sigma
+    gain = target(torch.ones_like(ratio), -ratio, level, prediction)
+    return (ratio**2).clamp(max=snr_gamma) / gain**2
 
 
 def prediction_error(
@@ -117,7 +113,7 @@ def prediction_error(
     """The weighted mean square error (b,) float32 of each sample, over everything but the batch.
 
     predicted:  (b, ...), what the denoiser returned for noised.x_t
-    prediction: what it means: 'eps', 'x0' or 'v'
+    prediction: what it means: 'eps', 'x0', 'v' or 'flow'
     """
     wanted = target(noised.x0, noised.eps, noised.level, prediction)
     if predicted.shape != wanted.shape:

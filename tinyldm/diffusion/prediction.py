@@ -1,4 +1,4 @@
-"""What a denoiser predicts (eps, x0 or v), and the way from each to the others."""
+"""What a denoiser predicts (eps, x0, v or flow), and the way from each to the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tinyldm.diffusion.schedule import BatchLevel, Level, NoiseSchedule
 
-PREDICTIONS = ("eps", "x0", "v")
+PREDICTIONS = ("eps", "x0", "v", "flow")
 
 
 def check_prediction(kind: str, schedule: NoiseSchedule) -> None:
@@ -16,9 +16,10 @@ def check_prediction(kind: str, schedule: NoiseSchedule) -> None:
     """
     if kind not in PREDICTIONS:
         raise ValueError(f"unknown prediction {kind!r}, expected one of {', '.join(PREDICTIONS)}")
-    if kind == "eps" and schedule.alpha_bar[-1] == 0:
+    if kind == "eps" and schedule.ends_in_noise:
+        end = "the schedule 'flow'" if schedule.kind == "flow" else "zero_snr"
         raise ValueError(
-            "eps prediction can't work with zero_snr (2305.08891, sec. 3.2); use v or x0"
+            f"eps prediction can't work with {end} (2305.08891, sec. 3.2); use v, x0 or flow"
         )
 
 
@@ -30,6 +31,8 @@ def target(x0: Tensor, eps: Tensor, level: Level | BatchLevel, kind: str) -> Ten
         return x0
     if kind == "v":  # 2202.00512, app. D
         return level.alpha * eps - level.sigma * x0
+    if kind == "flow":  # 2209.03003, eq. 1: the velocity of the straight path, from data to noise
+        return eps - x0
     raise ValueError(f"unknown prediction {kind!r}, expected one of {', '.join(PREDICTIONS)}")
 
 
@@ -42,10 +45,14 @@ def to_x0_eps(
         return x0, prediction
     if kind == "x0":
         return prediction, eps_of(prediction, x_t, level)
-    if kind == "v":  # 2202.00512, app. D: (x_t, v) is (x0, eps), rotated
+    if kind == "v":  # 2202.00512, app. D: (x_t, v) is (x0, eps), rotated and scaled
         x0 = level.alpha * x_t - level.sigma * prediction
         eps = level.sigma * x_t + level.alpha * prediction
-        return x0, eps
+        square = level.alpha**2 + level.sigma**2  # 1 where variance is preserved
+        return x0 / square, eps / square
+    if kind == "flow":  # eps = x0 + prediction, put into x_t = alpha x0 + sigma eps
+        total = level.alpha + level.sigma  # 1 on the straight path
+        return (x_t - level.sigma * prediction) / total, (x_t + level.alpha * prediction) / total
     raise ValueError(f"unknown prediction {kind!r}, expected one of {', '.join(PREDICTIONS)}")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tinyldm.condition import Condition
 from tinyldm.diffusion.dpm_solver import DPMSolver
+from tinyldm.diffusion.heun import Heun
 from tinyldm.diffusion.prediction import check_prediction, eps_of, to_x0_eps
 from tinyldm.diffusion.schedule import Grid, Level, NoiseSchedule
 
@@ -22,7 +23,7 @@ class Denoiser(Protocol):
     t:          (b,) float32, timesteps from 0 to T - 1, fractions allowed. It lies on the CPU, so
                 that reading it never waits for a device; a network moves it, with non_blocking.
     condition:  Condition of b rows, or None
-    prediction: (b, ...): eps, x0 or v, as agreed with whoever calls
+    prediction: (b, ...): eps, x0, v or flow, as agreed with whoever calls
     """
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None, /) -> Tensor: ...
@@ -79,7 +80,7 @@ def sample(
 ) -> Tensor:
     """Draw x0 (b, ...) of the given shape, with one call of the denoiser for each step.
 
-    solver:    None is DPMSolver(), DPM-Solver++ of second order
+    solver:    None is DPMSolver(), DPM-Solver++ of second order; Heun calls twice for each step
     condition: b rows
     seeds:     b numbers; sample k depends on seeds[k] alone. None is torch's own generator.
     guidance:  a value such as Guidance, which makes a guided denoiser of the denoiser
@@ -107,18 +108,34 @@ def sample(
     draw = _noise_source(shape, seeds, device, dtype)
     x = draw() if noise is None else noise.to(device, dtype)
     history: tuple[Any, ...] = ()
+    look = observer(denoiser, condition, prediction, clip=clip)
     for index, (now, nxt) in enumerate(pairwise(grid)):
-        t = torch.full((shape[0],), now.t, dtype=torch.float32)
-        predicted = denoiser(x, t, condition)
-        x0, eps = to_x0_eps(predicted.to(dtype), x, now, prediction)
-        if clip is not None:
-            x0 = x0.clamp(-clip, clip)
-            eps = eps_of(x0, x, now)
+        x0, eps = look(x, now)
         fresh = draw() if solver.stochastic else None
         x, history = solver.step(x, x0, eps, now=now, nxt=nxt, history=history, noise=fresh)
+        if isinstance(solver, Heun) and solver.corrects(now, nxt):
+            _, eps_s = look(x, nxt)
+            x = solver.corrected(x0, eps, eps_s, now=now, nxt=nxt)
         if callback is not None:
             callback(index, x, x0)
     return x
+
+
+def observer(
+    denoiser: Denoiser, condition: Condition | None, prediction: str, clip: float | None = None
+) -> Callable[[Tensor, Level], tuple[Tensor, Tensor]]:
+    """(x_t, level) -> what the denoiser sees in it, x0 and eps, in x_t's dtype."""
+
+    def look(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        t = torch.full((len(x),), level.t, dtype=torch.float32)
+        predicted = denoiser(x, t, condition)
+        x0, eps = to_x0_eps(predicted.to(x.dtype), x, level, prediction)
+        if clip is not None:
+            x0 = x0.clamp(-clip, clip)
+            eps = eps_of(x0, x, level)
+        return x0, eps
+
+    return look
 
 
 def _noise_source(

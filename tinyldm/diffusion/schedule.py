@@ -17,7 +17,7 @@ BETAS = {
     "linear": (1e-4, 0.02),  # 2006.11239, sec. 4
     "scaled_linear": (0.00085, 0.012),  # the published code of 2112.10752
 }
-KINDS = (*BETAS, "cosine")
+KINDS = (*BETAS, "cosine", "flow")
 SPACINGS = ("trailing", "leading", "linspace", "karras")
 
 
@@ -33,11 +33,6 @@ class Level:
     sigma: float
 
     @property
-    def alpha_bar(self) -> float:
-        """alpha^2, the cumulative product of 2006.11239."""
-        return self.alpha**2
-
-    @property
     def lambda_(self) -> float:
         """log(alpha / sigma), half of the log-SNR: inf for clean data, -inf for pure noise."""
         if self.sigma == 0:
@@ -46,9 +41,17 @@ class Level:
             return -math.inf
         return math.log(self.alpha / self.sigma)
 
+    def correlation(self, nxt: Level) -> float:
+        """Of x_t, here, and x_s, at nxt, given x0: how much of the noise of one is in the other.
+
+        As x_t = (alpha_t / alpha_s) x_s + fresh noise, it is alpha_t sigma_s / (alpha_s sigma_t),
+        which is e^-h; 0 if x_t is pure noise or x_s clean.
+        """
+        return self.alpha * nxt.sigma / (nxt.alpha * self.sigma)
+
     @staticmethod
     def of_sigma(t: float, edm_sigma: float) -> Level:
-        """The level whose sigma / alpha, the noise level of 2206.00364, is edm_sigma."""
+        """The variance-preserving level whose sigma / alpha, as in 2206.00364, is edm_sigma."""
         alpha = 1 / math.hypot(1, edm_sigma)
         return Level(t, alpha, edm_sigma * alpha)
 
@@ -68,11 +71,6 @@ class BatchLevel:
     alpha: Tensor
     sigma: Tensor
 
-    @property
-    def alpha_bar(self) -> Tensor:
-        """alpha^2, the cumulative product of 2006.11239."""
-        return self.alpha**2
-
     def like(self, x: Tensor) -> BatchLevel:
         """The same levels in float32, on the device of x (b, ...) and shaped to multiply it."""
         shape = (-1,) + (1,) * (x.ndim - 1)
@@ -85,12 +83,14 @@ class BatchLevel:
 class NoiseSchedule:
     """T training noise levels. Equal schedules have equal fields. Tables are float64, on the CPU.
 
-    kind:       'cosine' (2102.09672, eq. 17), 'linear' betas (2006.11239, sec. 4), or
-                'scaled_linear', linear in the root of beta (2112.10752)
+    kind:       'cosine' (2102.09672, eq. 17), 'linear' betas (2006.11239, sec. 4),
+                'scaled_linear', linear in the root of beta (2112.10752), all three of which keep
+                alpha^2 + sigma^2 = 1, or 'flow', the straight path: sigma = (t + 1) / T and
+                alpha = 1 - sigma, which ends in pure noise (2209.03003, 2210.02747)
     beta_start, beta_end: the ends of the linear kinds; None takes the published ones
     zero_snr:   rescale so that the last level is pure noise (2305.08891, algorithm 1)
     shift:      multiplies alpha / sigma at every level; below 1 for latents of many channels
-                (2301.11093, eq. 4)
+                (2301.11093, eq. 4; the shift of 2403.03206, eq. 23, is its inverse)
     """
 
     kind: str = "cosine"
@@ -115,15 +115,19 @@ class NoiseSchedule:
             raise ValueError(
                 f"beta_start and beta_end belong to the linear schedules, not to {self.kind!r}"
             )
-        if self.timesteps < 2 or not bool(((self._betas > 0) & (self._betas < 1)).all()):
+        if self.zero_snr and self.kind == "flow":
+            raise ValueError("zero_snr changes nothing: 'flow' ends in pure noise by itself")
+        if self.timesteps < 2 or (
+            self.kind != "flow" and not bool(((self._betas > 0) & (self._betas < 1)).all())
+        ):
             raise ValueError(
                 "a schedule has at least 2 timesteps, and betas between 0 and 1, "
                 f"both excluded: {self}"
             )
-        last = self.alpha_bar[-1]
-        if last > 0.01:
+        last = self.level(self.timesteps - 1).alpha
+        if last > 0.1:
             warnings.warn(
-                f"the last of the {self.timesteps} levels keeps {last.sqrt():.0%} of the signal, "
+                f"the last of the {self.timesteps} levels keeps {last:.0%} of the signal, "
                 "but sampling starts from pure noise; use zero_snr or larger betas",
                 stacklevel=3,
             )
@@ -147,8 +151,8 @@ class NoiseSchedule:
             u = torch.linspace(0, 1, self.timesteps + 1, dtype=torch.float64)
             f = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
             return (1 - f[1:] / f[:-1]).clamp(max=0.999)
-        assert self.beta_start is not None  # __post_init__ has filled them in
-        assert self.beta_end is not None
+        if self.beta_start is None or self.beta_end is None:
+            raise ValueError(f"schedule {self.kind!r} has no betas and no alpha_bar")
         power = 2 if self.kind == "scaled_linear" else 1
         start = self.beta_start ** (1 / power)
         end = self.beta_end ** (1 / power)
@@ -164,21 +168,31 @@ class NoiseSchedule:
             alpha_bar = ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2
         return self.shift**2 * alpha_bar / (self.shift**2 * alpha_bar + 1 - alpha_bar)
 
+    @property
+    def ends_in_noise(self) -> bool:
+        """Whether the last level is pure noise, where x_t = eps."""
+        return self.zero_snr or self.kind == "flow"
+
     @cached_property
     def _lambdas(self) -> Tensor:
         """(T,) float64: log(alpha / sigma) at each timestep."""
+        if self.kind == "flow":
+            return self.lambda_(torch.arange(self.timesteps))
         return 0.5 * (self.alpha_bar.log() - torch.log1p(-self.alpha_bar))
 
     def lambda_(self, t: float | Tensor) -> Tensor:
         """log(alpha_t / sigma_t) in float64 for t in [0, T - 1], of any shape.
 
-        Between whole timesteps it is a straight line, as in 2206.00927.
+        Between whole timesteps it is a straight line, as in 2206.00927; flow needs no such thing.
         """
         t = torch.as_tensor(t, dtype=torch.float64, device="cpu")
         if t.numel() and not 0 <= t.min() <= t.max() <= self.timesteps - 1:
             raise ValueError(
                 f"timesteps lie within [0, {self.timesteps - 1}], got {t.min():g} to {t.max():g}"
             )
+        if self.kind == "flow":
+            sigma = (t + 1) / self.timesteps  # without the shift
+            return (self.shift * (1 - sigma) / sigma).log()
         k = t.floor().long().clamp(max=self.timesteps - 2)  # t lies between k and k + 1
         low, high = self._lambdas[k], self._lambdas[k + 1]
         # down to pure noise, alpha / sigma itself is linear
@@ -187,6 +201,9 @@ class NoiseSchedule:
     def t_of_lambda(self, lambda_: float | Sequence[float] | Tensor) -> Tensor:
         """The inverse of lambda_, clipped to [0, T - 1]."""
         lambda_ = torch.as_tensor(lambda_, dtype=torch.float64)
+        if self.kind == "flow":
+            sigma = (math.log(self.shift) - lambda_).sigmoid()  # without the shift
+            return (self.timesteps * sigma - 1).clamp(0, self.timesteps - 1)
         k = torch.searchsorted(-self._lambdas, -lambda_).clamp(1, self.timesteps - 1) - 1
         low, high = self._lambdas[k], self._lambdas[k + 1]
         fraction = torch.where(
@@ -201,8 +218,10 @@ class NoiseSchedule:
     def level(self, t: float | Tensor) -> Level | BatchLevel:
         """The level at a number t, or the levels at each t of a tensor (b,), in float64."""
         lambda_ = self.lambda_(t)
-        alpha = (2 * lambda_).sigmoid().sqrt()
-        sigma = (-2 * lambda_).sigmoid().sqrt()
+        if self.kind == "flow":
+            alpha, sigma = lambda_.sigmoid(), (-lambda_).sigmoid()
+        else:
+            alpha, sigma = (2 * lambda_).sigmoid().sqrt(), (-2 * lambda_).sigmoid().sqrt()
         if isinstance(t, Tensor):
             return BatchLevel(t, alpha, sigma)
         return Level(float(t), alpha.item(), sigma.item())
@@ -236,9 +255,10 @@ class NoiseSchedule:
 
     def _karras_grid(self, n: int) -> Grid:
         """n levels evenly spaced in the seventh root of sigma / alpha (2206.00364, eq. 5)."""
-        if self.zero_snr:
+        if self.ends_in_noise:
+            end = "'flow'" if self.kind == "flow" else "zero_snr"
             raise ValueError(
-                "spacing 'karras' needs a finite largest sigma, but zero_snr ends in pure noise"
+                f"spacing 'karras' needs a finite largest sigma, but {end} ends in pure noise"
             )
         most = (-self._lambdas[-1]).exp().item() ** (1 / 7)
         least = (-self._lambdas[0]).exp().item() ** (1 / 7)

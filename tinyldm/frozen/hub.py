@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, reason
 
 Loaded = TypeVar("Loaded")
 
@@ -34,12 +34,14 @@ def local_or_hub(
     try:
         return load(source, local_files_only=True)
     except Exception as error:  # broken files make the libraries behind load raise almost anything
-        if Path(source).exists():
-            raise InputError(f"{role.name} {source}: {_one_line(error)}") from error
+        if Path(source).exists() or isinstance(error, InputError):
+            raise InputError(f"{role.name} {source}: {reason(error)}") from error
     try:
         # Without a network, a download tries again for minutes; this question fails at once.
         HfApi().model_info(source, timeout=10)
         return load(source, local_files_only=False)
+    except InputError as error:
+        raise InputError(f"{role.name} {source}: {error}") from error
     except Exception as error:
         download = " ".join(["hf download", source, *files, "--local-dir FOLDER"])
         raise InputError(
@@ -49,6 +51,18 @@ def local_or_hub(
         ) from error
 
 
-def _one_line(error: Any) -> str:
-    """What an exception says, without line breaks, and not endlessly."""
-    return " ".join(str(error).split())[:240]
+def find_file(source: str, name: str, local_files_only: bool) -> Path | None:
+    """A file of a model: in its folder, or in the cache of the hub, where it is fetched if need be.
+
+    None: the model has no file of this name, or with local_files_only, none that was fetched.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    if Path(source).exists():
+        file = Path(source) / name
+        return file if file.is_file() else None
+    try:
+        return Path(hf_hub_download(source, name, local_files_only=local_files_only))
+    except (EntryNotFoundError, LocalEntryNotFoundError):
+        return None

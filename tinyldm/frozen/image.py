@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from huggingface_hub import hf_hub_download
 from PIL import Image
 from torch import Tensor
 
-from tinyldm.frozen.hub import Role, local_or_hub
-from tinyldm.frozen.loading import load_model, load_pretrained, resolve
+from tinyldm.frozen.hub import Role, find_file, local_or_hub
+from tinyldm.frozen.loading import fingerprint, load_model, load_pretrained, resolve
 from tinyldm.typed import Positive, read_json
 
 ROLE = Role("CLIP", "--clip")
@@ -36,14 +36,19 @@ def pixel_statistics(source: str, role: Role) -> tuple[Tensor, Tensor]:
     """
 
     def load(source: str, local_files_only: bool) -> tuple[Tensor, Tensor]:
-        file = Path(source) / SETTINGS
-        if not Path(source).exists():
-            file = Path(hf_hub_download(source, SETTINGS, local_files_only=local_files_only))
+        file = find_file(source, SETTINGS, local_files_only)
+        if file is None:
+            raise OSError(f"{SETTINGS}: no such file in it")
         settings = read_json(file, Preprocessor, extra="ignore")
         mean, std = torch.tensor(settings.image_mean), torch.tensor(settings.image_std)
         return mean.view(3, 1, 1), std.view(3, 1, 1)
 
     return local_or_hub(load, source, role)
+
+
+def statistics_as_json(mean: Tensor, std: Tensor) -> list[list[float]]:
+    """Mean and standard deviation of the pixels, as a fingerprint takes them in."""
+    return [mean.flatten().tolist(), std.flatten().tolist()]
 
 
 class ClipScorer:
@@ -57,6 +62,11 @@ class ClipScorer:
         self.tokenizer = tokenizer
         self.mean = torch.as_tensor(mean, device=model.device).view(3, 1, 1)
         self.std = torch.as_tensor(std, device=model.device).view(3, 1, 1)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that decides what the CLIP makes of an image."""
+        return fingerprint(self.model, statistics_as_json(self.mean, self.std))
 
     @classmethod
     def load(cls, name: str | Path, device: torch.device | str = "cpu") -> ClipScorer:

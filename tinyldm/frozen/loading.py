@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +11,19 @@ from typing import Any
 import torch
 
 from tinyldm.errors import InputError
-from tinyldm.frozen.hub import Role, local_or_hub
+from tinyldm.frozen.hub import Role, find_file, local_or_hub
+from tinyldm.typed import read_json
 from tinyldm.weights import check_finite, weights_hash
 
 TINY = Path(__file__).parent.parent / "assets" / "clip"
+# The files of a model that may name Python code of its own, under this key
+CONFIGS = (
+    "config.json",
+    "tokenizer_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+CODE = "auto_map"
 # The numbers 0, 1, 2, ... of the positions, which old files hold among the weights
 POSITION_IDS = (
     "embeddings.position_ids",
@@ -36,7 +46,8 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
@@ -47,10 +58,12 @@ def load_pretrained(loader: Any, source: str, role: Role, **options: Any) -> Any
     """loader.from_pretrained(source, **options), from a folder, the hub's cache or the hub.
 
     loader: a class of transformers: a model, a tokenizer, AutoConfig, ...
-    Code that comes with a model is never run. InputError, in one line, where it cannot be loaded.
+    Code that comes with a model is never run. InputError, in one line, where it cannot be loaded,
+    or where it asks for code of its own.
     """
 
     def load(source: str, local_files_only: bool) -> Any:
+        refuse_code(source, local_files_only)
         how = {"local_files_only": local_files_only, "trust_remote_code": False, **options}
         if not local_files_only:
             return loader.from_pretrained(source, **how)  # a download shows its progress
@@ -58,6 +71,31 @@ def load_pretrained(loader: Any, source: str, role: Role, **options: Any) -> Any
             return loader.from_pretrained(source, **how)
 
     return local_or_hub(load, source, role)
+
+
+def refuse_code(source: str, local_files_only: bool) -> None:
+    """InputError for a model that asks for code of its own, in whichever of its configs."""
+    for name in CONFIGS:
+        file = find_file(source, name, local_files_only)
+        if file is not None and asks_for_code(read_json(file, dict[str, Any])):
+            raise InputError(
+                f"{name} asks for Python code of its own ({CODE}), which is never run; "
+                "expected a model that transformers itself knows"
+            )
+
+
+def asks_for_code(content: Any) -> bool:
+    """Whether there is an auto_map that is not empty in the content of a config, at any depth."""
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if value.get(CODE):
+                return True
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return False
 
 
 def load_model(
@@ -102,7 +140,7 @@ def load_model(
 def fingerprint(model: Any, *about: object) -> str:
     """A hash of a transformers model: its configuration, its weights, and whatever else is given.
 
-    about: other values, expressible in JSON, that decide what is computed with it
+    about: all other values, expressible in JSON, that decide what is computed with it
     """
     config = model.config.to_dict()
     for name in ("_name_or_path", "transformers_version"):  # change nothing that is computed

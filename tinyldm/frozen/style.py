@@ -12,11 +12,12 @@ from torch import Tensor
 
 from tinyldm.data.images import from_bytes, resize, to_bytes
 from tinyldm.frozen.hub import Role
-from tinyldm.frozen.image import pixel_statistics
+from tinyldm.frozen.image import pixel_statistics, statistics_as_json
 from tinyldm.frozen.loading import fingerprint, load_model, resolve
 
 ROLE = Role("image encoder", "--image-encoder")
 OTHER_PARTS = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
+FORM = "colours of quarters"  # what the tokens are made of, for the fingerprint
 COLOURS = 12  # numbers at the end of each token: 3 colours of each of 4 quarters
 
 
@@ -69,5 +70,10 @@ class StyleEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of configuration and weights, and of the colours' form."""
-        return fingerprint(self.model, "colours of quarters")
+        """A hash of configuration, weights and pixel statistics, and of the colours' form."""
+        return fingerprint(self.model, FORM, statistics_as_json(self.mean, self.std))
+
+    @cached_property
+    def former_fingerprint(self) -> str:
+        """What the first versions recorded, which left out the statistics of the pixels."""
+        return fingerprint(self.model, FORM)

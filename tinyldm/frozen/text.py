@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tinyldm.condition import Condition
-from tinyldm.frozen.hub import Role
+from tinyldm.frozen.hub import Role, find_file
 from tinyldm.frozen.loading import fingerprint, load_model, load_pretrained, resolve
+from tinyldm.typed import read_json
 
 ROLE = Role("text encoder", "--text-encoder")
 # What a file may hold besides its text encoder: the rest of a CLIP, of a T5, of a BERT
@@ -25,18 +29,62 @@ OTHER_PARTS = (
 )
 
 
+WHOLE_TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+# Entries of a tokenizer_config.json that change no token
+TOKENIZER_NOTES = frozenset(
+    {
+        "_commit_hash",
+        "_name_or_path",
+        "chat_template",
+        "clean_up_tokenization_spaces",
+        "name_or_path",
+        "processor_class",
+        "tokenizer_file",
+        "transformers_version",
+    }
+)
+
+
+def tokenizer_files(tokenizer: Any, source: str) -> dict[str, str]:
+    """All that decides what a tokenizer does, file by file: name -> a hash of the content.
+
+    tokenizer.json stands for all of a vocabulary, its merges, normaliser and pre-tokenizer. A
+    tokenizer that does without has the files that its class names, such as vocab.json and
+    merges.txt. Beside these are its settings and its special tokens.
+    source: the folder or hub name that it was loaded from
+    """
+    names = {TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", WHOLE_TOKENIZER}
+    if not tokenizer.is_fast or find_file(source, WHOLE_TOKENIZER, True) is None:
+        names |= set(tokenizer.vocab_files_names.values())
+    hashes = {}
+    for name in sorted(names):
+        file = find_file(source, name, local_files_only=True)
+        if file is None:
+            continue
+        content = file.read_bytes()
+        if name == TOKENIZER_CONFIG:
+            settings = read_json(file, dict[str, Any])
+            kept = {key: settings[key] for key in settings if key not in TOKENIZER_NOTES}
+            content = json.dumps(kept, sort_keys=True).encode()
+        hashes[name] = sha256(content).hexdigest()
+    return hashes
+
+
 class TextEncoder:
     """A frozen text encoder and its tokenizer.
 
     name:       what was asked for: "tiny", a folder or a hub name
     width:      of its tokens
     max_length: the most tokens that a caption may have; of a longer one the rest is cut off
+    files:      a hash of each file of the tokenizer
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str):
+    def __init__(self, model: Any, tokenizer: Any, name: str, files: Mapping[str, str]):
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
+        self.files = dict(files)
         self.width: int = model.config.hidden_size
         positions: int = model.config.to_dict().get("max_position_embeddings", 512)
         self.max_length: int = min(tokenizer.model_max_length, positions)
@@ -58,7 +106,8 @@ class TextEncoder:
         # The last hidden states are used, so a BERT may come without the layer that pools them.
         model = load_model(model_class, source, ROLE, OTHER_PARTS, optional=("pooler.",))
         tokenizer = load_pretrained(AutoTokenizer, source, ROLE)
-        return cls(model.to(device), tokenizer, str(name))
+        files = tokenizer_files(tokenizer, source)
+        return cls(model.to(device), tokenizer, str(name), files)
 
     @torch.no_grad()
     def encode(self, texts: list[str]) -> Condition:
@@ -76,6 +125,12 @@ class TextEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of configuration, vocabulary and weights: equal models give equal conditions."""
+        """A hash of configuration, weights and tokenizer: equal models give equal conditions."""
+        kind = type(self.tokenizer).__name__.removesuffix("Fast")
+        return fingerprint(self.model, kind, self.files, self.max_length)
+
+    @cached_property
+    def former_fingerprint(self) -> str:
+        """What the first versions recorded: of the tokenizer, its vocabulary alone."""
         vocabulary = sorted(self.tokenizer.get_vocab().items())
         return fingerprint(self.model, vocabulary, self.max_length)

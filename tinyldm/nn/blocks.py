@@ -89,20 +89,13 @@ class ResBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the size: (b, c, h, w) -> (b, c, ceil(h / 2), ceil(w / 2)).
+    """Half the size: (b, c, h, w) -> (b, c, ceil(h / 2), ceil(w / 2))."""
 
-    asymmetric: pad only at the right and the bottom, as the published autoencoders do; h and w
-    must then be even
-    """
-
-    def __init__(self, width: int, asymmetric: bool = False):
+    def __init__(self, width: int):
         super().__init__()
-        self.asymmetric = asymmetric
-        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=0 if asymmetric else 1)
+        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.asymmetric:
-            x = F.pad(x, (0, 1, 0, 1))  # left, right, top, bottom
         half: Tensor = self.conv(x)
         return half
 

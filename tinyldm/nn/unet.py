@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -218,13 +219,17 @@ class UNet(nn.Module):
         h = self.conv_in(h.to(dtype))
         skips = [h]
         for level in self.down_blocks:
-            skips += level(h, emb, tokens, mask)
+            skips += self.run(level, h, emb=emb, tokens=tokens, mask=mask)
             h = skips[-1]
-        h = self.mid_block(h, emb, tokens, mask)
+        h = self.run(self.mid_block, h, emb=emb, tokens=tokens, mask=mask)
         for level in self.up_blocks:
-            h = level(h, emb, tokens, mask, skips=skips)
+            h = self.run(level, h, emb=emb, tokens=tokens, mask=mask, skips=skips)
         prediction: Tensor = self.conv_out(F.silu(self.conv_norm_out(h)))
         return prediction.to(x.dtype)
+
+    def run(self, level: nn.Module, h: Tensor, **inputs: Any) -> Any:
+        """What a level makes of h; a subclass may go about it in another way."""
+        return level(h, **inputs)
 
     def _embed(self, x: Tensor, t: Tensor | float, condition: Condition) -> Tensor:
         """The time embedding plus what the vector adds to it: (b, time_width)."""

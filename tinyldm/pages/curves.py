@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,7 +118,7 @@ def figure(chart: Chart) -> Figure:
             handle = _draw(axes, line, chart.drawable(line), colour)
             if line.name and not line.faint:
                 handles.append(handle)
-                names.append(_printable(line.name))
+                names.append(printable(line.name))
         _dress(axes, chart)
         height = HEIGHT
         if len(names) > 1:
@@ -168,7 +168,7 @@ def _draw(axes: Axes, line: Line, places: list[int], colour: str):
     )
     if dotted and line.labels:
         for place, point in zip(places, points, strict=True):
-            label = _printable(line.labels[place])
+            label = printable(line.labels[place])
             axes.annotate(label, point, xytext=(5, 5), textcoords="offset points")
     return drawn
 
@@ -177,8 +177,8 @@ def _dress(axes: Axes, chart: Chart) -> None:
     """Words, round ticks and a grid; no frame."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    axes.set_xlabel(_printable(chart.x_label))
-    axes.set_ylabel(_printable(chart.y_label) + (" (log scale)" if chart.log else ""))
+    axes.set_xlabel(printable(chart.x_label))
+    axes.set_ylabel(printable(chart.y_label) + (" (log scale)" if chart.log else ""))
     axes.margins(0.04)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=ROUND))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
@@ -196,11 +196,6 @@ def _dress(axes: Axes, chart: Chart) -> None:
     axes.tick_params(which="both", length=0)
     axes.grid(color=GREY, alpha=0.35, linewidth=1)
     axes.spines[:].set_visible(False)
-
-
-def _printable(text: str) -> str:
-    """The text with a space for each control character, which XML cannot hold."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def _element(document: str, description: str) -> str:
@@ -221,7 +216,7 @@ def _element(document: str, description: str) -> str:
         "xmlns:xlink": LINK_NAMESPACE,
         "viewBox": root.attrib["viewBox"],
         "role": "img",
-        "aria-label": _printable(description),
+        "aria-label": printable(description),
     }
     return ElementTree.tostring(root, encoding="unicode")
 

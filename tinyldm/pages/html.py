@@ -1,7 +1,8 @@
 """Pages: a jinja2 template and plain values in, one self-contained HTML document out.
 
 The templates lie in templates/. Every value is escaped where it is put in; the only markup that
-comes from Python is the SVG of the curves. A page has no scripts and fetches nothing.
+comes from Python is the SVG of the curves. Names may come from anywhere: no element, attribute or
+address is made of one. A page has no scripts and fetches nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from tinyldm.data.images import load_image
+from tinyldm.errors import printable
 from tinyldm.files import write_text
 from tinyldm.pages import curves
 
@@ -40,8 +43,7 @@ class Picture:
 
 def embedded(file: Path, caption: str, widest: int) -> Picture:
     """An image file as a Picture at most so many pixels wide."""
-    with Image.open(file) as opened:
-        image = opened.convert("RGB")
+    image = load_image(file)
     if image.width > widest:
         height = round(image.height * widest / image.width)
         image = image.resize((widest, height), Image.Resampling.LANCZOS)
@@ -66,6 +68,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("tinyldm.pages"),
         autoescape=True,
+        finalize=_visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -73,6 +76,11 @@ def _environment() -> Environment:
     environment.filters["svg"] = _inline_svg
     environment.globals["curves_missing"] = curves.MISSING
     return environment
+
+
+def _visible(value: object) -> object:
+    """What a template puts in: words with no sign that is invisible or turns those beside it."""
+    return value if isinstance(value, Markup) else printable(value)
 
 
 def _inline_svg(chart: curves.Chart) -> Markup:

@@ -5,6 +5,7 @@ The functions here gather plain values from the run folder; templates/report.htm
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from tinyldm.cli import flag_of
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, say
 from tinyldm.folders import numbered, owned_file
 from tinyldm.pages.curves import Chart, Line, loss_lines, smoothed, thinned
 from tinyldm.pages.html import Picture, Table, embedded, write_page
@@ -22,8 +23,9 @@ from tinyldm.pages.ranking import summary
 from tinyldm.pages.sweep import RESULT, prompts_of
 from tinyldm.tasks.base import Task
 from tinyldm.training.checkpoint import conditioning_of, find_checkpoint, read_config, task_of
-from tinyldm.training.log import COLUMNS, read_log
-from tinyldm.training.settings import TrainSettings, settings_for
+from tinyldm.training.defaults import settings_for
+from tinyldm.training.log import COLUMNS, LOSS_BY_NOISE, read_log, read_loss_by_noise
+from tinyldm.training.settings import TrainSettings
 from tinyldm.typed import Index, read_json
 
 REPORT = "report.html"
@@ -69,6 +71,7 @@ def write_report(run: Path) -> Path:
             facts=facts(checkpoint, config, log),
             preview=preview(run, config),
             loss=Chart("Loss", loss_lines(column(log, "loss")), "step", "loss, smoothed", log=True),
+            loss_by_noise=loss_by_noise(run / LOSS_BY_NOISE),
             more_curves=[
                 Chart(title, (Line("", thinned(column(log, name))),), "step", title)
                 for name, title in MORE_CURVES.items()
@@ -86,7 +89,7 @@ def after_save(run: Path) -> None:
     try:
         write_report(run)
     except Exception as error:
-        print(f"{run / REPORT}: not written ({type(error).__name__}: {error})", file=sys.stderr)
+        say(f"{run / REPORT}: not written ({type(error).__name__}: {error})", sys.stderr)
 
 
 def read_rows(file: Path) -> list[LogRow]:
@@ -101,6 +104,12 @@ def read_rows(file: Path) -> list[LogRow]:
 def column(log: list[LogRow], name: str) -> list[tuple[float, float]]:
     """A column of the log over the steps."""
     return [(row["step"], row[name]) for row in log]
+
+
+def loss_by_noise(file: Path) -> Chart:
+    """The loss at each level of noise since the last checkpoint; empty for a run without them."""
+    points = tuple((math.log10(noise), loss) for noise, loss in read_loss_by_noise(file))
+    return Chart("Loss by noise level", (Line("", points),), "log10 of sigma / alpha", "loss")
 
 
 def facts(checkpoint: Path, config: dict[str, Any], log: list[LogRow]) -> list[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -157,8 +158,7 @@ def draw_and_score(job: Sweep, grid: list[Setting], overwrite: bool) -> dict[str
         if made[setting.checkpoint] not in scored:
             todo.append(setting)
     if todo:
-        job.validation.write(job.out)
-        judge = job.judge()
+        judge = ready(job)
     for setting in tqdm(todo, "settings", unit="setting"):
         outdated = any(setting.matches(row) for row in rows)  # of a checkpoint trained anew
         scores = judge(job.draw(setting, overwrite or outdated))
@@ -185,6 +185,19 @@ def draw_and_score(job: Sweep, grid: list[Setting], overwrite: bool) -> dict[str
         summary=summary(job.out / RESULT),
     )
     return read_sweep(job.out / RESULT)
+
+
+def ready(job: Sweep):
+    """Write the prompts, and return the judge; where there is none, a new sweep leaves no trace."""
+    job.validation.write(job.out)
+    try:
+        return job.judge()
+    except Exception:
+        if not (job.out / RESULT).exists():
+            job.validation.remove(job.out)
+            with suppress(OSError):  # there is more in it
+                job.out.rmdir()
+        raise
 
 
 def _read_earlier(job: Sweep) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, reason
 
 # the assignment's files of the reference's mean and covariance
 MOMENTS = ("test_mu.npy", "test_sigma.npy")
@@ -97,9 +97,7 @@ def _read_array(file: Path) -> Tensor:
             f"{file}: no such file; expected a folder with {' and '.join(MOMENTS)}"
         ) from None
     except (ValueError, EOFError, TypeError) as error:
-        raise InputError(
-            f"{file}: not a plain .npy array of numbers ({str(error).splitlines()[0]})"
-        ) from None
+        raise InputError(f"{file}: not a plain .npy array of numbers ({reason(error)})") from None
     if not np.isfinite(array).all():
         raise InputError(f"{file}: some of its numbers are not finite")
     return torch.from_numpy(array.astype(np.float64))

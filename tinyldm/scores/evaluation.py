@@ -102,7 +102,6 @@ def evaluate(
     drawn=False: there are no images yet, and so no scores, but an InputError now for anything else
     that is missing.
     """
-    check_positive({"size": size, "batch-size": batch_size})
     folder = Path(images)
     files = tuple(images_in(folder))
     real = Real.read(reference, moments)
@@ -192,13 +191,6 @@ def default_clip(prompts: str | Path | None) -> str:
     """The CLIP to score by where none is named: the assignments', or for toys the tiny one."""
     toys = prompts is not None and is_toy_set(Path(prompts))
     return "tiny" if toys else CLIP
-
-
-def check_positive(given: Mapping[str, int | None]) -> None:
-    """InputError: an option that was given and is below 1."""
-    for name, value in given.items():
-        if value is not None and value < 1:
-            raise InputError(f"--{name} {value}: expected 1 or more")
 
 
 def choose(job: Job, asked: Sequence[str] | None, given: Mapping[str, Any]) -> list[str]:

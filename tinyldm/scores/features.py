@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from tinyldm.data.images import load_image
 from tinyldm.frozen.image import ClipScorer
-from tinyldm.weights import weights_hash
 
 READERS = 4  # threads that read and prepare images
 
@@ -24,7 +23,7 @@ READERS = 4  # threads that read and prepare images
 class Extractor:
     """A network in eval mode that turns images into vectors.
 
-    name:          of the network, with a hash of its weights
+    name:          of the network, with a hash of all that decides its vectors
     preprocessing: what prepare does, in words
     prepare:       an RGB image -> (c, h, w)
     embed:         (b, c, h, w) on any device -> (b, d)
@@ -62,9 +61,8 @@ class Extractor:
 def clip_extractor(scorer: ClipScorer, name: str) -> Extractor:
     """The image tower of a CLIP; its vectors are not normalised."""
     size = scorer.model.config.vision_config.image_size
-    fingerprint = weights_hash(scorer.model.state_dict())[:16]
     return Extractor(
-        name=f"CLIP {name} {fingerprint}",
+        name=f"CLIP {name} {scorer.fingerprint}",
         preprocessing=(
             f"short side to {size} (Pillow, bicubic), centre crop, CLIP's mean and deviation"
         ),

@@ -6,18 +6,32 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from tinyldm.data.examples import IMAGE_SUFFIXES, Request, images_in
-from tinyldm.data.images import load_image, resize, to_bytes
+from tinyldm.data.images import load_image, open_image, resize, to_bytes
 from tinyldm.errors import InputError
+from tinyldm.sampling.folder import RECORD
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The image files in a folder and in its subfolders, by name."""
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    """The image files in a folder and in its subfolders, by name.
+
+    Hidden ones are left out, and so is what sample.py keeps beside its pictures, such as a grid.
+    """
+    found = []
+    for file in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if file.suffix.lower() in IMAGE_SUFFIXES and not hidden and not is_beside(file, folder):
+            found.append(file)
+    return sorted(found)
+
+
+def is_beside(file: Path, folder: Path) -> bool:
+    """Whether a file below a folder is no sample, but lies beside the record of some samples."""
+    record = file.with_name(Path(RECORD).name)
+    return file.parent != folder and file.parent.parent / RECORD == record and record.is_file()
 
 
 def read_pixels(files: Sequence[Path], size: tuple[int, int]) -> Tensor:
@@ -45,12 +59,8 @@ def read_headers(files: Collection[Path]) -> list[tuple[tuple[int, int], str, st
     """(width, height), mode and format of each image file, which is not decoded."""
     headers = []
     for file in tqdm(files, "checking images", unit="image", disable=len(files) < 5000):
-        try:
-            with Image.open(file) as image:
-                headers.append((image.size, image.mode, image.format))
-        except (OSError, SyntaxError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{file}: not an image that can be read ({reason})") from None
+        with open_image(file) as image:
+            headers.append((image.size, image.mode, image.format))
     return headers
 
 

@@ -65,8 +65,7 @@ class Validation:
     def write(self, folder: Path) -> None:
         """Write prompts.json, held_out/NAME, the image of each, and attributes.json of toys."""
         folder.mkdir(parents=True, exist_ok=True)
-        for image in (folder / IMAGES).glob("[0-9][0-9][0-9][0-9][0-9].png"):
-            image.unlink()
+        self.remove(folder)
         if self.images:
             (folder / IMAGES).mkdir(exist_ok=True)
             requests = tqdm(self.prompts, "images held out", delay=2)
@@ -76,9 +75,15 @@ class Validation:
         for request in self.prompts:
             entries[request.name] = {"image_name": request.name, "text_prompt": request.text}
         write_json(folder / PROMPTS, entries)
-        (folder / TOYS).unlink(missing_ok=True)
         if self.toys:
             write_json(folder / TOYS, self.toys)
+
+    def remove(self, folder: Path) -> None:
+        """Remove what write() has written, now or in an earlier sweep."""
+        for image in (folder / IMAGES).glob("[0-9][0-9][0-9][0-9][0-9].png"):
+            image.unlink()
+        for name in (PROMPTS, TOYS):
+            (folder / name).unlink(missing_ok=True)
 
 
 def spread(items: Sequence[Item], count: int | None) -> list[Item]:

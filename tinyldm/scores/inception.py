@@ -8,7 +8,7 @@ antialiasing. Numbers of one cannot be compared with numbers of the other.
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, reason
 from tinyldm.scores.features import Extractor
 from tinyldm.weights import read_weights, weights_hash
 
@@ -123,16 +123,15 @@ def load_inception(
     try:
         net = known.build()
     except (ImportError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
         remedy = "pip install 'tinyldm[eval]', or choose other --metrics"
-        raise InputError(f"FID needs torchvision ({reason}): {remedy}") from None
+        raise InputError(f"FID needs torchvision ({reason(error)}): {remedy}") from None
     file = Path(weights) if weights is not None else _cached(known)
     try:
         net.load_state_dict(_read(file))
     except (RuntimeError, TypeError) as error:  # names each weight that does not fit, a line each
-        lines = [line.strip() for line in str(error).splitlines()]
-        first = " ".join(lines[:2])[:200]
-        raise InputError(f"{file}: not the weights of {kind}'s Inception ({first})") from None
+        raise InputError(
+            f"{file}: not the weights of {kind}'s Inception ({reason(error)})"
+        ) from None
     net.register_module("fc", nn.Identity())  # no classes, but the features before them
     net = net.to(device).eval().requires_grad_(False)
 
@@ -170,9 +169,11 @@ def _read(file: Path) -> dict[str, Tensor]:
     if file.suffix == ".safetensors":
         return read_weights(file)
     try:
-        return torch.load(file, "cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of files that are refused anyway
+            return torch.load(file, "cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{file}: no such file of weights") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{file}: not a file of weights that can be read ({reason})") from None
+    except Exception as error:  # broken bytes make torch raise almost anything
+        raise InputError(
+            f"{file}: not a file of weights that can be read ({reason(error)})"
+        ) from None

@@ -16,8 +16,8 @@ from tinyldm.files import write_text
 MEASURED = ("torch", "torchvision", "transformers", "pillow", "numpy")
 
 
-def table(scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """The scores as text: for each metric a line with its value and facts, then its rows."""
+def table(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The scores as lines of text: for each metric one with its value and facts, then its rows."""
     lines = []
     for metric, values in scores.items():
         rows = {name: value for name, value in values.items() if isinstance(value, dict)}
@@ -26,7 +26,7 @@ def table(scores: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append(f"{metric:<14} {values['value']:>9.4f}  ({', '.join(facts)})")
         if rows:
             lines += _rows(rows)
-    return "\n".join(lines)
+    return lines
 
 
 def _rows(rows: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from tinyldm.condition import Condition
-    from tinyldm.diffusion.guidance import Guidance, StepwiseGuidance
+    from tinyldm.diffusion.guidance import Guidance
     from tinyldm.diffusion.schedule import NoiseSchedule
     from tinyldm.sampling.settings import Drawing
+    from tinyldm.tasks.guidance import StepwiseGuidance
     from tinyldm.training.settings import TrainSettings
 
 __all__ = [
@@ -52,7 +53,7 @@ class Encoder(ABC):
     An encoder whose prompts hold maps sets map_size. The cache then keeps the maps as well,
     mirrored and cropped as their images are, and passes them to finish().
 
-    fingerprint: equal fingerprints give equal conditions
+    fingerprint: a hash of all that decides the conditions, so that equal ones give equal conditions
     width:       of the stored tokens
     map_size:    (h, w) at which maps are kept; None: there are none
     """
@@ -60,6 +61,21 @@ class Encoder(ABC):
     fingerprint: str
     width: int
     map_size: tuple[int, int] | None = None
+
+    @property
+    def former_fingerprint(self) -> str | None:
+        """What an earlier version of the library recorded as the fingerprint, if it was another."""
+        return None
+
+    def answer_to(self, recorded: str) -> bool:
+        """Whether a run that recorded this fingerprint was trained with this encoder.
+
+        Where an earlier version recorded it, this becomes the encoder's fingerprint: such a run
+        finds its cache, and what it records further agrees with what it has recorded.
+        """
+        if recorded != self.fingerprint and recorded == self.former_fingerprint:
+            self.fingerprint = recorded
+        return recorded == self.fingerprint
 
     @abstractmethod
     def stored(self, prompts: Sequence[Prompt]) -> Condition:

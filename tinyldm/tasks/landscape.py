@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tinyldm.condition import Condition
-    from tinyldm.diffusion.guidance import Guidance, StepwiseGuidance
+    from tinyldm.diffusion.guidance import Guidance
     from tinyldm.diffusion.schedule import NoiseSchedule
     from tinyldm.frozen.style import StyleEncoder
     from tinyldm.sampling.settings import Drawing
+    from tinyldm.tasks.guidance import StepwiseGuidance
     from tinyldm.training.settings import TrainSettings
 
 BETWEEN = "|"  # "map.png | reference.jpg"
@@ -96,6 +97,11 @@ class LandscapeEncoder(Encoder):
         self.width = style.width
         self.map_size: tuple[int, int] = (GRAIN * area[0], GRAIN * area[1])
         self.fingerprint = key_of(("landscape", style.fingerprint, CLASSES))[:16]
+
+    @property
+    def former_fingerprint(self) -> str:
+        """What the first versions recorded."""
+        return key_of(("landscape", self.style.former_fingerprint, CLASSES))[:16]
 
     @property
     def empty(self) -> Scene:
@@ -199,6 +205,11 @@ class LandscapeEncoder(Encoder):
             if scene.map_file is None:
                 raise InputError(
                     f"{str(prompt)!r}: expected a segmentation map, or MAP {BETWEEN} REFERENCE"
+                )
+            if not scene.has_map():
+                raise InputError(
+                    f"{scene.map_file}: no such segmentation map; "
+                    "for a run's own prompts, --data FOLDER says where its data is now"
                 )
             load_map(scene.map_file)
             files.append(scene.map_file)
@@ -361,7 +372,7 @@ class LandscapeTask(Task):
         """Map and style with one scale, --guidance, or each with its own."""
         if how.style is None:
             return super().guidance(how, null, schedule)
-        from tinyldm.diffusion.guidance import StepwiseGuidance
+        from tinyldm.tasks.guidance import StepwiseGuidance
 
         return StepwiseGuidance((how.guidance, how.style), map_then_style(null))
 

@@ -50,13 +50,10 @@ def load_map(file: Path, image: Path | None = None) -> Image:
     import numpy as np
     from PIL import Image
 
-    try:
-        with Image.open(file) as opened:
-            opened.load()
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such segmentation map") from None
-    except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
-        raise InputError(f"{file}: not an image that can be read ({error})") from None
+    from tinyldm.data.images import open_image
+
+    with open_image(file, kind="segmentation map") as opened:
+        opened.load()
     if opened.mode not in ("L", "P"):
         raise InputError(
             f"{file}: a segmentation map has one channel of 8 bits, this image is {opened.mode}"
@@ -81,12 +78,12 @@ def check_same_size(file: Path, size: tuple[int, int], image: Path) -> None:
 
 def image_size(file: Path) -> tuple[int, int] | None:
     """(width, height) of an image file; None if it cannot be read, which encoding will tell."""
-    from PIL import Image
+    from tinyldm.data.images import open_image
 
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             return image.size
-    except Exception:  # as in load_map
+    except InputError:
         return None
 
 

@@ -142,6 +142,11 @@ class CaptionEncoder(Encoder):
         self.width = text_encoder.width
         self.fingerprint = text_encoder.fingerprint
 
+    @property
+    def former_fingerprint(self) -> str:
+        """What the first versions recorded."""
+        return self.text_encoder.former_fingerprint
+
     def stored(self, prompts: Sequence[Prompt]) -> Condition:
         """The last hidden states of the captions."""
         return self.text_encoder.encode([str(prompt) for prompt in prompts])

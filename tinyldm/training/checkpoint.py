@@ -28,7 +28,6 @@ from tinyldm.files import replacing_files
 from tinyldm.folders import numbered
 from tinyldm.nn.unet import UNet
 from tinyldm.tasks.base import Task, find_task
-from tinyldm.training.format_1 import UNSAID
 from tinyldm.training.learning_rate import Plateau
 from tinyldm.training.network import build_network, is_ours
 from tinyldm.training.settings import TrainSettings
@@ -75,7 +74,7 @@ class Content:
     step: Index = 0
     network: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
-    prediction: Literal["eps", "x0", "v"] = "v"
+    prediction: Literal["eps", "x0", "v", "flow"] = "v"
     settings: TrainSettings = field(default_factory=TrainSettings)
     progress: Progress = field(default_factory=Progress)
     ema_updates: Index = 0
@@ -200,8 +199,6 @@ def read_config(folder: str | Path) -> Config:
         if content.get("format") != FORMAT:
             raise InputError(f"{file}: not a tinyldm checkpoint of format {FORMAT}")
         as_type(content, str(file), Content, extra="ignore")
-        if "settings" in content:
-            content["settings"] = {**UNSAID, **content["settings"]}
     return Config(content, file)
 
 

@@ -20,9 +20,6 @@ RETIRED: dict[str, Any] = {
 PUBLISHED = "tinyldm.compat.network:build"
 """Builds the networks with other values of them; `convert` names it in checkpoints."""
 
-UNSAID = {"optimizer": "adamw", "t_sampling": "uniform"}
-"""Settings that the first checkpoints do not mention, and what their runs did."""
-
 
 def read_unet_config(values: Mapping[str, Any]) -> UNetConfig | None:
     """The UNetConfig that the recorded values mean, or None if only compat has such a network."""

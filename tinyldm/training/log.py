@@ -8,13 +8,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.files import naming, replacing
 from tinyldm.typed import Index, fits
 
 COLUMNS = ("step", "loss", "lr", "grad_norm", "images_per_second")
 LogRow = tuple[Index, float, float, float, float]
+LOSS_BY_NOISE = "loss_by_noise.csv"
+NOISE_COLUMNS = ("t", "sigma_over_alpha", "samples", "loss")
+NoiseRow = tuple[float, float, Index, float]
 
 
 class RunLog:
@@ -72,6 +78,38 @@ class RunLog:
             self.board.close()
 
 
+class LossByNoise:
+    """The mean loss at each level of noise since the last checkpoint, in bins of equal length in t.
+
+    The sums stay on the device until they are written.
+    """
+
+    def __init__(self, schedule: NoiseSchedule, device: torch.device, bins: int = 20):
+        self.schedule = schedule
+        self.sums = torch.zeros(2, bins, device=device)  # of samples, and of their losses
+
+    def add(self, t: Tensor, loss: Tensor) -> None:
+        """Count the losses (b,) of samples at timesteps t (b,), which may lie on another device."""
+        bins = self.sums.shape[1]
+        place = (t * bins // self.schedule.timesteps).to(loss.device, non_blocking=True)
+        counted = torch.stack([torch.ones_like(loss), loss.detach()])
+        self.sums.index_add_(1, place, counted)
+
+    def write(self, run: Path) -> None:
+        """Write loss_by_noise.csv, without the bins that no sample fell into, and start anew."""
+        samples, losses = self.sums.tolist()
+        self.sums.zero_()
+        width = self.schedule.timesteps / len(samples)
+        rows = [list(NOISE_COLUMNS)]
+        for k, (count, loss) in enumerate(zip(samples, losses, strict=True)):
+            if count:
+                t = (k + 0.5) * width - 0.5  # the mean of the bin's timesteps
+                noise = (-self.schedule.lambda_(t)).exp().item()
+                rows.append([f"{t:g}", f"{noise:.6g}", f"{count:.0f}", f"{loss / count:.6g}"])
+        with replacing(run / LOSS_BY_NOISE) as temporary:
+            write_rows(temporary, rows)
+
+
 def write_rows(file: Path, rows: list[list[str]]) -> None:
     """Write the rows of a CSV file."""
     with open(file, "w", newline="", encoding="utf-8") as stream:
@@ -80,11 +118,22 @@ def write_rows(file: Path, rows: list[list[str]]) -> None:
 
 def read_log(file: Path) -> list[list[str]]:
     """The rows of a log.csv, without its header and what is damaged; none if there is no file."""
+    return read_rows(file, LogRow)
+
+
+def read_loss_by_noise(file: Path) -> list[tuple[float, float]]:
+    """(sigma / alpha, loss) of each row of a loss_by_noise.csv, as read_log reads its own."""
+    pairs = [(float(row[1]), float(row[3])) for row in read_rows(file, NoiseRow)]
+    return [(noise, loss) for noise, loss in pairs if noise > 0]
+
+
+def read_rows(file: Path, kind: Any) -> list[list[str]]:
+    """The rows of a CSV file of numbers that fit a type, without its header."""
     if not file.is_file():
         return []
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     rows = [line.split(",") for line in lines[1:]]
-    return [row for row in rows if fits(row, LogRow)]
+    return [row for row in rows if fits(row, kind)]
 
 
 def tensorboard_writer(run: Path, step: int) -> Any:

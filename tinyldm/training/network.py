@@ -16,9 +16,9 @@ from torch import nn
 from tinyldm.cli import load_object
 from tinyldm.condition import Condition
 from tinyldm.errors import InputError
-from tinyldm.nn.presets import PRESETS
 from tinyldm.nn.unet import UNet, UNetConfig
 from tinyldm.training.format_1 import PUBLISHED, read_unet_config
+from tinyldm.training.presets import PRESETS
 from tinyldm.training.settings import TrainSettings
 from tinyldm.typed import Count, Index, Side, as_type
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from tinyldm.cli import Parser, add_options
+from tinyldm.cli import Parser, add_options, whole
 from tinyldm.training.settings import TrainSettings
 
 EXAMPLES = """examples:
@@ -16,9 +16,9 @@ EXAMPLES = """examples:
   python train.py --resume                             continue the latest run
   python train.py --network docs.examples.dit:build    a network of your own
   torchrun --nproc-per-node 8 train.py --data hw6 --batch-size 512      eight GPUs
-With --vae tiny and pictures of up to 128 pixels, the network is that of the toy monsters, trained
-by AdamW for 6000 steps at a learning rate of 1e-3. So it is for small landscapes, with 2000 steps,
-and for labels, with 7800 steps of 64 pictures at a learning rate of 1.5e-3.
+With --vae tiny and pictures of up to 128 pixels, the defaults are those of the toy monsters, but
+with 6000 steps. They also apply to small landscapes, with 2000 steps, and to labels, with 7800
+steps of 64 pictures at a learning rate of 1.5e-3.
 """
 
 
@@ -35,7 +35,7 @@ def train_parser() -> Parser:
     groups = {group.title: group for group in parser._action_groups}
     groups["training"].add_argument(
         "--epochs",
-        type=int,
+        type=whole(1, 10**6),
         metavar="N",
         help="length of the training in passes over the data, instead of --max-steps",
     )

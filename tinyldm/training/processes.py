@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tinyldm.errors import InputError
+from tinyldm.cli import Bounds, whole
+from tinyldm.errors import InputError, reason
 
 CPU = torch.device("cpu")
 
@@ -71,17 +73,37 @@ ALONE = Processes()
 """A world of one, on the CPU."""
 
 
+def launched(name: str, bounds: Bounds, default: str = "") -> int:
+    """A number in the environment that torchrun sets; InputError where it is not one of bounds."""
+    text = os.environ.get(name, default)
+    try:
+        return int(bounds(text))
+    except ArgumentTypeError as error:
+        what = f"{name} {error}" if text else f"{name} is not set: expected {bounds}"
+        raise InputError(
+            f"{what}; torchrun sets it for each of several processes; for one, unset WORLD_SIZE"
+        ) from None
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """Join the processes that torchrun has started; a plain run is a world of one."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = launched("WORLD_SIZE", whole(1, 2**16), default="1")
     if world == 1:
         yield Processes(device=device)
         return
+    launched("RANK", whole(0, world - 1))
+    launched("MASTER_PORT", whole(0, 2**16 - 1))
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        count = torch.cuda.device_count()
+        device = torch.device("cuda", launched("LOCAL_RANK", whole(0, count - 1)))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"the {world} processes of WORLD_SIZE don't find each other: {reason(error)}"
+        ) from None
     try:
         yield Processes(dist.get_rank(), world, device)
     except RuntimeError as error:

@@ -108,8 +108,8 @@ class RunFolder:
         overwrite = given.pop("overwrite", False)
         if overwrite and (resume or out is None):
             raise InputError("--overwrite: expected --out with it and no --resume")
-        if epochs is not None and (epochs < 1 or "max_steps" in given):
-            raise InputError(f"--epochs {epochs}: expected 1 or more, and no --max-steps with it")
+        if epochs is not None and "max_steps" in given:
+            raise InputError(f"--epochs {epochs}: expected no --max-steps with it")
         if out is not None and not str(out).strip():
             raise InputError(f"--out {str(out)!r}: expected the name of a folder")
         folder = None if out is None else Path(out)
@@ -125,14 +125,18 @@ class RunFolder:
             return dict(given)
         return TrainSettings.from_dict(self.saved["settings"]).resumed(given).to_dict()
 
-    def of_length(self, settings: TrainSettings, images: int) -> TrainSettings:
+    def of_length(
+        self, settings: TrainSettings, images: int, processes: Processes
+    ) -> TrainSettings:
         """The settings with --epochs turned into steps.
 
-        InputError: the run has more steps already, or the perceptual term would never count.
+        InputError: the run has more steps already, the perceptual term would never count, or a
+        batch cannot be split evenly: all told before the cache is built.
         """
         if self.epochs is not None:
             steps = ceil(self.epochs * images / settings.batch_size)
             settings = replace(settings, max_steps=steps)
+        settings.micro_batch(processes.world)
         if self.saved is not None and settings.max_steps < self.saved["step"]:
             raise InputError(
                 f"--max-steps {settings.max_steps}: "

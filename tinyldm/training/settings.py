@@ -5,44 +5,33 @@ Each field declares its option of train.py beside its default. This module impor
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tinyldm.cli import flag_of, option, parse_size
+from tinyldm.cli import (
+    BATCH_SIZE,
+    GUIDANCE,
+    SEED,
+    STEPS,
+    as_typed,
+    check_numbers,
+    flag_of,
+    option,
+    parse_size,
+    real,
+    whole,
+)
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
 from tinyldm.tasks.recipes import FULL
 
-if TYPE_CHECKING:
-    from tinyldm.tasks.base import Task
-
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
-PREDICTIONS = ("eps", "x0", "v")
-SCHEDULES = ("linear", "scaled_linear", "cosine")
+PREDICTIONS = ("eps", "x0", "v", "flow")
+SCHEDULES = ("linear", "scaled_linear", "cosine", "flow")
 T_SAMPLINGS = ("uniform", "logit-normal", "stratified")
 OPTIMIZERS = ("adamw", "muon")
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
-
-AT_LEAST_1 = (
-    "max_steps",
-    "batch_size",
-    "accumulate",
-    "lr_every",
-    "sample_every",
-    "save_every",
-    "workers",
-)
-AT_LEAST_0 = (
-    "warmup",
-    "weight_decay",
-    "snr_gamma",
-    "copies",
-    "preview_guidance",
-    "perceptual",
-    "perceptual_from",
-)
 
 
 def data_option(value: Any, help: str, **how: Any) -> Any:
@@ -95,16 +84,25 @@ class TrainSettings:
         default="64; with --data: 256",
         parse=parse_size,
         metavar="SIZE",
+        bounds=whole(8, 2**14),
     )
     flip: bool = data_option(
         True, "also learn from mirrored pictures (default: yes; with labels: no)", negatable=True
     )
     copies: int = data_option(
-        0, "augmented copies of each picture to cache; --crop and --jitter say how they differ"
+        0,
+        "augmented copies of each picture to cache; --crop and --jitter say how they differ",
+        bounds=whole(0, 1000),
     )
-    crop: float = data_option(1.0, "smallest share of the picture that a copy shows")
+    crop: float = data_option(
+        1.0,
+        "smallest share of the picture that a copy shows",
+        bounds=real(0, 1, exclusive=True),
+    )
     jitter: float = data_option(
-        0.0, "how much brightness, contrast and saturation of a copy may change"
+        0.0,
+        "how much brightness, contrast and saturation of a copy may change",
+        bounds=real(0, 0.99),
     )
     skip_bad: bool = data_option(
         False, "leave out broken or missing images, and count them, instead of stopping"
@@ -113,8 +111,13 @@ class TrainSettings:
         0.0,
         "share of the images to hold out of the training, in whole monsters or scenes; "
         "python -m tinyldm sweep judges by them",
+        bounds=real(0, 0.5),
     )
-    workers: int = data_option(2, "threads that read images while the latent cache is built")
+    workers: int = data_option(
+        2,
+        "threads that read images while the latent cache is built",
+        bounds=whole(1, 256),
+    )
 
     preset: str = model_option(
         "toy",
@@ -150,13 +153,20 @@ class TrainSettings:
         "subtract the mean latent of each position, not of each channel (default: labels only)",
         negatable=True,
     )
-    prediction: str = model_option("v", "what the network predicts", choices=PREDICTIONS)
-    schedule: str = model_option("cosine", "noise schedule", choices=SCHEDULES)
+    prediction: str = model_option(
+        "v",
+        "what the network predicts; flow: the velocity eps - x0 of the straight path",
+        choices=PREDICTIONS,
+    )
+    schedule: str = model_option(
+        "cosine", "noise schedule; flow: the straight path from data to noise", choices=SCHEDULES
+    )
     shift: float = model_option(
         0.5,  # for the twelve channels of the tiny VAE
         "factor of the schedule's alpha / sigma: below 1 is more noise, "
         "for latents of many channels",
         default=toy_and_own("shift", 0.5),
+        bounds=real(0.001, 1000),
     )
     zero_snr: bool = model_option(
         False, "rescale the schedule so that it ends in pure noise (2305.08891)"
@@ -165,30 +175,46 @@ class TrainSettings:
     cfg_drop: float = training_option(
         0.1,
         "probability that a sample is trained without its condition, for classifier-free guidance",
+        bounds=real(0, 1),
     )
     style_drop: float = training_option(
         0.1,
         "for landscapes: probability that a sample is trained without its style, but with its map",
+        bounds=real(0, 1),
     )
     max_steps: int = training_option(
-        570, "length of the training", default=toy_and_own("max_steps", 570)
+        2000,
+        "length of the training",
+        default=toy_and_own("max_steps", 2000),
+        bounds=STEPS,
     )
     batch_size: int = training_option(
         32,
         "images per optimiser step, over all processes and accumulations together",
         default=toy_and_own("batch_size", 32),
+        bounds=BATCH_SIZE,
     )
-    accumulate: int = training_option(1, "how many parts to split a batch into, to save memory")
+    accumulate: int = training_option(
+        1,
+        "how many parts to split a batch into, to save memory",
+        bounds=BATCH_SIZE,
+    )
     optimizer: str = training_option(
-        "muon",
-        "adamw, or muon for the hidden layers and adamw for the rest",
+        "adamw",
+        "adamw, or muon: Muon for the hidden layers, AdamW for the rest; see docs/speedrun.md",
         choices=OPTIMIZERS,
-        default=toy_and_own("optimizer", "muon"),
     )
     lr: float = training_option(
-        2e-3, "highest learning rate of AdamW", default=toy_and_own("lr", 2e-3)
+        1e-3,
+        "highest learning rate of AdamW",
+        default=toy_and_own("lr", 1e-3),
+        bounds=real(0, 1000, exclusive=True),
     )
-    muon_lr: float = training_option(0.02, "highest learning rate of --optimizer muon")
+    muon_lr: float = training_option(
+        0.02,
+        "highest learning rate of Muon, for --optimizer muon",
+        bounds=real(0, 1000, exclusive=True),
+    )
     lr_schedule: str = training_option(
         "cosine",
         "what the learning rate does after the warm-up",
@@ -196,65 +222,97 @@ class TrainSettings:
         default=toy_and_own("lr_schedule", "cosine"),
     )
     lr_decay: float = training_option(
-        0.5, "factor of each reduction of the learning rate, for the schedules step and plateau"
+        0.5,
+        "factor of each reduction of the learning rate, for the schedules step and plateau",
+        bounds=real(0, 1, exclusive=True),
     )
     lr_every: int = training_option(
-        10_000, "steps between reductions (step), or between looks at the loss (plateau)"
+        10_000,
+        "steps between reductions (step), or between looks at the loss (plateau)",
+        bounds=STEPS,
     )
     warmup: int = training_option(
-        30, "steps over which the learning rate rises", default=toy_and_own("warmup", 30)
+        100,
+        "steps over which the learning rate rises",
+        default=toy_and_own("warmup", 100),
+        bounds=whole(0, 10**9),
     )
-    weight_decay: float = training_option(0.01, "weight decay; norms and biases are not decayed")
+    weight_decay: float = training_option(
+        0.01,
+        "weight decay; norms and biases are not decayed",
+        bounds=real(0, 1000),
+    )
     clip: float = training_option(
-        1.0, "largest norm of the gradient; a larger gradient is scaled down"
+        1.0,
+        "largest norm of the gradient; a larger gradient is scaled down",
+        bounds=real(0, 1e9, exclusive=True),
     )
     ema: float = training_option(
-        0.9999, "decay of the averaged weights, after a warm-up; 0: no average"
+        0.9999,
+        "decay of the averaged weights, after a warm-up; 0: no average",
+        bounds=real(0, 0.9999999),
     )
     t_sampling: str = training_option(
-        "stratified",
+        "uniform",
         "how the timesteps of training are drawn; logit-normal: most often in the middle "
         "(2403.03206); stratified: spread evenly over a batch",
         choices=T_SAMPLINGS,
-        default=toy_and_own("t_sampling", "stratified"),
     )
     snr_gamma: float = training_option(
-        0.0, "gamma of min-SNR weighting (2303.09556), usually 5; 0: every t has the same weight"
+        0.0,
+        "gamma of min-SNR weighting (2303.09556), usually 5; 0: every t has the same weight",
+        bounds=real(0, 1e9),
     )
     perceptual: float = training_option(
-        0.0, "weight of the distance between features of the VAE's decoder (2411.04873); 0: none"
+        0.0,
+        "weight of the distance between features of the VAE's decoder (2411.04873); 0: none",
+        bounds=real(0, 1e6),
     )
-    perceptual_from: int = training_option(0, "step from which --perceptual counts")
+    perceptual_from: int = training_option(
+        0,
+        "step from which --perceptual counts",
+        bounds=whole(0, 10**9),
+    )
     precision: str = training_option(
         "auto",
         "precision of the network; auto: bfloat16 where the device is fast at it",
         choices=PRECISIONS,
     )
-    seed: int = training_option(0, "seed of weights, data order and noise")
+    seed: int = training_option(
+        0,
+        "seed of weights, data order and noise",
+        bounds=SEED,
+    )
     device: str = training_option("auto", "auto, cpu, cuda, cuda:1 or mps")
     compile: bool = training_option(False, "compile the network with torch.compile")
 
     sample_every: int = run_option(
-        285, "steps between preview grids", default=toy_and_own("sample_every", 285)
+        500,
+        "steps between preview grids",
+        default=toy_and_own("sample_every", 500),
+        bounds=STEPS,
     )
-    preview_guidance: float = run_option(3.0, "guidance scale of the previews")
+    preview_guidance: float = run_option(
+        3.0,
+        "guidance scale of the previews",
+        bounds=GUIDANCE,
+    )
     save_every: int = run_option(
-        285, "steps between checkpoints", default=toy_and_own("save_every", 285)
+        500,
+        "steps between checkpoints",
+        default=toy_and_own("save_every", 500),
+        bounds=STEPS,
     )
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                self.refuse(f.name, "a finite number")
-        self.check_ranges()
+        check_numbers(self)
         for name, allowed in {
             "label_form": LABEL_FORMS,
             "prediction": PREDICTIONS,
             "schedule": SCHEDULES,
+            "t_sampling": T_SAMPLINGS,
             "lr_schedule": LR_SCHEDULES,
             "optimizer": OPTIMIZERS,
-            "t_sampling": T_SAMPLINGS,
             "precision": PRECISIONS,
         }.items():
             if getattr(self, name) not in allowed:
@@ -263,40 +321,31 @@ class TrainSettings:
             self.refuse("perceptual", "0 with --vae none: there is no decoder")
         if self.perceptual_from and not self.perceptual:
             self.refuse("perceptual_from", "0 without --perceptual")
-        if self.zero_snr and self.prediction == "eps":
+        if self.zero_snr and self.schedule == "flow":
             raise InputError(
-                "--zero-snr with --prediction eps: at zero SNR, eps says nothing about x0; "
-                "expected v or x0"
+                "--zero-snr with --schedule flow: would change nothing; "
+                "the straight path ends in pure noise by itself"
             )
-
-    def check_ranges(self) -> None:
-        """InputError for a number that is out of range."""
-        for name in AT_LEAST_1:
-            if getattr(self, name) < 1:
-                self.refuse(name, "1 or more")
-        for name in AT_LEAST_0:
-            if getattr(self, name) < 0:
-                self.refuse(name, "0 or more")
-        for name in ("lr", "muon_lr", "clip"):
-            if getattr(self, name) <= 0:
-                self.refuse(name, "a number above 0")
-        for name in ("cfg_drop", "style_drop"):
-            if not 0 <= getattr(self, name) <= 1:
-                self.refuse(name, "a probability from 0 to 1")
-        if not 0.001 <= self.shift <= 1000:
-            self.refuse("shift", "a factor from 0.001 to 1000")
-        if not 0 <= self.seed < 2**63:
-            self.refuse("seed", "0 or more, and below 2^63")
-        if not 0 < self.lr_decay <= 1:
-            self.refuse("lr_decay", "a factor above 0, at most 1")
-        if not 0 <= self.ema < 1:
-            self.refuse("ema", "a decay of at least 0 and below 1 (0: no average)")
-        if min(self.size) < 8:
-            self.refuse("size", "at least 8 pixels")
+        if self.prediction == "eps" and (self.zero_snr or self.schedule == "flow"):
+            end = "--zero-snr" if self.zero_snr else "--schedule flow"
+            raise InputError(
+                f"{end} with --prediction eps: at zero SNR, eps says nothing about x0; "
+                "expected v, x0 or flow"
+            )
 
     def refuse(self, name: str, expected: str) -> None:
         """Raise the InputError that names an option, its value and what was expected."""
-        raise InputError(f"{flag_of(name)} is {getattr(self, name)}, expected {expected}")
+        raise InputError(f"{flag_of(name)} {as_typed(getattr(self, name))}: expected {expected}")
+
+    def micro_batch(self, processes: int) -> int:
+        """Images that one of the processes takes at a time; InputError unless all take as many."""
+        parts = self.accumulate * processes
+        if self.batch_size % parts:
+            self.refuse(
+                "batch_size",
+                f"a multiple of {parts} (--accumulate {self.accumulate} x {processes} processes)",
+            )
+        return self.batch_size // parts
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
@@ -319,8 +368,8 @@ class TrainSettings:
             before = getattr(self, name)
             if name not in RESUMABLE and value != before:
                 raise InputError(
-                    f"{flag_of(name)} {value}: the run was started with {before}; "
-                    "start another one with --out"
+                    f"{flag_of(name)} {as_typed(value)}: "
+                    f"the run was started with {as_typed(before)}; start another one with --out"
                 )
         return replace(self, **given)
 
@@ -337,31 +386,3 @@ RESUMABLE = {
     "skip_bad",
 }
 """Settings that may change when a run is resumed."""
-
-
-def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) -> TrainSettings:
-    """The settings of a run: the toy set's defaults, the task's recipe over them, then `given`.
-
-    native: (h, w) of the data's first image. InputError for an option that would be ignored.
-    """
-    task.check_options(given)
-    if given.get("data") is None:
-        settings = TrainSettings.from_dict(given)
-    else:
-        name = given.get("task", task.name)
-        settings = TrainSettings.from_dict({**task.recipe(native, given), **given, "task": name})
-    for name in ("lr_decay", "lr_every"):
-        if name in given and settings.lr_schedule not in ("step", "plateau"):
-            ignored(given, name, "--lr-schedule step or plateau")
-    if "muon_lr" in given and settings.optimizer != "muon":
-        ignored(given, "muon_lr", "--optimizer muon")
-    if "preview_guidance" in given and not settings.cfg_drop:
-        ignored(given, "preview_guidance", "--cfg-drop above 0")
-    if given.get("network") is not None and "preset" in given:
-        ignored(given, "preset", "no --network beside it")
-    return settings
-
-
-def ignored(given: Mapping[str, Any], name: str, expected: str) -> None:
-    """Raise the InputError for an option that would have no effect."""
-    raise InputError(f"{flag_of(name)} {given[name]}: would be ignored, expected {expected}")

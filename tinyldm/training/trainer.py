@@ -31,7 +31,7 @@ from tinyldm.training.checkpoint import (
 )
 from tinyldm.training.ema import EMA
 from tinyldm.training.learning_rate import learning_rate
-from tinyldm.training.log import RunLog
+from tinyldm.training.log import LossByNoise, RunLog
 from tinyldm.training.muon import Muon, hidden_weights
 from tinyldm.training.processes import ALONE, Processes
 from tinyldm.training.settings import TrainSettings
@@ -89,6 +89,8 @@ class Trainer:
     preview:    called with (averaged network, file to write) every sample_every steps, in the main
                 process
     report:     called with the run folder after each checkpoint, in the main process
+    check:      called before each checkpoint, in the main process; raises InputError if what was
+                trained on turns out to be damaged
     """
 
     def __init__(
@@ -103,14 +105,9 @@ class Trainer:
         perceptual: Callable[[Tensor, Noised, str], Tensor] | None = None,
         preview: Callable[[nn.Module, Path], object] | None = None,
         report: Callable[[Path], object] | None = None,
+        check: Callable[[], object] | None = None,
     ):
         s = settings
-        parts = s.accumulate * processes.world
-        if s.batch_size % parts:
-            raise InputError(
-                f"--batch-size {s.batch_size}: expected a multiple of {parts} "
-                f"(--accumulate {s.accumulate} x {processes.world} processes)"
-            )
         self.settings = settings
         self.cache = cache
         self.run = run
@@ -118,13 +115,15 @@ class Trainer:
         self.perceptual = perceptual
         self.preview = preview
         self.report = report
+        self.check = check
         self.facts = dict(facts or {})
         if isinstance(network, UNet):
             self.facts.setdefault("network", network.config.to_dict())
         self.progress = Progress()
-        self.micro_batch = s.batch_size // parts
+        self.micro_batch = s.micro_batch(processes.world)
         self.bfloat16 = runs_bfloat16(processes.device, s.precision)
         self.schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
+        self.loss_by_noise = LossByNoise(self.schedule, processes.device)
         self.network = network.to(processes.device)
         self.ema = EMA(self.network, s.ema)
         compiled: Any = torch.compile(network, dynamic=False) if s.compile else network
@@ -229,6 +228,7 @@ class Trainer:
         predicted = self.denoiser(noised.x_t, noised.t.float(), dropped)
         gamma = s.snr_gamma or None
         error = prediction_error(predicted, noised, s.prediction, self.schedule, snr_gamma=gamma)
+        self.loss_by_noise.add(noised.t, error)
         loss = error.mean()
         if s.perceptual and self.progress.step >= s.perceptual_from:
             assert self.perceptual is not None
@@ -259,6 +259,8 @@ class Trainer:
         self.check_finite()
         if not self.processes.is_main:
             return
+        if self.check:
+            self.check()
         config = {
             "step": self.progress.step,
             "schedule": self.schedule.to_dict(),
@@ -279,6 +281,7 @@ class Trainer:
         }
         save_checkpoint(folder, config, weights)
         drop_training_state(self.run, folder)
+        self.loss_by_noise.write(self.run)
         if self.report:
             self.report(self.run)
 

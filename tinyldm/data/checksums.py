@@ -1,0 +1,87 @@
+"""Checksums of the files of a cache: made when it is built, compared when it is opened.
+
+Files up to LARGE are compared at once, in about a second for each. Larger ones are compared by a
+thread while training has begun; the run waits for it before it saves anything.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import blake2b, file_digest
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from tinyldm.errors import InputError
+
+LARGE = 2**30  # bytes
+CHECKSUMS = "checksums"  # the entry of a header: name of a file -> its checksum
+ITSELF = "header"  # the name there for the header's other entries
+
+
+def file_checksum(file: Path) -> str:
+    """The checksum of a file, which is read in pieces."""
+    with open(file, "rb") as opened:
+        return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
+
+
+def header_checksum(header: Mapping[str, Any]) -> str:
+    """The checksum of the other entries of a header."""
+    others = {name: value for name, value in header.items() if name != CHECKSUMS}
+    return blake2b(json.dumps(others, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def with_checksums(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
+    """A header with the checksums of its files, which lie in the folder, and of itself."""
+    sums = {name: file_checksum(folder / name) for name in header["files"]}
+    return {**header, CHECKSUMS: {**sums, ITSELF: header_checksum(header)}}
+
+
+def first_damaged(folder: Path, header: Mapping[str, Any], names: Iterable[str]) -> Path | None:
+    """The first of these files whose checksum is not the one in the header."""
+    for name in names:
+        if file_checksum(folder / name) != header[CHECKSUMS].get(name):
+            return folder / name
+    return None
+
+
+class Verification:
+    """A thread that goes through the large files of caches.
+
+    problem: the line about the first that is damaged; None as long as none is known
+    """
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+        self.jobs: list[Callable[[], str | None]] = []
+        self.thread: Thread | None = None
+
+    def add(self, job: Callable[[], str | None]) -> None:
+        """Have the thread call job(), which returns a line if it finds a problem."""
+        self.jobs.append(job)
+
+    def start(self) -> None:
+        """Start the thread, if there is anything to do."""
+        if self.jobs:
+            self.thread = Thread(target=self._run, name="checksums", daemon=True)
+            self.thread.start()
+
+    def _run(self) -> None:
+        for job in self.jobs:
+            try:
+                self.problem = job()
+            except OSError as error:
+                self.problem = f"{error.filename}: {error.strerror or error}"
+            if self.problem is not None:
+                return
+
+    def wait(self) -> None:
+        """Return when every file is known to be whole; InputError as soon as one is not."""
+        if self.thread is not None and self.thread.is_alive():
+            print("waiting for the checksums of the cache", file=sys.stderr, flush=True)
+        if self.thread is not None:
+            self.thread.join()
+        if self.problem is not None:
+            raise InputError(self.problem)
