@@ -36,8 +36,6 @@ def train(options: dict[str, Any]) -> None:
 
 def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> None:
     """Train in a run folder, as the only process or as one of those that torchrun has started."""
-    import torch
-
     from tinyldm.autoencoder.perceptual import Perceptual
     from tinyldm.device import describe
     from tinyldm.pages.report import after_save
@@ -46,7 +44,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
     from tinyldm.training.checkpoint import find_checkpoint
     from tinyldm.training.data import open_cache, read_data
     from tinyldm.training.frozen_models import load_frozen
-    from tinyldm.training.network import DataShape, build_network, network_recipe
+    from tinyldm.training.network import DataShape, network_recipe, new_network
     from tinyldm.training.trainer import Trainer
 
     # 1. The data, and the settings that follow from it and from the options.
@@ -69,8 +67,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
     # 4. The network, with random weights.
     shape = DataShape.of(cache.shape, cache.null)
     recipe = run.saved["network"] if run.saved else network_recipe(settings, shape)
-    torch.manual_seed(settings.seed)
-    network = build_network(recipe)
+    network = new_network(recipe, settings.seed)
 
     # 5. The run folder, and the loop in it. The facts are for whoever samples from the checkpoints.
     facts |= {"network": recipe, "data": cache.key, "latent_shape": list(cache.shape)}

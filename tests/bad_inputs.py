@@ -23,9 +23,9 @@ from PIL import Image
 
 from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import Parser, dispatch, guarded
-from tinyldm.training.presets import PRESETS
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.training.options import train_parser
+from tinyldm.training.presets import PRESETS
 
 TINY = UNetConfig(
     channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4, token_dim=64

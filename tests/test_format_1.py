@@ -1,6 +1,8 @@
-"""A run that the first version of the library trained, and two pictures that it drew with it.
+"""Runs that older versions of the library trained, kept as they were written.
 
-The run is kept as it was written: a tiny network after 30 steps on the toy set of one monster.
+`text`, of the version before the redesign: a tiny network after 30 steps on the toy set of one
+monster, with two pictures that were drawn with it. `oldest`, of the first version that trained,
+which only knew captions: a tinier one after 5 steps, with predictions that it made.
 """
 
 import shutil
@@ -13,10 +15,18 @@ from PIL import Image
 
 import sample as sample_script
 import train as train_script
+from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNet
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.toy.monsters import write_toy
-from tinyldm.training.checkpoint import checkpoints, find_checkpoint, load_checkpoint, task_of
+from tinyldm.training.checkpoint import (
+    checkpoints,
+    conditioning_of,
+    find_checkpoint,
+    load_checkpoint,
+    task_of,
+)
+from tinyldm.training.frozen_models import load_frozen
 from tinyldm.weights import read_weights
 
 ASSETS = Path(__file__).parent / "assets" / "format_1"
@@ -80,3 +90,20 @@ def test_it_goes_on(run):
     config = load_checkpoint(run).config
     assert config["preview_prompts"] == load_checkpoint(ASSETS / "text").config["preview_prompts"]
     assert config["network"] == load_checkpoint(ASSETS / "text").config["network"]
+
+
+def test_a_checkpoint_that_says_nothing_of_its_task_is_one_of_captions():
+    """And predicts what it predicted in the version that wrote it, whose autoencoder is gone."""
+    checkpoint = load_checkpoint(ASSETS / "oldest")
+    assert "condition" not in checkpoint.config
+    assert "data_folder" not in checkpoint.config
+    assert task_of(checkpoint.config).name == "text"
+    assert conditioning_of(checkpoint.config) == {"task": "text", "name": "tiny"}
+    expected = read_weights(ASSETS / "oldest" / "expected.safetensors")
+    with torch.no_grad():
+        prediction = checkpoint.network(
+            expected["x_t"], expected["t"], checkpoint.null.expand(len(expected["t"]))
+        )
+    torch.testing.assert_close(prediction, expected["prediction"])
+    with pytest.raises(InputError, match="tiny: is not the vae that .*oldest was trained with"):
+        load_frozen(checkpoint.config, "cpu", ASSETS / "oldest")

@@ -30,7 +30,7 @@ class Bounds:
     """The numbers that an option takes, from minimum to maximum; made by whole() and real().
 
     exclusive: the minimum itself is excluded
-    As a `type` of argparse it parses and checks; check_numbers() holds saved settings to the same.
+    As a `type` of argparse it parses and checks; check_options() holds saved settings to the same.
     """
 
     kind: type[int] | type[float]
@@ -84,16 +84,21 @@ GUIDANCE = real(0, 1000)
 SIDE = whole(1, 2**14)  # of a picture, in pixels
 
 
-def check_numbers(settings: Any) -> None:
-    """InputError for a number of a settings dataclass that its option would not take."""
+def check_options(settings: Any) -> None:
+    """InputError for a value of a settings dataclass that its option would not take."""
     for f in fields(settings):
-        bounds = f.metadata["option"].bounds if "option" in f.metadata else None
         value = getattr(settings, f.name)
-        if bounds is None or value is None:
+        if "option" not in f.metadata or value is None:
             continue
-        numbers = value if isinstance(value, (tuple, list)) else [value]
-        if not all(number in bounds for number in numbers):
-            raise InputError(f"{flag_of(f.name)} {as_typed(value)}: expected {bounds}")
+        how: Option = f.metadata["option"]
+        values = value if isinstance(value, (tuple, list)) else [value]
+        if how.choices is not None and value not in how.choices:
+            expected = f"one of {', '.join(how.choices)}"
+        elif how.bounds is not None and not all(number in how.bounds for number in values):
+            expected = str(how.bounds)
+        else:
+            continue
+        raise InputError(f"{flag_of(f.name)} {as_typed(value)}: expected {expected}")
 
 
 def as_typed(value: object) -> str:

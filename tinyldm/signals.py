@@ -28,7 +28,8 @@ PATIENCE = 30.0
 
 def tell(line: str) -> None:
     """Print a line on stderr; of several processes that torchrun has started, the first alone."""
-    if os.environ.get("RANK", "0") == "0":
+    torchrun_shows_it = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0"
+    if not torchrun_shows_it:
         say(line, sys.stderr)
 
 

@@ -89,6 +89,7 @@ def as_type(value: Any, where: str, kind: Any, extra: Extra = "forbid", wrong: s
         problem = first_problem(error, value)
     except InputError as error:  # a dataclass has refused what it was to be made of
         problem = str(error)
+    problem = "".join(c if c.isprintable() else repr(c)[1:-1] for c in problem)
     raise InputError(f"{where}: {wrong} ({problem})" if wrong else f"{where}: {problem}") from None
 
 

@@ -29,9 +29,8 @@ from tinyldm.pages.report import (
     write_report,
 )
 from tinyldm.tasks.base import find_task
-from tinyldm.training.defaults import settings_for
 from tinyldm.training.options import train_parser
-from tinyldm.training.settings import TrainSettings
+from tinyldm.training.settings import TrainSettings, settings_for
 
 VOID = {"meta", "img", "br"}
 

@@ -18,9 +18,8 @@ from tinyldm.tasks import base
 from tinyldm.tasks.base import find_task, read_requests
 from tinyldm.tasks.labels import LabelEncoder, Labels, read_names, wanted_labels
 from tinyldm.training.checkpoint import load_checkpoint
-from tinyldm.training.defaults import settings_for
 from tinyldm.training.presets import PRESETS
-from tinyldm.training.settings import LABEL_FORMS
+from tinyldm.training.settings import LABEL_FORMS, settings_for
 from train import train
 
 NAMES = ("gray cube", "red cube", "gray sphere", "red sphere")

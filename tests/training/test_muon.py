@@ -1,5 +1,6 @@
 """Muon against the singular value decomposition, torch's own Muon, and what must not matter."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from tinyldm.nn.unet import UNet
+from tinyldm.training.checkpoint import read_config
 from tinyldm.training.muon import QUINTIC, Muon, hidden_weights, orthogonalised
 from tinyldm.training.presets import PRESETS
 
@@ -155,3 +157,10 @@ def test_hidden_layers_of_the_unet():
     assert "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight" in names
     assert "down_blocks.0.downsamplers.0.conv.weight" in names
     assert all(name.endswith(".weight") for name in names)
+
+
+def test_a_run_that_does_not_name_its_optimizer_had_adamw(tmp_path):
+    config = {"format": 1, "settings": {"lr": 1e-3}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    settings = read_config(tmp_path)["settings"]
+    assert settings == {"optimizer": "adamw", "t_sampling": "uniform", "lr": 1e-3}

@@ -5,9 +5,8 @@ import pytest
 from tinyldm.cli import parse_size
 from tinyldm.errors import InputError
 from tinyldm.tasks.base import find_task
-from tinyldm.training.defaults import settings_for
 from tinyldm.training.options import parse_options, train_parser
-from tinyldm.training.settings import TrainSettings
+from tinyldm.training.settings import TrainSettings, settings_for
 
 
 def defaults_for(given, native, task="text"):
@@ -81,7 +80,7 @@ def test_settings_survive_json():
         ({"zero_snr": True, "prediction": "eps"}, "--zero-snr with --prediction eps"),
         ({"schedule": "flow", "prediction": "eps"}, "--schedule flow with --prediction eps"),
         ({"schedule": "flow", "zero_snr": True}, "--zero-snr with --schedule flow"),
-        ({"t_sampling": "mode"}, "--t-sampling is mode, expected one of uniform, logit-normal"),
+        ({"t_sampling": "mode"}, "--t-sampling mode: expected one of uniform, logit-normal"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(values, message):

@@ -275,27 +275,6 @@ def test_what_a_step_minimises_and_where_it_is_clipped(tmp_path):
     assert float(row["grad_norm"]) > 0.01
 
 
-@pytest.mark.parametrize("how", ["stratified", "uniform"])
-def test_the_times_of_a_batch_are_spread_evenly(tmp_path, monkeypatch, how):
-    """One from each of as many parts of the schedule as there are pictures; else anywhere."""
-    drawn, real = [], training.prediction_error
-
-    def error(predicted, noised, *arguments, **options):
-        drawn.append(noised.t)
-        return real(predicted, noised, *arguments, **options)
-
-    monkeypatch.setattr(training, "prediction_error", error)
-    trainer(tmp_path / "run", batch_size=8, max_steps=60, t_sampling=how).fit()
-    times = torch.stack(drawn).sort(1)[0]  # (60, 8)
-    assert times.dtype == torch.int64
-    spread = (times // (1000 // 8) == torch.arange(8)).all(1)
-    assert spread.all() if how == "stratified" else spread.sum() < 5
-    if how == "stratified":  # within its part, each time is uniform
-        within = times[:, 0].float()
-        assert within.mean().item() == pytest.approx(62, abs=15)  # known to 125 / (12 x 60)^0.5
-        assert within.std().item() == pytest.approx(125 / 12**0.5, rel=0.2)
-
-
 def test_the_straight_path_is_trained_at_the_timesteps_asked_for(tmp_path):
     t = trainer(
         tmp_path / "run",
@@ -348,6 +327,27 @@ def test_each_loss_falls_into_the_bin_of_its_timestep(tmp_path):
         ["974.5", "1"],
     ]
     assert [line.split(",")[3] for line in lines[1:]] == ["1.5", "5", "7"]
+
+
+@pytest.mark.parametrize("how", ["stratified", "uniform"])
+def test_the_times_of_a_batch_are_spread_evenly(tmp_path, monkeypatch, how):
+    """One from each of as many parts of the schedule as there are pictures; else anywhere."""
+    drawn, real = [], training.prediction_error
+
+    def error(predicted, noised, *arguments, **options):
+        drawn.append(noised.t)
+        return real(predicted, noised, *arguments, **options)
+
+    monkeypatch.setattr(training, "prediction_error", error)
+    trainer(tmp_path / "run", batch_size=8, max_steps=60, t_sampling=how).fit()
+    times = torch.stack(drawn).sort(1)[0]  # (60, 8)
+    assert times.dtype == torch.int64
+    spread = (times // (1000 // 8) == torch.arange(8)).all(1)
+    assert spread.all() if how == "stratified" else spread.sum() < 5
+    if how == "stratified":  # within its part, each time is uniform
+        within = times[:, 0].float()
+        assert within.mean().item() == pytest.approx(62, abs=15)  # known to 125 / (12 x 60)^0.5
+        assert within.std().item() == pytest.approx(125 / 12**0.5, rel=0.2)
 
 
 def test_loss_falls_on_one_picture(tmp_path):
@@ -684,3 +684,24 @@ def test_the_perceptual_term_lowers_what_it_measures(tmp_path):
             predicted = t.denoiser(seen.x_t, seen.t, condition)
             ends[weight] = t.perceptual(predicted, seen, "v").item()
     assert ends[10.0] < 0.9 * ends[0.0]
+
+
+@pytest.mark.parametrize("name", ["model", "latents", "training"])
+def test_a_bit_that_has_flipped_in_a_checkpoint_is_noticed(tmp_path, name):
+    """The value is as finite as before; the checkpoint before this one is offered."""
+    run = tmp_path / "run"
+    trainer(run, max_steps=4, save_every=2).fit()
+    older, newest = checkpoints(run)
+    file = newest / f"{name}.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-4] ^= 1
+    file.write_bytes(content)
+    read = trainer(run).restore if name == "training" else load_checkpoint
+    with pytest.raises(InputError, match=rf"{file}: damaged.*checkpoint before it is {older}"):
+        read(newest)
+    assert load_checkpoint(older).config["step"] == 2
+    config = json.loads((newest / "config.json").read_text())
+    del config["checksums"]  # as the first checkpoints are: nobody can tell
+    (newest / "config.json").write_text(json.dumps(config))
+    trainer(run).restore(newest)
+    load_checkpoint(newest)

@@ -190,12 +190,16 @@ def to_run(source: Path, folder: Path, out: Path, elsewhere: Elsewhere) -> None:
             schedule = of_the_run
     if isinstance(schedule, TableSchedule):
         raise InputError(f"{source / 'scheduler'}: trained_betas are not supported in a run")
+    schedule = as_type(schedule.to_dict(), f"{source / 'scheduler'}", NoiseSchedule)
     if not own.is_dir():
         config, latents = trained_elsewhere(unet, elsewhere)
     config |= {"schedule": schedule.to_dict(), "prediction": scheduler.prediction}
     weights = folder / WEIGHTS
-    with sized_by(weights, config["network"]):  # on the meta device
-        network = build_network(config["network"])
+    try:
+        with sized_by(weights, config["network"]):  # on the meta device
+            network = build_network(config["network"])
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
     load_into(network, unet.state_dict(), weights)
     step = out / "checkpoints" / f"step-{config['step']:07d}"
     save_checkpoint(step, config, {"model": network.state_dict(), "latents": latents})

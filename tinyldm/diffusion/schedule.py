@@ -18,6 +18,7 @@ BETAS = {
     "scaled_linear": (0.00085, 0.012),  # the published code of 2112.10752
 }
 KINDS = (*BETAS, "cosine", "flow")
+MOST_TIMESTEPS = 100_000
 SPACINGS = ("trailing", "leading", "linspace", "karras")
 
 
@@ -101,8 +102,8 @@ class NoiseSchedule:
     shift: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.shift > 0:
-            raise ValueError(f"shift is a factor above 0, got {self.shift}")
+        if not 0 < self.shift <= 1e6:
+            raise ValueError(f"shift is a factor above 0, got {self.shift}; it is at most 1e6")
         if self.kind not in KINDS:
             raise ValueError(f"unknown schedule {self.kind!r}, expected one of {', '.join(KINDS)}")
         if self.kind in BETAS:
@@ -117,12 +118,11 @@ class NoiseSchedule:
             )
         if self.zero_snr and self.kind == "flow":
             raise ValueError("zero_snr changes nothing: 'flow' ends in pure noise by itself")
-        if self.timesteps < 2 or (
-            self.kind != "flow" and not bool(((self._betas > 0) & (self._betas < 1)).all())
-        ):
+        ends = [beta for beta in (self.beta_start, self.beta_end) if beta is not None]
+        if not 2 <= self.timesteps <= MOST_TIMESTEPS or not all(0 < beta < 1 for beta in ends):
             raise ValueError(
-                "a schedule has at least 2 timesteps, and betas between 0 and 1, "
-                f"both excluded: {self}"
+                f"a schedule has at least 2 timesteps, at most {MOST_TIMESTEPS:,}, and betas "
+                f"between 0 and 1, both excluded: {self}"
             )
         last = self.level(self.timesteps - 1).alpha
         if last > 0.1:

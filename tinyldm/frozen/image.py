@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -15,18 +15,20 @@ from torch import Tensor
 
 from tinyldm.frozen.hub import Role, find_file, local_or_hub
 from tinyldm.frozen.loading import fingerprint, load_model, load_pretrained, resolve
-from tinyldm.typed import Positive, read_json
+from tinyldm.typed import Limits, read_json
 
 ROLE = Role("CLIP", "--clip")
 SETTINGS = "preprocessor_config.json"
+Share = Annotated[float, Limits(ge=0, le=1)]
+Deviation = Annotated[float, Limits(gt=0, le=1)]
 
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """What is read of a preprocessor_config.json: three colours each."""
+    """What is read of a preprocessor_config.json: three colours each, of pixels in [0, 1]."""
 
-    image_mean: tuple[float, float, float]
-    image_std: tuple[Positive, Positive, Positive]
+    image_mean: tuple[Share, Share, Share]
+    image_std: tuple[Deviation, Deviation, Deviation]
 
 
 def pixel_statistics(source: str, role: Role) -> tuple[Tensor, Tensor]:

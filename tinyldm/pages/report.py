@@ -23,9 +23,8 @@ from tinyldm.pages.ranking import summary
 from tinyldm.pages.sweep import RESULT, prompts_of
 from tinyldm.tasks.base import Task
 from tinyldm.training.checkpoint import conditioning_of, find_checkpoint, read_config, task_of
-from tinyldm.training.defaults import settings_for
 from tinyldm.training.log import COLUMNS, LOSS_BY_NOISE, read_log, read_loss_by_noise
-from tinyldm.training.settings import TrainSettings
+from tinyldm.training.settings import TrainSettings, settings_for
 from tinyldm.typed import Index, read_json
 
 REPORT = "report.html"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyldm.cli import BATCH_SIZE, SEED, SOLVER_STEPS, check_numbers, option, real, whole
+from tinyldm.cli import BATCH_SIZE, SEED, SOLVER_STEPS, check_options, option, real, whole
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
 from tinyldm.training.settings import TrainSettings
@@ -154,10 +154,7 @@ class SampleOptions:
     )
     solver: str = option("dpm++", "dpm++ needs the fewest steps", "how", choices=SOLVERS)
     order: int | None = option(
-        None,
-        f"order 1, 2 or 3 of {', '.join(WITH_ORDER)} (default: 2)",
-        "how",
-        bounds=whole(1, 3),
+        None, f"order 1, 2 or 3 of {', '.join(WITH_ORDER)} (default: 2)", "how", bounds=whole(1, 3)
     )
     eta: float | None = option(
         None,
@@ -195,17 +192,9 @@ class SampleOptions:
         bounds=real(0, math.inf),
     )
     guidance_rescale: float = option(
-        0.0,
-        "0 to 1: how far to undo the contrast that guidance adds",
-        "how",
-        bounds=real(0, 1),
+        0.0, "0 to 1: how far to undo the contrast that guidance adds", "how", bounds=real(0, 1)
     )
-    batch_size: int = option(
-        32,
-        "pictures at a time",
-        "machine",
-        bounds=BATCH_SIZE,
-    )
+    batch_size: int = option(32, "pictures at a time", "machine", bounds=BATCH_SIZE)
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps", "machine")
     precision: str = option(
         "auto",
@@ -216,7 +205,7 @@ class SampleOptions:
     )
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        check_options(self)
         if self.prompt and self.prompts:
             raise InputError("--prompts: not allowed with --prompt")
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from tinyldm.folders import Kind
 from tinyldm.scores import classifier
 from tinyldm.scores.files import read_pixels
 from tinyldm.tasks.base import Judge, find_task
-from tinyldm.typed import Index, Side, read_json
+from tinyldm.typed import Index, Limits, Side, read_json
 from tinyldm.weights import load_into, read_weights, weights_hash, write_weights
 
 CONFIG = "config.json"
@@ -33,13 +34,17 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class Facts:
-    """What config.json of an evaluator holds; see Evaluator."""
+    """What config.json of an evaluator holds; see Evaluator.
+
+    hash: of its weights; the first evaluators have none
+    """
 
     task: str
-    names: tuple[str, ...]
+    names: Annotated[tuple[str, ...], Limits(min_length=1)]
     size: tuple[Side, Side]
     images: Index
     held_out: dict[str, float] | None
+    hash: str | None = None
 
 
 def has_evaluator(folder: Path) -> bool:
@@ -112,7 +117,8 @@ class Evaluator:
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors, together or not at all."""
-        facts = {f.name: getattr(self, f.name) for f in fields(Facts)}
+        facts = {f.name: getattr(self, f.name) for f in fields(Facts) if f.name != "hash"}
+        facts["hash"] = weights_hash(self.net.state_dict())
         with replacing_files(folder) as draft:
             write_weights(draft / WEIGHTS, self.net.state_dict())
             (draft / CONFIG).write_text(json.dumps(facts, indent=1), encoding="utf-8")
@@ -126,7 +132,10 @@ class Evaluator:
         net = find_judge(facts.task, facts.names).network(len(facts.names))
         weights = Path(folder) / WEIGHTS
         load_into(net, read_weights(weights), weights)
-        return cls(net=net.to(device).eval(), **vars(facts))
+        given = dict(vars(facts))
+        if given.pop("hash") not in (None, weights_hash(net.state_dict())):
+            raise InputError(f"{weights}: damaged: not what was written with its {CONFIG}")
+        return cls(net=net.to(device).eval(), **given)
 
 
 def find_judge(task: str, names: tuple[str, ...]) -> Judge:

@@ -2,7 +2,7 @@
 
 runs/NAME/checkpoints/step-0001000/
     config.json           network, schedule, prediction, frozen models, image size, step, settings,
-                          progress
+                          progress, checksums of the other files
     model.safetensors     the averaged weights, float32
     latents.safetensors   mean and std of the latents, the null condition
     training.safetensors  raw weights and optimiser moments; kept for the newest two checkpoints
@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,11 +29,13 @@ from tinyldm.files import replacing_files
 from tinyldm.folders import numbered
 from tinyldm.nn.unet import UNet
 from tinyldm.tasks.base import Task, find_task
+from tinyldm.training.format_1 import UNSAID, read_progress
 from tinyldm.training.learning_rate import Plateau
 from tinyldm.training.network import build_network, is_ours
 from tinyldm.training.settings import TrainSettings
 from tinyldm.typed import Index, Side, as_type, read_json
 from tinyldm.weights import (
+    check_fit,
     check_shapes,
     load_into,
     read_shapes,
@@ -42,7 +45,7 @@ from tinyldm.weights import (
     write_weights,
 )
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, LATENTS, STATE = (f"{name}.safetensors" for name in ("model", "latents", "training"))
 FORMAT = 1
 
 
@@ -89,6 +92,7 @@ class Content:
     data: str = ""
     data_folder: str = ""
     machine: str = ""
+    checksums: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,26 @@ def save_checkpoint(
     with replacing_files(folder) as draft:
         for name, tensors in weights.items():
             write_weights(draft / f"{name}.safetensors", tensors)
-        content = json.dumps({"format": FORMAT, **config}, indent=2)
+        sums = {file.name: checksum(file) for file in sorted(draft.iterdir())}
+        content = json.dumps({"format": FORMAT, **config, "checksums": sums}, indent=2)
         (draft / "config.json").write_text(content, encoding="utf-8")
+
+
+def checksum(file: Path) -> str:
+    """A hash of the bytes of a file."""
+    with open(file, "rb") as stream:
+        return file_digest(stream, lambda: blake2b(digest_size=16)).hexdigest()
+
+
+def check_whole(folder: Path, config: Config, *names: str) -> None:
+    """InputError if files of a checkpoint are not those that were written with its config.json.
+
+    The first checkpoints have no checksums, and there only what is read can be checked.
+    """
+    for name in names:
+        file = folder / name
+        if file.is_file() and config.get("checksums", {}).get(name) not in (None, checksum(file)):
+            raise InputError(f"{file}: damaged: not what was written with its config.json")
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -198,7 +220,11 @@ def read_config(folder: str | Path) -> Config:
         content = read_json(file, dict[str, Any])
         if content.get("format") != FORMAT:
             raise InputError(f"{file}: not a tinyldm checkpoint of format {FORMAT}")
+        if "progress" in content:
+            content["progress"] = read_progress(content["progress"])
         as_type(content, str(file), Content, extra="ignore")
+        if "settings" in content:
+            content["settings"] = {**UNSAID, **content["settings"]}
     return Config(content, file)
 
 
@@ -243,6 +269,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
         if sketch is not None:
             check_inputs(sketch, mean, null, config.file)
         weights = read_weights(file)
+        check_whole(folder, config, file.name, LATENTS)
     network = described(config)
     with offering_the_one_before(folder):
         load_into(network, weights, file)
@@ -293,12 +320,15 @@ def check_inputs(network: UNet, mean: Tensor, null: Condition, file: Path) -> No
 
 def read_latents(folder: Path, config: Config) -> tuple[Tensor, Tensor, Condition]:
     """Mean and deviation of the latents, and the null condition, of a checkpoint."""
-    file = folder / "latents.safetensors"
+    file = folder / LATENTS
     tensors = {}
     for name, tensor in read_weights(file).items():
         tensors[name.removeprefix("null.")] = tensor
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     as_type(found, f"{file}: shape", LatentShapes)
+    for name, tensor in tensors.items():
+        dtype = torch.bool if name == "mask" else torch.float32
+        check_fit({name: tensor}, {name: tensor.new_empty(tensor.shape, dtype=dtype)}, file)
     mean, std = tensors.pop("mean"), tensors.pop("std")
     c, *area = config.get("latent_shape", mean.shape)
     if (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ RETIRED: dict[str, Any] = {
 PUBLISHED = "tinyldm.compat.network:build"
 """Builds the networks with other values of them; `convert` names it in checkpoints."""
 
+UNSAID = {"optimizer": "adamw", "t_sampling": "uniform"}
+"""Settings that the first checkpoints do not mention, and what their runs did."""
+
 
 def read_unet_config(values: Mapping[str, Any]) -> UNetConfig | None:
     """The UNetConfig that the recorded values mean, or None if only compat has such a network."""
@@ -32,6 +36,15 @@ def read_unet_config(values: Mapping[str, Any]) -> UNetConfig | None:
         return None
     config: UNetConfig = as_type(kept, "network", UNetConfig)
     return config
+
+
+def read_progress(progress: Any) -> Any:
+    """The progress that is recorded; the first checkpoints say Infinity before the first window."""
+    if isinstance(progress, dict) and isinstance(progress.get("plateau"), dict):
+        plateau = progress["plateau"]
+        if plateau.get("best") == math.inf:
+            return {**progress, "plateau": {**plateau, "best": None}}
+    return progress
 
 
 def put_in_heads(retired: dict[str, Any], kept: dict[str, Any]) -> None:

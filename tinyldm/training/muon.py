@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 """a, b, c of the iteration s -> a s + b s^3 + c s^5 that Jordan chose for its steep start."""
 
 
-def hidden_weights(network: nn.Module) -> list[nn.Parameter]:
+def hidden_weights(network: nn.Module) -> list[Tensor]:
     """The weights that Muon is made for: those of linear and convolution layers between layers.
 
     Left out are the first and the last of them, in the order of the module's parameters, and all
@@ -38,8 +39,8 @@ def hidden_weights(network: nn.Module) -> list[nn.Parameter]:
 class Muon(torch.optim.Optimizer):
     """W <- (1 - lr weight_decay) W - lr scale(W) orthogonalised(Nesterov momentum).
 
-    params: weights of layers, (out, in) or (out, in, ...); a convolution is the matrix
-            (out, in x kernel) by which it multiplies each patch
+    params: weights of layers, (out, in) or (out, in, ...), or groups of them; a convolution is the
+            matrix (out, in x kernel) by which it multiplies each patch
 
     With orthogonal updates, lr is the largest relative change of a layer's output in a step, up to
     the size of its input. scale(W) = sqrt(max(1, out / in)) keeps that so for layers that widen:
@@ -49,7 +50,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float = 0.02,
         momentum: float = 0.95,
         weight_decay: float = 0.0,

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from tinyldm.cli import load_object
@@ -91,6 +92,12 @@ def fitted(config: UNetConfig, shape: DataShape) -> UNetConfig:
 def is_ours(recipe: Mapping[str, Any]) -> bool:
     """Whether a recipe is for a UNet of this package, not for a network of the user's own."""
     return recipe.get("build", PUBLISHED) == PUBLISHED
+
+
+def new_network(recipe: Mapping[str, Any], seed: int) -> nn.Module:
+    """The network of a recipe with the random weights that follow from the seed."""
+    torch.manual_seed(seed)
+    return build_network(recipe)
 
 
 def build_network(recipe: Mapping[str, Any]) -> nn.Module:

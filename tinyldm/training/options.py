@@ -16,9 +16,9 @@ EXAMPLES = """examples:
   python train.py --resume                             continue the latest run
   python train.py --network docs.examples.dit:build    a network of your own
   torchrun --nproc-per-node 8 train.py --data hw6 --batch-size 512      eight GPUs
-With --vae tiny and pictures of up to 128 pixels, the defaults are those of the toy monsters, but
-with 6000 steps. They also apply to small landscapes, with 2000 steps, and to labels, with 7800
-steps of 64 pictures at a learning rate of 1.5e-3.
+With --vae tiny and pictures of up to 128 pixels, the network is that of the toy monsters, trained
+by AdamW for 6000 steps at a learning rate of 1e-3. So it is for small landscapes, with 2000 steps,
+and for labels, with 7800 steps of 64 pictures at a learning rate of 1.5e-3.
 """
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import (
     BATCH_SIZE,
@@ -15,7 +15,7 @@ from tinyldm.cli import (
     SEED,
     STEPS,
     as_typed,
-    check_numbers,
+    check_options,
     flag_of,
     option,
     parse_size,
@@ -26,11 +26,15 @@ from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
 from tinyldm.tasks.recipes import FULL
 
+if TYPE_CHECKING:
+    from tinyldm.tasks.base import Task
+
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
 PREDICTIONS = ("eps", "x0", "v", "flow")
 SCHEDULES = ("linear", "scaled_linear", "cosine", "flow")
 T_SAMPLINGS = ("uniform", "logit-normal", "stratified")
 OPTIMIZERS = ("adamw", "muon")
+RATE = real(0, 1000, exclusive=True)  # a learning rate
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
 
 
@@ -95,9 +99,7 @@ class TrainSettings:
         bounds=whole(0, 1000),
     )
     crop: float = data_option(
-        1.0,
-        "smallest share of the picture that a copy shows",
-        bounds=real(0, 1, exclusive=True),
+        1.0, "smallest share of the picture that a copy shows", bounds=real(0, 1, exclusive=True)
     )
     jitter: float = data_option(
         0.0,
@@ -114,9 +116,7 @@ class TrainSettings:
         bounds=real(0, 0.5),
     )
     workers: int = data_option(
-        2,
-        "threads that read images while the latent cache is built",
-        bounds=whole(1, 256),
+        2, "threads that read images while the latent cache is built", bounds=whole(1, 256)
     )
 
     preset: str = model_option(
@@ -183,10 +183,7 @@ class TrainSettings:
         bounds=real(0, 1),
     )
     max_steps: int = training_option(
-        2000,
-        "length of the training",
-        default=toy_and_own("max_steps", 2000),
-        bounds=STEPS,
+        2000, "length of the training", default=toy_and_own("max_steps", 2000), bounds=STEPS
     )
     batch_size: int = training_option(
         32,
@@ -195,26 +192,17 @@ class TrainSettings:
         bounds=BATCH_SIZE,
     )
     accumulate: int = training_option(
-        1,
-        "how many parts to split a batch into, to save memory",
-        bounds=BATCH_SIZE,
+        1, "how many parts to split a batch into, to save memory", bounds=BATCH_SIZE
     )
     optimizer: str = training_option(
         "adamw",
-        "adamw, or muon: Muon for the hidden layers, AdamW for the rest; see docs/speedrun.md",
+        "adamw, or muon for the hidden layers and adamw for the rest",
         choices=OPTIMIZERS,
     )
     lr: float = training_option(
-        1e-3,
-        "highest learning rate of AdamW",
-        default=toy_and_own("lr", 1e-3),
-        bounds=real(0, 1000, exclusive=True),
+        1e-3, "highest learning rate of AdamW", default=toy_and_own("lr", 1e-3), bounds=RATE
     )
-    muon_lr: float = training_option(
-        0.02,
-        "highest learning rate of Muon, for --optimizer muon",
-        bounds=real(0, 1000, exclusive=True),
-    )
+    muon_lr: float = training_option(0.02, "highest learning rate of --optimizer muon", bounds=RATE)
     lr_schedule: str = training_option(
         "cosine",
         "what the learning rate does after the warm-up",
@@ -238,9 +226,7 @@ class TrainSettings:
         bounds=whole(0, 10**9),
     )
     weight_decay: float = training_option(
-        0.01,
-        "weight decay; norms and biases are not decayed",
-        bounds=real(0, 1000),
+        0.01, "weight decay; norms and biases are not decayed", bounds=real(0, 1000)
     )
     clip: float = training_option(
         1.0,
@@ -269,54 +255,27 @@ class TrainSettings:
         bounds=real(0, 1e6),
     )
     perceptual_from: int = training_option(
-        0,
-        "step from which --perceptual counts",
-        bounds=whole(0, 10**9),
+        0, "step from which --perceptual counts", bounds=whole(0, 10**9)
     )
     precision: str = training_option(
         "auto",
         "precision of the network; auto: bfloat16 where the device is fast at it",
         choices=PRECISIONS,
     )
-    seed: int = training_option(
-        0,
-        "seed of weights, data order and noise",
-        bounds=SEED,
-    )
+    seed: int = training_option(0, "seed of weights, data order and noise", bounds=SEED)
     device: str = training_option("auto", "auto, cpu, cuda, cuda:1 or mps")
     compile: bool = training_option(False, "compile the network with torch.compile")
 
     sample_every: int = run_option(
-        500,
-        "steps between preview grids",
-        default=toy_and_own("sample_every", 500),
-        bounds=STEPS,
+        500, "steps between preview grids", default=toy_and_own("sample_every", 500), bounds=STEPS
     )
-    preview_guidance: float = run_option(
-        3.0,
-        "guidance scale of the previews",
-        bounds=GUIDANCE,
-    )
+    preview_guidance: float = run_option(3.0, "guidance scale of the previews", bounds=GUIDANCE)
     save_every: int = run_option(
-        500,
-        "steps between checkpoints",
-        default=toy_and_own("save_every", 500),
-        bounds=STEPS,
+        500, "steps between checkpoints", default=toy_and_own("save_every", 500), bounds=STEPS
     )
 
     def __post_init__(self) -> None:
-        check_numbers(self)
-        for name, allowed in {
-            "label_form": LABEL_FORMS,
-            "prediction": PREDICTIONS,
-            "schedule": SCHEDULES,
-            "t_sampling": T_SAMPLINGS,
-            "lr_schedule": LR_SCHEDULES,
-            "optimizer": OPTIMIZERS,
-            "precision": PRECISIONS,
-        }.items():
-            if getattr(self, name) not in allowed:
-                self.refuse(name, f"one of {', '.join(allowed)}")
+        check_options(self)
         if self.perceptual and self.vae == "none":
             self.refuse("perceptual", "0 with --vae none: there is no decoder")
         if self.perceptual_from and not self.perceptual:
@@ -386,3 +345,33 @@ RESUMABLE = {
     "skip_bad",
 }
 """Settings that may change when a run is resumed."""
+
+
+def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) -> TrainSettings:
+    """The settings of a run: the toy set's defaults, the task's recipe over them, then `given`.
+
+    native: (h, w) of the data's first image. InputError for an option that would be ignored.
+    """
+    task.check_options(given)
+    if given.get("data") is None:
+        settings = TrainSettings.from_dict(given)
+    else:
+        name = given.get("task", task.name)
+        settings = TrainSettings.from_dict({**task.recipe(native, given), **given, "task": name})
+    for name in ("lr_decay", "lr_every"):
+        if name in given and settings.lr_schedule not in ("step", "plateau"):
+            ignored(given, name, "--lr-schedule step or plateau")
+    if "muon_lr" in given and settings.optimizer != "muon":
+        ignored(given, "muon_lr", "--optimizer muon")
+    if "preview_guidance" in given and not settings.cfg_drop:
+        ignored(given, "preview_guidance", "--cfg-drop above 0")
+    if given.get("network") is not None and "preset" in given:
+        ignored(given, "preset", "no --network beside it")
+    return settings
+
+
+def ignored(given: Mapping[str, Any], name: str, expected: str) -> None:
+    """Raise the InputError for an option that would have no effect."""
+    raise InputError(
+        f"{flag_of(name)} {as_typed(given[name])}: would be ignored, expected {expected}"
+    )

@@ -22,8 +22,10 @@ from tinyldm.nn.unet import UNet
 from tinyldm.randomness import torch_stream
 from tinyldm.signals import StopRequest
 from tinyldm.training.checkpoint import (
+    STATE,
     WEIGHTS,
     Progress,
+    check_whole,
     drop_training_state,
     offering_the_one_before,
     read_config,
@@ -299,9 +301,10 @@ class Trainer:
         """Go on from a checkpoint: weights, average, optimiser and progress as they were."""
         config = read_config(folder)
         with offering_the_one_before(folder):
-            file = folder / "training.safetensors"
+            file = folder / STATE
             state = read_weights(file)
             check_fit(state, self.expected_state(state), file)
+            check_whole(folder, config, STATE, WEIGHTS)
             averaged = folder / WEIGHTS
             load_into(self.ema.network, read_weights(averaged), averaged)
         weights = {name: state[f"weights.{name}"] for name in self.network.state_dict()}
@@ -356,6 +359,6 @@ def make_optimizers(network: nn.Module, settings: TrainSettings) -> list[torch.o
         )
     ]
     if hidden:
-        group = {"params": hidden, "lr_factor": s.muon_lr / s.lr}
+        group: dict[str, Any] = {"params": hidden, "lr_factor": s.muon_lr / s.lr}
         optimizers.append(Muon([group], lr=s.muon_lr, weight_decay=s.weight_decay))
     return optimizers

@@ -1,0 +1,462 @@
+"""The kinds of files, and for each how the command that reads it reads it.
+
+A reading is a function without arguments, called in the folder that material.py has filled. It
+returns whatever the command would go on with, or raises InputError.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from material import LABELS, QUICK
+
+from tinyldm.autoencoder.kl import AutoencoderKL
+from tinyldm.commands import convert as convert_command
+from tinyldm.data.images import load_image
+from tinyldm.frozen.image import ClipScorer
+from tinyldm.pages.report import write_report
+from tinyldm.pages.sweep import Setting, Sweep, sweep
+from tinyldm.sampling.drawing import Painter, encode_prompts
+from tinyldm.sampling.job import sample_images
+from tinyldm.sampling.settings import SampleOptions
+from tinyldm.scores import metrics
+from tinyldm.scores.distances import read_moments
+from tinyldm.scores.evaluation import evaluate
+from tinyldm.scores.evaluator import Evaluator
+from tinyldm.scores.held_out import Validation
+from tinyldm.tasks.base import read_examples, read_requests
+from tinyldm.tasks.segmentation import load_map
+from tinyldm.training.checkpoint import find_checkpoint, load_checkpoint, read_config, task_of
+from tinyldm.training.data import open_cache, read_data
+from tinyldm.training.frozen_models import FrozenModels, load_frozen
+from tinyldm.training.log import RunLog
+from tinyldm.training.network import build_network
+from tinyldm.training.processes import ALONE
+from tinyldm.training.run import RunFolder
+from tinyldm.training.settings import TrainSettings
+from tinyldm.training.trainer import Trainer
+
+sys.modules["matplotlib"] = None  # type: ignore[assignment]  # curves take a second each
+metrics.DRAWINGS = 8  # of the toys that show what the classifier can read, not 2,000
+NEWEST = "runs/captions/checkpoints/step-0000002"
+CPU = torch.device("cpu")
+TEXT = ("text", "number")
+LIST = (*TEXT, "missing", "more")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file and its reading.
+
+    files:   of this kind, from the folder; ones with a star are found there
+    read:    the reading
+    accepts: the changes of a value after which another result is the right one; for a file that
+             is no JSON, ("anything",). (): the result must be that of the whole file
+    writes:  folders and files that the command may write
+    named:   words of which a refusal has to hold one; (): the name of the file
+    must:    the file never stops the command
+    """
+
+    name: str
+    files: tuple[str, ...]
+    read: Callable[[], Any]
+    accepts: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    must: bool = False
+
+    def found(self) -> list[Path]:
+        """The files of this kind that are there."""
+        paths = []
+        for pattern in self.files:
+            paths += sorted(Path().glob(pattern)) if "*" in pattern else [Path(pattern)]
+        return paths
+
+
+# ---- frozen models, loaded once as long as a config names the same
+
+
+@cache
+def frozen_for(facts: str) -> FrozenModels:
+    """The frozen models of a config, given as JSON."""
+    return load_frozen(json.loads(facts), CPU)
+
+
+def frozen(config: Mapping[str, Any]) -> FrozenModels:
+    """What load_frozen returns, from memory for a config that names the models of before."""
+    names = ("vae", "text_encoder", "size", "condition", "vae_fingerprint")
+    kept = {name: config[name] for name in names if name in config}
+    kept["text_encoder_fingerprint"] = config.get("text_encoder_fingerprint")
+    return frozen_for(json.dumps(kept, sort_keys=True))
+
+
+# ---- a checkpoint
+
+
+def draw_one() -> Any:
+    """Draws a picture with the newest checkpoint, as sample.py does."""
+    checkpoint = load_checkpoint("runs/captions")
+    config = read_config(checkpoint.path)
+    task = task_of(config)
+    options = SampleOptions(steps=2, precision="float32", device="cpu")
+    how = options.drawing(task, config["settings"])
+    prompts = [task.prompt(text, Path("captions")) for text in config["preview_prompts"]]
+    models = frozen(config)
+    painter = Painter.of(checkpoint, models.vae, task, how, device=CPU)
+    return painter.draw(encode_prompts(models.encoder, prompts[:1]), [0]), prompts, how.guidance
+
+
+def resume() -> Any:
+    """Goes on with the training of the newest checkpoint, up to the first step."""
+    run, given = RunFolder.asked({"resume": True, "out": "runs/captions", "max_steps": 4})
+    assert run.saved is not None
+    settings = run.of_length(TrainSettings.from_dict(run.settings_given(given)), images=4)
+    cache, _ = opened("captions")
+    run.check_data(Path("captions"), cache.key)
+    trainer = Trainer(build_network(run.saved["network"]), cache, settings, Path("runs/captions"))
+    trainer.restore(find_checkpoint("runs/captions"))
+    losses = [trainer.gradient() for _ in range(1)]
+    return trainer.training_state(), trainer.ema.network.state_dict(), trainer.progress, losses
+
+
+@cache
+def opened(run: str) -> tuple[Any, TrainSettings]:
+    """The latent cache of a run, opened."""
+    config = read_config(find_checkpoint(f"runs/{run}"))
+    settings = TrainSettings.from_dict(config["settings"])
+    data = read_data(Path(str(settings.data)), config["settings"])
+    return open_cache(settings, data.examples, frozen(config), ALONE), settings
+
+
+def batches(run: str) -> Callable[[], Any]:
+    """A reading of the latent cache of a run: all of it, in two batches."""
+    config = read_config(find_checkpoint(f"runs/{run}"))
+    settings = TrainSettings.from_dict(config["settings"])
+    data = read_data(Path(str(settings.data)), config["settings"])
+    models = frozen(config)
+
+    def read() -> Any:
+        cache = open_cache(settings, data.examples, models, ALONE)
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.arange(len(cache))
+        found = [cache.batch(rows, generator) for _ in range(2)]
+        return found, cache.mean, cache.std, cache.null, cache.key
+
+    return read
+
+
+# ---- what was drawn, and its scores
+
+
+def go_on_drawing() -> Any:
+    """Calls a sampling job once more that is complete."""
+    requests = read_requests("captions/prompts.txt")
+    named = [replace(request, name=f"{k}.png") for k, request in enumerate(requests)]
+    out = sample_images("runs/captions", named, "samples", how=QUICK, device="cpu")
+    return [load_image(out / request.name) for request in named]
+
+
+def draw_again() -> Any:
+    """The same with --overwrite: what the record names is removed first."""
+    requests = read_requests("captions/prompts.txt")
+    named = [replace(request, name=f"{k}.png") for k, request in enumerate(requests)]
+    out = sample_images("runs/captions", named, "samples", how=QUICK, device="cpu", overwrite=True)
+    return [load_image(out / request.name) for request in named]
+
+
+def go_on_sweeping() -> Any:
+    """Calls a sweep once more that is complete."""
+    run = Path("runs/captions")
+    requests = read_requests(run / "sweep" / "prompts.json")
+    job = Sweep(
+        run=run,
+        out=run / "sweep",
+        validation=Validation(requests, [], {}),
+        metrics=["clip-t"],
+        judges={"reference": None, "evaluator": None, "clip": "clip"},
+        submission="FILE",
+        device="cpu",
+    )
+    grid = [Setting(find_checkpoint(run), guidance, 2, "dpm++") for guidance in (1.0, 2.0)]
+    result = sweep(job, grid)
+    return result, (run / "sweep" / "sweep.html").read_text()
+
+
+def report() -> Any:
+    """Writes the page of a run."""
+    return write_report(Path("runs/captions")).read_text()
+
+
+def score_toys() -> Any:
+    """Scores pictures of toys by their attributes."""
+    return evaluate("toys", prompts="toy/test.json", metrics=["toy attributes"], device="cpu")
+
+
+def judge() -> Any:
+    """Reads labels off pictures with an evaluator."""
+    evaluator = Evaluator.load("evaluator")
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (4, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    truth = torch.eye(len(LABELS)).bool()
+    return evaluator.scores(pixels, truth), evaluator.held_out, evaluator.images, evaluator.names
+
+
+def log_of_a_run() -> Any:
+    """Goes on with the log of a training."""
+    with RunLog(Path("runs/captions"), 2, 3) as log:
+        log.row(3, loss=1.0, lr=1.0, grad_norm=1.0, images=2)
+    lines = (Path("runs/captions") / "log.csv").read_text().splitlines()
+    return [line.rpartition(",")[0] for line in lines]  # the speed aside
+
+
+# ---- frozen models
+
+
+def text_encoder() -> Any:
+    """The frozen models of a run, which have fingerprints there."""
+    config = read_config(find_checkpoint("runs/captions"))
+    models = load_frozen(config, CPU, "runs/captions")
+    return models.encoder.encode(["a red square"]), models.vae.decode(torch.ones(1, 4, 8, 8))
+
+
+def style_encoder() -> Any:
+    """The same with a CLIP that looks at pictures."""
+    config = read_config(find_checkpoint("runs/land"))
+    models = load_frozen(config, CPU, "runs/land")
+    return models.encoder.fingerprint, models.encoder.encode([models.encoder.empty])
+
+
+def scorer() -> Any:
+    """A CLIP to score by, which has no fingerprint anywhere."""
+    clip = ClipScorer.load("clip")
+    return clip.images([load_image("captions/0.png")]), clip.texts(["a red square"])
+
+
+def autoencoder() -> Any:
+    """An autoencoder that no run has used yet."""
+    vae = AutoencoderKL.load("vae")
+    return vae.decode(torch.ones(1, 4, 8, 8)), vae.factor
+
+
+# ---- data and prompts
+
+
+def requests_of(file: str, task: str | None = None) -> Callable[[], Any]:
+    """A reading of a file of prompts."""
+
+    def read() -> Any:
+        from tinyldm.tasks.base import find_task
+
+        found = read_requests(file, None if task is None else find_task(task))
+        for request in found:
+            assert (Path("out") / request.name).resolve().parent == Path("out").resolve()
+        return [(request.name, request.text) for request in found]
+
+    return read
+
+
+def examples_of(folder: str) -> Callable[[], Any]:
+    """A reading of a data folder, its images included."""
+
+    def read() -> Any:
+        _, examples = read_examples(folder)
+        found = [(e.name, [str(p) for p in e.prompts], load_image(e.image)) for e in examples]
+        return found, examples.names
+
+    return read
+
+
+def moments() -> Any:
+    """The moments of a reference."""
+    found = read_moments(Path("moments"))
+    return found.mean, found.factor
+
+
+def pictures_of(folder: str) -> Callable[[], Any]:
+    """A reading of the images of a folder."""
+    files = sorted(path for path in Path(folder).iterdir() if path.suffix != ".jsonl")
+
+    def read() -> Any:
+        return [load_image(file) for file in files if file.suffix != ".txt"]
+
+    return read
+
+
+def maps() -> Any:
+    """The segmentation maps of a folder, each with its image."""
+    files = sorted(Path("land/train_resized/labels").iterdir())
+    return [load_map(f, Path(f"land/train_resized/imgs/{f.stem}.jpg")) for f in files]
+
+
+def convert() -> Any:
+    """A folder of diffusers as a run."""
+    out = Path("converted")
+    options = {"vae": None, "text_encoder": None, "scheduler": None, "size": None}
+    convert_command.run(Namespace(source=Path("diffusers"), out=out, **options))
+    checkpoint = load_checkpoint(out)
+    return checkpoint.network.state_dict(), checkpoint.schedule, checkpoint.prediction
+
+
+def files_in(folders: list[str], room: str) -> tuple[str, ...]:
+    """The files of the cache folders of one room, as patterns."""
+    return tuple(f"{folder}/*" for folder in folders if f"/{room}/" in folder)
+
+
+def kinds() -> list[Kind]:
+    """All kinds of files."""
+    run = "runs/captions"
+    cached = json.loads(Path("caches.json").read_text())
+    own = next(name for name in cached["captions"] if "latents" in name)
+    of_run = {"named": ("clip", "vae")}
+    return [
+        Kind("config.json, to draw", (f"{NEWEST}/config.json",), draw_one, accepts=TEXT),
+        Kind(
+            "config.json, to resume", (f"{NEWEST}/config.json",), resume, accepts=(*TEXT, "missing")
+        ),
+        Kind("model.safetensors", (f"{NEWEST}/model.safetensors",), draw_one),
+        Kind("latents.safetensors", (f"{NEWEST}/latents.safetensors",), draw_one),
+        Kind("training.safetensors", (f"{NEWEST}/training.safetensors",), resume),
+        Kind("cache header", (f"{own}/cache.json",), batches("captions"), writes=("cache",)),
+        Kind("cache latents", (f"{own}/latents.f16",), batches("captions"), writes=("cache",)),
+        Kind(
+            "cache captions",
+            files_in(cached["captions"], "captions"),
+            batches("captions"),
+            writes=("cache",),
+        ),
+        Kind("cache maps", files_in(cached["land"], "maps"), batches("land"), writes=("cache",)),
+        Kind("samples.json", ("samples/about/samples.json",), go_on_drawing, named=("samples",)),
+        Kind(
+            "samples.json, to overwrite",
+            ("samples/about/samples.json",),
+            draw_again,
+            writes=("samples",),
+        ),
+        Kind(
+            "sweep.json",
+            (f"{run}/sweep/sweep.json",),
+            go_on_sweeping,
+            accepts=(*LIST, "sign", "kind"),
+            writes=(f"{run}/sweep",),
+        ),
+        Kind(
+            "scores.json",
+            (f"{run}/scores.json",),
+            report,
+            accepts=(*LIST, "sign"),
+            writes=(f"{run}/report.html",),
+        ),
+        Kind("attributes.json", ("toy/attributes.json",), score_toys, accepts=TEXT),
+        Kind("evaluator config.json", ("evaluator/config.json",), judge, accepts=(*TEXT, "huge")),
+        Kind("evaluator weights", ("evaluator/model.safetensors",), judge),
+        Kind("preprocessor, of a run", ("clip/preprocessor_config.json",), style_encoder, **of_run),
+        Kind(
+            "preprocessor, to score",
+            ("clip/preprocessor_config.json",),
+            scorer,
+            accepts=TEXT,
+            **of_run,
+        ),
+        Kind("tokenizer", ("clip/tokenizer*.json",), text_encoder, **of_run),
+        Kind("text encoder config", ("clip/config.json",), text_encoder, **of_run),
+        Kind("text encoder weights", ("clip/model.safetensors",), text_encoder, **of_run),
+        Kind("VAE config, of a run", ("vae/config.json",), text_encoder, **of_run),
+        Kind("VAE config, a new one", ("vae/config.json",), autoencoder, accepts=TEXT, **of_run),
+        Kind("VAE weights", ("vae/model.safetensors",), text_encoder, **of_run),
+        Kind(
+            "log.csv, to resume",
+            (f"{run}/log.csv",),
+            log_of_a_run,
+            accepts=("anything",),
+            writes=(f"{run}/log.csv", f"{run}/tensorboard"),
+            must=True,
+        ),
+        Kind(
+            "log.csv, to report",
+            (f"{run}/log.csv",),
+            report,
+            accepts=("anything",),
+            writes=(f"{run}/report.html",),
+        ),
+        Kind("prompts: test.json", ("toy/test.json",), requests_of("toy/test.json"), accepts=LIST),
+        Kind(
+            "prompts: labels",
+            ("labels/test.json",),
+            requests_of("labels/test.json", "labels"),
+            accepts=LIST,
+        ),
+        Kind(
+            "prompts: maps",
+            ("land/label_to_img.json",),
+            requests_of("land/label_to_img.json"),
+            accepts=LIST,
+        ),
+        Kind(
+            "prompts: .csv",
+            ("pairs/generate.csv",),
+            requests_of("pairs/generate.csv"),
+            accepts=("anything",),
+        ),
+        Kind(
+            "prompts: .txt",
+            ("captions/prompts.txt",),
+            requests_of("captions/prompts.txt"),
+            accepts=("anything",),
+        ),
+        Kind(
+            "data: metadata.jsonl",
+            ("captions/metadata.jsonl",),
+            examples_of("captions"),
+            accepts=LIST,
+        ),
+        Kind(
+            "data: metadata.csv",
+            ("table/metadata.csv",),
+            examples_of("table"),
+            accepts=("anything",),
+        ),
+        Kind("data: train.csv", ("pairs/train.csv",), examples_of("pairs"), accepts=("anything",)),
+        Kind(
+            "data: train_info.json",
+            ("toy/train_info.json",),
+            examples_of("toy"),
+            accepts=(*LIST, "kind"),
+        ),
+        Kind(
+            "data: train.json",
+            ("labels/train.json", "labels/objects.json"),
+            examples_of("labels"),
+            accepts=LIST,
+        ),
+        Kind("moments", ("moments/*.npy",), moments, accepts=("anything",)),
+        Kind(
+            "images",
+            ("captions/*.png", "captions/*.jpg", "captions/*.webp", "captions/*.bmp"),
+            pictures_of("captions"),
+            accepts=("anything",),
+        ),
+        Kind("maps", ("land/train_resized/labels/*.png",), maps, accepts=("anything",)),
+        Kind(
+            "diffusers' configs",
+            ("diffusers/*/*config.json",),
+            convert,
+            accepts=TEXT,
+            writes=("converted",),
+            named=("diffusers",),
+        ),
+        Kind(
+            "diffusers' weights",
+            ("diffusers/unet/*.safetensors",),
+            convert,
+            accepts=("anything",),
+            writes=("converted",),
+        ),
+    ]
