@@ -444,7 +444,8 @@ def test_pitfall_11_parts_of_a_batch_are_no_steps(tmp_path):
     """With 1, 2 and 4 parts the log shows as many steps and the same rates."""
     logs = []
     for parts in (1, 2, 4):
-        t = trainer(tmp_path / f"{parts}", accumulate=parts, lr_schedule="cosine", max_steps=6)
+        how = {"accumulate": parts, "optimizer": "muon", "max_steps": 6}
+        t = trainer(tmp_path / f"{parts}", lr_schedule="cosine", **how)
         t.fit()
         logs.append(rows(tmp_path / f"{parts}"))
         adamw, muon = t.optimizers
@@ -527,6 +528,9 @@ def test_a_batch_that_cannot_be_split_is_refused(tmp_path):
         trainer(tmp_path / "run", accumulate=3)
 
 
+OF_TWO = {"max_steps": 5, "lr": 1e-3, "optimizer": "muon"}
+
+
 def _one_of_two(rank, port, folder, results):
     os.environ |= {
         "RANK": str(rank),
@@ -547,7 +551,7 @@ def _one_of_two(rank, port, folder, results):
     training.drop_condition = drop  # the first step of the loss
     with joined(torch.device("cpu")) as processes:
         cache = MemoryCache()
-        t = trainer(folder, cache, processes=processes, max_steps=5, accumulate=2, lr=1e-3)
+        t = trainer(folder, cache, processes=processes, accumulate=2, **OF_TWO)
         t.fit()
         weights = torch.cat([p.detach().flatten() for p in t.network.parameters()]).tolist()
     results[rank] = (seen, cache.seen, weights)
@@ -577,14 +581,14 @@ def test_pitfall_27_two_processes_differ_in_noise_and_data_and_agree_in_weights(
     assert [c.name for c in checkpoints(tmp_path / "two")] == ["step-0000005"]
     log = rows(tmp_path / "two")
     assert [row["step"] for row in log] == ["1", "2", "3", "4", "5"]
-    one_process = [learning_rate(k, replace(SETTINGS, max_steps=5, lr=1e-3)) for k in range(5)]
+    one_process = [learning_rate(k, replace(SETTINGS, **OF_TWO)) for k in range(5)]
     assert [float(row["lr"]) for row in log] == pytest.approx(one_process, rel=1e-3)  # (pitfall 11)
 
     def of_two(seed, purpose, rank=0, position=0):
         return torch_stream(seed, purpose, rank=position % 2, position=position // 2)
 
     monkeypatch.setattr(training, "torch_stream", of_two)
-    alone = trainer(tmp_path / "one", max_steps=5, accumulate=4, lr=1e-3)
+    alone = trainer(tmp_path / "one", accumulate=4, **OF_TWO)
     alone.fit()
     weights = torch.cat([p.detach().flatten() for p in alone.network.parameters()])
     torch.testing.assert_close(torch.tensor(weights_0), weights, atol=1e-5, rtol=0)

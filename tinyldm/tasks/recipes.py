@@ -28,8 +28,7 @@ FULL: dict[str, Any] = {
     "save_every": 2000,
 }
 
-# Pictures of up to 128 pixels under the tiny VAE: the toy network, an hour on two cores. Muon, by
-# which the toy set is trained, has not been measured here.
+# Pictures of up to 128 pixels under the tiny VAE: the toy network, an hour on two cores.
 SMALL: dict[str, Any] = {
     "preset": "toy",
     "max_steps": 6000,

@@ -183,7 +183,7 @@ class TrainSettings:
         bounds=real(0, 1),
     )
     max_steps: int = training_option(
-        570, "length of the training", default=toy_and_own("max_steps", 570), bounds=STEPS
+        2000, "length of the training", default=toy_and_own("max_steps", 2000), bounds=STEPS
     )
     batch_size: int = training_option(
         32,
@@ -195,13 +195,12 @@ class TrainSettings:
         1, "how many parts to split a batch into, to save memory", bounds=BATCH_SIZE
     )
     optimizer: str = training_option(
-        "muon",
+        "adamw",
         "adamw, or muon for the hidden layers and adamw for the rest",
         choices=OPTIMIZERS,
-        default=toy_and_own("optimizer", "muon"),
     )
     lr: float = training_option(
-        2e-3, "highest learning rate of AdamW", default=toy_and_own("lr", 2e-3), bounds=RATE
+        1e-3, "highest learning rate of AdamW", default=toy_and_own("lr", 1e-3), bounds=RATE
     )
     muon_lr: float = training_option(0.02, "highest learning rate of --optimizer muon", bounds=RATE)
     lr_schedule: str = training_option(
@@ -221,9 +220,9 @@ class TrainSettings:
         bounds=STEPS,
     )
     warmup: int = training_option(
-        30,
+        100,
         "steps over which the learning rate rises",
-        default=toy_and_own("warmup", 30),
+        default=toy_and_own("warmup", 100),
         bounds=whole(0, 10**9),
     )
     weight_decay: float = training_option(
@@ -240,11 +239,10 @@ class TrainSettings:
         bounds=real(0, 0.9999999),
     )
     t_sampling: str = training_option(
-        "stratified",
+        "uniform",
         "how the timesteps of training are drawn; logit-normal: most often in the middle "
         "(2403.03206); stratified: spread evenly over a batch",
         choices=T_SAMPLINGS,
-        default=toy_and_own("t_sampling", "stratified"),
     )
     snr_gamma: float = training_option(
         0.0,
@@ -269,11 +267,11 @@ class TrainSettings:
     compile: bool = training_option(False, "compile the network with torch.compile")
 
     sample_every: int = run_option(
-        285, "steps between preview grids", default=toy_and_own("sample_every", 285), bounds=STEPS
+        500, "steps between preview grids", default=toy_and_own("sample_every", 500), bounds=STEPS
     )
     preview_guidance: float = run_option(3.0, "guidance scale of the previews", bounds=GUIDANCE)
     save_every: int = run_option(
-        285, "steps between checkpoints", default=toy_and_own("save_every", 285), bounds=STEPS
+        500, "steps between checkpoints", default=toy_and_own("save_every", 500), bounds=STEPS
     )
 
     def __post_init__(self) -> None:
