@@ -11,6 +11,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import BinaryIO
 
@@ -162,6 +163,12 @@ def flush_folder(folder: Path) -> None:
 
 
 # ---- reading
+
+
+def file_checksum(file: Path) -> str:
+    """A hash of the bytes of a file, which is read in pieces; it tells damage, not malice."""
+    with open(file, "rb") as opened:
+        return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
 
 
 def read_text(file: Path) -> str:

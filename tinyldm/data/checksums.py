@@ -9,22 +9,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from hashlib import blake2b, file_digest
+from hashlib import blake2b
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from tinyldm.errors import InputError
+from tinyldm.files import file_checksum
 
 LARGE = 2**30  # bytes
 CHECKSUMS = "checksums"  # the entry of a header: name of a file -> its checksum
 ITSELF = "header"  # the name there for the header's other entries
-
-
-def file_checksum(file: Path) -> str:
-    """The checksum of a file, which is read in pieces."""
-    with open(file, "rb") as opened:
-        return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
 
 
 def header_checksum(header: Mapping[str, Any]) -> str:

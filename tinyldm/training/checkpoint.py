@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from tinyldm.condition import Condition
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
-from tinyldm.files import replacing_files
+from tinyldm.files import file_checksum, replacing_files
 from tinyldm.folders import numbered
 from tinyldm.nn.unet import UNet
 from tinyldm.tasks.base import Task, find_task
@@ -137,15 +136,9 @@ def save_checkpoint(
     with replacing_files(folder) as draft:
         for name, tensors in weights.items():
             write_weights(draft / f"{name}.safetensors", tensors)
-        sums = {file.name: checksum(file) for file in sorted(draft.iterdir())}
+        sums = {file.name: file_checksum(file) for file in sorted(draft.iterdir())}
         content = json.dumps({"format": FORMAT, **config, "checksums": sums}, indent=2)
         (draft / "config.json").write_text(content, encoding="utf-8")
-
-
-def checksum(file: Path) -> str:
-    """A hash of the bytes of a file."""
-    with open(file, "rb") as stream:
-        return file_digest(stream, lambda: blake2b(digest_size=16)).hexdigest()
 
 
 def check_whole(folder: Path, config: Config, *names: str) -> None:
@@ -155,7 +148,10 @@ def check_whole(folder: Path, config: Config, *names: str) -> None:
     """
     for name in names:
         file = folder / name
-        if file.is_file() and config.get("checksums", {}).get(name) not in (None, checksum(file)):
+        if file.is_file() and config.get("checksums", {}).get(name) not in (
+            None,
+            file_checksum(file),
+        ):
             raise InputError(f"{file}: damaged: not what was written with its config.json")
 
 
