@@ -49,7 +49,7 @@ metrics.DRAWINGS = 8  # of the toys that show what the classifier can read, not 
 NEWEST = "runs/captions/checkpoints/step-0000002"
 CPU = torch.device("cpu")
 TEXT = ("text", "number")
-LIST = (*TEXT, "missing", "more")
+LIST = (*TEXT, "missing", "more", "shorter", "longer")
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,10 @@ def draw_one() -> Any:
     task = task_of(config)
     options = SampleOptions(steps=2, precision="float32", device="cpu")
     how = options.drawing(task, config["settings"])
-    prompts = [task.prompt(text, Path("captions")) for text in config["preview_prompts"]]
     models = frozen(config)
     painter = Painter.of(checkpoint, models.vae, task, how, device=CPU)
-    return painter.draw(encode_prompts(models.encoder, prompts[:1]), [0]), prompts, how.guidance
+    prompts = [task.prompt("a red square", Path("captions"))]
+    return painter.draw(encode_prompts(models.encoder, prompts), [0]), how.guidance
 
 
 def resume() -> Any:
@@ -341,23 +341,29 @@ def kinds() -> list[Kind]:
             ("samples/about/samples.json",),
             draw_again,
             writes=("samples",),
+            named=("samples",),
         ),
         Kind(
             "sweep.json",
             (f"{run}/sweep/sweep.json",),
             go_on_sweeping,
-            accepts=(*LIST, "sign", "kind"),
+            accepts=(*LIST, "sign", "kind", "null"),  # a judge or a fact that there is none of
             writes=(f"{run}/sweep",),
         ),
         Kind(
             "scores.json",
             (f"{run}/scores.json",),
             report,
-            accepts=(*LIST, "sign"),
+            accepts=(*LIST, "sign", "huge"),
             writes=(f"{run}/report.html",),
         ),
         Kind("attributes.json", ("toy/attributes.json",), score_toys, accepts=TEXT),
-        Kind("evaluator config.json", ("evaluator/config.json",), judge, accepts=(*TEXT, "huge")),
+        Kind(
+            "evaluator config.json",
+            ("evaluator/config.json",),
+            judge,
+            accepts=(*TEXT, "huge", "null"),  # of one that was never held out, "held_out" is null
+        ),
         Kind("evaluator weights", ("evaluator/model.safetensors",), judge),
         Kind("preprocessor, of a run", ("clip/preprocessor_config.json",), style_encoder, **of_run),
         Kind(

@@ -27,7 +27,7 @@ def compared(before: Any, after: Any) -> set[str]:
     """How the values of one JSON tree differ from those of another, in kinds of change.
 
     text, number: another value of the same type; sign, huge: a number that is negative now, or a
-    thousand times as large; missing, more: a key or an item; null; kind: another type
+    thousand times as large; missing, more: a key; shorter, longer: a list; null; kind: another type
     """
     if type(before) is not type(after):
         numbers = all(
@@ -48,7 +48,7 @@ def compared(before: Any, after: Any) -> set[str]:
     if isinstance(before, list):
         found = set()
         if len(before) != len(after):
-            found.add("missing" if len(before) > len(after) else "more")
+            found.add("shorter" if len(before) > len(after) else "longer")
         for a, b in zip(before, after, strict=False):
             found |= compared(a, b)
         return found
@@ -134,6 +134,7 @@ def fault_of_line(words: list[str], ending: Ending, touched: list[str]) -> str:
     if ending.status != 0:
         return f"status {ending.status}: {ending.errors[:3]}"
     outs = [after for word, after in pairwise(words) if word == "--out"]
+    outs += [str(folder) for out in outs for folder in Path(out).parents if folder.name]
     allowed = ("cache", *outs, "runs", "samples", *[w for w in words if w.startswith("runs")])
     wrong = [path for path in touched if not path.startswith(allowed) and path != "out"]
     return f"changed {wrong[0]}" if wrong else ""
