@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -34,7 +34,13 @@ from tinyldm.scores.evaluator import Evaluator
 from tinyldm.scores.held_out import Validation
 from tinyldm.tasks.base import read_examples, read_requests
 from tinyldm.tasks.segmentation import load_map
-from tinyldm.training.checkpoint import find_checkpoint, load_checkpoint, read_config, task_of
+from tinyldm.training.checkpoint import (
+    Config,
+    find_checkpoint,
+    load_checkpoint,
+    read_config,
+    task_of,
+)
 from tinyldm.training.data import open_cache, read_data
 from tinyldm.training.frozen_models import FrozenModels, load_frozen
 from tinyldm.training.log import RunLog
@@ -85,17 +91,17 @@ class Kind:
 
 
 @cache
-def frozen_for(facts: str) -> FrozenModels:
-    """The frozen models of a config, given as JSON."""
-    return load_frozen(json.loads(facts), CPU)
+def frozen_for(facts: str, place: Path) -> FrozenModels:
+    """The frozen models of a config, given as JSON, that lies in a folder."""
+    return load_frozen(json.loads(facts), CPU, place)
 
 
-def frozen(config: Mapping[str, Any]) -> FrozenModels:
+def frozen(config: Config) -> FrozenModels:
     """What load_frozen returns, from memory for a config that names the models of before."""
     names = ("vae", "text_encoder", "size", "condition", "vae_fingerprint")
     kept = {name: config[name] for name in names if name in config}
     kept["text_encoder_fingerprint"] = config.get("text_encoder_fingerprint")
-    return frozen_for(json.dumps(kept, sort_keys=True))
+    return frozen_for(json.dumps(kept, sort_keys=True), config.file.parent)
 
 
 # ---- a checkpoint
@@ -319,9 +325,19 @@ def kinds() -> list[Kind]:
     own = next(name for name in cached["captions"] if "latents" in name)
     of_run = {"named": ("clip", "vae")}
     return [
-        Kind("config.json, to draw", (f"{NEWEST}/config.json",), draw_one, accepts=TEXT),
         Kind(
-            "config.json, to resume", (f"{NEWEST}/config.json",), resume, accepts=(*TEXT, "missing")
+            "config.json, to draw",
+            (f"{NEWEST}/config.json",),
+            draw_one,
+            accepts=TEXT,
+            named=("config.json", "step-0000002", "clip", "vae"),
+        ),
+        Kind(
+            "config.json, to resume",
+            (f"{NEWEST}/config.json",),
+            resume,
+            accepts=(*TEXT, "missing"),
+            named=("config.json", "step-0000002", "clip", "vae"),
         ),
         Kind("model.safetensors", (f"{NEWEST}/model.safetensors",), draw_one),
         Kind("latents.safetensors", (f"{NEWEST}/latents.safetensors",), draw_one),
@@ -362,7 +378,7 @@ def kinds() -> list[Kind]:
             "evaluator config.json",
             ("evaluator/config.json",),
             judge,
-            accepts=(*TEXT, "huge", "null"),  # of one that was never held out, "held_out" is null
+            accepts=(*LIST, "sign", "huge", "null"),  # what it scored is told as it stands there
         ),
         Kind("evaluator weights", ("evaluator/model.safetensors",), judge),
         Kind("preprocessor, of a run", ("clip/preprocessor_config.json",), style_encoder, **of_run),
