@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.slow
 def test_what_a_run_survives(tmp_path):
     """Few kills and short jobs; the page docs/training.md has the figures of many and long ones."""
-    small = ["--count", "3", "--kill-steps", "4", "--steps", "12", "--pictures", "12"]
+    small = ["--count", "3", "--kill-steps", "4", "--steps", "12", "--pictures", "24"]
     small += ["--pair-steps", "8"]
     done = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "endurance.py"), *small],
@@ -28,7 +28,7 @@ def test_what_a_run_survives(tmp_path):
         "kill -9 of sample.py",
         "kill -9 of vae train",
         "12 steps, 2 times interrupted",
-        "12 pictures, 2 times interrupted",
+        "24 pictures, 2 times interrupted",
         "two processes, one killed",
         "two processes, one killed",
     ]

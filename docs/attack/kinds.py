@@ -19,6 +19,7 @@ import torch
 from material import LABELS, QUICK
 
 from tinyldm.autoencoder.kl import AutoencoderKL
+from tinyldm.autoencoder.perceptual import Perceptual
 from tinyldm.commands import convert as convert_command
 from tinyldm.data.images import load_image
 from tinyldm.frozen.image import ClipScorer
@@ -129,7 +130,13 @@ def resume() -> Any:
     )
     cache, _ = opened("captions")
     run.check_data(Path("captions"), cache.key)
-    trainer = Trainer(build_network(run.saved["network"]), cache, settings, Path("runs/captions"))
+    trainer = Trainer(
+        build_network(run.saved["network"]),
+        cache,
+        settings,
+        Path("runs/captions"),
+        perceptual=Perceptual(frozen(run.saved).vae, cache.mean, cache.std),
+    )
     trainer.restore(find_checkpoint("runs/captions"))
     losses = [trainer.gradient() for _ in range(1)]
     return trainer.training_state(), trainer.ema.network.state_dict(), trainer.progress, losses
@@ -337,7 +344,7 @@ def kinds() -> list[Kind]:
             (f"{NEWEST}/config.json",),
             resume,
             accepts=(*TEXT, "missing"),
-            named=("config.json", "step-0000002", "clip", "vae"),
+            named=("config.json", "step-0000002", "runs/captions", "clip", "vae", "captions: "),
         ),
         Kind("model.safetensors", (f"{NEWEST}/model.safetensors",), draw_one),
         Kind("latents.safetensors", (f"{NEWEST}/latents.safetensors",), draw_one),
