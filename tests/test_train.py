@@ -94,6 +94,7 @@ def test_what_is_held_out_is_not_trained_on(place, capsys):
     ("key", "value", "said"),
     [
         ("settings", {"colour": 1}, r"config\.json: unknown settings: colour"),
+        ("settings", {"task": ""}, r"config\.json: --task : expected"),
         ("progress", {"plateau": {"total": -1.0}}, r"config\.json: progress\.plateau\.total: exp"),
     ],
 )

@@ -128,6 +128,7 @@ def resume() -> Any:
     settings = run.of_length(
         TrainSettings.from_dict(run.settings_given(given)), images=4, processes=ALONE
     )
+    settings = replace(settings, compile=False)  # which takes a minute
     cache, _ = opened("captions")
     run.check_data(Path("captions"), cache.key)
     trainer = Trainer(
@@ -343,7 +344,7 @@ def kinds() -> list[Kind]:
             "config.json, to resume",
             (f"{NEWEST}/config.json",),
             resume,
-            accepts=(*TEXT, "missing"),
+            accepts=(*TEXT, "missing", "kind"),  # the lowest loss so far is null, or a number
             named=("config.json", "step-0000002", "runs/captions", "clip", "vae", "captions: "),
         ),
         Kind("model.safetensors", (f"{NEWEST}/model.safetensors",), draw_one),

@@ -256,7 +256,9 @@ def task_of(config: Mapping[str, Any]) -> Task:
 def settings_of(config: Config) -> TrainSettings:
     """The settings of a checkpoint's training; InputError for some that this version has not."""
     try:
-        return TrainSettings.from_dict(config["settings"])
+        settings = TrainSettings.from_dict(config["settings"])
+        find_task(settings.task)
+        return settings
     except InputError as error:
         raise InputError(f"{config.file}: {error}") from None
 
