@@ -371,14 +371,15 @@ def kinds() -> list[Kind]:
             "sweep.json",
             (f"{run}/sweep/sweep.json",),
             go_on_sweeping,
-            accepts=(*LIST, "sign", "kind", "null"),  # a judge or a fact that there is none of
+            # rows are told as they stand there; a judge or a fact may be null
+            accepts=(*LIST, "sign", "huge", "kind", "null"),
             writes=(f"{run}/sweep",),
         ),
         Kind(
             "scores.json",
             (f"{run}/scores.json",),
             report,
-            accepts=(*LIST, "sign", "huge"),
+            accepts=(*LIST, "sign", "huge", "null"),  # an infinite score is null
             writes=(f"{run}/report.html",),
         ),
         Kind("attributes.json", ("toy/attributes.json",), score_toys, accepts=TEXT),
