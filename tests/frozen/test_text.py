@@ -269,6 +269,17 @@ def test_a_file_whose_download_broke_off_is_one_line(folder, tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
+def test_layers_without_end_are_refused_before_they_are_built(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "other")
+    file = tmp_path / "other" / "config.json"
+    config = json.loads(file.read_text())
+    part = config.get("text_config", config)
+    part["num_hidden_layers"] = 2**31
+    file.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"other: config\.json asks for more than 1000 layers"):
+        TextEncoder.load(tmp_path / "other")
+
+
 @pytest.mark.parametrize("length", ["77", [], {"a": 1}, True, 0, -1])
 def test_a_longest_text_that_is_no_number_is_named(folder, tmp_path, length):
     shutil.copytree(folder, tmp_path / "other")

@@ -24,6 +24,8 @@ CONFIGS = (
     "processor_config.json",
 )
 CODE = "auto_map"
+LAYERS = ("num_hidden_layers", "num_layers", "num_decoder_layers")
+MOST_LAYERS = 1000  # transformers builds them one by one, before it looks at the weights
 # The numbers 0, 1, 2, ... of the positions, which old files hold among the weights
 POSITION_IDS = (
     "embeddings.position_ids",
@@ -74,28 +76,36 @@ def load_pretrained(loader: Any, source: str, role: Role, **options: Any) -> Any
 
 
 def refuse_code(source: str, local_files_only: bool) -> None:
-    """InputError for a model that asks for code of its own, in whichever of its configs."""
+    """InputError for a model that asks in one of its configs for code of its own.
+
+    Or for layers without end.
+    """
     for name in CONFIGS:
         file = find_file(source, name, local_files_only)
-        if file is not None and asks_for_code(read_json(file, dict[str, Any])):
+        if file is None:
+            continue
+        content = read_json(file, dict[str, Any])
+        layers = [n for key in LAYERS for n in values_of(content, key) if isinstance(n, int)]
+        if max(layers, default=0) > MOST_LAYERS:
+            raise InputError(f"{name} asks for more than {MOST_LAYERS} layers")
+        if any(values_of(content, CODE)):
             raise InputError(
                 f"{name} asks for Python code of its own ({CODE}), which is never run; "
                 "expected a model that transformers itself knows"
             )
 
 
-def asks_for_code(content: Any) -> bool:
-    """Whether there is an auto_map that is not empty in the content of a config, at any depth."""
+def values_of(content: Any, key: str) -> Iterator[Any]:
+    """The values of a key in the content of a config, at any depth."""
     waiting = [content]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
-            if value.get(CODE):
-                return True
+            if key in value:
+                yield value[key]
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
-    return False
 
 
 def load_model(
