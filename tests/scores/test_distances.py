@@ -149,6 +149,14 @@ def test_other_files_than_arrays_are_refused(tmp_path, spoil):
         read_moments(tmp_path / MOMENTS[1])  # a file, as pytorch-fid's own .npz would be
 
 
+def test_moments_whose_squares_overflow_are_refused(tmp_path):
+    save_moments(tmp_path, np.zeros(2), np.diag([1.0, 1e300]))
+    with pytest.raises(
+        InputError, match=r"test_sigma\.npy: some of its numbers are not finite, or"
+    ):
+        read_moments(tmp_path)
+
+
 def test_a_header_of_python_2_is_read_without_a_word(tmp_path):
     save_moments(tmp_path, np.array([1.0, 2.0]), np.eye(2))
     file = tmp_path / MOMENTS[0]

@@ -15,6 +15,7 @@ from tinyldm.errors import InputError, reason
 
 # the assignment's files of the reference's mean and covariance
 MOMENTS = ("test_mu.npy", "test_sigma.npy")
+MOST = 1e100  # of a moment; the squares of larger ones overflow
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,10 @@ def _read_array(file: Path) -> Tensor:
             raise ValueError(f"it holds {array.dtype}")
     except Exception as error:  # numpy raises almost anything on broken bytes
         raise InputError(f"{file}: not a plain .npy array of numbers ({reason(error)})") from None
-    if not np.isfinite(array).all():
-        raise InputError(f"{file}: some of its numbers are not finite")
-    return torch.from_numpy(array.astype(np.float64))
+    values = torch.from_numpy(array.astype(np.float64))
+    if not bool((values.abs() <= MOST).all()):
+        raise InputError(f"{file}: some of its numbers are not finite, or beyond {MOST:g}")
+    return values
 
 
 def cmmd(
