@@ -242,17 +242,15 @@ def everything():
 
 
 @pytest.mark.parametrize("out", ["", " "])
-def test_an_empty_name_is_not_no_name(place, monkeypatch, capsys, out):
+def test_an_empty_name_is_not_no_name(place, monkeypatch, out):
     """OUT=; python train.py --out "$OUT" --overwrite"""
     train()
     monkeypatch.chdir("run")  # where "" would lead
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     for arguments in (["--overwrite"], ["--resume"], []):
         monkeypatch.setattr(sys, "argv", ["train.py", "--out", out, *arguments])
-        with pytest.raises(SystemExit) as caught:
+        with pytest.raises(InputError, match="--out: expected a value, got an empty text"):
             train_script.main()
-        assert caught.value.code == 2
-        assert "--out: expected a value, got an empty text" in capsys.readouterr().err
     with pytest.raises(InputError, match="--out .*expected the name of a folder"):
         train(out=out, overwrite=True)
     assert before == {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
@@ -365,7 +363,7 @@ def test_a_failure_before_the_first_step_is_in_nobodys_way(place, monkeypatch):
     monkeypatch.chdir("data")
     with pytest.raises(InputError, match="--batch-size 3: expected a multiple of 2"):
         train(data=".", batch_size=3, accumulate=2, out=None)
-    assert list(Path("runs").iterdir()) == []
+    assert not list(Path().glob("runs/*"))
     monkeypatch.chdir("..")
 
     def out_of_memory(*arguments):
@@ -388,7 +386,8 @@ def test_a_training_killed_before_its_first_step_is_in_nobodys_way(place):
     train()
     for name in ("checkpoints", "previews"):
         shutil.rmtree(f"run/{name}")
-    Path("run/report.html").unlink()
+    for name in ("report.html", "loss_by_noise.csv"):
+        Path("run", name).unlink()
     log = Path("run/log.csv")
     log.write_text(log.read_text().splitlines()[0])
     train()

@@ -248,6 +248,11 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return super()._get_help_string(action)
 
 
+def any_text(text: str) -> str:
+    """The type of an option whose text may be empty, such as the prompt that asks for nothing."""
+    return text
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser without abbreviations that says in one line what is wrong."""
 
@@ -268,12 +273,13 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message} (see {self.prog} --help)")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """What argparse makes of the arguments of one option. An empty text is none of them.
+        """What argparse makes of the arguments of one option.
 
-        So OUT=; python train.py --out "$OUT" is an error, and never taken for no --out at all.
+        An empty text is none of them, except for any_text. So OUT=; python train.py --out "$OUT"
+        is an error, and never taken for no --out at all.
         """
         own = arg_strings[:1] if action.nargs == argparse.PARSER else arg_strings  # not a part's
-        if any(not text.strip() for text in own):
+        if action.type is not any_text and any(not text.strip() for text in own):
             raise argparse.ArgumentError(action, "expected a value, got an empty text")
         return super()._get_values(action, arg_strings)
 
