@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, shortened
 from tinyldm.signals import Stopped, end_with_parent, interrupted_by_signal, tell
 
 # ---- numbers
@@ -108,11 +108,6 @@ def as_typed(value: object) -> str:
     if isinstance(value, list):
         return " ".join(str(part) for part in value)
     return shortened(str(value))
-
-
-def shortened(text: str) -> str:
-    """The text, or the beginning of a very long one."""
-    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
 
 
 # ---- options, declared as fields of a dataclass
@@ -264,6 +259,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """What argparse calls for a wrong command line: an InputError, as for any other input."""
+        message = re.sub(r"^argument (\S+): (?=expected )", r"\1: ", message)
         message = re.sub(r"^argument (-\S+): (.*: expected )", r"\1 \2", message, flags=re.DOTALL)
         raise InputError(f"{message} (see {self.prog} --help)")
 

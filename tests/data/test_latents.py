@@ -334,7 +334,7 @@ def test_a_cache_that_left_images_out_is_not_opened_silently(tmp_path):
 
 def test_a_name_that_no_file_can_have(tmp_path):
     examples = [*pictures(tmp_path / "images"), Example(tmp_path / "a\0.png", ("x",))]
-    with pytest.raises(InputError, match="a\0\\.png: not an image"):
+    with pytest.raises(InputError, match="a\0\\.png: no such image"):
         opened(tmp_path, examples)
     assert len(opened(tmp_path, examples, skip_bad=True).left_out) == 1
 

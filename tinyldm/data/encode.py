@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import blake2b, file_digest
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,7 +29,7 @@ from tinyldm.data.images import (
     to_bytes,
 )
 from tinyldm.errors import InputError
-from tinyldm.files import require_space, writing
+from tinyldm.files import checksum, file_checksum, require_space, writing
 
 if TYPE_CHECKING:
     from tinyldm.tasks.base import Encoder
@@ -57,15 +56,9 @@ def file_hash(file: Path) -> str | None:
     """A hash of the bytes of an image file; None for one that cannot be read."""
     try:
         check_file(file)
-        with open(file, "rb") as opened:
-            return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
-    except (OSError, ValueError, InputError):  # ValueError: no name that a file can have
+        return file_checksum(file)
+    except (OSError, InputError):
         return None
-
-
-def bytes_hash(content: bytes) -> str:
-    """What file_hash gives for a file with these bytes."""
-    return blake2b(content, digest_size=16).hexdigest()
 
 
 def problem_of(file: Path, read: Callable[[], object]) -> str:
@@ -146,7 +139,7 @@ class ImageSet:
             if known is None:
                 raise
             raise ChangedError(file) from None
-        if bytes_hash(content) != known:
+        if checksum(content) != known:
             raise ChangedError(file)
         return content
 
