@@ -195,6 +195,11 @@ def default_text(value: Any) -> str:
     return str(value)
 
 
+def any_text(text: str) -> str:
+    """The type of an option that may be empty: the empty prompt asks for any picture."""
+    return text
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """(height, width) from "64", or from WIDTHxHEIGHT such as "512x384"."""
     match = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text)
@@ -264,12 +269,12 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message} (see {self.prog} --help)")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """What argparse makes of the arguments of one option. An empty text is none of them.
+        """What argparse makes of the arguments of one option. Few of them may be empty: any_text.
 
         So OUT=; python train.py --out "$OUT" is an error, and never taken for no --out at all.
         """
         own = arg_strings[:1] if action.nargs == argparse.PARSER else arg_strings  # not a part's
-        if any(not text.strip() for text in own):
+        if action.type is not any_text and any(not text.strip() for text in own):
             raise argparse.ArgumentError(action, "expected a value, got an empty text")
         return super()._get_values(action, arg_strings)
 

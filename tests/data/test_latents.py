@@ -513,12 +513,12 @@ def test_a_finished_cache_is_opened_from_a_read_only_disk(tmp_path, monkeypatch)
     def refuse(*arguments, **options):
         raise OSError(30, "Read-only file system")
 
-    for name in (
-        "tinyldm.files.open",
-        "tinyldm.folders.FileLock",
-        "pathlib.Path.mkdir",
-    ):
-        monkeypatch.setattr(name, refuse, raising=False)
+    def open_to_read(file, mode="r", **options):
+        return open(file, mode, **options) if mode in ("r", "rb") else refuse()
+
+    monkeypatch.setattr("tinyldm.files.open", open_to_read, raising=False)
+    monkeypatch.setattr("tinyldm.folders.FileLock", refuse)
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     examples = [Example(tmp_path / f"images/{k}.png", (f"a{k}", f"bcd{k}")) for k in range(6)]
     assert len(opened(tmp_path, examples)) == 6
     with pytest.raises(OSError, match="Read-only"):
