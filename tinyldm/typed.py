@@ -40,7 +40,7 @@ class Limits:
 
 
 Count = Annotated[int, Limits(ge=1, le=10**12)]
-Index = Annotated[int, Limits(ge=0, le=10**12)]  # also of what may be absent: 0 of them
+Index = Annotated[int, Limits(ge=0, le=10**12)]  # also a count that may be 0
 Side = Annotated[int, Limits(ge=1, le=MOST_SIDE)]  # of an image, in pixels
 Positive = Annotated[float, Limits(gt=0)]
 

@@ -48,7 +48,7 @@ class ChangedError(InputError):
 
     def __init__(self, file: Path | str):
         super().__init__(
-            f"{file}: was changed while the data was being encoded; start again when it is at rest"
+            f"{file}: was changed while the data was being encoded; start again once it is finished"
         )
 
 
