@@ -479,7 +479,7 @@ def test_both_commands(data, small, capsys):
         (["--guidance-map", "2", "--guidance", "2"], "--guidance-map"),
         (
             ["--guidance-style", "inf"],
-            "--guidance-style inf: expected a number",
+            "--guidance-style inf: expected a number from -1,000",
         ),
     ):
         capsys.readouterr()
