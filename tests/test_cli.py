@@ -268,8 +268,9 @@ def flags_of(parser):
 
 
 @pytest.mark.parametrize("text", ["", " "])
-def test_an_empty_text_is_no_value_of_any_option(text, capsys):
-    options = options_with_values()
+def test_an_empty_text_is_a_value_of_no_option_but_a_prompt(text, capsys):
+    options = [(parser, flag) for parser, flag in options_with_values() if flag != "--prompt"]
+    assert sample.parser().parse_args(["--prompt", text]).prompt == [text]
     assert len(options) > 150
     for parser, flag in options:
         for arguments in ([flag, text], [f"{flag}={text}"]):

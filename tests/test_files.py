@@ -6,8 +6,9 @@ import stat
 import pytest
 import torch
 
-from tinyldm.files import clear_drafts, replacing, replacing_files, write_text
-from tinyldm.weights import write_weights
+from tinyldm.errors import InputError
+from tinyldm.files import clear_drafts, read_text, replacing, replacing_files, write_text
+from tinyldm.weights import read_shapes, read_weights, write_weights
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -101,3 +102,18 @@ def test_drafts_of_killed_processes_are_cleared(tmp_path):
     assert len(list(tmp_path.glob(".tinyldm-*"))) == 2
     clear_drafts(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_what_is_no_regular_file_is_named_for_what_it_is(tmp_path):
+    """A pipe would keep a reader waiting, and "no such file" would be no help to its owner."""
+    os.mkfifo(tmp_path / "prompts.json")
+    for read in (read_text, read_shapes, read_weights):
+        with pytest.raises(InputError, match="prompts.json: is a pipe, expected a file"):
+            read(tmp_path / "prompts.json")
+        with pytest.raises(InputError, match="is a folder, expected a file"):
+            read(tmp_path)
+        with pytest.raises(InputError, match="nowhere: no such file"):
+            read(tmp_path / "nowhere")
+        with pytest.raises(InputError, match="no such file"):
+            read(tmp_path / "prompts.json\0")

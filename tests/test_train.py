@@ -17,7 +17,9 @@ from PIL import Image
 from stand_ins import SMALL_RUN, AveragingVae, Lengths
 
 import train as train_script
+from tinyldm.cli import guarded
 from tinyldm.errors import InputError
+from tinyldm.folders import foreign
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.signals import Stopped, StopRequest
 from tinyldm.training import data as training_data
@@ -31,7 +33,7 @@ from tinyldm.training.checkpoint import (
 from tinyldm.training.log import read_log
 from tinyldm.training.presets import PRESETS
 from tinyldm.training.processes import ALONE
-from tinyldm.training.run import RunFolder
+from tinyldm.training.run import RUN, RunFolder
 from tinyldm.training.trainer import Trainer
 from tinyldm.weights import read_weights
 
@@ -268,9 +270,7 @@ def test_an_empty_name_is_not_no_name(place, monkeypatch, capsys, out):
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     for arguments in (["--overwrite"], ["--resume"], []):
         monkeypatch.setattr(sys, "argv", ["train.py", "--out", out, *arguments])
-        with pytest.raises(SystemExit) as caught:
-            train_script.main()
-        assert caught.value.code == 2
+        assert guarded(train_script.main) == 2
         assert "--out: expected a value, got an empty text" in capsys.readouterr().err
     with pytest.raises(InputError, match="--out .*expected the name of a folder"):
         train(out=out, overwrite=True)
@@ -384,7 +384,7 @@ def test_a_failure_before_the_first_step_is_in_nobodys_way(place, monkeypatch):
     monkeypatch.chdir("data")
     with pytest.raises(InputError, match="--batch-size 3: expected a multiple of 2"):
         train(data=".", batch_size=3, accumulate=2, out=None)
-    assert list(Path("runs").iterdir()) == []
+    assert not Path("runs").exists()
     monkeypatch.chdir("..")
 
     def out_of_memory(*arguments):
@@ -407,7 +407,8 @@ def test_a_training_killed_before_its_first_step_is_in_nobodys_way(place):
     train()
     for name in ("checkpoints", "previews"):
         shutil.rmtree(f"run/{name}")
-    Path("run/report.html").unlink()
+    for name in ("report.html", "loss_by_noise.csv"):
+        Path("run", name).unlink()
     log = Path("run/log.csv")
     log.write_text(log.read_text().splitlines()[0])
     train()
@@ -433,3 +434,9 @@ def test_a_damaged_log_stops_no_run(place, damage):
     assert rows[-1][0] == "3"
     assert all(float(cell) >= 0 for row in rows for cell in row)
     assert Path("run/report.html").is_file()
+
+
+def test_everything_that_a_training_leaves_is_known_as_its_own(place):
+    train()
+    assert (Path("run") / "loss_by_noise.csv").is_file()
+    assert foreign(Path("run"), RUN) is None

@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, shortened
 from tinyldm.signals import Stopped, end_with_parent, interrupted_by_signal, tell
 
 # ---- numbers
@@ -110,11 +110,6 @@ def as_typed(value: object) -> str:
     return shortened(str(value))
 
 
-def shortened(text: str) -> str:
-    """The text, or the beginning of a very long one."""
-    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
-
-
 # ---- options, declared as fields of a dataclass
 
 
@@ -200,6 +195,11 @@ def default_text(value: Any) -> str:
     return str(value)
 
 
+def any_text(text: str) -> str:
+    """The type of an option that may be empty: the empty prompt asks for any picture."""
+    return text
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """(height, width) from "64", or from WIDTHxHEIGHT such as "512x384"."""
     match = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text)
@@ -264,16 +264,18 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """What argparse calls for a wrong command line: an InputError, as for any other input."""
+        message = re.sub(r"^argument (\S+): (?=expected )", r"\1: ", message)
         message = re.sub(r"^argument (-\S+): (.*: expected )", r"\1 \2", message, flags=re.DOTALL)
         raise InputError(f"{message} (see {self.prog} --help)")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """What argparse makes of the arguments of one option. An empty text is none of them.
+        """What argparse makes of the arguments of one option.
 
-        So OUT=; python train.py --out "$OUT" is an error, and never taken for no --out at all.
+        An empty text is none of them, except for any_text. So OUT=; python train.py --out "$OUT"
+        is an error, and never taken for no --out at all.
         """
         own = arg_strings[:1] if action.nargs == argparse.PARSER else arg_strings  # not a part's
-        if any(not text.strip() for text in own):
+        if action.type is not any_text and any(not text.strip() for text in own):
             raise argparse.ArgumentError(action, "expected a value, got an empty text")
         return super()._get_values(action, arg_strings)
 

@@ -24,6 +24,11 @@ def printable(text: object) -> str:
     return "".join(signs)
 
 
+def shortened(text: str) -> str:
+    """The text, or the beginning of a very long one."""
+    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
+
+
 def say(text: object, stream: TextIO | None = None) -> None:
     """Print one line, printable and in whatever encoding the stream has; by default to stdout."""
     stream = sys.stdout if stream is None else stream

@@ -9,6 +9,7 @@ import io
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b, file_digest
@@ -181,16 +182,46 @@ def flush_folder(folder: Path) -> None:
 # ---- reading
 
 
+OTHER_FILES = {
+    stat.S_IFDIR: "folder",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+
+
+def check_regular(file: str | Path, kind: str = "file", expected: str = "a file") -> os.stat_result:
+    """InputError unless there is a regular file; a pipe or a device would keep us waiting.
+
+    kind:     what a message calls it where it is missing
+    expected: what the message calls it where something else is there
+    Returns what os.stat says of it.
+    """
+    try:
+        status = os.stat(file)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no name of a file
+        raise InputError(f"{file}: no such {kind}") from None
+    if not stat.S_ISREG(status.st_mode):
+        found = OTHER_FILES.get(stat.S_IFMT(status.st_mode), "special file")
+        raise InputError(f"{file}: is a {found}, expected {expected}")
+    return status
+
+
+def checksum(content: bytes) -> str:
+    """A hash of bytes; it tells damage, not malice."""
+    return blake2b(content, digest_size=16).hexdigest()
+
+
 def file_checksum(file: Path) -> str:
-    """A hash of the bytes of a file, which is read in pieces; it tells damage, not malice."""
+    """The checksum of the bytes of a file, which is read in pieces."""
     with open(file, "rb") as opened:
         return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
 
 
 def read_text(file: Path) -> str:
     """The text of a UTF-8 file, without a byte-order mark."""
-    if not file.is_file():  # a pipe or a device would keep us waiting
-        raise InputError(f"{file}: no such file")
+    check_regular(file)
     try:
         return file.read_text("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -172,6 +172,8 @@ def locked(path: Path, busy: str = "") -> Iterator[bool]:
     except NotImplementedError:
         held = False
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"{path}: is a symbolic link; expected a lock file or none") from None
         if error.filename is not None:  # the file itself cannot be opened
             raise
         held = False

@@ -14,13 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, printable, shortened
 from tinyldm.files import read_text
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
-LONGEST = 60  # characters of a value that a message shows
 MOST_SIDE = 65_536
 
 
@@ -41,7 +40,7 @@ class Limits:
 
 
 Count = Annotated[int, Limits(ge=1, le=10**12)]
-Index = Annotated[int, Limits(ge=0, le=10**12)]  # also of what may be absent: 0 of them
+Index = Annotated[int, Limits(ge=0, le=10**12)]  # also a count that may be 0
 Side = Annotated[int, Limits(ge=1, le=MOST_SIDE)]  # of an image, in pixels
 Positive = Annotated[float, Limits(gt=0)]
 
@@ -89,7 +88,7 @@ def as_type(value: Any, where: str, kind: Any, extra: Extra = "forbid", wrong: s
         problem = first_problem(error, value)
     except InputError as error:  # a dataclass has refused what it was to be made of
         problem = str(error)
-    problem = "".join(c if c.isprintable() else repr(c)[1:-1] for c in problem)
+    problem = printable(problem)
     raise InputError(f"{where}: {wrong} ({problem})" if wrong else f"{where}: {problem}") from None
 
 
@@ -126,16 +125,16 @@ def first_problem(error: ValidationError, value: Any) -> str:
     found = [(tuple(place_in(value, each["loc"][1:])), each) for each in problems]
     place, first = found[0]
     unknown = first["type"] == "unexpected_keyword_argument"
-    inside = place[:-1] if unknown else place
-    start = f"{'.'.join(map(escaped, inside))}: " if inside else ""
+    inside = [shortened(str(part)) for part in (place[:-1] if unknown else place)]
+    start = f"{'.'.join(inside)}: " if inside else ""
     if first["type"] == "value_error":  # also raised by a dataclass
         return f"{start}{first['ctx']['error']}"
     if first["type"] == "missing":
-        return f"{start}says nothing of {escaped(first['loc'][-1])!r}"
+        return f"{start}says nothing of {first['loc'][-1]!r}"
     if unknown:
-        return f"{start}unknown key {escaped(place[-1])!r}"
+        return f"{start}unknown key {shortened(str(place[-1]))!r}"
     expected = dict.fromkeys(expectation(each) for other, each in found if other == place)
-    return f"{start}expected {' or '.join(expected)}, found {shortened(first['input'])}"
+    return f"{start}expected {' or '.join(expected)}, found {as_json(first['input'])}"
 
 
 def place_in(value: Any, parts: tuple[int | str, ...]) -> Iterator[int | str]:
@@ -152,12 +151,6 @@ def expectation(problem: Mapping[str, Any]) -> str:
     return str(problem["msg"]).removeprefix("Input should be ").replace("valid array", "valid list")
 
 
-def shortened(value: Any) -> str:
-    """A value as JSON has it, escaped and not endless."""
-    text = json.dumps(value, default=repr)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
-
-
-def escaped(key: object) -> str:
-    """A key, or the number of an entry, as part of a message."""
-    return json.dumps(str(key))[1:-1][:LONGEST]
+def as_json(value: Any) -> str:
+    """A value as JSON writes it, for a message."""
+    return shortened(json.dumps(value, default=repr))

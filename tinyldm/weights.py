@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from tinyldm.errors import InputError
-from tinyldm.files import replacing
+from tinyldm.files import check_regular, replacing
 
 Shape = tuple[int, ...]
 Rename = Callable[[str, Tensor], tuple[str, Tensor]]
@@ -41,8 +41,7 @@ def read_weights(
               applied before the comparison with expected.
     InputError names the file, and which weights are wrong: they do not fit, or are not finite.
     """
-    if not Path(file).is_file():
-        raise InputError(f"{file}: no such file of weights")
+    check_regular(file, "file of weights")
     try:
         weights = load_file(file)
     except SafetensorError as error:
@@ -176,8 +175,7 @@ def whole_numbers(value: object) -> Iterator[int]:
 
 def read_shapes(file: str | Path) -> dict[str, Shape]:
     """The shapes of the tensors in a safetensors file, which are not read."""
-    if not Path(file).is_file():
-        raise InputError(f"{file}: no such file of weights")
+    check_regular(file, "file of weights")
     try:
         with safe_open(file, "pt") as opened:
             names = opened.keys()

@@ -334,7 +334,7 @@ def test_a_cache_that_left_images_out_is_not_opened_silently(tmp_path):
 
 def test_a_name_that_no_file_can_have(tmp_path):
     examples = [*pictures(tmp_path / "images"), Example(tmp_path / "a\0.png", ("x",))]
-    with pytest.raises(InputError, match="a\0\\.png: not an image"):
+    with pytest.raises(InputError, match="a\0\\.png: no such image"):
         opened(tmp_path, examples)
     assert len(opened(tmp_path, examples, skip_bad=True).left_out) == 1
 
@@ -513,12 +513,12 @@ def test_a_finished_cache_is_opened_from_a_read_only_disk(tmp_path, monkeypatch)
     def refuse(*arguments, **options):
         raise OSError(30, "Read-only file system")
 
-    def read_only(file, mode="r"):
-        return open(file, mode) if mode in ("r", "rb") else refuse()
+    def open_to_read(file, mode="r", **options):
+        return open(file, mode, **options) if mode in ("r", "rb") else refuse()
 
-    monkeypatch.setattr("tinyldm.files.open", read_only, raising=False)
-    for name in ("tinyldm.folders.FileLock", "pathlib.Path.mkdir"):
-        monkeypatch.setattr(name, refuse)
+    monkeypatch.setattr("tinyldm.files.open", open_to_read, raising=False)
+    monkeypatch.setattr("tinyldm.folders.FileLock", refuse)
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     examples = [Example(tmp_path / f"images/{k}.png", (f"a{k}", f"bcd{k}")) for k in range(6)]
     assert len(opened(tmp_path, examples)) == 6
     with pytest.raises(OSError, match="Read-only"):

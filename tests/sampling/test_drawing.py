@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -266,12 +267,19 @@ def test_pictures_made_otherwise_are_neither_kept_nor_replaced_in_silence(run, c
 
 
 def test_other_weights_are_another_job_but_another_place_is_not(run):
+    config = run / "checkpoints" / "step-0000007" / "config.json"
+    without_checksums = json.loads(config.read_text()) | {"checksums": {}}
+    config.write_text(json.dumps(without_checksums))  # as in older runs
     sample_images(run, PROMPTS[:1], "out", how=QUICK)
     assert sample_images(run.relative_to(Path.cwd()), PROMPTS[:1], "out", how=QUICK) == Path("out")
     file = run / "checkpoints" / "step-0000007" / "model.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
+    config = file.with_name("config.json")
+    content = json.loads(config.read_text())
+    content["checksums"][file.name] = blake2b(data, digest_size=16).hexdigest()  # as if saved so
+    config.write_text(json.dumps(content))
     with pytest.raises(InputError, match="another checkpoint"):
         sample_images(run, PROMPTS[:1], "out", how=QUICK)
 

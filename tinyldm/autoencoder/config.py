@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tinyldm.errors import InputError
 from tinyldm.nn.config import is_whole
-from tinyldm.typed import Positive, as_type, shortened
+from tinyldm.typed import Positive, as_json, as_type
 
 # What the weights depend on, and so what a fingerprint has to know
 SHAPE = (
@@ -118,7 +118,7 @@ class AutoencoderConfig:
         class_name = entries.get("_class_name", "AutoencoderKL")
         model_type = entries.get("model_type", cls.model_type)
         if class_name != "AutoencoderKL" or model_type != cls.model_type:
-            got = f"{shortened(class_name)} / {shortened(model_type)}"
+            got = f"{as_json(class_name)} / {as_json(model_type)}"
             raise InputError(f"{where}: expected an AutoencoderKL, got {got}")
         values = {
             name: value

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from tinyldm.data.checksums import (
     header_checksum,
     with_checksums,
 )
-from tinyldm.errors import InputError
-from tinyldm.files import clear_drafts, draft_folder, flush_folder, write_text, writing
+from tinyldm.errors import InputError, say
+from tinyldm.files import checksum, clear_drafts, draft_folder, flush_folder, write_text, writing
 from tinyldm.folders import locked
 from tinyldm.typed import Index, as_type, read_json
 
@@ -50,7 +49,7 @@ def cache_folder() -> Path:
 
 def key_of(parts: Sequence[Any]) -> str:
     """A hash of parts, which are any values that JSON can hold: a name for a cache folder."""
-    return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return checksum(json.dumps(parts, sort_keys=True).encode())
 
 
 def read_header(folder: Path, kind: type[Header]) -> dict[str, Any] | None:
@@ -94,7 +93,7 @@ def build_once(
         if header is not None:
             return header
         if problem is not None:
-            print(f"{folder}: {problem}; it is built anew", file=sys.stderr, flush=True)
+            say(f"{folder}: {problem}; it is built anew", sys.stderr)
         if alone:  # what a killed process left, under the names of today and of earlier versions
             clear_drafts(folder.parent, folder.name)
             for stale in folder.parent.glob(f"{folder.name}.tmp-*"):

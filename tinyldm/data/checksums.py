@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from hashlib import blake2b
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from tinyldm.errors import InputError
-from tinyldm.files import file_checksum
+from tinyldm.errors import InputError, say
+from tinyldm.files import checksum, file_checksum
 
 LARGE = 2**30  # bytes
 CHECKSUMS = "checksums"  # the entry of a header: name of a file -> its checksum
@@ -25,7 +24,7 @@ ITSELF = "header"  # the name there for the header's other entries
 def header_checksum(header: Mapping[str, Any]) -> str:
     """The checksum of the other entries of a header."""
     others = {name: value for name, value in header.items() if name != CHECKSUMS}
-    return blake2b(json.dumps(others, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return checksum(json.dumps(others, sort_keys=True).encode())
 
 
 def with_checksums(folder: Path, header: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +74,7 @@ class Verification:
     def wait(self) -> None:
         """Return when every file is known to be whole; InputError as soon as one is not."""
         if self.thread is not None and self.thread.is_alive():
-            print("waiting for the checksums of the cache", file=sys.stderr, flush=True)
+            say("waiting for the checksums of the cache", sys.stderr)
         if self.thread is not None:
             self.thread.join()
         if self.problem is not None:

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import blake2b, file_digest
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,7 +30,7 @@ from tinyldm.data.images import (
     to_bytes,
 )
 from tinyldm.errors import InputError
-from tinyldm.files import require_space, writing
+from tinyldm.files import checksum, file_checksum, require_space, writing
 from tinyldm.typed import Count, Index, Positive
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class ChangedError(InputError):
 
     def __init__(self, file: Path | str):
         super().__init__(
-            f"{file}: was changed while the data was being encoded; start again when it is at rest"
+            f"{file}: was changed while the data was being encoded; start again once it is finished"
         )
 
 
@@ -86,15 +85,9 @@ def file_hash(file: Path) -> str | None:
     """A hash of the bytes of an image file; None for one that cannot be read."""
     try:
         check_file(file)
-        with open(file, "rb") as opened:
-            return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
-    except (OSError, ValueError, InputError):  # ValueError: no name that a file can have
+        return file_checksum(file)
+    except (OSError, InputError):
         return None
-
-
-def bytes_hash(content: bytes) -> str:
-    """What file_hash gives for a file with these bytes."""
-    return blake2b(content, digest_size=16).hexdigest()
 
 
 def problem_of(file: Path, read: Callable[[], object]) -> str:
@@ -175,7 +168,7 @@ class ImageSet:
             if known is None:
                 raise
             raise ChangedError(file) from None
-        if bytes_hash(content) != known:
+        if checksum(content) != known:
             raise ChangedError(file)
         return content
 

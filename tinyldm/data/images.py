@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,8 +16,8 @@ from einops import rearrange
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch import Tensor
 
-from tinyldm.errors import InputError
-from tinyldm.files import replacing
+from tinyldm.errors import InputError, reason
+from tinyldm.files import check_regular, replacing
 from tinyldm.randomness import plain_stream
 
 FITS = ("squash", "crop")
@@ -28,24 +26,14 @@ MOST_BYTES = 2**31  # of an image file; so many pixels have less, even if nothin
 # (least, white): where the largest value of an image of floats or of 32 bits lies between the two,
 # `white` is white. Between these ranges it would be unclear how dark the image is meant to be.
 RANGES = ((0, 1), (16, 255), (4096, 65535))
-OTHER_FILES = {
-    stat.S_IFDIR: "folder",
-    stat.S_IFIFO: "pipe",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFCHR: "device",
-    stat.S_IFBLK: "device",
-}
 
 
-def check_file(path: str | Path) -> None:
-    """InputError for what is no regular file, and so may never end, or is too large for an image.
+def check_file(path: str | Path, kind: str = "image") -> None:
+    """InputError unless there is a regular file that is not too large for an image.
 
-    FileNotFoundError, or another OSError, where it cannot be looked at.
+    kind: what the file is called where it is missing
     """
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        kind = OTHER_FILES.get(stat.S_IFMT(status.st_mode), "special file")
-        raise InputError(f"{path}: is a {kind}, expected an image file")
+    status = check_regular(path, kind, expected="an image file")
     if status.st_size > MOST_BYTES:
         raise InputError(
             f"{path}: has {status.st_size / 2**30:.1f} GiB, "
@@ -54,15 +42,10 @@ def check_file(path: str | Path) -> None:
 
 
 @contextmanager
-def readable(path: str | Path, kind: str = "image") -> Iterator[None]:
-    """Turn whatever the block raises about an image file into an InputError that names it.
-
-    kind: what the file is called where it is missing
-    """
+def readable(path: str | Path) -> Iterator[None]:
+    """Turn whatever the block raises about an image file into an InputError that names it."""
     try:
         yield
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such {kind}") from None
     except Image.DecompressionBombError:
         raise InputError(
             f"{path}: expected an image of at most {MOST_PIXELS // 10**6} million pixels"
@@ -70,10 +53,7 @@ def readable(path: str | Path, kind: str = "image") -> Iterator[None]:
     except (MemoryError, InputError):
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on broken bytes
-        reason = str(error).replace("\n", " ")
-        raise InputError(
-            f"{path}: not an image that can be read ({reason or type(error).__name__})"
-        ) from None
+        raise InputError(f"{path}: not an image that can be read ({reason(error)})") from None
 
 
 def read_image_file(path: str | Path) -> bytes:
@@ -93,9 +73,9 @@ def open_image(
     InputError names the file where it is missing, broken, too large or no regular file; also where
     the block finds the pixels broken.
     """
-    with readable(path, kind):
+    with readable(path):
         if content is None:
-            check_file(path)
+            check_file(path, kind)
         with Image.open(path if content is None else io.BytesIO(content)) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from tinyldm.errors import shortened
 from tinyldm.pages.curves import Chart, Line
 from tinyldm.pages.html import Table
 from tinyldm.scores.evaluation import METRICS
-from tinyldm.typed import Count, Index, Limits, as_type, escaped, read_json
+from tinyldm.typed import Count, Index, Limits, as_type, read_json
 
 AXES = ("checkpoint", "guidance", "steps", "solver")
 FACTS = ("n", "extractor", "preprocessing", "reference", "reference n")  # shown of each score
@@ -59,7 +60,7 @@ class Content:
     def __post_init__(self) -> None:
         for metric in self.asked.metrics:
             if metric not in METRICS or not all(metric in row.scores for row in self.rows):
-                raise ValueError(f"{escaped(metric)}: no metric that every row has a score of")
+                raise ValueError(f"{shortened(metric)}: no metric that every row has a score of")
 
 
 def ranked(rows: Iterable[Row], metrics: list[str]) -> list[Row]:

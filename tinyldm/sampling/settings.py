@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyldm.cli import BATCH_SIZE, SEED, SOLVER_STEPS, check_options, option, real, whole
+from tinyldm.cli import BATCH_SIZE, SEED, SOLVER_STEPS, any_text, check_options, option, real, whole
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
 from tinyldm.training.settings import TrainSettings
@@ -113,7 +113,7 @@ class SampleOptions:
         None,
         "a prompt; give --prompt several times for several pictures",
         "what to draw",
-        parse=str,
+        parse=any_text,
         metavar="TEXT",
         more={"action": "append"},
     )

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tinyldm.errors import InputError, reason
+from tinyldm.files import check_regular
 from tinyldm.scores.features import Extractor
 from tinyldm.weights import read_weights, weights_hash
 
@@ -168,11 +169,10 @@ def _read(file: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors or .pth file; of the latter only tensors: no code runs."""
     if file.suffix == ".safetensors":
         return read_weights(file)
+    check_regular(file, "file of weights")
     try:
         with warnings.catch_warnings(action="ignore"):  # of files that are refused anyway
             return torch.load(file, "cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file of weights") from None
     except Exception as error:  # broken bytes make torch raise almost anything
         raise InputError(
             f"{file}: not a file of weights that can be read ({reason(error)})"

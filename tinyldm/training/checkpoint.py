@@ -68,9 +68,9 @@ class TaskName:
 class Content:
     """The type of what a command reads of a config.json, which may hold more.
 
-    All may be missing, though not be null, until it is looked up: a trainer in somebody's own
-    script does not know it all, and the oldest checkpoints only knew captions. The network is read
-    by whoever builds it.
+    A key may be missing as long as nobody looks it up: a trainer in somebody's own script does not
+    know all of them, and the oldest checkpoints only knew captions. The network is checked by
+    whoever builds it.
     """
 
     step: Index = 0
@@ -96,7 +96,7 @@ class Content:
 
 @dataclass(frozen=True)
 class LatentShapes:
-    """The type of the shapes of what latents.safetensors holds; the parts of Condition may lack."""
+    """The shapes of what latents.safetensors holds; a Condition need not have all of its parts."""
 
     mean: tuple[Side, Side, Side]
     std: tuple[Side, Literal[1], Literal[1]]

@@ -64,5 +64,5 @@ def load_frozen(
 def another(kind: str, name: str, place: str | Path) -> InputError:
     """The error for a frozen model that has the name of a run's, but is another."""
     return InputError(
-        f"{name}: is not the {kind} that {place} was trained with, or is read otherwise"
+        f"{name}: is not the {kind} that {place} was trained with: its weights or settings differ"
     )

@@ -75,7 +75,8 @@ SWEEP = Kind(
 RUN = Kind(
     "run",
     r"checkpoints/step-[0-9]+/(config\.json|(model|latents|training)\.safetensors)"
-    r"|previews/step-[0-9]+\.png|log\.csv|report\.html|tensorboard/events\.out\.tfevents\.[^/]+"
+    r"|previews/step-[0-9]+\.png|log\.csv|loss_by_noise\.csv|report\.html"
+    r"|tensorboard/events\.out\.tfevents\.[^/]+"
     rf"|sweep/({SWEEP.files}|\.lock|\.tinyldm\.json)",
     folders=("checkpoints", "previews", "tensorboard"),
     known=has_checkpoint,

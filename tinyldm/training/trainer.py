@@ -189,7 +189,7 @@ class Trainer:
                     log.pause()
 
     def check_finite(self) -> None:
-        """InputError if the training has gone astray, so that nothing of it is shown or saved."""
+        """InputError if weights or moments are no longer finite, before they are shown or saved."""
         try:
             check_finite(self.training_state(), f"{self.run}: step {self.progress.step}")
         except InputError as error:
