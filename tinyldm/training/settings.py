@@ -20,11 +20,10 @@ from tinyldm.cli import (
     option,
     parse_size,
     real,
-    shortened,
     whole,
 )
 from tinyldm.device import PRECISIONS
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, shortened
 from tinyldm.tasks.recipes import FULL
 
 if TYPE_CHECKING:
