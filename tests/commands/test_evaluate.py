@@ -258,7 +258,7 @@ def test_what_sample_py_keeps_beside_its_pictures_is_not_scored(toy, monkeypatch
     for folder in ("samples/about", "samples/more/about", "samples/.hidden"):
         (toy / folder).mkdir(parents=True)
         Image.new("RGB", (130, 130)).save(toy / folder / "grid.png")
-    (toy / "samples/about/samples.json").write_text("{}")
+    (toy / "samples/about/samples.json").write_text('{"images": {}}')
     scores = evaluate(toy / "samples", vae="some", size=16, device="cpu")
     assert scores["reconstruction"]["n"] == 5  # four samples, and more/about/grid.png
     assert evaluate(toy / "samples/about", vae="some", size=16)["reconstruction"]["n"] == 1

@@ -229,7 +229,7 @@ class StageOne:
     # ---- stopping and going on
 
     def check_finite(self) -> None:
-        """InputError if the training has gone astray, so that nothing of it is shown or saved."""
+        """InputError if a weight is no longer finite, before anything is shown or saved."""
         try:
             for module in self._modules().values():
                 check_finite(module.state_dict(), f"step {self.step}")
@@ -294,7 +294,7 @@ class StageOne:
             expected |= _prefixed(part, module.state_dict())
         for part, optimiser in self._optimisers().items():
             for k, p in enumerate(_parameters(optimiser)):
-                if any(f"{part}.{k}.{kind}" in tensors for kind in MOMENTS):
+                if any(f"{part}.{k}.{kind}" in tensors for kind in MOMENTS[torch.optim.AdamW]):
                     moments = {"step": torch.zeros(()), "exp_avg": p, "exp_avg_sq": p}
                     expected |= _prefixed(f"{part}.{k}", moments)
         return expected
