@@ -57,7 +57,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
 
     # 2. The frozen models: an autoencoder, and what encodes the prompts.
     facts = data.facts(settings, prompts)
-    models = load_frozen(run.saved or facts, processes.device)
+    models = load_frozen(run.saved or facts, processes.device, run.out or "the run")
 
     # 3. The latent cache: from here on, training sees neither images nor frozen models.
     with processes.main_first():

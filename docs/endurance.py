@@ -55,6 +55,9 @@ HEAVY = (
     "tinyldm.stage_one.training",
     "tinyldm.training.trainer",
 )
+PAUSE = (
+    0.02  # seconds between two looks at a job; a short one would be over before its interruption
+)
 SETTLED = 0.3  # of a job, after which its memory should not grow any more
 ENOUGH = 500  # steps or pictures that show whether it does
 GROWTH = 0.03  # that counts as flat
@@ -340,7 +343,7 @@ def watched(line: str, stop_at: Callable[[], bool]) -> tuple[int, list[tuple[int
     found = []
     asked = False
     while True:
-        status = ended_within(pid, 0.1)
+        status = ended_within(pid, PAUSE)
         if status is not None:
             return status, found
         found.append(measure(pid))
@@ -397,14 +400,15 @@ def long_drawing(pictures: int) -> str:
     """Thousands of pictures, interrupted after a third and killed after two thirds."""
     Path("many.txt").write_text("\n".join(f"picture {k}" for k in range(pictures)))
     line = "sample.py --run long --prompts many.txt --steps 1 --device cpu --precision float32 "
-    line += "--batch-size 8 --out many"
+    line += f"--batch-size {8 if pictures >= ENOUGH else 1} --out many"
     out = Path("many")
     made: dict[str, tuple[int, int]] = {}
     measures: list[tuple[int, int]] = []
     for part in (1, 2, 3):
 
         def far_enough(part: int = part) -> bool:
-            there = len(list(out.glob("*.png"))) if out.exists() else 0
+            names = os.listdir(out) if out.exists() else []
+            there = sum(name[0].isdigit() for name in names)  # not those half-written
             return part < 3 and there >= part * pictures // 3
 
         status, found = watched(line, far_enough)

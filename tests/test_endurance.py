@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.slow
 def test_what_a_run_survives(tmp_path):
     """Few kills and short jobs; the page docs/training.md has the figures of many and long ones."""
-    small = ["--count", "3", "--kill-steps", "4", "--steps", "12", "--pictures", "12"]
-    small += ["--pair-steps", "8"]
+    small = ["--count", "3", "--kill-steps", "3", "--steps", "9", "--pictures", "18"]
+    small += ["--pair-steps", "4"]
     done = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "endurance.py"), *small],
         capture_output=True,
@@ -27,8 +27,8 @@ def test_what_a_run_survives(tmp_path):
         "kill -9 of train.py",
         "kill -9 of sample.py",
         "kill -9 of vae train",
-        "12 steps, 2 times interrupted",
-        "12 pictures, 2 times interrupted",
+        "9 steps, 2 times interrupted",
+        "18 pictures, 2 times interrupted",
         "two processes, one killed",
         "two processes, one killed",
     ]

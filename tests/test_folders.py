@@ -217,8 +217,8 @@ def test_a_failure_before_anything_is_written_leaves_no_folder(tmp_path, lock):
             raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        fails(tmp_path / "set")
-    assert not (tmp_path / "set").exists()
+        fails(tmp_path / "deep" / "er" / "set")
+    assert os.listdir(tmp_path) == []
     (tmp_path / "set").mkdir()
     with pytest.raises(RuntimeError, match="broken"):
         fails(tmp_path / "set")
@@ -264,6 +264,18 @@ def test_a_file_is_owned_while_it_is_made(tmp_path):
             pytest.fail("the block ran")
         write_text(file, "{}")
     assert os.listdir(tmp_path) == ["scores.json"]
+
+
+def test_a_failure_leaves_none_of_the_folders_that_were_made_for_a_file(tmp_path):
+    (tmp_path / "mine").mkdir()
+    file = tmp_path / "mine" / "deep" / "scores.json"
+    with pytest.raises(RuntimeError, match="broken"), owned_file(file):
+        raise RuntimeError("broken")
+    with pytest.raises(RuntimeError, match="broken"), whole_folder(file, SET):
+        raise RuntimeError("broken")
+    assert files_in(tmp_path) == []
+    assert os.listdir(tmp_path) == ["mine"]  # it was there before
+    assert os.listdir(tmp_path / "mine") == []
 
 
 def test_steps_are_ordered_by_number(tmp_path):

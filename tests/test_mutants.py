@@ -135,6 +135,8 @@ def test_damaged_weights_are_refused(run, name, damaged):
 
 
 def test_a_damaged_training_state_is_refused(run, whole):
+    config = NEWEST / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"checksums": {}}))
     file = NEWEST / "training.safetensors"
     tensors = load_file(file)
     damaged = ["exp_avg_sq.conv_in.weight"]
@@ -237,9 +239,10 @@ def test_damaged_rows_of_a_log_are_left_out(tmp_path):
     assert [row["step"] for row in read_rows(file)] == [1, 5]
 
 
-def test_a_training_that_goes_astray_saves_nothing_of_it(run):
+def test_a_training_that_goes_astray_saves_nothing_of_it(run, monkeypatch):
+    monkeypatch.setattr("tinyldm.training.trainer.learning_rate", lambda *given: 1e308)
     before = sorted(Path("run/checkpoints").iterdir())
-    given = {**SMALL_RUN, "preset": "tiny-test", "save_every": 1, "lr": 1e308, "warmup": 0}
+    given = {**SMALL_RUN, "preset": "tiny-test", "save_every": 1}
     with pytest.raises(InputError, match="^astray: step 1: .* is not finite; .*try a lower --lr$"):
         train_script.train({**given, "out": "astray"})
     assert not list(Path("astray").glob("checkpoints/step-*"))

@@ -59,10 +59,11 @@ def place(tmp_path, monkeypatch):
         Image.fromarray(pixels.numpy()).save(f"data/{k}.png")
     lines = [json.dumps({"file_name": f"{k}.png", "text": "x" * k}) for k in range(4)]
     Path("data/metadata.jsonl").write_text("\n".join(lines))
-    found = SimpleNamespace(vae=AveragingVae(), asked=[])
+    found = SimpleNamespace(vae=AveragingVae(), asked=[], places=[])
 
     def load_frozen(config, device, place=""):
         found.asked.append(config)
+        found.places.append(str(place))
         return frozen_models.FrozenModels(found.vae, Lengths())
 
     monkeypatch.setattr(frozen_models, "load_frozen", load_frozen)
@@ -89,6 +90,24 @@ def test_what_is_held_out_is_not_trained_on(place, capsys):
     assert "2 images (0 left out)" in capsys.readouterr().out
     with pytest.raises(InputError, match="--hold-out nan: expected a share"):
         train(out="other", hold_out=float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("settings", {"colour": 1}, r"config\.json: unknown settings: colour"),
+        ("settings", {"task": ""}, r"config\.json: --task : expected"),
+        ("progress", {"plateau": {"total": -1.0}}, r"config\.json: progress\.plateau\.total: exp"),
+    ],
+)
+def test_what_a_config_says_wrongly_is_told_with_its_place(place, key, value, said):
+    train()
+    file = find_checkpoint("run") / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, key: {**config[key], **value}}))
+    with pytest.raises(InputError, match=said):
+        train(resume=True, max_steps=3)
+    assert place.places == ["run"]  # by which load_frozen tells what is wrong
 
 
 def test_data_may_move_but_not_change_before_a_run_is_resumed(place):

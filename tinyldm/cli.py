@@ -269,9 +269,10 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message} (see {self.prog} --help)")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """What argparse makes of the arguments of one option. Few of them may be empty: any_text.
+        """What argparse makes of the arguments of one option.
 
-        So OUT=; python train.py --out "$OUT" is an error, and never taken for no --out at all.
+        An empty text is none of them, except for any_text. So OUT=; python train.py --out "$OUT"
+        is an error, and never taken for no --out at all.
         """
         own = arg_strings[:1] if action.nargs == argparse.PARSER else arg_strings  # not a part's
         if action.type is not any_text and any(not text.strip() for text in own):

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import BinaryIO
@@ -103,6 +103,23 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
+def making(folder: Path) -> Iterator[None]:
+    """Make a folder, and those that it lies in, as far as they are missing.
+
+    If the block fails, those that were made are removed again, unless something lies in them.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for place in missing:
+            with suppress(OSError):  # it is not empty
+                place.rmdir()
+        raise
+
+
+@contextmanager
 def draft_folder(folder: Path, inside: bool = False) -> Iterator[Path]:
     """An empty folder, for the block to fill and to move; removed if it is not.
 
@@ -134,8 +151,7 @@ def replacing_files(folder: Path) -> Iterator[Path]:
     config.json is the last: without it, nobody takes the others for complete.
     """
     is_new = not folder.exists()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with draft_folder(folder, inside=not is_new) as draft:
+    with making(folder.parent), draft_folder(folder, inside=not is_new) as draft:
         yield draft
         settle_files(draft)
         if is_new:

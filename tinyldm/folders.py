@@ -14,7 +14,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tinyldm.errors import InputError, say
-from tinyldm.files import clear_drafts, draft_folder, write_text
+from tinyldm.files import clear_drafts, draft_folder, making, write_text
 from tinyldm.typed import read_json
 
 LOCK = ".lock"
@@ -229,15 +229,13 @@ def owned(folder: Path, kind: Kind, option: str = "") -> Iterator[None]:
     anything, the folder is left as it was found.
     option: the option that named the folder, for the InputError where another process owns it
     """
-    existed = folder.is_dir()
     places = [folder / name for name in kind.folders]
     for place in places:
         if place.is_symlink():
             raise InputError(f"{place}: is a symbolic link; expected a folder in {folder}")
     lock = folder / kind.lock
-    lock.parent.mkdir(parents=True, exist_ok=True)
     busy = f"{option} {folder}".strip() + f": another process is {kind.doing} there"
-    with locked(lock, busy):
+    with making(lock.parent), locked(lock, busy):
         for place in (folder, *places):
             clear_drafts(place)
         if kind.marked and not (folder / MARKER).exists():
@@ -245,8 +243,7 @@ def owned(folder: Path, kind: Kind, option: str = "") -> Iterator[None]:
         try:
             yield
         except BaseException:
-            with suppress(OSError):  # it is not empty
-                forget(folder, lock, keep=existed)
+            forget(folder, lock)
             raise
 
 
@@ -255,20 +252,12 @@ def mark(folder: Path, kind: Kind) -> None:
     write_text(folder / MARKER, json.dumps({"holds": kind.name}) + "\n")
 
 
-def forget(folder: Path, lock: Path, keep: bool) -> None:
-    """Remove the lock and the marker of a folder that holds nothing else, and unless `keep` itself.
-
-    OSError: it holds more than empty folders
-    """
+def forget(folder: Path, lock: Path) -> None:
+    """Remove the lock and the marker of a folder that holds nothing else."""
     left = {path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
-    if left - {lock, folder / MARKER}:
-        return
-    for path in left:
-        path.unlink()
-    if lock.parent != folder:
-        lock.parent.rmdir()
-    if not keep:
-        folder.rmdir()
+    if left <= {lock, folder / MARKER}:
+        for path in left:
+            path.unlink()
 
 
 @contextmanager
@@ -277,9 +266,8 @@ def owned_path(path: Path, busy: str = "") -> Iterator[None]:
 
     The lock lies beside it until then. Another process is waited for, or is an InputError(busy).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
-    with locked(lock, busy) as held:
+    with making(path.parent), locked(lock, busy) as held:
         try:
             clear_drafts(path.parent, path.name)
             yield
@@ -313,7 +301,8 @@ def whole_folder(folder: Path, kind: Kind, overwrite: bool = False) -> Iterator[
         check_replaceable(folder, kind, overwrite)
         if place.is_dir():
             remove_written(place, kind)
-            forget(place, place / LOCK, keep=False)
+            forget(place, place / LOCK)
+            place.rmdir()
         os.rename(draft, place)
 
 

@@ -28,7 +28,7 @@ PATIENCE = 30.0
 
 def tell(line: str) -> None:
     """Print a line on stderr; of several processes that torchrun has started, the first alone."""
-    torchrun_shows_it = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0"
+    torchrun_shows_it = "TORCHELASTIC_ERROR_FILE" in os.environ and os.environ.get("RANK") != "0"
     if not torchrun_shows_it:
         say(line, sys.stderr)
 
@@ -66,7 +66,8 @@ class StopRequest:
 
     def answer(self) -> None:
         """Say that the request is heeded."""
-        tell("\nstopping: the checkpoint is saved first (interrupt again to stop at once)")
+        tell("")  # below the progress bar
+        tell("stopping: the checkpoint is saved first (interrupt again to stop at once)")
 
 
 class Interruption(StopRequest):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 from material import LABELS, QUICK
 
 from tinyldm.autoencoder.kl import AutoencoderKL
+from tinyldm.autoencoder.perceptual import Perceptual
 from tinyldm.commands import convert as convert_command
 from tinyldm.data.images import load_image
 from tinyldm.frozen.image import ClipScorer
@@ -34,7 +35,13 @@ from tinyldm.scores.evaluator import Evaluator
 from tinyldm.scores.held_out import Validation
 from tinyldm.tasks.base import read_examples, read_requests
 from tinyldm.tasks.segmentation import load_map
-from tinyldm.training.checkpoint import find_checkpoint, load_checkpoint, read_config, task_of
+from tinyldm.training.checkpoint import (
+    Config,
+    find_checkpoint,
+    load_checkpoint,
+    read_config,
+    task_of,
+)
 from tinyldm.training.data import open_cache, read_data
 from tinyldm.training.frozen_models import FrozenModels, load_frozen
 from tinyldm.training.log import RunLog
@@ -49,7 +56,7 @@ metrics.DRAWINGS = 8  # of the toys that show what the classifier can read, not 
 NEWEST = "runs/captions/checkpoints/step-0000002"
 CPU = torch.device("cpu")
 TEXT = ("text", "number")
-LIST = (*TEXT, "missing", "more")
+LIST = (*TEXT, "missing", "more", "shorter", "longer")
 
 
 @dataclass(frozen=True)
@@ -85,17 +92,17 @@ class Kind:
 
 
 @cache
-def frozen_for(facts: str) -> FrozenModels:
-    """The frozen models of a config, given as JSON."""
-    return load_frozen(json.loads(facts), CPU)
+def frozen_for(facts: str, place: Path) -> FrozenModels:
+    """The frozen models of a config, given as JSON, that lies in a folder."""
+    return load_frozen(json.loads(facts), CPU, place)
 
 
-def frozen(config: Mapping[str, Any]) -> FrozenModels:
+def frozen(config: Config) -> FrozenModels:
     """What load_frozen returns, from memory for a config that names the models of before."""
     names = ("vae", "text_encoder", "size", "condition", "vae_fingerprint")
     kept = {name: config[name] for name in names if name in config}
     kept["text_encoder_fingerprint"] = config.get("text_encoder_fingerprint")
-    return frozen_for(json.dumps(kept, sort_keys=True))
+    return frozen_for(json.dumps(kept, sort_keys=True), config.file.parent)
 
 
 # ---- a checkpoint
@@ -108,10 +115,10 @@ def draw_one() -> Any:
     task = task_of(config)
     options = SampleOptions(steps=2, precision="float32", device="cpu")
     how = options.drawing(task, config["settings"])
-    prompts = [task.prompt(text, Path("captions")) for text in config["preview_prompts"]]
     models = frozen(config)
     painter = Painter.of(checkpoint, models.vae, task, how, device=CPU)
-    return painter.draw(encode_prompts(models.encoder, prompts[:1]), [0]), prompts, how.guidance
+    prompts = [task.prompt("a red square", Path("captions"))]
+    return painter.draw(encode_prompts(models.encoder, prompts), [0]), how.guidance
 
 
 def resume() -> Any:
@@ -121,9 +128,16 @@ def resume() -> Any:
     settings = run.of_length(
         TrainSettings.from_dict(run.settings_given(given)), images=4, processes=ALONE
     )
+    settings = replace(settings, compile=False)  # which takes a minute
     cache, _ = opened("captions")
     run.check_data(Path("captions"), cache.key)
-    trainer = Trainer(build_network(run.saved["network"]), cache, settings, Path("runs/captions"))
+    trainer = Trainer(
+        build_network(run.saved["network"]),
+        cache,
+        settings,
+        Path("runs/captions"),
+        perceptual=Perceptual(frozen(run.saved).vae, cache.mean, cache.std),
+    )
     trainer.restore(find_checkpoint("runs/captions"))
     losses = [trainer.gradient() for _ in range(1)]
     return trainer.training_state(), trainer.ema.network.state_dict(), trainer.progress, losses
@@ -319,9 +333,19 @@ def kinds() -> list[Kind]:
     own = next(name for name in cached["captions"] if "latents" in name)
     of_run = {"named": ("clip", "vae")}
     return [
-        Kind("config.json, to draw", (f"{NEWEST}/config.json",), draw_one, accepts=TEXT),
         Kind(
-            "config.json, to resume", (f"{NEWEST}/config.json",), resume, accepts=(*TEXT, "missing")
+            "config.json, to draw",
+            (f"{NEWEST}/config.json",),
+            draw_one,
+            accepts=TEXT,
+            named=("config.json", "step-0000002", "clip", "vae"),
+        ),
+        Kind(
+            "config.json, to resume",
+            (f"{NEWEST}/config.json",),
+            resume,
+            accepts=(*TEXT, "missing", "kind"),  # the lowest loss so far is null, or a number
+            named=("config.json", "step-0000002", "runs/captions", "clip", "vae", "captions: "),
         ),
         Kind("model.safetensors", (f"{NEWEST}/model.safetensors",), draw_one),
         Kind("latents.safetensors", (f"{NEWEST}/latents.safetensors",), draw_one),
@@ -341,23 +365,30 @@ def kinds() -> list[Kind]:
             ("samples/about/samples.json",),
             draw_again,
             writes=("samples",),
+            named=("samples",),
         ),
         Kind(
             "sweep.json",
             (f"{run}/sweep/sweep.json",),
             go_on_sweeping,
-            accepts=(*LIST, "sign", "kind"),
+            # rows are told as they stand there; a judge or a fact may be null
+            accepts=(*LIST, "sign", "huge", "kind", "null"),
             writes=(f"{run}/sweep",),
         ),
         Kind(
             "scores.json",
             (f"{run}/scores.json",),
             report,
-            accepts=(*LIST, "sign"),
+            accepts=(*LIST, "sign", "huge", "null"),  # an infinite score is null
             writes=(f"{run}/report.html",),
         ),
         Kind("attributes.json", ("toy/attributes.json",), score_toys, accepts=TEXT),
-        Kind("evaluator config.json", ("evaluator/config.json",), judge, accepts=(*TEXT, "huge")),
+        Kind(
+            "evaluator config.json",
+            ("evaluator/config.json",),
+            judge,
+            accepts=(*LIST, "sign", "huge", "null"),  # what it scored is told as it stands there
+        ),
         Kind("evaluator weights", ("evaluator/model.safetensors",), judge),
         Kind("preprocessor, of a run", ("clip/preprocessor_config.json",), style_encoder, **of_run),
         Kind(

@@ -18,7 +18,7 @@ from mutations import NAMES
 import sample as sample_script
 import train as train_script
 from tinyldm.__main__ import COMMANDS
-from tinyldm.cli import Parser, run_command
+from tinyldm.cli import Bounds, Parser, run_command
 from tinyldm.training.options import train_parser
 
 PLACES = (  # what lies in the folder, and what does not
@@ -119,7 +119,7 @@ def value_of(action: argparse.Action, chance: Random) -> str:
         return chance.choice(SIZES)
     if action.dest == "out":
         return chance.choice((*NEW, *NEW, *PLACES[:4], "samples", "runs/captions", ""))
-    if action.type in (int, float):
+    if isinstance(action.type, Bounds):
         return chance.choice(NUMBERS + WRONG)
     if action.dest in ("vae", "text_encoder", "image_encoder", "clip", "start"):
         return chance.choice(("tiny", "clip", "vae", "nothing-there", "", "captions", "no/such"))

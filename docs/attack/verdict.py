@@ -20,6 +20,7 @@ from mutations import mutant
 from worker import Ending, Reader, about, changes, restore, run, snapshot
 
 LINES = "command lines"
+ESCAPED = "tinyldm-escaped"  # in the place of a name; whoever is told it finds it in the file
 LONGEST = 700  # characters of a line
 
 
@@ -27,7 +28,7 @@ def compared(before: Any, after: Any) -> set[str]:
     """How the values of one JSON tree differ from those of another, in kinds of change.
 
     text, number: another value of the same type; sign, huge: a number that is negative now, or a
-    thousand times as large; missing, more: a key or an item; null; kind: another type
+    thousand times as large; missing, more: a key; shorter, longer: a list; null; kind: another type
     """
     if type(before) is not type(after):
         numbers = all(
@@ -48,7 +49,7 @@ def compared(before: Any, after: Any) -> set[str]:
     if isinstance(before, list):
         found = set()
         if len(before) != len(after):
-            found.add("missing" if len(before) > len(after) else "more")
+            found.add("shorter" if len(before) > len(after) else "longer")
         for a, b in zip(before, after, strict=False):
             found |= compared(a, b)
         return found
@@ -108,7 +109,7 @@ def fault_of(kind: Kind, file: Path, ending: Ending, whole: Ending) -> tuple[str
     if not line.startswith("error: ") or unprintable(line) or len(line) > LONGEST:
         return "fault", f"not one plain line: {line[:300]!r}"
     named = kind.named or (file.name, file.parent.name)
-    if not any(word in line for word in named):
+    if not any(word in line for word in (*named, ESCAPED)):
         return "fault", f"names no file: {line[:300]}"
     if kind.must:
         return "fault", f"refused, though it never should be: {line[:300]}"
@@ -134,6 +135,7 @@ def fault_of_line(words: list[str], ending: Ending, touched: list[str]) -> str:
     if ending.status != 0:
         return f"status {ending.status}: {ending.errors[:3]}"
     outs = [after for word, after in pairwise(words) if word == "--out"]
+    outs += [str(folder) for out in outs for folder in Path(out).parents if folder.name]
     allowed = ("cache", *outs, "runs", "samples", *[w for w in words if w.startswith("runs")])
     wrong = [path for path in touched if not path.startswith(allowed) and path != "out"]
     return f"changed {wrong[0]}" if wrong else ""

@@ -125,7 +125,8 @@ def test_a_run_and_back(tmp_path, capsys, schedule):
     )
 
 
-def test_a_run_that_diffusers_went_on_with(tmp_path):
+@pytest.mark.parametrize("timesteps", [1000, 500])
+def test_a_run_that_diffusers_went_on_with(tmp_path, timesteps):
     """What came of it in between counts.
 
     Weights, noise schedule and kind of prediction are those of the folder.
@@ -137,10 +138,11 @@ def test_a_run_that_diffusers_went_on_with(tmp_path):
     with torch.no_grad():
         unet.conv_out.bias += 1
     unet.save_pretrained(tmp_path / "folder" / "unet")
-    diffusers.DDPMScheduler(beta_end=0.03).save_pretrained(tmp_path / "folder" / "scheduler")
+    scheduler = diffusers.DDPMScheduler(timesteps, beta_end=0.03)
+    scheduler.save_pretrained(tmp_path / "folder" / "scheduler")
     converted(tmp_path / "folder", tmp_path / "back")
     before, after = load_checkpoint(tmp_path / "run"), load_checkpoint(tmp_path / "back")
-    assert after.schedule == NoiseSchedule("linear", beta_end=0.03)
+    assert after.schedule == NoiseSchedule("linear", timesteps, beta_end=0.03)
     assert after.prediction == "eps"
     assert torch.equal(after.network.conv_out.bias, before.network.conv_out.bias + 1)
 

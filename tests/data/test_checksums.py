@@ -128,6 +128,31 @@ def test_an_old_cache_is_kept_and_given_checksums(tmp_path, capsys):
     assert vae.calls > 0
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"views": "1"},
+        {"shape": [6, 2]},
+        {"mean": [None]},
+        {"std": [-1.0]},
+        {"left_out": {"x": ""}},
+        {"files": {"../latents.f16": 1}},
+        {"files": {"a\0b": 1}},
+        {"views": "deep"},
+    ],
+)
+def test_the_header_of_an_old_cache_that_is_of_another_form_is_damage(tmp_path, capsys, change):
+    """Nothing but the types of its values tells it."""
+    examples = pictures(tmp_path / "images")
+    whole = batch_of(opened(tmp_path, examples))
+    without_checksums(tmp_path)
+    file = cache_files(tmp_path)["latents cache.json"]
+    text = json.dumps({**json.loads(file.read_text()), **change})
+    file.write_text(text.replace('"deep"', "[" * 3000 + "]" * 3000))
+    assert torch.equal(batch_of(opened(tmp_path, examples)), whole)
+    assert "is damaged; it is built anew" in capsys.readouterr().err
+
+
 def test_an_old_cache_on_a_read_only_disk_is_opened(tmp_path, monkeypatch):
     examples = pictures(tmp_path / "images")
     opened(tmp_path, examples)

@@ -269,6 +269,25 @@ def test_a_file_whose_download_broke_off_is_one_line(folder, tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("length", ["77", [], {"a": 1}, True, 0, -1])
+def test_a_longest_text_that_is_no_number_is_named(folder, tmp_path, length):
+    shutil.copytree(folder, tmp_path / "other")
+    file = tmp_path / "other" / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": length}))
+    with pytest.raises(InputError, match=r"tokenizer_config\.json: model_max_length: expected"):
+        TextEncoder.load(tmp_path / "other")
+
+
+@pytest.mark.parametrize("length", [None, 10**30, 1e30])
+def test_a_tokenizer_without_a_longest_text_leaves_it_to_the_model(folder, tmp_path, length):
+    """transformers writes 10^30 where there is no limit."""
+    shutil.copytree(folder, tmp_path / "other")
+    file = tmp_path / "other" / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": length}))
+    encoder = TextEncoder.load(tmp_path / "other")
+    assert encoder.max_length == encoder.model.config.max_position_embeddings
+
+
 def test_old_weight_files_are_read_but_run_no_code(folder, tmp_path):
     publish(clip_model(), tmp_path)
     weights = load_file(tmp_path / "model.safetensors")

@@ -69,3 +69,9 @@ def test_one_value_stands_for_all_levels():
     assert (config.attention, config.blocks, config.heads) == (("self", "self"), (3, 3), (4, 4))
     with pytest.raises(FrozenInstanceError):
         config.blocks = 2
+
+
+def test_a_long_value_is_shown_in_part():
+    with pytest.raises(ValueError, match="attention is ") as error:
+        UNetConfig(attention="é" * 10_000)
+    assert len(str(error.value)) < 300

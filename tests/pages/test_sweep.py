@@ -206,8 +206,11 @@ def test_what_scoring_needs_is_there_before_anything_is_drawn(world, monkeypatch
         raise InputError("FID needs torchvision")
 
     monkeypatch.setattr(sweep, "evaluate", evaluate)
-    assert run(*GRID) == 2
-    assert "FID needs torchvision" in capsys.readouterr().err
+    for folder in ("runs/a/sweep", "new/deep/sweep"):
+        assert run(*GRID, "--out", folder) == 2
+        assert "FID needs torchvision" in capsys.readouterr().err
+        assert not Path(folder).exists()
+    assert not Path("new").exists()
     assert world == []
 
 

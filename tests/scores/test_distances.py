@@ -1,6 +1,7 @@
 """Distances of features against closed forms, scipy's matrix root and another kernel sum."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -146,6 +147,16 @@ def test_other_files_than_arrays_are_refused(tmp_path, spoil):
         read_moments(tmp_path)
     with pytest.raises(InputError, match=r"test_mu.npy: no such file; expected a folder"):
         read_moments(tmp_path / MOMENTS[1])  # a file, as pytorch-fid's own .npz would be
+
+
+def test_a_header_of_python_2_is_read_without_a_word(tmp_path):
+    save_moments(tmp_path, np.array([1.0, 2.0]), np.eye(2))
+    file = tmp_path / MOMENTS[0]
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"(2,), } ", b"(2L,), }"))
+    assert file.read_bytes() != content
+    with warnings.catch_warnings(action="error"):
+        assert read_moments(tmp_path).mean.tolist() == [1, 2]
 
 
 def test_missing_moments_are_named(tmp_path):

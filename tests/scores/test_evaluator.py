@@ -323,6 +323,15 @@ def test_a_batch_of_one_has_no_statistics(tmp_path):
         train_evaluator("labels", SimpleNamespace(names=("a", "b")), (8, 8), batch_size=1)
 
 
+def test_an_evaluator_of_an_unknown_task_is_named(tmp_path):
+    names = ("red cube", "blue cube")
+    Evaluator("labels", find_judge("labels", names).network(2), names, (8, 8)).save(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(file.read_text().replace('"labels"', '"lab"'))
+    with pytest.raises(InputError, match=r"config\.json: --task lab: expected"):
+        Evaluator.load(tmp_path)
+
+
 def test_a_bit_that_has_flipped_in_an_evaluator_is_noticed(tmp_path):
     """Though all values are finite; one without a hash, as the first were written, is taken."""
     names = ("red cube", "blue cube")

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,24 @@ from tinyldm.data.checksums import (
     header_checksum,
     with_checksums,
 )
-from tinyldm.errors import say
+from tinyldm.errors import InputError, say
 from tinyldm.files import checksum, clear_drafts, draft_folder, flush_folder, write_text, writing
 from tinyldm.folders import locked
+from tinyldm.typed import Index, as_type, read_json
 
 HEADER = "cache.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """The type of what is read of the header of any cache folder.
+
+    files:     the size in bytes of each file
+    checksums: of each file and of the header; those of the first versions have none
+    """
+
+    files: dict[str, Index]
+    checksums: dict[str, str] = field(default_factory=dict)
 
 
 def cache_folder() -> Path:
@@ -38,25 +52,27 @@ def key_of(parts: Sequence[Any]) -> str:
     return checksum(json.dumps(parts, sort_keys=True).encode())
 
 
-def read_header(folder: Path) -> dict[str, Any] | None:
-    """The header of a finished cache folder.
+def read_header(folder: Path, kind: type[Header]) -> dict[str, Any] | None:
+    """The header of a finished cache folder, of a type.
 
-    None if it is absent, or if one of its files does not have the size that was written.
+    None if it is absent or of another type, or if one of its files does not have the size that was
+    written.
     """
+    file = folder / HEADER
     try:
-        header = json.loads((folder / HEADER).read_text())
-        sizes = {name: (folder / name).stat().st_size for name in header["files"]}
-        header.get(CHECKSUMS, {}).keys()
-    except (FileNotFoundError, NotADirectoryError, ValueError, LookupError):
+        header: dict[str, Any] = read_json(file, dict[str, Any])
+        as_type(header, str(file), kind, extra="ignore")
+    except InputError:
         return None
-    except (TypeError, AttributeError):  # a value of another kind
-        return None
-    return header if sizes == header["files"] else None
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    is_whole = header["files"].items() <= sizes.items()
+    return header if is_whole else None
 
 
 def build_once(
     folder: Path,
     build: Callable[[Path], dict[str, Any]],
+    kind: type[Header] = Header,
     verification: Verification | None = None,
     trusted: Callable[[], bool] = lambda: True,
 ) -> dict[str, Any]:
@@ -66,14 +82,14 @@ def build_once(
     the disk and renamed, so that a half-written cache is never seen. A second process waits for
     the first and then finds its result. OSError names a file that could not be written.
 
-    verification, trusted: see inspect()
+    kind: the type of the header; verification, trusted: see inspect()
     """
-    header, _ = inspect(folder, verification, trusted)
+    header, _ = inspect(folder, kind, verification, trusted)
     if header is not None:  # opened without writing, so it may lie on a read-only disk
         return header
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(folder.name + ".lock")) as alone:
-        header, problem = inspect(folder, verification, trusted)
+        header, problem = inspect(folder, kind, verification, trusted)
         if header is not None:
             return header
         if problem is not None:
@@ -96,7 +112,10 @@ def build_once(
 
 
 def inspect(
-    folder: Path, verification: Verification | None, trusted: Callable[[], bool]
+    folder: Path,
+    kind: type[Header],
+    verification: Verification | None,
+    trusted: Callable[[], bool],
 ) -> tuple[dict[str, Any] | None, str | None]:
     """The header of a cache folder that is whole, or None and what is wrong, if there is anything.
 
@@ -105,7 +124,7 @@ def inspect(
     trusted:      whether to take a cache of the first versions, without checksums, for whole; it is
                   given them
     """
-    header = read_header(folder)
+    header = read_header(folder, kind)
     if header is None:
         return None, "is damaged" if (folder / HEADER).exists() else None
     if verification is None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from tinyldm.data.cache import Header
 from tinyldm.data.checksums import Verification
 from tinyldm.data.examples import Prompt
 from tinyldm.data.images import (
@@ -30,6 +31,7 @@ from tinyldm.data.images import (
 )
 from tinyldm.errors import InputError
 from tinyldm.files import checksum, file_checksum, require_space, writing
+from tinyldm.typed import Count, Index, Positive
 
 if TYPE_CHECKING:
     from tinyldm.tasks.base import Encoder
@@ -38,6 +40,33 @@ PROMPTS_AT_ONCE = 64
 PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**21}  # 8 images of 256x256, or 32
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentsHeader(Header):
+    """The type of the header of latents; see write_latents."""
+
+    shape: tuple[Count, Count, Count, Count, Count]
+    views: Count
+    left_out: dict[Index, str]
+    mean: list[float]
+    std: list[Positive]
+
+    def __post_init__(self) -> None:
+        if self.files.get("latents.f16") != 2 * math.prod(self.shape):
+            raise ValueError("shape: expected that of latents.f16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensHeader(Header):
+    """The type of the header of captions; see write_tokens."""
+
+    width: Count
+    tokens: Index
+
+    def __post_init__(self) -> None:
+        if self.files.get("tokens.f16") != 2 * self.tokens * self.width:
+            raise ValueError("width, tokens: expected the shape of tokens.f16")
 
 
 class ChangedError(InputError):

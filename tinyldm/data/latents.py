@@ -22,6 +22,8 @@ from tinyldm.data.checksums import Verification
 from tinyldm.data.encode import (
     Building,
     ImageSet,
+    LatentsHeader,
+    TokensHeader,
     file_hashes,
     problem_of,
     write_latents,
@@ -131,6 +133,7 @@ def open_latents(images: ImageSet, vae: Any, building: Building) -> tuple[Path, 
     header = build_once(
         folder,
         lambda new: write_latents(new, images, vae, building),
+        LatentsHeader,
         building.verification,
         trusted=lambda: not any(read_anew(file) for file in images.files),
     )
@@ -161,6 +164,7 @@ def open_tokens(
     build_once(
         folder,
         lambda new: write_tokens(new, asked, encoder, building.progress),
+        TokensHeader,
         building.verification,
     )
 
@@ -196,7 +200,8 @@ class LatentCache:
         left_out: Sequence[str] = (),
     ):
         """Open two finished cache folders. choices: the numbers of each image's prompts."""
-        header, tokens_header = read_header(latents), read_header(captions)
+        header = read_header(latents, LatentsHeader)
+        tokens_header = read_header(captions, TokensHeader)
         if header is None or tokens_header is None:
             raise InputError(f"{latents if header is None else captions}: not a finished cache")
         self.folder = latents

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,23 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from tinyldm.data.cache import build_once, key_of
+from tinyldm.data.cache import Header, build_once, key_of
 from tinyldm.data.encode import Building, ChangedError, file_hash, file_hashes, problem_of
 from tinyldm.data.examples import Example
 from tinyldm.data.images import Augmentation
 from tinyldm.errors import InputError
 from tinyldm.files import writing
+from tinyldm.typed import Index
 
 if TYPE_CHECKING:
     from tinyldm.tasks.base import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapsHeader(Header):
+    """The type of the header of maps; see write_maps."""
+
+    left_out: dict[Index, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def open_maps(
         )
 
     place = building.root / "maps" / key
-    header = build_once(place, build, building.verification)
+    header = build_once(place, build, MapsHeader, building.verification)
     wrong = {}
     for index in map(int, header.get("left_out", {})):
         example = examples[index]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from tinyldm.condition import Condition
 from tinyldm.frozen.hub import Role, find_file
 from tinyldm.frozen.loading import fingerprint, load_model, load_pretrained, resolve
-from tinyldm.typed import read_json
+from tinyldm.typed import Limits, as_type, read_json
 
 ROLE = Role("text encoder", "--text-encoder")
 # What a file may hold besides its text encoder: the rest of a CLIP, of a T5, of a BERT
@@ -46,6 +47,13 @@ TOKENIZER_NOTES = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """The type of what is read of a tokenizer_config.json: the most tokens of a text."""
+
+    model_max_length: Annotated[float, Limits(ge=2)] | None = None
+
+
 def tokenizer_files(tokenizer: Any, source: str) -> dict[str, str]:
     """All that decides what a tokenizer does, file by file: name -> a hash of the content.
 
@@ -65,6 +73,7 @@ def tokenizer_files(tokenizer: Any, source: str) -> dict[str, str]:
         content = file.read_bytes()
         if name == TOKENIZER_CONFIG:
             settings = read_json(file, dict[str, Any])
+            as_type(settings, str(file), TokenizerConfig, extra="ignore")
             kept = {key: settings[key] for key in settings if key not in TOKENIZER_NOTES}
             content = json.dumps(kept, sort_keys=True).encode()
         hashes[name] = sha256(content).hexdigest()
@@ -87,7 +96,7 @@ class TextEncoder:
         self.files = dict(files)
         self.width: int = model.config.hidden_size
         positions: int = model.config.to_dict().get("max_position_embeddings", 512)
-        self.max_length: int = min(tokenizer.model_max_length, positions)
+        self.max_length: int = int(min(tokenizer.model_max_length, positions))
         if tokenizer.pad_token is None:
             tokenizer.add_special_tokens({"pad_token": tokenizer.eos_token})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple, Self
 
@@ -89,8 +90,8 @@ class UNetConfig:
     def require(self, name: str, good: bool, expected: str) -> None:
         """ValueError, with the setting and what was expected of it, unless good."""
         if not good:
-            value = getattr(self, name)
-            raise ValueError(f"{type(self).__name__}: {name} is {value!r}, expected {expected}")
+            value = reprlib.repr(getattr(self, name))  # a long one in part
+            raise ValueError(f"{type(self).__name__}: {name} is {value}, expected {expected}")
 
     def _check_values(self) -> None:
         """The type and range of each setting by itself."""

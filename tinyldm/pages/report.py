@@ -22,7 +22,14 @@ from tinyldm.pages.html import Picture, Table, embedded, write_page
 from tinyldm.pages.ranking import summary
 from tinyldm.pages.sweep import RESULT, prompts_of
 from tinyldm.tasks.base import Task
-from tinyldm.training.checkpoint import conditioning_of, find_checkpoint, read_config, task_of
+from tinyldm.training.checkpoint import (
+    Config,
+    conditioning_of,
+    find_checkpoint,
+    read_config,
+    settings_of,
+    task_of,
+)
 from tinyldm.training.log import COLUMNS, LOSS_BY_NOISE, read_log, read_loss_by_noise
 from tinyldm.training.settings import TrainSettings, settings_for
 from tinyldm.typed import Index, read_json
@@ -111,9 +118,9 @@ def loss_by_noise(file: Path) -> Chart:
     return Chart("Loss by noise level", (Line("", points),), "log10 of sigma / alpha", "loss")
 
 
-def facts(checkpoint: Path, config: dict[str, Any], log: list[LogRow]) -> list[tuple[str, Any]]:
+def facts(checkpoint: Path, config: Config, log: list[LogRow]) -> list[tuple[str, Any]]:
     """What a person asks for first, as (name, value)."""
-    settings = TrainSettings.from_dict(config["settings"])
+    settings = settings_of(config)
     step = log[-1]["step"] if log else config["step"]
     finished = bool(log) and step >= settings.max_steps
     size = (checkpoint / "model.safetensors").stat().st_size

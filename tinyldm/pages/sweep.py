@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -188,15 +187,13 @@ def draw_and_score(job: Sweep, grid: list[Setting], overwrite: bool) -> dict[str
 
 
 def ready(job: Sweep):
-    """Write the prompts, and return the judge; where there is none, a new sweep leaves no trace."""
+    """Write the prompts, and return the judge; where there is none, a new sweep leaves none."""
     job.validation.write(job.out)
     try:
         return job.judge()
     except Exception:
         if not (job.out / RESULT).exists():
             job.validation.remove(job.out)
-            with suppress(OSError):  # there is more in it
-                job.out.rmdir()
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +93,8 @@ def _read_array(file: Path) -> Tensor:
     try:
         # np.load would also open archives and, asked to, pickles; mapped, a size that the header
         # claims takes no memory
-        array = np.lib.format.open_memmap(file, mode="r")
+        with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote
+            array = np.lib.format.open_memmap(file, mode="r")
         if array.dtype.kind not in "fiu":
             raise ValueError(f"it holds {array.dtype}")
     except Exception as error:  # numpy raises almost anything on broken bytes

@@ -129,7 +129,10 @@ class Evaluator:
         file = Path(folder) / CONFIG
         wrong = "not an evaluator; train one with python -m tinyldm evaluator train"
         facts = read_json(file, Facts, wrong=wrong)
-        net = find_judge(facts.task, facts.names).network(len(facts.names))
+        try:
+            net = find_judge(facts.task, facts.names).network(len(facts.names))
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
         weights = Path(folder) / WEIGHTS
         load_into(net, read_weights(weights), weights)
         given = dict(vars(facts))

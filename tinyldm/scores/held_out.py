@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,6 +83,8 @@ class Validation:
         """Remove what write() has written, now or in an earlier sweep."""
         for image in (folder / IMAGES).glob("[0-9][0-9][0-9][0-9][0-9].png"):
             image.unlink()
+        with suppress(OSError):  # it is not there, or there is more in it
+            (folder / IMAGES).rmdir()
         for name in (PROMPTS, TOYS):
             (folder / name).unlink(missing_ok=True)
 

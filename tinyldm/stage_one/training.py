@@ -294,7 +294,7 @@ class StageOne:
             expected |= _prefixed(part, module.state_dict())
         for part, optimiser in self._optimisers().items():
             for k, p in enumerate(_parameters(optimiser)):
-                if any(f"{part}.{k}.{kind}" in tensors for kind in MOMENTS[torch.optim.AdamW]):
+                if any(f"{part}.{k}.{kind}" in tensors for kind in MOMENTS[type(optimiser)]):
                     moments = {"step": torch.zeros(()), "exp_avg": p, "exp_avg_sq": p}
                     expected |= _prefixed(f"{part}.{k}", moments)
         return expected

@@ -253,6 +253,16 @@ def task_of(config: Mapping[str, Any]) -> Task:
         raise InputError(f"{where}{error}") from None
 
 
+def settings_of(config: Config) -> TrainSettings:
+    """The settings of a checkpoint's training; InputError for some that this version has not."""
+    try:
+        settings = TrainSettings.from_dict(config["settings"])
+        find_task(settings.task)
+        return settings
+    except InputError as error:
+        raise InputError(f"{config.file}: {error}") from None
+
+
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
     """Read a checkpoint, or the newest of a run, for sampling: averaged weights, in eval mode."""
     folder = find_checkpoint(path)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from tinyldm.training.settings import TrainSettings
-from tinyldm.typed import Index
+from tinyldm.typed import Index, Limits
+
+Loss = Annotated[float, Limits(ge=0)]
 
 
 def learning_rate(step: int, settings: TrainSettings, cuts: int = 0) -> float:
@@ -36,8 +39,8 @@ class Plateau:
     cuts:  how many windows brought no improvement
     """
 
-    best: float | None = None
-    total: float = 0.0
+    best: Loss | None = None
+    total: Loss = 0.0
     count: Index = 0
     cuts: Index = 0
 

@@ -22,11 +22,13 @@ from tinyldm.folders import (
 )
 from tinyldm.training.checkpoint import (
     FORMAT,
+    Config,
     checkpoints,
     find_checkpoint,
     latest_run,
     offering_the_one_before,
     read_config,
+    settings_of,
     sketch_network,
 )
 from tinyldm.training.log import read_log
@@ -94,7 +96,7 @@ class RunFolder:
     resume: bool = False
     overwrite: bool = False
     epochs: int | None = None
-    saved: dict[str, Any] | None = None
+    saved: Config | None = None
 
     @classmethod
     def asked(cls, options: Mapping[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
@@ -124,7 +126,7 @@ class RunFolder:
         """The options given; for a run to resume, all its settings with the allowed changes."""
         if self.saved is None:
             return dict(given)
-        return TrainSettings.from_dict(self.saved["settings"]).resumed(given).to_dict()
+        return settings_of(self.saved).resumed(given).to_dict()
 
     def of_length(
         self, settings: TrainSettings, images: int, processes: Processes
@@ -202,7 +204,7 @@ class RunFolder:
             remove_written(folder, RUN)
 
 
-def check_run(run: Path | None, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+def check_run(run: Path | None, resume: bool, overwrite: bool) -> Config | None:
     """The config of a run to resume, or None for a new one.
 
     InputError: there is nothing to resume, or something that must not be overwritten.

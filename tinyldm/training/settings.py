@@ -20,6 +20,7 @@ from tinyldm.cli import (
     option,
     parse_size,
     real,
+    shortened,
     whole,
 )
 from tinyldm.device import PRECISIONS
@@ -315,7 +316,7 @@ class TrainSettings:
         """The inverse of to_dict(); an unknown key is refused."""
         unknown = values.keys() - {f.name for f in fields(cls)}
         if unknown:
-            raise InputError(f"unknown settings: {', '.join(sorted(unknown))}")
+            raise InputError(f"unknown settings: {', '.join(map(shortened, sorted(unknown)))}")
         values = dict(values)
         if "size" in values:
             values["size"] = tuple(values["size"])
