@@ -302,3 +302,24 @@ def test_a_cache_has_the_modes_of_umask(tmp_path):
         os.umask(before)
     for path, mode in (("", 0o775), ("latents.f16", 0o664), ("cache.json", 0o664)):
         assert stat.S_IMODE((tmp_path / "cache" / "key" / path).stat().st_mode) == mode
+
+
+def test_what_another_command_has_written_is_not_written_into(tmp_path):
+    """vae train --out RUN --overwrite would make of a run something that no command knows."""
+    other = Kind("other", r"other\.txt")
+    folder = tmp_path / "set"
+    write_set(folder, "one.txt")
+    with pytest.raises(InputError, match=r"written by another command \(holds: set\)"):
+        check_free(folder, other, overwrite=True)
+    old_run = tmp_path / "run"  # which has no marker
+    (old_run / "checkpoints" / "step-0000001").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"written by another command \(holds: run\)"):
+        check_free(old_run, other, overwrite=True)
+    samples = tmp_path / "samples"
+    (samples / "about").mkdir(parents=True)
+    (samples / "about" / "samples.json").write_text("{}")
+    with pytest.raises(InputError, match=r"written by another command \(holds: samples\)"):
+        check_free(samples, other, overwrite=True)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    check_free(tmp_path / "notes", other, overwrite=True)

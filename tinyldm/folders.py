@@ -60,14 +60,8 @@ class Kind:
 
     def holds(self, folder: Path) -> bool:
         """Whether a folder is one that this command wrote."""
-        marker = folder / MARKER
-        if not marker.is_file() or marker.is_symlink():
-            return self.known(folder)
-        try:
-            found: dict[str, str] = read_json(marker, dict[str, str])
-            return found.get("holds") == self.name
-        except (InputError, OSError):
-            return False
+        marked = marked_as(folder)
+        return self.known(folder) if marked is None else marked == self.name
 
 
 # ---- what is there
@@ -79,6 +73,27 @@ def is_empty(folder: Path) -> bool:
 
 
 OWN = (LOCK, ".tinyldm")  # how the names of locks, markers and drafts begin
+
+
+def marked_as(folder: Path) -> str | None:
+    """What a folder holds according to its marker; None without a marker, "" if it is damaged."""
+    marker = folder / MARKER
+    if not marker.is_file() or marker.is_symlink():
+        return None
+    try:
+        return str(read_json(marker, dict[str, str]).get("holds", ""))
+    except (InputError, OSError):
+        return ""
+
+
+def content_of(folder: Path) -> str | None:
+    """What one of our commands has written to a folder: the name of a Kind; None: nothing known."""
+    marked = marked_as(folder)
+    if marked is None and numbered(folder / "checkpoints"):
+        return "run"  # the first ones have no marker
+    if marked is None and (folder / RECORD).is_file():
+        return "samples"
+    return marked
 
 
 def numbered(folder: Path, ending: str = "") -> list[Path]:
@@ -147,6 +162,12 @@ def check_free(folder: Path, kind: Kind, overwrite: bool) -> None:
         raise InputError(f"--out {folder}: is a file; expected a folder")
     if not overwrite:
         raise InputError(f"--out {folder}: not empty; choose another folder or give --overwrite")
+    content = content_of(folder)
+    if content not in (None, kind.name):
+        raise InputError(
+            f"--out {folder}: was written by another command (holds: {content}), "
+            "so --overwrite leaves it alone; choose another folder"
+        )
     in_the_way = next(written(folder, kind), None)
     if in_the_way is not None and not kind.holds(folder):
         raise InputError(

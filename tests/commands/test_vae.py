@@ -14,7 +14,7 @@ from tinyldm.__main__ import COMMANDS
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 from tinyldm.cli import dispatch
 from tinyldm.errors import InputError
-from tinyldm.folders import owned
+from tinyldm.folders import check_free, owned
 from tinyldm.scores.reconstruction import to_batch
 from tinyldm.stage_one.progress import AUTOENCODER
 from tinyldm.stage_one.recipe import Recipe
@@ -251,3 +251,20 @@ def test_overwrite_leaves_the_model_of_somebody_else(data, capsys):
     (data.parent / "notes/mine.txt").write_text("mine")
     assert train("--data", data, "--out", "notes", "--steps", 1, "--overwrite") == 0
     assert (data.parent / "notes/mine.txt").read_text() == "mine"
+
+
+def test_a_folder_with_files_of_those_names_is_no_autoencoder_of_ours(tmp_path):
+    for name, text in (("config.json", "{}"), ("recipe.json", "{}"), ("scores.csv", "name,mark")):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match="was not written by this command"):
+        check_free(tmp_path, AUTOENCODER, overwrite=True)
+    out = tmp_path / "own"
+    train_autoencoder(
+        AutoencoderConfig(**CONFIG),
+        pictures(),
+        Recipe(2, batch_size=4, precision="float32"),
+        out,
+        held_out={"held": pictures(3)},
+    )
+    assert not (out / ".tinyldm.json").exists()  # the command writes it, of late
+    check_free(out, AUTOENCODER, overwrite=True)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from tinyldm.autoencoder.config import AutoencoderConfig
 from tinyldm.autoencoder.kl import AutoencoderKL
 from tinyldm.data.images import grid
+from tinyldm.errors import InputError
+from tinyldm.files import read_text
 from tinyldm.folders import Kind
 from tinyldm.scores.reconstruction import picture_scores, reconstruct, to_batch
 from tinyldm.training.log import write_rows
+from tinyldm.typed import read_json
 
 SCORES, SHEET = "scores.csv", "reconstructions.png"
 
@@ -23,8 +28,14 @@ Pictures = Mapping[str, np.ndarray | Tensor]  # sets of uint8 pictures (n, h, w,
 
 
 def has_autoencoder(folder: Path) -> bool:
-    """Whether a folder holds an autoencoder of stage one."""
-    return (folder / "recipe.json").is_file() and (folder / SCORES).is_file()
+    """Whether a folder holds an autoencoder of stage one, of a version that left no marker."""
+    try:
+        AutoencoderConfig.from_dict(read_json(folder / "config.json", dict[str, Any]))
+        recipe = read_json(folder / "recipe.json", dict[str, Any])
+        table = read_text(folder / SCORES)
+    except InputError:
+        return False
+    return "steps" in recipe and table.startswith("step,")
 
 
 AUTOENCODER = Kind(

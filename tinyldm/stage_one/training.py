@@ -229,7 +229,7 @@ class StageOne:
     # ---- stopping and going on
 
     def check_finite(self) -> None:
-        """InputError if the training has gone astray, so that nothing of it is shown or saved."""
+        """InputError if a weight is no longer finite, before anything is shown or saved."""
         try:
             for module in self._modules().values():
                 check_finite(module.state_dict(), f"step {self.step}")
