@@ -94,7 +94,7 @@ class Kind:
 @cache
 def frozen_for(facts: str, place: Path) -> FrozenModels:
     """The frozen models of a config, given as JSON, that lies in a folder."""
-    return load_frozen(json.loads(facts), CPU, place)
+    return load_frozen(Config(json.loads(facts), place / "config.json"), CPU, place)
 
 
 def frozen(config: Config) -> FrozenModels:

@@ -11,8 +11,8 @@ import torch
 
 from tinyldm.autoencoder.pixels import load_vae
 from tinyldm.errors import InputError
-from tinyldm.tasks.base import Encoder, find_task
-from tinyldm.training.checkpoint import conditioning_of
+from tinyldm.tasks.base import Encoder
+from tinyldm.training.checkpoint import conditioning_of, task_of
 from tinyldm.typed import as_type
 
 
@@ -44,7 +44,7 @@ def load_frozen(
     facts = conditioning_of(config)
     height, width = config["size"]
     area = (height // vae.factor, width // vae.factor)
-    task = find_task(facts["task"])
+    task = task_of(config)
     as_type(facts, f"{place}: condition", task.facts, extra="ignore")
     encoder = task.encoder(facts, area, device)
     if tuple(config.get("latent_shape", (0, *area))[1:]) != area:
