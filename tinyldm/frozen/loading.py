@@ -65,7 +65,7 @@ def load_pretrained(loader: Any, source: str, role: Role, **options: Any) -> Any
     """
 
     def load(source: str, local_files_only: bool) -> Any:
-        refuse_code(source, local_files_only)
+        check_configs(source, local_files_only)
         how = {"local_files_only": local_files_only, "trust_remote_code": False, **options}
         if not local_files_only:
             return loader.from_pretrained(source, **how)  # a download shows its progress
@@ -75,10 +75,9 @@ def load_pretrained(loader: Any, source: str, role: Role, **options: Any) -> Any
     return local_or_hub(load, source, role)
 
 
-def refuse_code(source: str, local_files_only: bool) -> None:
-    """InputError for a model that asks in one of its configs for code of its own.
-
-    Or for layers without end.
+def check_configs(source: str, local_files_only: bool) -> None:
+    """InputError for a model that asks in one of its configs for code of its own, or for an
+    endless number of layers, which transformers would begin to build.
     """
     for name in CONFIGS:
         file = find_file(source, name, local_files_only)
