@@ -219,7 +219,7 @@ def test_a_mistake_in_the_function_itself_is_told_as_it_is():
     [
         ("schedule", 3, "config.json: schedule: expected an object, found 3"),
         ("size", "x", r"config.json: size: expected a valid list, found .x."),
-        ("size", [8], "config.json: size: says nothing of '1'"),
+        ("size", [8], "config.json: size: has no entry 2"),
         ("settings", [], r"config.json: settings: expected an object, found \[\]"),
         ("condition", {"task": "nope"}, "config.json: --task nope: expected text, labels"),
     ],

@@ -130,7 +130,11 @@ def first_problem(error: ValidationError, value: Any) -> str:
     if first["type"] == "value_error":  # also raised by a dataclass
         return f"{start}{first['ctx']['error']}"
     if first["type"] == "missing":
-        return f"{start}says nothing of {first['loc'][-1]!r}"
+        name = first["loc"][-1]
+        lacking = (
+            f"has no entry {name + 1}" if isinstance(name, int) else f"says nothing of {name!r}"
+        )
+        return start + lacking
     if unknown:
         return f"{start}unknown key {shortened(str(place[-1]))!r}"
     expected = dict.fromkeys(expectation(each) for other, each in found if other == place)
