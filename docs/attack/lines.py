@@ -136,7 +136,10 @@ def command_line(number: int, seed: int) -> list[str]:
     options = {flag: action for action in actions for flag in action.option_strings}
     quick = [flag for flag in options if flag not in ("-h", "--help", "--compile", "--epochs")]
     for _ in range(chance.choice((0, 1, 1, 1, 2, 3, 4))):
-        places = [k for k, word in enumerate(line) if word in options and options[word].nargs != 0]
+        before_a_word = enumerate(
+            line[:-1]
+        )  # a change before may have left an option without value
+        places = [k for k, word in before_a_word if word in options and options[word].nargs != 0]
         way = chance.random()
         if way < 0.5 and places:  # another value
             k = chance.choice(places)
