@@ -1,4 +1,4 @@
-"""The kinds of files, and for each how the command that reads it reads it.
+"""What a kind of file is, and the readings of the commands; the kinds stand in table.py.
 
 A reading is a function without arguments, called in the folder that material.py has filled. It
 returns whatever the command would go on with, or raises InputError.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from material import LABELS, QUICK
+from material import LABELS, QUICK, small_sweep
 
 from tinyldm.autoencoder.kl import AutoencoderKL
 from tinyldm.autoencoder.perceptual import Perceptual
@@ -24,7 +24,6 @@ from tinyldm.commands import convert as convert_command
 from tinyldm.data.images import load_image
 from tinyldm.frozen.image import ClipScorer
 from tinyldm.pages.report import write_report
-from tinyldm.pages.sweep import Setting, Sweep, sweep
 from tinyldm.sampling.drawing import Painter, encode_prompts
 from tinyldm.sampling.job import sample_images
 from tinyldm.sampling.settings import SampleOptions
@@ -32,7 +31,6 @@ from tinyldm.scores import metrics
 from tinyldm.scores.distances import read_moments
 from tinyldm.scores.evaluation import evaluate
 from tinyldm.scores.evaluator import Evaluator
-from tinyldm.scores.held_out import Validation
 from tinyldm.tasks.base import read_examples, read_requests
 from tinyldm.tasks.segmentation import load_map
 from tinyldm.training.checkpoint import (
@@ -190,20 +188,9 @@ def draw_again() -> Any:
 
 def go_on_sweeping() -> Any:
     """Calls a sweep once more that is complete."""
-    run = Path("runs/captions")
-    requests = read_requests(run / "sweep" / "prompts.json")
-    job = Sweep(
-        run=run,
-        out=run / "sweep",
-        validation=Validation(requests, [], {}),
-        metrics=["clip-t"],
-        judges={"reference": None, "evaluator": None, "clip": "clip"},
-        submission="FILE",
-        device="cpu",
-    )
-    grid = [Setting(find_checkpoint(run), guidance, 2, "dpm++") for guidance in (1.0, 2.0)]
-    result = sweep(job, grid)
-    return result, (run / "sweep" / "sweep.html").read_text()
+    folder = Path("runs/captions/sweep")
+    result = small_sweep(read_requests(folder / "prompts.json"))
+    return result, (folder / "sweep.html").read_text()
 
 
 def report() -> Any:
@@ -319,177 +306,3 @@ def convert() -> Any:
     convert_command.run(Namespace(source=Path("diffusers"), out=out, **options))
     checkpoint = load_checkpoint(out)
     return checkpoint.network.state_dict(), checkpoint.schedule, checkpoint.prediction
-
-
-def files_in(folders: list[str], room: str) -> tuple[str, ...]:
-    """The files of the cache folders of one room, as patterns."""
-    return tuple(f"{folder}/*" for folder in folders if f"/{room}/" in folder)
-
-
-def kinds() -> list[Kind]:
-    """All kinds of files."""
-    run = "runs/captions"
-    cached = json.loads(Path("caches.json").read_text())
-    own = next(name for name in cached["captions"] if "latents" in name)
-    of_run = {"named": ("clip", "vae")}
-    return [
-        Kind(
-            "config.json, to draw",
-            (f"{NEWEST}/config.json",),
-            draw_one,
-            accepts=TEXT,
-            named=("config.json", "step-0000002", "clip", "vae"),
-        ),
-        Kind(
-            "config.json, to resume",
-            (f"{NEWEST}/config.json",),
-            resume,
-            accepts=(*TEXT, "missing", "kind"),  # the lowest loss so far is null, or a number
-            named=("config.json", "step-0000002", "runs/captions", "clip", "vae", "captions: "),
-        ),
-        Kind("model.safetensors", (f"{NEWEST}/model.safetensors",), draw_one),
-        Kind("latents.safetensors", (f"{NEWEST}/latents.safetensors",), draw_one),
-        Kind("training.safetensors", (f"{NEWEST}/training.safetensors",), resume),
-        Kind("cache header", (f"{own}/cache.json",), batches("captions"), writes=("cache",)),
-        Kind("cache latents", (f"{own}/latents.f16",), batches("captions"), writes=("cache",)),
-        Kind(
-            "cache captions",
-            files_in(cached["captions"], "captions"),
-            batches("captions"),
-            writes=("cache",),
-        ),
-        Kind("cache maps", files_in(cached["land"], "maps"), batches("land"), writes=("cache",)),
-        Kind("samples.json", ("samples/about/samples.json",), go_on_drawing, named=("samples",)),
-        Kind(
-            "samples.json, to overwrite",
-            ("samples/about/samples.json",),
-            draw_again,
-            writes=("samples",),
-            named=("samples",),
-        ),
-        Kind(
-            "sweep.json",
-            (f"{run}/sweep/sweep.json",),
-            go_on_sweeping,
-            # rows are told as they stand there; a judge or a fact may be null
-            accepts=(*LIST, "sign", "huge", "kind", "null"),
-            writes=(f"{run}/sweep",),
-        ),
-        Kind(
-            "scores.json",
-            (f"{run}/scores.json",),
-            report,
-            accepts=(*LIST, "sign", "huge", "null"),  # an infinite score is null
-            writes=(f"{run}/report.html",),
-        ),
-        Kind("attributes.json", ("toy/attributes.json",), score_toys, accepts=TEXT),
-        Kind(
-            "evaluator config.json",
-            ("evaluator/config.json",),
-            judge,
-            accepts=(*LIST, "sign", "huge", "null"),  # what it scored is told as it stands there
-        ),
-        Kind("evaluator weights", ("evaluator/model.safetensors",), judge),
-        Kind("preprocessor, of a run", ("clip/preprocessor_config.json",), style_encoder, **of_run),
-        Kind(
-            "preprocessor, to score",
-            ("clip/preprocessor_config.json",),
-            scorer,
-            accepts=TEXT,
-            **of_run,
-        ),
-        Kind("tokenizer", ("clip/tokenizer*.json",), text_encoder, **of_run),
-        Kind("text encoder config", ("clip/config.json",), text_encoder, **of_run),
-        Kind("text encoder weights", ("clip/model.safetensors",), text_encoder, **of_run),
-        Kind("VAE config, of a run", ("vae/config.json",), text_encoder, **of_run),
-        Kind("VAE config, a new one", ("vae/config.json",), autoencoder, accepts=TEXT, **of_run),
-        Kind("VAE weights", ("vae/model.safetensors",), text_encoder, **of_run),
-        Kind(
-            "log.csv, to resume",
-            (f"{run}/log.csv",),
-            log_of_a_run,
-            accepts=("anything",),
-            writes=(f"{run}/log.csv", f"{run}/tensorboard"),
-            must=True,
-        ),
-        Kind(
-            "log.csv, to report",
-            (f"{run}/log.csv",),
-            report,
-            accepts=("anything",),
-            writes=(f"{run}/report.html",),
-        ),
-        Kind("prompts: test.json", ("toy/test.json",), requests_of("toy/test.json"), accepts=LIST),
-        Kind(
-            "prompts: labels",
-            ("labels/test.json",),
-            requests_of("labels/test.json", "labels"),
-            accepts=LIST,
-        ),
-        Kind(
-            "prompts: maps",
-            ("land/label_to_img.json",),
-            requests_of("land/label_to_img.json"),
-            accepts=LIST,
-        ),
-        Kind(
-            "prompts: .csv",
-            ("pairs/generate.csv",),
-            requests_of("pairs/generate.csv"),
-            accepts=("anything",),
-        ),
-        Kind(
-            "prompts: .txt",
-            ("captions/prompts.txt",),
-            requests_of("captions/prompts.txt"),
-            accepts=("anything",),
-        ),
-        Kind(
-            "data: metadata.jsonl",
-            ("captions/metadata.jsonl",),
-            examples_of("captions"),
-            accepts=LIST,
-        ),
-        Kind(
-            "data: metadata.csv",
-            ("table/metadata.csv",),
-            examples_of("table"),
-            accepts=("anything",),
-        ),
-        Kind("data: train.csv", ("pairs/train.csv",), examples_of("pairs"), accepts=("anything",)),
-        Kind(
-            "data: train_info.json",
-            ("toy/train_info.json",),
-            examples_of("toy"),
-            accepts=(*LIST, "kind"),
-        ),
-        Kind(
-            "data: train.json",
-            ("labels/train.json", "labels/objects.json"),
-            examples_of("labels"),
-            accepts=LIST,
-        ),
-        Kind("moments", ("moments/*.npy",), moments, accepts=("anything",)),
-        Kind(
-            "images",
-            ("captions/*.png", "captions/*.jpg", "captions/*.webp", "captions/*.bmp"),
-            pictures_of("captions"),
-            accepts=("anything",),
-        ),
-        Kind("maps", ("land/train_resized/labels/*.png",), maps, accepts=("anything",)),
-        Kind(
-            "diffusers' configs",
-            ("diffusers/*/*config.json",),
-            convert,
-            accepts=TEXT,
-            writes=("converted",),
-            named=("diffusers",),
-        ),
-        Kind(
-            "diffusers' weights",
-            ("diffusers/unet/*.safetensors",),
-            convert,
-            accepts=("anything",),
-            writes=("converted",),
-        ),
-    ]

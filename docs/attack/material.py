@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -201,7 +202,11 @@ def draw_and_score(folder: Path) -> None:
     toys = read_requests("toy/test.json")
     sample_images("runs/toy", toys, folder / "toys", how=QUICK, device="cpu")
     write_classifier()
+    small_sweep(requests)
 
+
+def small_sweep(requests: list[Request]) -> Any:
+    """A sweep of the run over two scales of guidance; it goes on with what is there."""
     run = Path("runs/captions")
     job = Sweep(
         run=run,
@@ -213,7 +218,7 @@ def draw_and_score(folder: Path) -> None:
         device="cpu",
     )
     newest = find_checkpoint(run)
-    sweep(job, [Setting(newest, guidance, 2, "dpm++") for guidance in (1.0, 2.0)])
+    return sweep(job, [Setting(newest, guidance, 2, "dpm++") for guidance in (1.0, 2.0)])
 
 
 def write_classifier() -> None:

@@ -14,9 +14,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from kinds import Kind, kinds
+from kinds import Kind
 from lines import command_line, job
 from mutations import mutant
+from table import kinds
 from worker import Ending, Reader, about, changes, restore, run, snapshot
 
 LINES = "command lines"

@@ -244,23 +244,28 @@ def conditioning_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(known)
 
 
-def task_of(config: Mapping[str, Any]) -> Task:
-    """The task that a checkpoint was trained for."""
+@contextmanager
+def naming_file(config: Mapping[str, Any]) -> Iterator[None]:
+    """Let an InputError of the block say which config.json asked for what it could not get."""
     try:
-        return find_task(conditioning_of(config)["task"])
+        yield
     except InputError as error:
         where = f"{config.file}: " if isinstance(config, Config) else ""
         raise InputError(f"{where}{error}") from None
 
 
+def task_of(config: Mapping[str, Any]) -> Task:
+    """The task that a checkpoint was trained for."""
+    with naming_file(config):
+        return find_task(conditioning_of(config)["task"])
+
+
 def settings_of(config: Config) -> TrainSettings:
     """The settings of a checkpoint's training; InputError for some that this version has not."""
-    try:
+    with naming_file(config):
         settings = TrainSettings.from_dict(config["settings"])
         find_task(settings.task)
         return settings
-    except InputError as error:
-        raise InputError(f"{config.file}: {error}") from None
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -293,10 +298,8 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
 
 def described(config: Config) -> nn.Module:
     """The network that a checkpoint describes, with random weights."""
-    try:
+    with naming_file(config):
         return build_network(config["network"])
-    except InputError as error:
-        raise InputError(f"{config.file}: {error}") from None
 
 
 def sketch_network(folder: Path, config: Config) -> UNet | None:

@@ -12,7 +12,7 @@ import torch
 from tinyldm.autoencoder.pixels import load_vae
 from tinyldm.errors import InputError
 from tinyldm.tasks.base import Encoder
-from tinyldm.training.checkpoint import conditioning_of, task_of
+from tinyldm.training.checkpoint import conditioning_of, naming_file, task_of
 from tinyldm.typed import as_type
 
 
@@ -38,15 +38,18 @@ def load_frozen(
     """The frozen models that a config names, on the device.
 
     config: of a checkpoint; or vae, size and condition of a new run
-    InputError: they are named like those that `place` was trained with, but are different.
+    InputError: they cannot be loaded, which names a checkpoint's config.json; or they are named
+    like those that `place` was trained with, but are different.
     """
-    vae = load_vae(config["vae"], device)
+    with naming_file(config):
+        vae = load_vae(config["vae"], device)
     facts = conditioning_of(config)
     height, width = config["size"]
     area = (height // vae.factor, width // vae.factor)
     task = task_of(config)
     as_type(facts, f"{place}: condition", task.facts, extra="ignore")
-    encoder = task.encoder(facts, area, device)
+    with naming_file(config):
+        encoder = task.encoder(facts, area, device)
     if tuple(config.get("latent_shape", (0, *area))[1:]) != area:
         raise InputError(
             f"{place}: latent_shape is {config['latent_shape']}, but the vae {config['vae']} makes "
