@@ -5,6 +5,7 @@ runs/NAME/checkpoints/step-0001000/
                           progress, checksums of the other files
     model.safetensors     the averaged weights, float32
     latents.safetensors   mean and std of the latents, the null condition
+    averages.safetensors  with --post-hoc-ema: two more averages of other lengths, float32
     training.safetensors  raw weights and optimiser moments; kept for the newest two checkpoints
 """
 
@@ -44,7 +45,9 @@ from tinyldm.weights import (
     write_weights,
 )
 
-WEIGHTS, LATENTS, STATE = (f"{name}.safetensors" for name in ("model", "latents", "training"))
+WEIGHTS, LATENTS, STATE, AVERAGES = (
+    f"{name}.safetensors" for name in ("model", "latents", "training", "averages")
+)
 FORMAT = 1
 
 
