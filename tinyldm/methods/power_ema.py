@@ -84,13 +84,14 @@ def synthesis(kept: Sequence[Profile], wanted: Profile) -> tuple[list[float], fl
     error.) Also returns that least error, as a share of |p|; it is 0 for an average that is kept.
     """
     if wanted in kept:
-        return [float(profile == wanted) for profile in kept], 0.0
+        place = list(kept).index(wanted)
+        return [float(k == place) for k in range(len(kept))], 0.0
     n = len(kept)
     products = np.ones((n + 1, n + 1))
     products[n, n] = 0
     products[:n, :n] = [[inner_product(a, b) for b in kept] for a in kept]
     with_wanted = np.array([inner_product(a, wanted) for a in kept])
-    x = np.linalg.solve(products, np.append(with_wanted, 1))[:n]
+    x = np.linalg.lstsq(products, np.append(with_wanted, 1))[0][:n]
     square = inner_product(wanted, wanted)
     error = x @ products[:n, :n] @ x - 2 * x @ with_wanted + square
     return x.tolist(), math.sqrt(max(0.0, float(error)) / square)
