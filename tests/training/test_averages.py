@@ -1,5 +1,7 @@
 """The averages for post-hoc EMA: tracked, saved, and as they were after a resumed training."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 from tinyldm.errors import InputError
 from tinyldm.methods.power_ema import gamma_of
 from tinyldm.signals import StopRequest
-from tinyldm.training.averages import PowerEMAs
+from tinyldm.training.averages import PowerEMA, PowerEMAs, load_averaged
 from tinyldm.training.checkpoint import checkpoints, find_checkpoint, read_config
 from tinyldm.training.presets import PRESETS
 from tinyldm.weights import read_weights, write_weights
@@ -105,3 +107,35 @@ def test_a_run_whose_averages_are_lost_is_not_resumed(tmp_path, harm):
     second = trainer(tmp_path / "run", post_hoc_ema=True)
     with pytest.raises(InputError, match=r"averages\.safetensors: "):
         second.restore(find_checkpoint(tmp_path / "run"))
+
+
+def test_an_average_put_together_is_nearly_the_one_that_was_tracked(tmp_path, monkeypatch):
+    """As a share of how far the two that were kept are apart; with fewer checkpoints, less so."""
+    t = trainer(tmp_path, post_hoc_ema=True, max_steps=48, save_every=6, lr=3e-3)
+    tracked, update = PowerEMA(t.network, 0.15), t.power_emas.update
+
+    def update_both(network):
+        update(network)
+        tracked.update(network)
+
+    monkeypatch.setattr(t.power_emas, "update", update_both)
+    t.fit()
+    short, long = t.power_emas.averages
+    missed = []
+    for count in (8, 4, 2):
+        made = load_averaged(tmp_path, ema_length=0.15)
+        left = checkpoints(tmp_path)
+        assert list(made.synthesis.files) == [folder.name for folder in left]
+        assert len(left) == count
+        gap = apart(made.network, tracked.network)
+        missed.append(gap / apart(short.network, long.network))
+        for folder in left[::2]:
+            shutil.rmtree(folder)
+    assert missed[0] < missed[1] < missed[2]
+    assert missed[0] < 0.02
+
+
+def apart(a, b):
+    """How far the weights of two networks are from each other."""
+    pairs = zip(a.parameters(), b.parameters(), strict=True)
+    return torch.cat([(p - q).flatten() for p, q in pairs]).norm().item()
