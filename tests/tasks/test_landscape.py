@@ -23,7 +23,7 @@ from tinyldm.nn.unet import UNetConfig
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.tasks import base
 from tinyldm.tasks.base import read_requests
-from tinyldm.tasks.guidance import StepwiseGuidance
+from tinyldm.methods.composition import StepwiseGuidance
 from tinyldm.tasks.landscape import LandscapeEncoder, Scene, map_then_style
 from tinyldm.tasks.segmentation import CLASSES, class_shares, load_map
 from tinyldm.training.checkpoint import find_checkpoint, read_config
