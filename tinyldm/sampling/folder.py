@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +34,8 @@ IN_WORDS = {  # keys of a record as messages call them
     "contents": "checkpoint",
     "images": "list of prompts",
     "files": "content of maps or references",
+    "init": "picture to draw on",
+    "mask": "mask",
 }
 
 
@@ -68,10 +70,12 @@ def make_record(
     seed: int,
     strip: Prompt | None = None,
     files: str | None = None,
+    editing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What decides the pictures: if nothing of it differs, those that are there are the right ones.
 
-    files: a hash of the files that the prompts name, if they do
+    files:   a hash of the files that the prompts name, if they do
+    editing: what else there is to say, Editing.record()
     """
     digest = hashlib.sha256()
     for name in ("config.json", "latents.safetensors", "model.safetensors"):
@@ -87,6 +91,7 @@ def make_record(
         "solver": {"name": type(solver).__name__, **asdict(solver)},
         "strip": None if strip is None else str(strip),
         "images": {request.name: request.text for request in requests},
+        **(editing or {}),
     }
     if files is not None:
         record["files"] = files

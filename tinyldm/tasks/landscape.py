@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tinyldm.diffusion.guidance import Guidance
     from tinyldm.diffusion.schedule import NoiseSchedule
     from tinyldm.frozen.style import StyleEncoder
-    from tinyldm.sampling.settings import Drawing
     from tinyldm.methods.composition import StepwiseGuidance
+    from tinyldm.sampling.settings import Drawing
     from tinyldm.training.settings import TrainSettings
 
 BETWEEN = "|"  # "map.png | reference.jpg"
