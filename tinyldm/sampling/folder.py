@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +37,8 @@ IN_WORDS = {  # keys of a record as messages call them
     "guide": "guide",
     "images": "list of prompts",
     "files": "content of maps or references",
+    "init": "picture to draw on",
+    "mask": "mask",
 }
 
 
@@ -72,11 +74,13 @@ def make_record(
     strip: Prompt | None = None,
     files: str | None = None,
     guide: Checkpoint | None = None,
+    editing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What decides the pictures: if nothing of it differs, those that are there are the right ones.
 
-    files: a hash of the files that the prompts name, if they do
-    guide: the checkpoint that `how` names as the guide
+    files:   a hash of the files that the prompts name, if they do
+    guide:   the checkpoint that `how` names as the guide
+    editing: what else there is to say, Editing.record()
     """
     solver: Any = how.solver  # a frozen dataclass
     record = {
@@ -89,6 +93,7 @@ def make_record(
         "guide": None if guide is None else contents_of(guide),
         "strip": None if strip is None else str(strip),
         "images": {request.name: request.text for request in requests},
+        **(editing or {}),
     }
     if files is not None:
         record["files"] = files

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tinyldm.cli import BATCH_SIZE, SEED, SOLVER_STEPS, any_text, check_options, option, real, whole
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
+from tinyldm.sampling.edit_options import EditOptions, check_editing
 from tinyldm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class SampleOptions:
+class SampleOptions(EditOptions):
     """The options of sample.py."""
 
     run: str | None = option(
@@ -259,6 +260,7 @@ class SampleOptions:
         check_options(self)
         if self.prompt and self.prompts:
             raise InputError("--prompts: not allowed with --prompt")
+        check_editing(self)
 
     def drawing(self, task: Task, settings: Mapping[str, Any]) -> Drawing:
         """How to draw with a network of a task that was trained with these settings."""
