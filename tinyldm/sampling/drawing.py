@@ -88,12 +88,11 @@ class Painter:
                 (len(seeds), *self.latent_shape),
                 self.schedule,
                 solver=self.how.solver,
-                steps=self.how.steps,
                 condition=condition,
                 prediction=self.prediction,
                 seeds=seeds,
                 guidance=self.guidance,
-                spacing=self.how.spacing,
+                spacing=self.how.grid(self.schedule),
                 device=self.device,
                 callback=callback,
             )

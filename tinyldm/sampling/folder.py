@@ -73,24 +73,33 @@ def make_record(
 
     files: a hash of the files that the prompts name, if they do
     """
-    digest = hashlib.sha256()
-    for name in ("config.json", "latents.safetensors", "model.safetensors"):
-        with open(checkpoint.path / name, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    solver: Any = how.solver  # a frozen dataclass
     record = {
         "checkpoint": str(checkpoint.path),
-        "contents": digest.hexdigest(),
+        "contents": hash_of(checkpoint.path),
         "vae": checkpoint.config["vae"],
         "seed": seed,
         **asdict(how),
-        "solver": {"name": type(solver).__name__, **asdict(solver)},
+        "solver": solver_facts(how.solver),
         "strip": None if strip is None else str(strip),
         "images": {request.name: request.text for request in requests},
     }
     if files is not None:
         record["files"] = files
     return record
+
+
+def hash_of(checkpoint: Path) -> str:
+    """A hash of what a checkpoint folder holds for sampling."""
+    digest = hashlib.sha256()
+    for name in ("config.json", "latents.safetensors", "model.safetensors"):
+        with open(checkpoint / name, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def solver_facts(solver: Any) -> dict[str, Any]:
+    """The name and the fields of a solver, a frozen dataclass."""
+    return {"name": type(solver).__name__, **asdict(solver)}
 
 
 def read_record(path: Path) -> dict[str, Any]:

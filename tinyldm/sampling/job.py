@@ -17,6 +17,7 @@ from tinyldm.sampling.drawing import (
     encode_prompts,
     picture_seed,
 )
+from tinyldm.sampling.fitted import with_fitted_grid
 from tinyldm.sampling.folder import (
     FILM,
     GRID,
@@ -53,7 +54,7 @@ def sample_images(
     check_requests(requests, strip)
     chosen = pick_device(device)
     checkpoint = load_checkpoint(run, chosen)
-    check_grid(checkpoint, how)
+    how = with_grid(checkpoint, how)
     models = load_frozen(checkpoint.config, chosen, checkpoint.path)
     painter = Painter.of(checkpoint, models.vae, task_of(checkpoint.config), how, device=chosen)
     with open_samples(
@@ -81,12 +82,17 @@ def check_requests(requests: Sequence[Request], strip: Prompt | None) -> None:
             raise InputError(f"--strip {str(strip)!r}: names nothing to draw")
 
 
-def check_grid(checkpoint: Checkpoint, how: Drawing) -> None:
-    """InputError for a number of steps that the schedule does not have."""
+def with_grid(checkpoint: Checkpoint, how: Drawing) -> Drawing:
+    """The drawing, with the grid that was fitted to the checkpoint if it asks for that.
+
+    InputError for a number of steps that the schedule does not have, or no grid was fitted for.
+    """
+    how = with_fitted_grid(checkpoint, how)
     try:
-        checkpoint.schedule.grid(how.steps, how.spacing)
+        how.grid(checkpoint.schedule)
     except ValueError as error:
         raise InputError(f"--steps {how.steps} --spacing {how.spacing}: {error}") from None
+    return how
 
 
 @contextmanager

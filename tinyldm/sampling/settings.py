@@ -18,11 +18,13 @@ from tinyldm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from tinyldm.diffusion.sampler import Solver
+    from tinyldm.diffusion.schedule import Grid, NoiseSchedule
     from tinyldm.tasks.base import Task
 
 SOLVERS = ("dpm++", "sde-dpm++", "dpm", "unipc", "heun", "ddim", "ddpm")
 WITH_ORDER = ("dpm++", "sde-dpm++", "dpm", "unipc")
-SPACINGS = ("trailing", "leading", "linspace", "karras")
+FITTED = "fitted"
+SPACINGS = ("trailing", "leading", "linspace", "karras", FITTED)
 DEFAULT_GUIDANCE = 3.0
 EITHER_WAY = real(-1000, 1000)  # a negative scale guides away from the prompt
 
@@ -69,6 +71,7 @@ class Drawing:
     guidance: the scale of classifier-free guidance; 1 means none
     style:    for landscapes, the scale of the style; guidance is then that of the map
     interval: (low, high) in units of sigma / alpha, the levels at which to guide (2404.07724)
+    timesteps: of a fitted grid (sampling/fitted.py), where spacing is 'fitted'
     """
 
     steps: int = 50
@@ -79,6 +82,7 @@ class Drawing:
     rescale: float = 0.0
     spacing: str = "trailing"
     precision: str = "auto"
+    timesteps: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, scale in {"guidance": self.guidance, "guidance-style": self.style}.items():
@@ -97,6 +101,12 @@ class Drawing:
             )
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"guidance-rescale {self.rescale:g}: expected 0 to 1")
+
+    def grid(self, schedule: NoiseSchedule) -> Grid:
+        """The noise levels to visit."""
+        if self.timesteps is not None:
+            return schedule.levels(self.timesteps)
+        return schedule.grid(self.steps, self.spacing)
 
 
 @dataclass(frozen=True)
@@ -162,7 +172,12 @@ class SampleOptions:
         "how",
         bounds=real(0, 1),
     )
-    spacing: str = option("trailing", "how the timesteps are spaced", "how", choices=SPACINGS)
+    spacing: str = option(
+        "trailing",
+        "how the timesteps are spaced; fitted: as python -m tinyldm grid has found out",
+        "how",
+        choices=SPACINGS,
+    )
     guidance: float | None = option(
         None,
         f"guidance scale; 1: none (default: {DEFAULT_GUIDANCE:g}; 1 after --cfg-drop 0)",
