@@ -90,7 +90,7 @@ def test_pitfall_35_a_shift_is_applied_once(factor):
     The trap takes its ends from the shifted levels, and shifts what lies between them again.
     """
 
-    def shifted(sigma):  # 2403.03206, sec. 5.3.2
+    def shifted(sigma):  # 2403.03206, eq. 23
         return factor * sigma / (1 + (factor - 1) * sigma)
 
     schedule = NoiseSchedule("flow", shift=1 / factor)

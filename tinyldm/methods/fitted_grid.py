@@ -116,7 +116,8 @@ def step_costs(solver: Solver, seen: Trajectories) -> Costs:
     """c[g, i, j]: how far from the fine runs a step from level i to level j ends.
 
     It starts on the fine runs, with what the solver remembers of a step from g to i. c[0, 0, j] is
-    for the first step, which remembers nothing; what makes no sense is inf.
+    for the first step, which remembers nothing; what makes no sense is inf. Of a solver that looks
+    twice in a step it is the first look's.
 
     x_s is divided by sqrt(alpha^2 + sigma^2). Were the data N(0, I), an error of that size would be
     the one that is left of it at the end of the flow.
