@@ -21,6 +21,7 @@ from tinyldm.sampling.drawing import (
     picture_seed,
 )
 from tinyldm.sampling.editing import Editing
+from tinyldm.sampling.fitted import with_fitted_grid
 from tinyldm.sampling.folder import (
     FILM,
     GRID,
@@ -64,7 +65,7 @@ def sample_images(
     check_requests(requests, strip)
     chosen = pick_device(device)
     checkpoint = load_averaged(run, chosen, how.ema_length)
-    check_grid(checkpoint, how)
+    how = with_grid(checkpoint, how)
     guide = load_guide(checkpoint, how, chosen)
     models = load_frozen(checkpoint.config, chosen, checkpoint.path)
     task = task_of(checkpoint.config)
@@ -113,12 +114,17 @@ def told(requests: Sequence[Request], run: str, out: Path) -> str:
     return "; ".join(made)
 
 
-def check_grid(checkpoint: Checkpoint, how: Drawing) -> None:
-    """InputError for a number of steps that the schedule does not have."""
+def with_grid(checkpoint: Checkpoint, how: Drawing) -> Drawing:
+    """The drawing, with the grid that was fitted to the checkpoint if it asks for that.
+
+    InputError for a number of steps that the schedule does not have, or no grid was fitted for.
+    """
+    how = with_fitted_grid(checkpoint, how)
     try:
-        checkpoint.schedule.grid(how.steps, how.spacing)
+        how.grid(checkpoint.schedule)
     except ValueError as error:
         raise InputError(f"--steps {how.steps} --spacing {how.spacing}: {error}") from None
+    return how
 
 
 @contextmanager

@@ -19,11 +19,13 @@ from tinyldm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from tinyldm.diffusion.sampler import Solver
+    from tinyldm.diffusion.schedule import Grid, NoiseSchedule
     from tinyldm.tasks.base import Task
 
 SOLVERS = ("dpm++", "sde-dpm++", "dpm", "unipc", "heun", "ddim", "ddpm")
 WITH_ORDER = ("dpm++", "sde-dpm++", "dpm", "unipc")
-SPACINGS = ("trailing", "leading", "linspace", "karras")
+FITTED = "fitted"
+SPACINGS = ("trailing", "leading", "linspace", "karras", FITTED)
 DEFAULT_GUIDANCE = 3.0
 DEFAULT_GUIDE_SCALE = 2.0
 EMA_LENGTH = real(0.001, 0.288)  # sigma_rel, see methods/power_ema.py
@@ -72,6 +74,7 @@ class Drawing:
     guidance: the scale of classifier-free guidance; 1 means none
     style:    for landscapes, the scale of the style; guidance is then that of the map
     interval: (low, high) in units of sigma / alpha, the levels at which to guide (2404.07724)
+    timesteps: of a fitted grid (sampling/fitted.py), where spacing is 'fitted'
 
     ema_length:  draw with the average of this length, see training/averages.py
     guide:       a checkpoint of a weaker network for autoguidance (2406.02507), of guide_scale;
@@ -86,6 +89,7 @@ class Drawing:
     rescale: float = 0.0
     spacing: str = "trailing"
     precision: str = "auto"
+    timesteps: tuple[float, ...] | None = None
     ema_length: float | None = None
     guide: Path | None = None
     guide_scale: float | None = None
@@ -123,6 +127,12 @@ class Drawing:
             )
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"guidance-rescale {self.rescale:g}: expected 0 to 1")
+
+    def grid(self, schedule: NoiseSchedule) -> Grid:
+        """The noise levels to visit."""
+        if self.timesteps is not None:
+            return schedule.levels(self.timesteps)
+        return schedule.grid(self.steps, self.spacing)
 
 
 @dataclass(frozen=True)
@@ -188,7 +198,12 @@ class SampleOptions(EditOptions):
         "how",
         bounds=real(0, 1),
     )
-    spacing: str = option("trailing", "how the timesteps are spaced", "how", choices=SPACINGS)
+    spacing: str = option(
+        "trailing",
+        "how the timesteps are spaced; fitted: as python -m tinyldm grid has found out",
+        "how",
+        choices=SPACINGS,
+    )
     guidance: float | None = option(
         None,
         f"guidance scale; 1: none (default: {DEFAULT_GUIDANCE:g}; 1 with --guide, or after "
