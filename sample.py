@@ -72,7 +72,7 @@ def draw(options: SampleOptions) -> None:
     # 3. The network with its averaged weights, and the frozen models that it was trained with.
     device = pick_device(options.device)
     checkpoint = load_checkpoint(folder, device)
-    job.check_grid(checkpoint, how)
+    job.check_solver(checkpoint, how)
     models = load_frozen(config, device, folder)
 
     painter = Painter.of(checkpoint, models.vae, task, how, device=device)

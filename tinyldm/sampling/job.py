@@ -10,6 +10,7 @@ from tinyldm.data.examples import Prompt, Request, check_names
 from tinyldm.data.images import grid, load_image, save_animation, save_image
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
+from tinyldm.methods.consistency import ConsistencySolver
 from tinyldm.sampling.drawing import (
     Painter,
     draw_requests,
@@ -53,7 +54,7 @@ def sample_images(
     check_requests(requests, strip)
     chosen = pick_device(device)
     checkpoint = load_checkpoint(run, chosen)
-    check_grid(checkpoint, how)
+    check_solver(checkpoint, how)
     models = load_frozen(checkpoint.config, chosen, checkpoint.path)
     painter = Painter.of(checkpoint, models.vae, task_of(checkpoint.config), how, device=chosen)
     with open_samples(
@@ -81,8 +82,19 @@ def check_requests(requests: Sequence[Request], strip: Prompt | None) -> None:
             raise InputError(f"--strip {str(strip)!r}: names nothing to draw")
 
 
-def check_grid(checkpoint: Checkpoint, how: Drawing) -> None:
-    """InputError for a number of steps that the schedule does not have."""
+def check_solver(checkpoint: Checkpoint, how: Drawing) -> None:
+    """InputError for a solver that is not for the run, or for more steps than its schedule has."""
+    tuned = checkpoint.config["settings"].get("consistency") is not None
+    if isinstance(how.solver, ConsistencySolver) and not tuned:
+        raise InputError(
+            f"--solver consistency: {checkpoint.path} is no run of train.py --consistency; "
+            "expected another solver"
+        )
+    if tuned and not isinstance(how.solver, ConsistencySolver):
+        raise InputError(
+            f"--solver {type(how.solver).__name__}: {checkpoint.path} is a run of "
+            "train.py --consistency; expected --solver consistency"
+        )
     try:
         checkpoint.schedule.grid(how.steps, how.spacing)
     except ValueError as error:

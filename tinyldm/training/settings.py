@@ -34,6 +34,7 @@ PREDICTIONS = ("eps", "x0", "v", "flow")
 SCHEDULES = ("linear", "scaled_linear", "cosine", "flow")
 T_SAMPLINGS = ("uniform", "logit-normal", "stratified")
 OPTIMIZERS = ("adamw", "muon")
+CONSISTENCY_FROM = ("teacher", "data")
 RATE = real(0, 1000, exclusive=True)  # a learning rate
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
 
@@ -170,6 +171,20 @@ class TrainSettings:
     )
     zero_snr: bool = model_option(
         False, "rescale the schedule so that it ends in pure noise (2305.08891)"
+    )
+    consistency: str | None = model_option(
+        None,
+        "tune this trained run, or checkpoint, into a consistency model, which draws in 1 to 4 "
+        "steps; options that are not given are those of the run",
+        metavar="RUN",
+    )
+    consistency_from: str = model_option(
+        "teacher",
+        "what --consistency learns from: steps of the trained run as a guided teacher, or data",
+        choices=CONSISTENCY_FROM,
+    )
+    teacher_guidance: float = model_option(
+        3.0, "guidance scale of that teacher, which the tuned run then has in it", bounds=GUIDANCE
     )
 
     cfg_drop: float = training_option(
@@ -335,6 +350,7 @@ class TrainSettings:
 
 RESUMABLE = {
     "data",  # only its place: what it holds is compared
+    "consistency",  # likewise
     "max_steps",
     "sample_every",
     "save_every",
@@ -358,6 +374,12 @@ def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) 
     else:
         name = given.get("task", task.name)
         settings = TrainSettings.from_dict({**task.recipe(native, given), **given, "task": name})
+    check_effect(settings, given)
+    return settings
+
+
+def check_effect(settings: TrainSettings, given: Mapping[str, Any]) -> None:
+    """InputError for an option given that has no effect under these settings."""
     for name in ("lr_decay", "lr_every"):
         if name in given and settings.lr_schedule not in ("step", "plateau"):
             ignored(given, name, "--lr-schedule step or plateau")
@@ -367,7 +389,11 @@ def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) 
         ignored(given, "preview_guidance", "--cfg-drop above 0")
     if given.get("network") is not None and "preset" in given:
         ignored(given, "preset", "no --network beside it")
-    return settings
+    for name in ("consistency_from", "teacher_guidance"):
+        if name in given and settings.consistency is None:
+            ignored(given, name, "--consistency RUN")
+    if "teacher_guidance" in given and settings.consistency_from == "data":
+        ignored(given, "teacher_guidance", "--consistency-from teacher")
 
 
 def ignored(given: Mapping[str, Any], name: str, expected: str) -> None:

@@ -16,6 +16,7 @@ from tinyldm.condition import Condition
 from tinyldm.data.latents import data_order
 from tinyldm.device import runs_bfloat16
 from tinyldm.diffusion.loss import Noised, draw_noise, drop_condition, prediction_error
+from tinyldm.diffusion.sampler import Denoiser
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNet
@@ -51,6 +52,8 @@ MAX_SKIPPED = 20
 """This many infinite gradients in a row end the run."""
 
 NEVER = StopRequest()
+
+Objective = Callable[[Denoiser, Noised, Condition, float], Tensor]
 
 
 class Cache(Protocol):
@@ -93,6 +96,8 @@ class Trainer:
     report:     called with the run folder after each checkpoint, in the main process
     check:      called before each checkpoint, in the main process; raises InputError if what was
                 trained on turns out to be damaged
+    objective:  in place of the error of the prediction: (denoiser, noised, condition, how much of
+                the training is done, 0 to 1) -> the loss (b,) of each sample
     """
 
     def __init__(
@@ -108,6 +113,7 @@ class Trainer:
         preview: Callable[[nn.Module, Path], object] | None = None,
         report: Callable[[Path], object] | None = None,
         check: Callable[[], object] | None = None,
+        objective: Objective | None = None,
     ):
         s = settings
         self.settings = settings
@@ -118,6 +124,7 @@ class Trainer:
         self.preview = preview
         self.report = report
         self.check = check
+        self.objective = objective
         self.facts = dict(facts or {})
         if isinstance(network, UNet):
             self.facts.setdefault("network", network.config.to_dict())
@@ -227,6 +234,11 @@ class Trainer:
         if s.t_sampling != "uniform":
             t = draw_timesteps(s.t_sampling, len(x0), self.schedule.timesteps, generator)
         noised = draw_noise(x0, self.schedule, generator, t=t)
+        if self.objective is not None:
+            done = self.progress.step / s.max_steps
+            error = self.objective(self.denoiser, noised, dropped, done)
+            self.loss_by_noise.add(noised.t, error)
+            return error.mean()
         predicted = self.denoiser(noised.x_t, noised.t.float(), dropped)
         gamma = s.snr_gamma or None
         error = prediction_error(predicted, noised, s.prediction, self.schedule, snr_gamma=gamma)
