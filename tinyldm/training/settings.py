@@ -34,7 +34,6 @@ PREDICTIONS = ("eps", "x0", "v", "flow")
 SCHEDULES = ("linear", "scaled_linear", "cosine", "flow")
 T_SAMPLINGS = ("uniform", "logit-normal", "stratified")
 OPTIMIZERS = ("adamw", "muon")
-CONSISTENCY_FROM = ("teacher", "data")
 RATE = real(0, 1000, exclusive=True)  # a learning rate
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
 
@@ -174,17 +173,16 @@ class TrainSettings:
     )
     consistency: str | None = model_option(
         None,
-        "tune this trained run, or checkpoint, into a consistency model, which draws in 1 to 4 "
-        "steps; options that are not given are those of the run",
+        "tune this run into one that draws in 1 to 4 steps; other options are as in the run",
         metavar="RUN",
     )
     consistency_from: str = model_option(
         "teacher",
-        "what --consistency learns from: steps of the trained run as a guided teacher, or data",
-        choices=CONSISTENCY_FROM,
+        "what --consistency learns from: the run itself, as a guided teacher, or the data",
+        choices=("teacher", "data"),
     )
     teacher_guidance: float = model_option(
-        3.0, "guidance scale of that teacher, which the tuned run then has in it", bounds=GUIDANCE
+        3.0, "guidance scale of that teacher, which the new run then has in it", bounds=GUIDANCE
     )
 
     cfg_drop: float = training_option(
@@ -389,11 +387,11 @@ def check_effect(settings: TrainSettings, given: Mapping[str, Any]) -> None:
         ignored(given, "preview_guidance", "--cfg-drop above 0")
     if given.get("network") is not None and "preset" in given:
         ignored(given, "preset", "no --network beside it")
-    for name in ("consistency_from", "teacher_guidance"):
-        if name in given and settings.consistency is None:
-            ignored(given, name, "--consistency RUN")
-    if "teacher_guidance" in given and settings.consistency_from == "data":
-        ignored(given, "teacher_guidance", "--consistency-from teacher")
+    source = settings.consistency and settings.consistency_from
+    if "consistency_from" in given and source is None:
+        ignored(given, "consistency_from", "--consistency RUN with it")
+    if "teacher_guidance" in given and source != "teacher":
+        ignored(given, "teacher_guidance", "--consistency RUN --consistency-from teacher")
 
 
 def ignored(given: Mapping[str, Any], name: str, expected: str) -> None:
