@@ -14,13 +14,8 @@ from tinyldm.signals import leave
 from tinyldm.training.options import parse_options
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from tinyldm.data.latents import LatentCache
     from tinyldm.training.processes import Processes
     from tinyldm.training.run import RunFolder
-    from tinyldm.training.settings import TrainSettings
-    from tinyldm.training.teacher import Teacher
     from tinyldm.training.trainer import Trainer
 
 
@@ -49,6 +44,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
     from tinyldm.training.checkpoint import find_checkpoint
     from tinyldm.training.data import open_cache, read_data
     from tinyldm.training.frozen_models import load_frozen
+    from tinyldm.training.teacher import start
     from tinyldm.training.trainer import Trainer
 
     # 1. The data, and the settings that follow from it and from the options.
@@ -69,7 +65,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
     run.check_data(data.folder, cache.key)
 
     # 4. The network, with random weights, or with those of the run that it is to tune.
-    network, recipe, teacher = start(run, settings, cache, processes)
+    network, recipe, teacher = start(settings, cache, processes, run.saved)
 
     # 5. The run folder, and the loop in it. The facts are for whoever samples from the checkpoints.
     facts |= {"network": recipe, "data": cache.key, "latent_shape": list(cache.shape)}
@@ -96,23 +92,6 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
             trainer.restore(find_checkpoint(folder))
         run.clear_earlier(folder, processes)
         fit(trainer)
-
-
-def start(
-    run: RunFolder, settings: TrainSettings, cache: LatentCache, processes: Processes
-) -> tuple[nn.Module, dict[str, Any], Teacher | None]:
-    """The network that a run starts with, how to build it, and the run whose weights it has."""
-    from tinyldm.training.network import DataShape, network_recipe, new_network
-    from tinyldm.training.teacher import Teacher
-
-    teacher = Teacher.of(settings, run.saved, cache.key, processes.device)
-    known = run.saved or (teacher and teacher.config)
-    shape = DataShape.of(cache.shape, cache.null)
-    recipe = known["network"] if known else network_recipe(settings, shape)
-    network = new_network(recipe, settings.seed)
-    if teacher is not None:
-        teacher.give_weights(network)
-    return network, recipe, teacher
 
 
 def fit(trainer: Trainer) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tinyldm.cli import as_typed, flag_of
+from tinyldm.data.latents import LatentCache
 from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.sampler import Denoiser
 from tinyldm.errors import InputError
@@ -25,6 +26,8 @@ from tinyldm.training.checkpoint import (
     settings_of,
     task_of,
 )
+from tinyldm.training.network import DataShape, network_recipe, new_network
+from tinyldm.training.processes import Processes
 from tinyldm.training.settings import TrainSettings, check_effect
 from tinyldm.weights import load_into
 
@@ -71,7 +74,7 @@ def tuned(given: Mapping[str, Any]) -> dict[str, Any]:
             )
     taught = given.get("consistency_from", TrainSettings.consistency_from) == "teacher"
     unused = WITHOUT + OF_THE_TEACHER * taught
-    steps = max(1, round(CONSISTENCY_STEPS * before.max_steps))
+    steps = given.get("max_steps", max(1, round(CONSISTENCY_STEPS * before.max_steps)))
     recipe: dict[str, Any] = {
         **dict.fromkeys(unused, 0),
         "max_steps": steps,
@@ -91,6 +94,23 @@ def tuned(given: Mapping[str, Any]) -> dict[str, Any]:
             "teacher_guidance", f"1: {name} was trained with --cfg-drop 0, and can't be guided"
         )
     return settings.to_dict()
+
+
+def start(
+    settings: TrainSettings, cache: LatentCache, processes: Processes, saved: Config | None = None
+) -> tuple[nn.Module, dict[str, Any], Teacher | None]:
+    """The network that a run starts with, how to build it, and the teacher whose weights it has.
+
+    saved: the config of a run that is resumed
+    """
+    teacher = Teacher.of(settings, saved, cache.key, processes.device)
+    known = saved or (teacher and teacher.config)
+    shape = DataShape.of(cache.shape, cache.null)
+    recipe = known["network"] if known else network_recipe(settings, shape)
+    network = new_network(recipe, settings.seed)
+    if teacher is not None:
+        teacher.give_weights(network)
+    return network, recipe, teacher
 
 
 @dataclass(frozen=True, eq=False)
