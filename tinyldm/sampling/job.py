@@ -12,6 +12,7 @@ from tinyldm.data.examples import Prompt, Request, check_names
 from tinyldm.data.images import grid, load_image, save_animation, save_image
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
+from tinyldm.methods.consistency import ConsistencySolver
 from tinyldm.sampling.compositions import parts_of
 from tinyldm.sampling.drawing import (
     Painter,
@@ -117,8 +118,20 @@ def told(requests: Sequence[Request], run: str, out: Path) -> str:
 def with_grid(checkpoint: Checkpoint, how: Drawing) -> Drawing:
     """The drawing, with the grid that was fitted to the checkpoint if it asks for that.
 
-    InputError for a number of steps that the schedule does not have, or no grid was fitted for.
+    InputError for a solver that is not for the run, for a number of steps that the schedule does
+    not have, or that no grid was fitted for.
     """
+    tuned = checkpoint.config["settings"].get("consistency") is not None
+    if isinstance(how.solver, ConsistencySolver) and not tuned:
+        raise InputError(
+            f"--solver consistency: {checkpoint.path} is no run of train.py --consistency; "
+            "expected another solver"
+        )
+    if tuned and not isinstance(how.solver, ConsistencySolver):
+        raise InputError(
+            f"--solver {type(how.solver).__name__}: {checkpoint.path} is a run of "
+            "train.py --consistency; expected --solver consistency"
+        )
     how = with_fitted_grid(checkpoint, how)
     try:
         how.grid(checkpoint.schedule)
