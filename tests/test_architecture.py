@@ -25,7 +25,11 @@ GROUND = {
     "cli",
 }
 HEART = {"condition", "diffusion", "nn"}
-CORE = GROUND | HEART | {"autoencoder", "frozen", "data", "tasks", "training", "sampling"}
+CORE = (
+    GROUND
+    | HEART
+    | {*("methods", "autoencoder", "frozen", "data", "tasks", "training", "sampling")}
+)
 LEAVES = {"scores", "stage_one", "toy", "compat", "pages", "commands"}
 ALLOWED = {  # room -> the rooms that it may import, besides itself
     "errors": set(),
@@ -40,10 +44,11 @@ ALLOWED = {  # room -> the rooms that it may import, besides itself
     "condition": set(),
     "diffusion": {"condition"},
     "nn": {"condition"},
+    "methods": GROUND | HEART,
     "autoencoder": {"nn", "diffusion", "errors", "files", "typed", "weights", "frozen"},
     "frozen": GROUND | {"condition", "data"},
     "data": GROUND | {"condition"},
-    "tasks": GROUND | HEART | {"data", "frozen"},
+    "tasks": GROUND | HEART | {"methods", "data", "frozen"},
     "training": CORE - {"sampling"},
     "sampling": CORE,
     "stage_one": CORE | {"scores"},

@@ -28,6 +28,7 @@ from tinyldm.files import file_checksum, replacing_files
 from tinyldm.folders import numbered
 from tinyldm.nn.unet import UNet
 from tinyldm.tasks.base import Task, find_task
+from tinyldm.training.adapters import BaseOf, is_adapter, load_adapter
 from tinyldm.training.format_1 import UNSAID, read_progress
 from tinyldm.training.learning_rate import Plateau
 from tinyldm.training.network import build_network, is_ours
@@ -75,6 +76,7 @@ class Content:
 
     step: Index = 0
     network: dict[str, Any] = field(default_factory=dict)
+    base: BaseOf | None = None
     schedule: dict[str, Any] = field(default_factory=dict)
     prediction: Literal["eps", "x0", "v", "flow"] = "v"
     settings: TrainSettings = field(default_factory=TrainSettings)
@@ -113,6 +115,7 @@ class Checkpoint:
     mean, std: latents of the VAE are x0 * std + mean; (c, 1, 1), though mean may be (c, h, w)
     null:      the null condition, one row
     config:    the content of config.json
+    scale:     how much of what adapts another run counts
     """
 
     network: nn.Module
@@ -121,8 +124,9 @@ class Checkpoint:
     mean: Tensor
     std: Tensor
     null: Condition
-    config: dict[str, Any]
+    config: Config
     path: Path
+    scale: float = 1.0
 
 
 def save_checkpoint(
@@ -268,8 +272,18 @@ def settings_of(config: Config) -> TrainSettings:
         return settings
 
 
-def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint, or the newest of a run, for sampling: averaged weights, in eval mode."""
+def load_checkpoint(
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    base: str | Path | None = None,
+    scale: float = 1.0,
+) -> Checkpoint:
+    """Read a checkpoint, or the newest of a run, for sampling: averaged weights, in eval mode.
+
+    base:  where the run is that this one adapts, if it has moved
+    scale: how much of the adapter counts; LoRA is merged into its base
+    """
     folder = find_checkpoint(path)
     config = read_config(folder)
     file = folder / WEIGHTS
@@ -281,9 +295,17 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
             check_inputs(sketch, mean, null, config.file)
         weights = read_weights(file)
         check_whole(folder, config, file.name, LATENTS)
-    network = described(config)
-    with offering_the_one_before(folder):
-        load_into(network, weights, file)
+    if "base" in config:
+        adapted = load_base(folder, config, base).network
+        with offering_the_one_before(folder):
+            network = load_adapter(adapted, config["network"], folder).ready(scale)
+    elif base is not None or scale != 1:
+        given = f"--base {base}" if scale == 1 else f"--lora-scale {scale:g}"
+        raise InputError(f"{given}: {folder} is of a run that adapts no other")
+    else:
+        network = described(config)
+        with offering_the_one_before(folder):
+            load_into(network, weights, file)
     return Checkpoint(
         network=network.to(device).eval().requires_grad_(False),
         schedule=schedule,
@@ -293,7 +315,25 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
         null=null,
         config=config,
         path=folder,
+        scale=scale,
     )
+
+
+def load_base(folder: Path, config: Config, given: str | Path | None = None) -> Checkpoint:
+    """The checkpoint that the one in a folder adapts. given: where it is, if it has moved."""
+    recorded: BaseOf = as_type(config["base"], f"{config.file}: base", BaseOf)
+    return ordinary(recorded.find(folder, None if given is None else Path(given)))
+
+
+def ordinary(path: str | Path) -> Checkpoint:
+    """load_checkpoint() of what is to be adapted; InputError where it adapts another itself."""
+    folder = find_checkpoint(path)
+    if "base" in read_config(folder):
+        raise InputError(
+            f"{folder}: adapts another run itself; "
+            "merge them first, with: python -m tinyldm convert RUN --merge --out NEW"
+        )
+    return load_checkpoint(folder)
 
 
 def described(config: Config) -> nn.Module:
@@ -309,6 +349,8 @@ def sketch_network(folder: Path, config: Config) -> UNet | None:
     weights is that of another network.
     """
     file, recipe = folder / WEIGHTS, config["network"]
+    if is_adapter(recipe):
+        return None
     with sized_by(file, recipe):
         sketch = described(config) if is_ours(recipe) else None
     if not isinstance(sketch, UNet):

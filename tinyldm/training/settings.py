@@ -172,6 +172,21 @@ class TrainSettings:
         False, "rescale the schedule so that it ends in pure noise (2305.08891)"
     )
 
+    lora: int = training_option(
+        0,
+        "rank of the factors that adapt the run of --from, in place of a new network (2106.09685)",
+        default="",
+        bounds=whole(0, 4096),
+    )
+    lora_alpha: float | None = training_option(
+        None,
+        "the change is alpha / rank times the factors' product (default: the rank)",
+        bounds=real(0, 1e6, exclusive=True),
+    )
+    lora_layers: str = training_option(
+        "attention", "layers to adapt: attention, all, or a regular expression of their names"
+    )
+
     cfg_drop: float = training_option(
         0.1,
         "probability that a sample is trained without its condition, for classifier-free guidance",

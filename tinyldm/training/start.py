@@ -1,0 +1,145 @@
+"""What a run starts from: random weights, or another run that it adapts.
+
+train.py asks a Start for each thing that follows from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from tinyldm.cli import as_typed, flag_of
+from tinyldm.data.latents import LatentCache
+from tinyldm.errors import InputError
+from tinyldm.methods.adapter import Adapter
+from tinyldm.methods.lora import LoRA, find_layers
+from tinyldm.training.adapters import BaseOf, build_adapter
+from tinyldm.training.checkpoint import Checkpoint, Config, load_base, ordinary, settings_of
+from tinyldm.training.network import DataShape, network_recipe, new_network
+from tinyldm.training.run import RunFolder
+from tinyldm.training.settings import TrainSettings
+
+OF_THE_BASE = (
+    *("size", "preset", "network", "text_encoder", "label_form", "image_encoder", "vae", "centre"),
+    *("prediction", "schedule", "shift", "zero_snr"),
+)
+"""Settings that an adapted run takes from its base; another value is refused."""
+
+SHORT: dict[str, Any] = {
+    "max_steps": 500,
+    "batch_size": 32,
+    "lr": 1e-3,
+    "lr_schedule": "cosine",
+    "warmup": 20,
+    "sample_every": 100,
+    "save_every": 500,
+}
+"""Settings of an adapted run that are not given: little is learned, and soon."""
+
+MODELS = ("vae_fingerprint", "text_encoder_fingerprint")
+
+
+class Start:
+    """A start from random weights."""
+
+    def given(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a new run, with those that follow from where it starts."""
+        return dict(given)
+
+    def settings(self, settings: TrainSettings, given: Mapping[str, Any]) -> TrainSettings:
+        """The settings of a new run. settings: what data and options make of them"""
+        return settings
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the frozen models that the run has to have."""
+        return {}
+
+    def prepared(self, cache: LatentCache) -> LatentCache:
+        """The cache, as the network expects its latents."""
+        return cache
+
+    def network(
+        self, settings: TrainSettings, cache: LatentCache, saved: Config | None
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """What is trained, new with the settings' seed, and what a checkpoint says of it.
+
+        saved: of a run that is resumed, whose network it is to be
+        """
+        shape = DataShape.of(cache.shape, cache.null)
+        recipe = saved["network"] if saved else network_recipe(settings, shape)
+        return new_network(recipe, settings.seed), {"network": recipe}
+
+
+@dataclass(frozen=True)
+class FromRun(Start):
+    """A start from a trained run, which stays as it is: an adapter on top of it is trained.
+
+    base:    its checkpoint, with averaged weights
+    trained: its settings
+    """
+
+    base: Checkpoint
+    trained: TrainSettings
+
+    def given(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        if not given.get("lora"):
+            raise InputError(f"--from {self.base.path}: expected --lora RANK with it")
+        for name in OF_THE_BASE:
+            known = getattr(self.trained, name)
+            if given.get(name, known) != known:
+                raise InputError(
+                    f"{flag_of(name)} {as_typed(given[name])}: "
+                    f"{self.base.path}, which is adapted, has {as_typed(known)}"
+                )
+        own = {} if self.trained.data is None else {"data": self.trained.data}
+        return {**own, "task": self.trained.task, **given}
+
+    def settings(self, settings: TrainSettings, given: Mapping[str, Any]) -> TrainSettings:
+        values = {name: getattr(self.trained, name) for name in ("cfg_drop", "style_drop")}
+        values = {name: value for name, value in {**values, **SHORT}.items() if name not in given}
+        values |= {name: getattr(self.trained, name) for name in OF_THE_BASE}
+        return replace(settings, **values)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        config = self.base.config
+        return {name: config[name] for name in MODELS if config.get(name) is not None}
+
+    def prepared(self, cache: LatentCache) -> LatentCache:
+        cache.normalise_by(self.base.mean, self.base.std)
+        return cache
+
+    def network(
+        self, settings: TrainSettings, cache: LatentCache, saved: Config | None
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        s, below = settings, self.base.network
+        torch.manual_seed(s.seed)
+        adapter: Adapter
+        if saved is not None:
+            adapter = build_adapter(below, saved["network"], saved.file)
+        else:
+            adapter = LoRA(below, s.lora, s.lora_alpha, find_layers(below, s.lora_layers))
+        recipe = {"base": self.base.config["network"], **adapter.spec()}
+        return adapter, {"network": recipe, "base": vars(BaseOf.of(self.base.path))}
+
+
+def start_of(run: RunFolder, given: Mapping[str, Any]) -> Start:
+    """What a run starts from, as --from or the checkpoint of the run to resume says."""
+    if run.saved is not None:
+        if run.start is not None:
+            raise InputError(f"--from {run.start}: expected no --resume with it")
+        if "base" not in run.saved:
+            return Start()
+        base = load_base(run.saved.file.parent, run.saved)
+    elif run.start is not None:
+        base = ordinary(run.start)
+    elif given.get("lora"):
+        raise InputError(f"--lora {given['lora']}: expected --from RUN with it")
+    else:
+        return Start()
+    return FromRun(base, settings_of(base.config))
