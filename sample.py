@@ -71,7 +71,7 @@ def draw(options: SampleOptions) -> None:
 
     # 3. The network with its averaged weights, and the frozen models that it was trained with.
     device = pick_device(options.device)
-    checkpoint = load_checkpoint(folder, device)
+    checkpoint = load_checkpoint(folder, device, base=options.base, scale=options.lora_scale)
     job.check_grid(checkpoint, how)
     models = load_frozen(config, device, folder)
 

@@ -11,6 +11,7 @@ obey the same formula.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -131,9 +132,8 @@ class LoRA(Adapter):
 
     ready = merge
 
-    def published(self) -> dict[str, Tensor]:
-        """The factors as diffusers and peft read them, where alpha is r: B takes alpha / r."""
-        return {
-            name: weight * (self.alpha / self.rank) if "lora_B" in name else weight
-            for name, weight in self.state_dict().items()
-        }
+
+def published(weights: Mapping[str, Tensor], rank: int, alpha: float) -> dict[str, Tensor]:
+    """LoRA's state_dict as diffusers and peft read it, for whom alpha is r: B takes alpha / r."""
+    ratio = alpha / rank
+    return {name: w * ratio if "lora_B" in name else w for name, w in weights.items()}

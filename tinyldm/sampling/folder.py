@@ -88,6 +88,8 @@ def make_record(
         "strip": None if strip is None else str(strip),
         "images": {request.name: request.text for request in requests},
     }
+    if checkpoint.scale != 1:  # which the records of other pictures do not mention
+        record["lora_scale"] = checkpoint.scale
     if files is not None:
         record["files"] = files
     return record

@@ -142,6 +142,13 @@ class SampleOptions:
         "what to draw",
         metavar="FOLDER",
     )
+    base: str | None = option(
+        None,
+        "for a run that adapts another: where the other is now (default: where it was, or beside "
+        "this run)",
+        "what to draw",
+        metavar="FOLDER",
+    )
     out: str | None = option(
         None, "the folder to write (default: samples/RUN)", "where to", metavar="FOLDER"
     )
@@ -193,6 +200,12 @@ class SampleOptions:
     )
     guidance_rescale: float = option(
         0.0, "0 to 1: how far to undo the contrast that guidance adds", "how", bounds=real(0, 1)
+    )
+    lora_scale: float = option(
+        1.0,
+        "for a run of train.py --lora: how much of what it learned counts; 0 is its base",
+        "how",
+        bounds=EITHER_WAY,
     )
     batch_size: int = option(32, "pictures at a time", "machine", bounds=BATCH_SIZE)
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps", "machine")

@@ -331,7 +331,7 @@ def ordinary(path: str | Path) -> Checkpoint:
     if "base" in read_config(folder):
         raise InputError(
             f"{folder}: adapts another run itself; "
-            "merge them first, with: python -m tinyldm convert RUN --merge --out NEW"
+            "merge them first, with: python -m tinyldm merge RUN --out NEW"
         )
     return load_checkpoint(folder)
 
