@@ -16,7 +16,9 @@ from torch import nn
 from tinyldm.errors import InputError
 from tinyldm.files import file_checksum
 from tinyldm.methods.adapter import Adapter
+from tinyldm.methods.controlnet import ControlNet
 from tinyldm.methods.lora import LoRA, adaptable
+from tinyldm.nn.unet import UNet
 from tinyldm.typed import Count, Limits, as_type
 from tinyldm.weights import load_into, read_weights, sized_by
 
@@ -72,22 +74,38 @@ class LoRASpec:
     layers: list[str]
 
 
+@dataclass(frozen=True)
+class ControlSpec:
+    """The type of ControlNet.spec()["controlnet"]."""
+
+    map_channels: Count
+
+
 def is_adapter(recipe: Mapping[str, Any]) -> bool:
     """Whether the recipe of a network is for an adapter of another network."""
     return "base" in recipe
 
 
 def build_adapter(base: nn.Module, recipe: Mapping[str, Any], place: str | Path) -> Adapter:
-    """The adapter that a recipe describes, on its base, with fresh parameters.
+    """The adapter that a recipe describes, on its base, with parameters that are to be loaded.
 
     place: whose recipe it is, for the InputError where it makes no sense
     """
+    if "controlnet" in recipe:
+        wanted = as_type(recipe["controlnet"], f"{place}: network.controlnet", ControlSpec)
+        return ControlNet(controllable(base, place), wanted.map_channels)
     spec = as_type(recipe.get("lora"), f"{place}: network.lora", LoRASpec)
     there = adaptable(base)
-    unknown = [name for name in spec.layers if name not in there]
-    if unknown or not spec.layers:
+    if not spec.layers or any(name not in there for name in spec.layers):
         raise InputError(f"{place}: network.lora.layers: expected layers of the base")
     return LoRA(base, spec.rank, spec.alpha, spec.layers)
+
+
+def controllable(base: nn.Module, place: str | Path) -> UNet:
+    """The network as a UNet of this library, of which alone a ControlNet can be made."""
+    if type(base) is not UNet:
+        raise InputError(f"{place}: has a network of your own; --controlnet needs the UNet")
+    return base
 
 
 def load_adapter(base: nn.Module, recipe: Mapping[str, Any], folder: Path) -> Adapter:

@@ -77,8 +77,8 @@ class TrainSettings:
     )
     task: str = data_option(
         "text",
-        "what the pictures are conditioned on: text, labels, landscape or my_module:MyTask; "
-        "without it, this is detected from the files of --data",
+        "what the pictures are conditioned on: text, labels or landscape, which is detected from "
+        "the files of --data; outline, super-resolution, or my_module:MyTask",
         default="",
     )
     size: tuple[int, int] = data_option(
@@ -89,6 +89,9 @@ class TrainSettings:
         parse=parse_size,
         metavar="SIZE",
         bounds=whole(8, 2**14),
+    )
+    factor: int = data_option(
+        4, "for super-resolution: how many times larger pictures become", bounds=whole(2, 256)
     )
     flip: bool = data_option(
         True, "also learn from mirrored pictures (default: yes; with labels: no)", negatable=True
@@ -185,6 +188,9 @@ class TrainSettings:
     )
     lora_layers: str = training_option(
         "attention", "layers to adapt: attention, all, or a regular expression of their names"
+    )
+    controlnet: bool = training_option(
+        False, "train a copy of the encoder of --from that follows the maps of --task (2302.05543)"
     )
 
     cfg_drop: float = training_option(

@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from tinyldm.cli import as_typed, flag_of
+from tinyldm.condition import Condition
 from tinyldm.data.latents import LatentCache
 from tinyldm.errors import InputError
 from tinyldm.methods.adapter import Adapter
+from tinyldm.methods.controlnet import ControlNet
 from tinyldm.methods.lora import LoRA, find_layers
-from tinyldm.training.adapters import BaseOf, build_adapter
+from tinyldm.training.adapters import BaseOf, build_adapter, controllable
 from tinyldm.training.checkpoint import Checkpoint, Config, load_base, ordinary, settings_of
 from tinyldm.training.network import DataShape, network_recipe, new_network
 from tinyldm.training.run import RunFolder
@@ -40,7 +42,7 @@ SHORT: dict[str, Any] = {
 }
 """Settings of an adapted run that are not given: little is learned, and soon."""
 
-MODELS = ("vae_fingerprint", "text_encoder_fingerprint")
+ENCODER = "text_encoder_fingerprint"
 
 
 class Start:
@@ -79,16 +81,20 @@ class Start:
 class FromRun(Start):
     """A start from a trained run, which stays as it is: an adapter on top of it is trained.
 
-    base:    its checkpoint, with averaged weights
-    trained: its settings
+    base:     its checkpoint, with averaged weights
+    trained:  its settings
+    controls: whether what is trained is a ControlNet
     """
 
     base: Checkpoint
     trained: TrainSettings
+    controls: bool = False
 
     def given(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        if not given.get("lora"):
-            raise InputError(f"--from {self.base.path}: expected --lora RANK with it")
+        if bool(given.get("lora")) == given.get("controlnet", False):
+            raise InputError(
+                f"--from {self.base.path}: expected --lora RANK with it, or --controlnet"
+            )
         for name in OF_THE_BASE:
             known = getattr(self.trained, name)
             if given.get(name, known) != known:
@@ -97,7 +103,9 @@ class FromRun(Start):
                     f"{self.base.path}, which is adapted, has {as_typed(known)}"
                 )
         own = {} if self.trained.data is None else {"data": self.trained.data}
-        return {**own, "task": self.trained.task, **given}
+        if not given.get("controlnet"):
+            own["task"] = self.trained.task
+        return {**own, **given}
 
     def settings(self, settings: TrainSettings, given: Mapping[str, Any]) -> TrainSettings:
         values = {name: getattr(self.trained, name) for name in ("cfg_drop", "style_drop")}
@@ -107,11 +115,26 @@ class FromRun(Start):
 
     @property
     def fingerprints(self) -> dict[str, str]:
+        """Those of the base; only the encoder of a ControlNet's task is another."""
+        names = ["vae_fingerprint"] if self.controls else ["vae_fingerprint", ENCODER]
         config = self.base.config
-        return {name: config[name] for name in MODELS if config.get(name) is not None}
+        return {name: config[name] for name in names if config.get(name) is not None}
 
     def prepared(self, cache: LatentCache) -> LatentCache:
+        """The cache, normalised as that of the base was; InputError where conditions differ."""
         cache.normalise_by(self.base.mean, self.base.std)
+        ours, known = (shapes_of(null) for null in (cache.null, self.base.null))
+        if self.controls:
+            more = ours.pop("maps", (1, 0))[1] - known.pop("maps", (1, 0))[1]
+            if more < 1:
+                raise InputError(
+                    f"--controlnet: the data has no maps that {self.base.path} has not been "
+                    "trained on; expected another --task"
+                )
+        if ours != known:
+            raise InputError(
+                f"{self.base.path}: was trained on conditions of {known}, the data has {ours}"
+            )
         return cache
 
     def network(
@@ -122,6 +145,10 @@ class FromRun(Start):
         adapter: Adapter
         if saved is not None:
             adapter = build_adapter(below, saved["network"], saved.file)
+        elif s.controlnet:
+            unet, maps = controllable(below, self.base.path), cache.null.maps
+            assert maps is not None  # prepared() has made sure
+            adapter = ControlNet.new(unet, maps.shape[1] - unet.config.map_channels)
         else:
             adapter = LoRA(below, s.lora, s.lora_alpha, find_layers(below, s.lora_layers))
         recipe = {"base": self.base.config["network"], **adapter.spec()}
@@ -138,8 +165,18 @@ def start_of(run: RunFolder, given: Mapping[str, Any]) -> Start:
         base = load_base(run.saved.file.parent, run.saved)
     elif run.start is not None:
         base = ordinary(run.start)
-    elif given.get("lora"):
-        raise InputError(f"--lora {given['lora']}: expected --from RUN with it")
+    elif given.get("lora") or given.get("controlnet"):
+        named = f"--lora {given['lora']}" if given.get("lora") else "--controlnet"
+        raise InputError(f"{named}: expected --from RUN with it")
     else:
         return Start()
-    return FromRun(base, settings_of(base.config))
+    return FromRun(base, settings_of(base.config), bool(given.get("controlnet")))
+
+
+def shapes_of(null: Condition) -> dict[str, tuple[int, ...]]:
+    """The shapes of the parts of a condition, but for the number of tokens, which may vary."""
+    shapes = {name: tuple(part.shape) for name, part in null.parts().items()}
+    if null.tokens is not None:
+        shapes["tokens"] = (1, null.tokens.shape[2])
+    shapes.pop("mask", None)
+    return shapes
