@@ -1,5 +1,7 @@
 """A ControlNet is its base until it has learned, and adds where diffusers' ControlNet adds."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -72,7 +74,7 @@ def test_the_first_gradient_reaches_the_zero_convolutions_and_the_next_all_of_th
 def test_it_is_what_diffusers_makes_of_the_same_weights():
     """Their hint goes through an encoder of its own; here that is one convolution, ours."""
     diffusers = pytest.importorskip("diffusers")
-    base = scrambled(UNet(UNetConfig.from_dict({**SHAPE.to_dict(), "blocks": 2}))).eval()
+    base = scrambled(UNet(replace(SHAPE, blocks=2))).eval()
     network = scrambled(ControlNet.new(base, 5))
     config = dict(from_native(base.config).config)  # their ControlNet takes one number for all
     config |= {"layers_per_block": 2, "transformer_layers_per_block": 1}
@@ -102,7 +104,7 @@ def test_it_is_what_diffusers_makes_of_the_same_weights():
 
 
 def test_a_base_with_maps_keeps_its_own():
-    shape = UNetConfig.from_dict({**SHAPE.to_dict(), "map_channels": 2})
+    shape = replace(SHAPE, map_channels=2)
     base = scrambled(UNet(shape)).eval()
     network = ControlNet.new(base, 3)
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """Factors in the weights equal two small layers beside each adapted layer, which hooks add here."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -182,8 +183,8 @@ def test_the_published_file_is_what_peft_adds_to_diffusers_unet(base):
     pytest.importorskip("peft")
     from tinyldm.compat.native import from_native
 
-    shape = {**SHAPE.to_dict(), "attention": ("none", "cross")}
-    base = scrambled(UNet(UNetConfig.from_dict(shape))).eval()
+    shape = replace(SHAPE, attention=("none", "cross"))
+    base = scrambled(UNet(shape)).eval()
     lora = trained(base)
     theirs = diffusers.UNet2DConditionModel.from_config(dict(from_native(base.config).config))
     theirs.load_state_dict(base.state_dict())

@@ -23,7 +23,7 @@ from tinyldm.training.adapters import BaseOf, build_adapter, controllable
 from tinyldm.training.checkpoint import Checkpoint, Config, load_base, ordinary, settings_of
 from tinyldm.training.network import DataShape, network_recipe, new_network
 from tinyldm.training.run import RunFolder
-from tinyldm.training.settings import TrainSettings
+from tinyldm.training.settings import TrainSettings, ignored
 
 OF_THE_BASE = (
     *("size", "preset", "network", "text_encoder", "label_form", "image_encoder", "vae", "centre"),
@@ -163,14 +163,19 @@ def start_of(run: RunFolder, given: Mapping[str, Any]) -> Start:
         if "base" not in run.saved:
             return Start()
         base = load_base(run.saved.file.parent, run.saved)
-    elif run.start is not None:
-        base = ordinary(run.start)
-    elif given.get("lora") or given.get("controlnet"):
-        named = f"--lora {given['lora']}" if given.get("lora") else "--controlnet"
-        raise InputError(f"{named}: expected --from RUN with it")
-    else:
+        return FromRun(base, settings_of(base.config), bool(given["controlnet"]))
+    lora, controls = given.get("lora", 0), given.get("controlnet", False)
+    for name in ("lora_alpha", "lora_layers"):
+        if name in given and not lora:
+            ignored(given, name, "--lora RANK with it")
+    if run.start is None:
+        if lora or controls:
+            raise InputError(
+                f"{f'--lora {lora}' if lora else '--controlnet'}: expected --from RUN with it"
+            )
         return Start()
-    return FromRun(base, settings_of(base.config), bool(given.get("controlnet")))
+    base = ordinary(run.start)
+    return FromRun(base, settings_of(base.config), controls)
 
 
 def shapes_of(null: Condition) -> dict[str, tuple[int, ...]]:
