@@ -51,7 +51,8 @@ class EditOptions:
     )
     invert: str | None = option(
         None,
-        "what --init shows: find the noise that it is drawn from, and draw that with the prompt",
+        "what --init shows, or empty: find the noise that it is drawn from, and draw that with the "
+        "prompt",
         EDIT,
         parse=any_text,
         metavar="TEXT",
@@ -61,7 +62,6 @@ class EditOptions:
         "what every picture is to show as well, and how much (default: 1); a negative weight leads "
         "away from it; may be given several times",
         MIX,
-        parse=any_text,
         metavar=("TEXT", "WEIGHT"),
         more={"action": "append", "nargs": "+"},
     )
