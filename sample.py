@@ -53,13 +53,9 @@ def draw(options: SampleOptions) -> None:
     from tinyldm.sampling.drawing import Painter
     from tinyldm.sampling.edit_options import editing_of
     from tinyldm.sampling.folder import run_name
-    from tinyldm.training.checkpoint import (
-        find_checkpoint,
-        latest_run,
-        load_checkpoint,
-        read_config,
-        task_of,
-    )
+    from tinyldm.sampling.guide import load_guide
+    from tinyldm.training.averages import load_averaged
+    from tinyldm.training.checkpoint import find_checkpoint, latest_run, read_config, task_of
     from tinyldm.training.frozen_models import load_frozen
 
     # 1. The checkpoint's own words, and how to draw with it.
@@ -74,13 +70,15 @@ def draw(options: SampleOptions) -> None:
     strip = None if options.strip is None else editing.composed(task.prompt(options.strip))
     job.check_requests(requests, strip)
 
-    # 3. The network with its averaged weights, and the frozen models that it was trained with.
+    # 3. The network with its averaged weights, a weaker one to guide it if asked for, and the
+    # frozen models that it was trained with.
     device = pick_device(options.device)
-    checkpoint = load_checkpoint(folder, device)
+    checkpoint = load_averaged(folder, device, how.ema_length)
     job.check_grid(checkpoint, how)
+    guide = load_guide(checkpoint, how, device)
     models = load_frozen(config, device, folder)
 
-    painter = Painter.of(checkpoint, models.vae, task, how, device=device)
+    painter = Painter.of(checkpoint, models.vae, task, how, device=device, guide=guide)
 
     # 4. The folder to draw into: a new one, or one that holds the start of this very job.
     with job.open_samples(
@@ -89,6 +87,7 @@ def draw(options: SampleOptions) -> None:
         requests,
         options.out,
         how=how,
+        guide=guide,
         seed=options.seed,
         strip=strip,
         overwrite=options.overwrite,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from tinyldm.condition import Condition
 from tinyldm.data.examples import Prompt, Request
 from tinyldm.data.images import grid, save_image, to_pil
 from tinyldm.device import runs_bfloat16
+from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.sampler import Denoiser, sample
 from tinyldm.diffusion.schedule import Grid, NoiseSchedule
 from tinyldm.errors import InputError
+from tinyldm.methods.autoguidance import predicting
 from tinyldm.methods.composition import Composed
 from tinyldm.methods.editing import Inpainting, begin, invert
 from tinyldm.sampling.compositions import Composition, joined, parts_of
@@ -88,9 +90,28 @@ class Painter:
 
     @classmethod
     def of(
-        cls, checkpoint: Checkpoint, vae: Any, task: Task, how: Drawing, device: torch.device
+        cls,
+        checkpoint: Checkpoint,
+        vae: Any,
+        task: Task,
+        how: Drawing,
+        *,
+        device: torch.device,
+        guide: Checkpoint | None = None,
     ) -> Painter:
-        """The painter of a checkpoint, with the guidance that `how` asks its task for."""
+        """The painter of a checkpoint, with the guidance that `how` asks its task for.
+
+        guide: what `how` names as the guide
+        """
+        guidance = task.guidance(how, checkpoint.null, checkpoint.schedule)
+        if guide is not None:
+            if not isinstance(guidance, Guidance):
+                raise InputError("--guide: can't be combined with the guidance of this task")
+            assert how.guide_scale is not None
+            weak = predicting(
+                guide.network, guide.prediction, checkpoint.prediction, checkpoint.schedule
+            )
+            guidance = replace(guidance, guide=weak, guide_scale=how.guide_scale)
         return cls(
             network=checkpoint.network,
             schedule=checkpoint.schedule,
@@ -100,7 +121,7 @@ class Painter:
             std=checkpoint.std,
             vae=vae,
             how=how,
-            guidance=task.guidance(how, checkpoint.null, checkpoint.schedule),
+            guidance=guidance,
             null=checkpoint.null,
             device=device,
         )

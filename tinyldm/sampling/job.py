@@ -30,9 +30,11 @@ from tinyldm.sampling.folder import (
     open_folder,
     run_name,
 )
+from tinyldm.sampling.guide import load_guide
 from tinyldm.sampling.settings import Drawing
 from tinyldm.tasks.base import Encoder
-from tinyldm.training.checkpoint import Checkpoint, load_checkpoint, task_of
+from tinyldm.training.averages import load_averaged
+from tinyldm.training.checkpoint import Checkpoint, task_of
 from tinyldm.training.frozen_models import FrozenModels, load_frozen
 
 
@@ -61,16 +63,19 @@ def sample_images(
     requests = editing.requests(requests)
     check_requests(requests, strip)
     chosen = pick_device(device)
-    checkpoint = load_checkpoint(run, chosen)
+    checkpoint = load_averaged(run, chosen, how.ema_length)
     check_grid(checkpoint, how)
+    guide = load_guide(checkpoint, how, chosen)
     models = load_frozen(checkpoint.config, chosen, checkpoint.path)
-    painter = Painter.of(checkpoint, models.vae, task_of(checkpoint.config), how, device=chosen)
+    task = task_of(checkpoint.config)
+    painter = Painter.of(checkpoint, models.vae, task, how, device=chosen, guide=guide)
     with open_samples(
         checkpoint,
         models.encoder,
         requests,
         out,
         how=how,
+        guide=guide,
         seed=seed,
         strip=strip,
         overwrite=overwrite,
@@ -124,6 +129,7 @@ def open_samples(
     out: str | Path | None,
     *,
     how: Drawing,
+    guide: Checkpoint | None,
     seed: int,
     strip: Prompt | None,
     overwrite: bool,
@@ -134,7 +140,14 @@ def open_samples(
     prompts += [prompt for prompt in (strip, editing.invert) if prompt is not None]
     files = encoder.check(parts_of(prompts))
     record = make_record(
-        checkpoint, requests, how, seed, strip=strip, files=files, editing=editing.record()
+        checkpoint,
+        requests,
+        how,
+        seed,
+        strip=strip,
+        files=files,
+        guide=guide,
+        editing=editing.record(),
     )
     if out is None:
         folder = default_folder(run_name(checkpoint.path), record, overwrite)
