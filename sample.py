@@ -74,7 +74,7 @@ def draw(options: SampleOptions) -> None:
     # frozen models that it was trained with.
     device = pick_device(options.device)
     checkpoint = load_averaged(folder, device, how.ema_length)
-    job.check_grid(checkpoint, how)
+    how = job.with_grid(checkpoint, how)
     guide = load_guide(checkpoint, how, device)
     models = load_frozen(config, device, folder)
 
