@@ -133,9 +133,9 @@ def runs_of(painter: Painter, encoder: Encoder, requests: list[Request], seed: i
     stream = torch_stream(seed, "grid")
     noise = torch.randn(len(requests), *painter.latent_shape, generator=stream)
     return Runs(
-        painter.network if painter.guidance is None else painter.guidance(painter.network),
-        noise.to(painter.device),
-        painter.schedule,
-        painter.prediction,
-        encode_prompts(encoder, prompts),
+        denoiser=painter.network if painter.guidance is None else painter.guidance(painter.network),
+        noise=noise.to(painter.device),
+        schedule=painter.schedule,
+        prediction=painter.prediction,
+        condition=encode_prompts(encoder, prompts),
     )
