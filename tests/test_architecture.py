@@ -28,7 +28,15 @@ HEART = {"condition", "diffusion", "nn"}
 CORE = (
     GROUND
     | HEART
-    | {*("methods", "autoencoder", "frozen", "data", "tasks", "training", "sampling")}
+    | {
+        "autoencoder",
+        "methods",
+        "frozen",
+        "data",
+        "tasks",
+        "training",
+        "sampling",
+    }
 )
 LEAVES = {"scores", "stage_one", "toy", "compat", "pages", "commands"}
 ALLOWED = {  # room -> the rooms that it may import, besides itself
@@ -44,8 +52,8 @@ ALLOWED = {  # room -> the rooms that it may import, besides itself
     "condition": set(),
     "diffusion": {"condition"},
     "nn": {"condition"},
-    "methods": GROUND | HEART,
     "autoencoder": {"nn", "diffusion", "errors", "files", "typed", "weights", "frozen"},
+    "methods": GROUND | HEART,
     "frozen": GROUND | {"condition", "data"},
     "data": GROUND | {"condition"},
     "tasks": GROUND | HEART | {"methods", "data", "frozen"},
