@@ -52,7 +52,7 @@ WEIGHTS, LATENTS, STATE, AVERAGES = (
 )
 FORMAT = 1
 
-Length = Annotated[float, Limits(gt=0, le=LONGEST)]  # sigma_rel of an average
+Length = Annotated[float, Limits(ge=0.001, le=LONGEST)]  # sigma_rel of an average
 
 
 @dataclass
