@@ -13,6 +13,7 @@ from tinyldm.cli import as_typed, flag_of
 from tinyldm.data.latents import LatentCache
 from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.sampler import Denoiser
+from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.files import file_checksum
 from tinyldm.methods.consistency import ConsistencyLoss
@@ -127,7 +128,8 @@ class Teacher:
 
         saved: the config of a run that is resumed
         key:   of the run's latent cache
-        InputError: the run was started from other weights, or the teacher has learned other data
+        InputError: the run was started from other weights, or the teacher has learned other data,
+        or on a schedule that no setting says
         """
         if settings.consistency is None:
             return None
@@ -135,6 +137,10 @@ class Teacher:
         named = f"--consistency {settings.consistency}"
         if saved is not None and saved["teacher"] != teacher.facts["teacher"]:
             raise InputError(f"{named}: its weights are not those that the run was started from")
+        s, of_it = settings, teacher.checkpoint
+        schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
+        if (schedule, s.prediction) != (of_it.schedule, of_it.prediction):
+            raise InputError(f"{named}: its schedule or prediction is not that of its settings")
         if teacher.config.get("data", key) != key:
             raise InputError(
                 f"{named}: was trained on other images or captions, or on other copies of them"
