@@ -19,10 +19,13 @@ from tinyldm.diffusion.loss import Noised, draw_noise, drop_condition, predictio
 from tinyldm.diffusion.sampler import Denoiser
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
+from tinyldm.methods.power_ema import LENGTHS
 from tinyldm.nn.unet import UNet
 from tinyldm.randomness import torch_stream
 from tinyldm.signals import StopRequest
+from tinyldm.training.averages import PowerEMAs
 from tinyldm.training.checkpoint import (
+    AVERAGES,
     STATE,
     WEIGHTS,
     Progress,
@@ -50,6 +53,9 @@ MOMENTS: dict[type, tuple[str, ...]] = {
 
 MAX_SKIPPED = 20
 """This many infinite gradients in a row end the run."""
+
+RESUMED = (STATE, WEIGHTS, AVERAGES)
+"""The files of a checkpoint from which a training goes on; averages with --post-hoc-ema alone."""
 
 NEVER = StopRequest()
 
@@ -135,6 +141,7 @@ class Trainer:
         self.loss_by_noise = LossByNoise(self.schedule, processes.device)
         self.network = network.to(processes.device)
         self.ema = EMA(self.network, s.ema)
+        self.power_emas = PowerEMAs(self.network, LENGTHS if s.post_hoc_ema else ())
         compiled: Any = torch.compile(network, dynamic=False) if s.compile else network
         self.denoiser: Any = processes.share(compiled)  # the same weights, gradients averaged
         self.optimizers = make_optimizers(network, s)
@@ -178,6 +185,7 @@ class Trainer:
             for optimizer in self.optimizers:
                 optimizer.step()
             self.ema.update(self.network)
+            self.power_emas.update(self.network)
             now.step += 1
             now.plateau.observe(loss, s.lr_every)
 
@@ -293,6 +301,9 @@ class Trainer:
             "training": self.training_state(),
             "latents": latents,
         }
+        if self.power_emas.lengths:
+            config["ema_lengths"] = self.power_emas.lengths
+            weights["averages"] = self.power_emas.state()
         save_checkpoint(folder, config, weights)
         drop_training_state(self.run, folder)
         self.loss_by_noise.write(self.run)
@@ -316,9 +327,10 @@ class Trainer:
             file = folder / STATE
             state = read_weights(file)
             check_fit(state, self.expected_state(state), file)
-            check_whole(folder, config, STATE, WEIGHTS)
+            check_whole(folder, config, *RESUMED)
             averaged = folder / WEIGHTS
             load_into(self.ema.network, read_weights(averaged), averaged)
+            self.power_emas.restore(folder / AVERAGES, config["ema_updates"])
         weights = {name: state[f"weights.{name}"] for name in self.network.state_dict()}
         load_into(self.network, weights, file)
         self.ema.count_from(config["ema_updates"])
