@@ -217,6 +217,15 @@ def test_options_of_the_method_need_it(place, name):
         train_script.train({**SMALL_RUN, "out": "other", name: given[name]})
 
 
+def test_a_run_on_a_schedule_that_its_settings_do_not_say_is_no_start(place):
+    file = find_checkpoint("run") / "config.json"
+    config = json.loads(file.read_text())
+    config["schedule"] |= {"kind": "linear"}
+    file.write_text(json.dumps(config))
+    with pytest.raises(InputError, match="its schedule or prediction is not that of its settings"):
+        tune()
+
+
 # ---- drawing
 
 

@@ -13,6 +13,7 @@ from tinyldm.cli import as_typed, flag_of
 from tinyldm.data.latents import LatentCache
 from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.sampler import Denoiser
+from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.files import file_checksum
 from tinyldm.methods.consistency import ConsistencyLoss
@@ -114,13 +115,18 @@ class Tuning(Start):
     ) -> tuple[nn.Module, dict[str, Any]]:
         """What is trained, and what a checkpoint says of it: the checksum of the teacher's weights.
 
-        InputError: the run was started from other weights, or the teacher has learned other data
+        InputError: the run was started from other weights, or the teacher has learned other data,
+        or on a schedule that no setting says
         """
         weights = self.teacher.path / WEIGHTS
         facts = {"network": self.teacher.config["network"], "teacher": file_checksum(weights)}
         named = f"--consistency {settings.consistency}"
         if saved is not None and saved["teacher"] != facts["teacher"]:
             raise InputError(f"{named}: its weights are not those that the run was started from")
+        s, of_it = settings, self.teacher
+        schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
+        if (schedule, s.prediction) != (of_it.schedule, of_it.prediction):
+            raise InputError(f"{named}: its schedule or prediction is not that of its settings")
         if self.teacher.config.get("data", cache.key) != cache.key:
             raise InputError(
                 f"{named}: was trained on other images or captions, or on other copies of them"
