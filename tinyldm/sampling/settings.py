@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tinyldm.cli import BATCH_SIZE, SEED, SOLVER_STEPS, any_text, check_options, option, real, whole
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
+from tinyldm.sampling.edit_options import EditOptions, check_editing
 from tinyldm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ SOLVERS = ("dpm++", "sde-dpm++", "dpm", "unipc", "heun", "ddim", "ddpm")
 WITH_ORDER = ("dpm++", "sde-dpm++", "dpm", "unipc")
 SPACINGS = ("trailing", "leading", "linspace", "karras")
 DEFAULT_GUIDANCE = 3.0
+DEFAULT_GUIDE_SCALE = 2.0
+EMA_LENGTH = real(0.001, 0.288)  # sigma_rel, see methods/power_ema.py
 EITHER_WAY = real(-1000, 1000)  # a negative scale guides away from the prompt
 
 
@@ -69,6 +72,10 @@ class Drawing:
     guidance: the scale of classifier-free guidance; 1 means none
     style:    for landscapes, the scale of the style; guidance is then that of the map
     interval: (low, high) in units of sigma / alpha, the levels at which to guide (2404.07724)
+
+    ema_length:  draw with the average of this length, see training/averages.py
+    guide:       a checkpoint of a weaker network for autoguidance (2406.02507), of guide_scale;
+                 guide_ema_length is for its weights what ema_length is for the network's
     """
 
     steps: int = 50
@@ -79,12 +86,31 @@ class Drawing:
     rescale: float = 0.0
     spacing: str = "trailing"
     precision: str = "auto"
+    ema_length: float | None = None
+    guide: Path | None = None
+    guide_scale: float | None = None
+    guide_ema_length: float | None = None
 
     def __post_init__(self) -> None:
-        for name, scale in {"guidance": self.guidance, "guidance-style": self.style}.items():
+        scales = {
+            "guidance": self.guidance,
+            "guidance-style": self.style,
+            "guide-scale": self.guide_scale,
+        }
+        for name, scale in scales.items():
             if scale is not None and not math.isfinite(scale):
                 raise ValueError(f"{name} {scale}: expected a finite number")
-        if self.guidance == 1 and (self.interval or self.rescale):
+        for name, value in {
+            "guide-scale": self.guide_scale,
+            "guide-ema-length": self.guide_ema_length,
+        }.items():
+            if value is not None and self.guide is None:
+                raise ValueError(f"{name} {value:g}: expected --guide with it")
+        if self.guide is not None and self.guide_scale is None:
+            raise ValueError(f"guide {self.guide}: expected --guide-scale with it")
+        if self.guide is not None and self.style is not None:
+            raise ValueError("guide: can't be combined with --guidance-map and --guidance-style")
+        if self.guidance == 1 and self.guide is None and (self.interval or self.rescale):
             raise ValueError(
                 "guidance 1 means no guidance: an interval or a rescale would change nothing"
             )
@@ -100,7 +126,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class SampleOptions:
+class SampleOptions(EditOptions):
     """The options of sample.py."""
 
     run: str | None = option(
@@ -172,7 +198,8 @@ class SampleOptions:
     spacing: str = option("trailing", "how the timesteps are spaced", "how", choices=SPACINGS)
     guidance: float | None = option(
         None,
-        f"guidance scale; 1: none (default: {DEFAULT_GUIDANCE:g}; 1 after --cfg-drop 0)",
+        f"guidance scale; 1: none (default: {DEFAULT_GUIDANCE:g}; 1 with --guide, or after "
+        "--cfg-drop 0)",
         "how",
         bounds=EITHER_WAY,
     )
@@ -207,6 +234,31 @@ class SampleOptions:
         "how",
         bounds=EITHER_WAY,
     )
+    guide: str | None = option(
+        None,
+        "autoguidance: a run or checkpoint of a weaker network to lead away from, such as an "
+        "earlier checkpoint of the same run (2406.02507)",
+        "how",
+        metavar="FOLDER",
+    )
+    guide_scale: float | None = option(
+        None,
+        f"scale of --guide; 1: none (default: {DEFAULT_GUIDE_SCALE:g})",
+        "how",
+        metavar="SCALE",
+        bounds=EITHER_WAY,
+    )
+    ema_length: float | None = option(
+        None,
+        "draw with an average of the weights over this share of the run, 0.05 to 0.25 for example, "
+        "after train.py --post-hoc-ema (default: the average of --ema)",
+        "how",
+        metavar="S",
+        bounds=EMA_LENGTH,
+    )
+    guide_ema_length: float | None = option(
+        None, "the same for --guide", "how", metavar="S", bounds=EMA_LENGTH
+    )
     batch_size: int = option(32, "pictures at a time", "machine", bounds=BATCH_SIZE)
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps", "machine")
     precision: str = option(
@@ -221,13 +273,14 @@ class SampleOptions:
         check_options(self)
         if self.prompt and self.prompts:
             raise InputError("--prompts: not allowed with --prompt")
+        check_editing(self)
 
     def drawing(self, task: Task, settings: Mapping[str, Any]) -> Drawing:
         """How to draw with a network of a task that was trained with these settings."""
         cfg_drop = settings.get("cfg_drop", TrainSettings.cfg_drop)
         scale = self.guidance
         if scale is None:
-            scale = DEFAULT_GUIDANCE if cfg_drop else 1.0
+            scale = DEFAULT_GUIDANCE if cfg_drop and self.guide is None else 1.0
         style = None
         if self.guidance_map is not None or self.guidance_style is not None:
             apart = task.guides_style and settings.get("style_drop", 0.0) > 0
@@ -244,6 +297,9 @@ class SampleOptions:
                 "and has learned no null condition"
             )
         interval = self.guidance_interval
+        guide_scale = self.guide_scale
+        if self.guide is not None and guide_scale is None:
+            guide_scale = DEFAULT_GUIDE_SCALE
         try:
             return Drawing(
                 steps=self.steps,
@@ -254,6 +310,10 @@ class SampleOptions:
                 rescale=self.guidance_rescale,
                 spacing=self.spacing,
                 precision=self.precision,
+                ema_length=self.ema_length,
+                guide=None if self.guide is None else Path(self.guide),
+                guide_scale=guide_scale,
+                guide_ema_length=self.guide_ema_length,
             )
         except ValueError as error:
             raise InputError(f"--{error}") from None

@@ -5,6 +5,7 @@ runs/NAME/checkpoints/step-0001000/
                           progress, checksums of the other files
     model.safetensors     the averaged weights, float32
     latents.safetensors   mean and std of the latents, the null condition
+    averages.safetensors  with --post-hoc-ema: two more averages of other lengths, float32
     training.safetensors  raw weights and optimiser moments; kept for the newest two checkpoints
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.files import file_checksum, replacing_files
 from tinyldm.folders import numbered
+from tinyldm.methods.power_ema import LONGEST
 from tinyldm.nn.unet import UNet
 from tinyldm.tasks.base import Task, find_task
 from tinyldm.training.adapters import BaseOf, is_adapter, load_adapter
@@ -33,9 +35,9 @@ from tinyldm.training.format_1 import UNSAID, read_progress
 from tinyldm.training.learning_rate import Plateau
 from tinyldm.training.network import build_network, is_ours
 from tinyldm.training.settings import TrainSettings
-from tinyldm.typed import Index, Side, as_type, read_json
+from tinyldm.training.statistics import LATENTS, read_latents
+from tinyldm.typed import Index, Limits, Side, as_type, read_json
 from tinyldm.weights import (
-    check_fit,
     check_shapes,
     load_into,
     read_shapes,
@@ -45,8 +47,10 @@ from tinyldm.weights import (
     write_weights,
 )
 
-WEIGHTS, LATENTS, STATE = (f"{name}.safetensors" for name in ("model", "latents", "training"))
+WEIGHTS, STATE, AVERAGES = (f"{name}.safetensors" for name in ("model", "training", "averages"))
 FORMAT = 1
+
+Length = Annotated[float, Limits(gt=0, le=LONGEST)]  # sigma_rel of an average
 
 
 @dataclass
@@ -82,6 +86,7 @@ class Content:
     settings: TrainSettings = field(default_factory=TrainSettings)
     progress: Progress = field(default_factory=Progress)
     ema_updates: Index = 0
+    ema_lengths: list[Length] | None = None
     vae: str = ""
     vae_fingerprint: str | None = None
     text_encoder: str = ""
@@ -97,15 +102,16 @@ class Content:
 
 
 @dataclass(frozen=True)
-class LatentShapes:
-    """The shapes of what latents.safetensors holds; a Condition need not have all of its parts."""
+class Synthesis:
+    """An average that was put together afterwards, see training/averages.py.
 
-    mean: tuple[Side, Side, Side]
-    std: tuple[Side, Literal[1], Literal[1]]
-    tokens: tuple[Literal[1], Side, Side] | None = None
-    mask: tuple[Literal[1], Side] | None = None
-    vector: tuple[Literal[1], Side] | None = None
-    maps: tuple[Literal[1], Side, Side, Side] | None = None
+    error: how far its profile is from that of the length, as a share
+    files: the checkpoints whose averages it is made of, with the checksums of their files
+    """
+
+    ema_length: float
+    error: float
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,7 @@ class Checkpoint:
     null:      the null condition, one row
     config:    the content of config.json
     scale:     how much of what adapts another run counts
+    synthesis: where the weights are not those that were saved
     """
 
     network: nn.Module
@@ -127,6 +134,7 @@ class Checkpoint:
     config: Config
     path: Path
     scale: float = 1.0
+    synthesis: Synthesis | None = None
 
 
 def save_checkpoint(
@@ -365,30 +373,5 @@ def check_inputs(network: UNet, mean: Tensor, null: Condition, file: Path) -> No
     x = torch.empty(1, len(mean), height, width, device="meta")
     try:
         network.check_inputs(x, 0.0, null)
-    except ValueError as error:
-        raise InputError(f"{file}: {error}") from None
-
-
-def read_latents(folder: Path, config: Config) -> tuple[Tensor, Tensor, Condition]:
-    """Mean and deviation of the latents, and the null condition, of a checkpoint."""
-    file = folder / LATENTS
-    tensors = {}
-    for name, tensor in read_weights(file).items():
-        tensors[name.removeprefix("null.")] = tensor
-    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    as_type(found, f"{file}: shape", LatentShapes)
-    for name, tensor in tensors.items():
-        dtype = torch.bool if name == "mask" else torch.float32
-        check_fit({name: tensor}, {name: tensor.new_empty(tensor.shape, dtype=dtype)}, file)
-    mean, std = tensors.pop("mean"), tensors.pop("std")
-    c, *area = config.get("latent_shape", mean.shape)
-    if (
-        len(std) != c
-        or list(mean.shape) not in ([c, 1, 1], [c, *area])
-        or not bool((std > 0).all())
-    ):
-        raise InputError(f"{file}: mean and std are not those of latents of {c} channels")
-    try:
-        return mean, std, Condition(**tensors)
     except ValueError as error:
         raise InputError(f"{file}: {error}") from None

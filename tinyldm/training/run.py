@@ -74,7 +74,7 @@ SWEEP = Kind(
 )
 RUN = Kind(
     "run",
-    r"checkpoints/step-[0-9]+/(config\.json|(model|latents|training)\.safetensors)"
+    r"checkpoints/step-[0-9]+/(config\.json|(model|latents|training|averages)\.safetensors)"
     r"|previews/step-[0-9]+\.png|log\.csv|loss_by_noise\.csv|report\.html"
     r"|tensorboard/events\.out\.tfevents\.[^/]+"
     rf"|sweep/({SWEEP.files}|\.lock|\.tinyldm\.json)",

@@ -246,6 +246,11 @@ class TrainSettings:
         "decay of the averaged weights, after a warm-up; 0: no average",
         bounds=real(0, 0.9999999),
     )
+    post_hoc_ema: bool = training_option(
+        False,
+        "also save two averages with each checkpoint, from which sample.py --ema-length puts "
+        "together one of any length (2312.02696); they take twice the space of the network",
+    )
     t_sampling: str = training_option(
         "uniform",
         "how the timesteps of training are drawn; logit-normal: most often in the middle "

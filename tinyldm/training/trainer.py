@@ -18,10 +18,13 @@ from tinyldm.device import runs_bfloat16
 from tinyldm.diffusion.loss import Noised, draw_noise, drop_condition, prediction_error
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
+from tinyldm.methods.power_ema import LENGTHS
 from tinyldm.nn.unet import UNet
 from tinyldm.randomness import torch_stream
 from tinyldm.signals import StopRequest
+from tinyldm.training.averages import PowerEMAs
 from tinyldm.training.checkpoint import (
+    AVERAGES,
     STATE,
     WEIGHTS,
     Progress,
@@ -49,6 +52,9 @@ MOMENTS: dict[type, tuple[str, ...]] = {
 
 MAX_SKIPPED = 20
 """This many infinite gradients in a row end the run."""
+
+RESUMED = (STATE, WEIGHTS, AVERAGES)
+"""The files of a checkpoint from which a training goes on; averages with --post-hoc-ema alone."""
 
 NEVER = StopRequest()
 
@@ -128,6 +134,7 @@ class Trainer:
         self.loss_by_noise = LossByNoise(self.schedule, processes.device)
         self.network = network.to(processes.device)
         self.ema = EMA(self.network, s.ema)
+        self.power_emas = PowerEMAs(self.network, LENGTHS if s.post_hoc_ema else ())
         compiled: Any = torch.compile(network, dynamic=False) if s.compile else network
         self.denoiser: Any = processes.share(compiled)  # the same weights, gradients averaged
         self.optimizers = make_optimizers(network, s)
@@ -171,6 +178,7 @@ class Trainer:
             for optimizer in self.optimizers:
                 optimizer.step()
             self.ema.update(self.network)
+            self.power_emas.update(self.network)
             now.step += 1
             now.plateau.observe(loss, s.lr_every)
 
@@ -281,6 +289,9 @@ class Trainer:
             "training": self.training_state(),
             "latents": latents,
         }
+        if self.power_emas.lengths:
+            config["ema_lengths"] = self.power_emas.lengths
+            weights["averages"] = self.power_emas.state()
         save_checkpoint(folder, config, weights)
         drop_training_state(self.run, folder)
         self.loss_by_noise.write(self.run)
@@ -304,9 +315,10 @@ class Trainer:
             file = folder / STATE
             state = read_weights(file)
             check_fit(state, self.expected_state(state), file)
-            check_whole(folder, config, STATE, WEIGHTS)
+            check_whole(folder, config, *RESUMED)
             averaged = folder / WEIGHTS
             load_into(self.ema.network, read_weights(averaged), averaged)
+            self.power_emas.restore(folder / AVERAGES, config["ema_updates"])
         weights = {name: state[f"weights.{name}"] for name in self.network.state_dict()}
         load_into(self.network, weights, file)
         self.ema.count_from(config["ema_updates"])
