@@ -76,7 +76,7 @@ def draw(options: SampleOptions) -> None:
     checkpoint = load_averaged(
         folder, device, how.ema_length, base=options.base, scale=options.lora_scale
     )
-    job.check_grid(checkpoint, how)
+    how = job.with_grid(checkpoint, how)
     guide = load_guide(checkpoint, how, device)
     models = load_frozen(config, device, folder)
 

@@ -54,7 +54,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
         given = start.given(given)
     with processes.main_first():
         data = read_data(data_folder(given.get("data")), given)
-    settings = data.settings(given, bool(run.saved))
+    settings = data.settings(given, bool(run.saved or given.get("consistency")))
     if not run.saved:
         settings = start.settings(settings, given)
     settings = run.of_length(settings, len(data.examples), processes)
@@ -69,8 +69,8 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
         cache = start.prepared(open_cache(settings, data.examples, models, processes))
     run.check_data(data.folder, cache.key)
 
-    # 4. The network, with random weights; or what adapts the network of another run.
-    network, built = start.network(settings, cache, run.saved)
+    # 4. The network: with random weights, with those of a run to tune, or what adapts a run.
+    network, built, objective = start.network(settings, cache, processes, run.saved)
 
     # 5. The run folder, and the loop in it. The facts are for whoever samples from the checkpoints.
     facts |= {**built, "data": cache.key, "latent_shape": list(cache.shape)}
@@ -90,6 +90,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
             preview=previews.draw,
             report=after_save,
             check=cache.check_files,
+            objective=objective,
         )
         if run.saved:
             trainer.restore(find_checkpoint(folder))

@@ -133,7 +133,7 @@ class Painter:
 
     def start(self) -> tuple[Grid, Tensor | None]:
         """The levels that a drawing visits, and the latents that it begins with, if any."""
-        grid = self.schedule.grid(self.how.steps, self.how.spacing)
+        grid = self.how.grid(self.schedule)
         if self.canvas is None:
             return grid, None
         return begin(self.canvas.x0, grid, self.canvas.strength)

@@ -82,15 +82,14 @@ def make_record(
     guide:   the checkpoint that `how` names as the guide
     editing: what else there is to say, Editing.record()
     """
-    solver: Any = how.solver  # a frozen dataclass
     record = {
         "checkpoint": str(checkpoint.path),
-        "contents": contents_of(checkpoint),
+        "contents": hash_of(checkpoint.path),
         "vae": checkpoint.config["vae"],
         "seed": seed,
         **asdict(how),
-        "solver": {"name": type(solver).__name__, **asdict(solver)},
-        "guide": None if guide is None else contents_of(guide),
+        "solver": solver_facts(how.solver),
+        "guide": None if guide is None else hash_of(guide.path),
         "strip": None if strip is None else str(strip),
         "images": {request.name: request.text for request in requests},
         **(editing or {}),
@@ -108,13 +107,18 @@ def make_record(
     return record
 
 
-def contents_of(checkpoint: Checkpoint) -> str:
-    """A hash of the files of a checkpoint that decide what is drawn with it."""
+def hash_of(checkpoint: Path) -> str:
+    """A hash of what a checkpoint folder holds for sampling."""
     digest = hashlib.sha256()
     for name in ("config.json", "latents.safetensors", "model.safetensors"):
-        with open(checkpoint.path / name, "rb") as file:
+        with open(checkpoint / name, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def solver_facts(solver: Any) -> dict[str, Any]:
+    """The name and the fields of a solver, a frozen dataclass."""
+    return {"name": type(solver).__name__, **asdict(solver)}
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from tinyldm.data.examples import Prompt, Request, check_names
 from tinyldm.data.images import grid, load_image, save_animation, save_image
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
+from tinyldm.methods.consistency import ConsistencySolver
 from tinyldm.sampling.compositions import parts_of
 from tinyldm.sampling.drawing import (
     Painter,
@@ -21,6 +22,7 @@ from tinyldm.sampling.drawing import (
     picture_seed,
 )
 from tinyldm.sampling.editing import Editing
+from tinyldm.sampling.fitted import with_fitted_grid
 from tinyldm.sampling.folder import (
     FILM,
     GRID,
@@ -64,7 +66,7 @@ def sample_images(
     check_requests(requests, strip)
     chosen = pick_device(device)
     checkpoint = load_averaged(run, chosen, how.ema_length)
-    check_grid(checkpoint, how)
+    how = with_grid(checkpoint, how)
     guide = load_guide(checkpoint, how, chosen)
     models = load_frozen(checkpoint.config, chosen, checkpoint.path)
     task = task_of(checkpoint.config)
@@ -113,12 +115,29 @@ def told(requests: Sequence[Request], run: str, out: Path) -> str:
     return "; ".join(made)
 
 
-def check_grid(checkpoint: Checkpoint, how: Drawing) -> None:
-    """InputError for a number of steps that the schedule does not have."""
+def with_grid(checkpoint: Checkpoint, how: Drawing) -> Drawing:
+    """The drawing, with the grid that was fitted to the checkpoint if it asks for that.
+
+    InputError for a solver that is not for the run, for a number of steps that the schedule does
+    not have, or that no grid was fitted for.
+    """
+    tuned = checkpoint.config["settings"].get("consistency") is not None
+    if isinstance(how.solver, ConsistencySolver) and not tuned:
+        raise InputError(
+            f"--solver consistency: {checkpoint.path} is no run of train.py --consistency; "
+            "expected another solver"
+        )
+    if tuned and not isinstance(how.solver, ConsistencySolver):
+        raise InputError(
+            f"--solver {type(how.solver).__name__}: {checkpoint.path} is a run of "
+            "train.py --consistency; expected --solver consistency"
+        )
+    how = with_fitted_grid(checkpoint, how)
     try:
-        checkpoint.schedule.grid(how.steps, how.spacing)
+        how.grid(checkpoint.schedule)
     except ValueError as error:
         raise InputError(f"--steps {how.steps} --spacing {how.spacing}: {error}") from None
+    return how
 
 
 @contextmanager

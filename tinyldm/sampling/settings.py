@@ -19,14 +19,17 @@ from tinyldm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from tinyldm.diffusion.sampler import Solver
+    from tinyldm.diffusion.schedule import Grid, NoiseSchedule
     from tinyldm.tasks.base import Task
 
-SOLVERS = ("dpm++", "sde-dpm++", "dpm", "unipc", "heun", "ddim", "ddpm")
+SOLVERS = ("dpm++", "sde-dpm++", "dpm", "unipc", "heun", "ddim", "ddpm", "consistency")
 WITH_ORDER = ("dpm++", "sde-dpm++", "dpm", "unipc")
-SPACINGS = ("trailing", "leading", "linspace", "karras")
+FITTED = "fitted"
+SPACINGS = ("trailing", "leading", "linspace", "karras", FITTED)
 DEFAULT_GUIDANCE = 3.0
 DEFAULT_GUIDE_SCALE = 2.0
 EMA_LENGTH = real(0.001, 0.288)  # sigma_rel, see methods/power_ema.py
+CONSISTENCY_STEPS = 2
 EITHER_WAY = real(-1000, 1000)  # a negative scale guides away from the prompt
 
 
@@ -37,6 +40,7 @@ def make_solver(name: str, order: int | None = None, eta: float | None = None) -
     from tinyldm.diffusion.dpm_solver import DPMSolver
     from tinyldm.diffusion.heun import Heun
     from tinyldm.diffusion.unipc import UniPC
+    from tinyldm.methods.consistency import ConsistencySolver
 
     if order is not None and name not in WITH_ORDER:
         raise InputError(
@@ -51,6 +55,8 @@ def make_solver(name: str, order: int | None = None, eta: float | None = None) -
             return DDPM()
         if name == "heun":
             return Heun()
+        if name == "consistency":
+            return ConsistencySolver()
         order = 2 if order is None else order
         if name == "unipc":
             return UniPC(order)
@@ -72,6 +78,7 @@ class Drawing:
     guidance: the scale of classifier-free guidance; 1 means none
     style:    for landscapes, the scale of the style; guidance is then that of the map
     interval: (low, high) in units of sigma / alpha, the levels at which to guide (2404.07724)
+    timesteps: of a fitted grid (sampling/fitted.py), where spacing is 'fitted'
 
     ema_length:  draw with the average of this length, see training/averages.py
     guide:       a checkpoint of a weaker network for autoguidance (2406.02507), of guide_scale;
@@ -86,6 +93,7 @@ class Drawing:
     rescale: float = 0.0
     spacing: str = "trailing"
     precision: str = "auto"
+    timesteps: tuple[float, ...] | None = None
     ema_length: float | None = None
     guide: Path | None = None
     guide_scale: float | None = None
@@ -123,6 +131,12 @@ class Drawing:
             )
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"guidance-rescale {self.rescale:g}: expected 0 to 1")
+
+    def grid(self, schedule: NoiseSchedule) -> Grid:
+        """The noise levels to visit."""
+        if self.timesteps is not None:
+            return schedule.levels(self.timesteps)
+        return schedule.grid(self.steps, self.spacing)
 
 
 @dataclass(frozen=True)
@@ -180,13 +194,20 @@ class SampleOptions(EditOptions):
         None, "the folder to write (default: samples/RUN)", "where to", metavar="FOLDER"
     )
     overwrite: bool = option(False, "replace the pictures that are already there", "where to")
-    steps: int = option(
-        50,
-        "steps of the solver; each calls the network once, with heun nearly all twice",
+    steps: int | None = option(
+        None,
+        "steps of the solver; each calls the network once, with heun nearly all twice "
+        "(default: 50; 2 for a consistency run)",
         "how",
         bounds=SOLVER_STEPS,
     )
-    solver: str = option("dpm++", "dpm++ needs the fewest steps", "how", choices=SOLVERS)
+    solver: str | None = option(
+        None,
+        "dpm++ needs the fewest steps; consistency belongs to a run of train.py --consistency "
+        "(default: the one of the two that fits the run)",
+        "how",
+        choices=SOLVERS,
+    )
     order: int | None = option(
         None, f"order 1, 2 or 3 of {', '.join(WITH_ORDER)} (default: 2)", "how", bounds=whole(1, 3)
     )
@@ -196,7 +217,12 @@ class SampleOptions(EditOptions):
         "how",
         bounds=real(0, 1),
     )
-    spacing: str = option("trailing", "how the timesteps are spaced", "how", choices=SPACINGS)
+    spacing: str = option(
+        "trailing",
+        "how the timesteps are spaced; fitted: as python -m tinyldm grid has found out",
+        "how",
+        choices=SPACINGS,
+    )
     guidance: float | None = option(
         None,
         f"guidance scale; 1: none (default: {DEFAULT_GUIDANCE:g}; 1 with --guide, or after "
@@ -301,10 +327,12 @@ class SampleOptions(EditOptions):
         guide_scale = self.guide_scale
         if self.guide is not None and guide_scale is None:
             guide_scale = DEFAULT_GUIDE_SCALE
+        tuned = settings.get("consistency") is not None
+        solver = self.solver or ("consistency" if tuned else "dpm++")
         try:
             return Drawing(
-                steps=self.steps,
-                solver=make_solver(self.solver, self.order, self.eta),
+                steps=self.steps or (CONSISTENCY_STEPS if tuned else Drawing.steps),
+                solver=make_solver(solver, self.order, self.eta),
                 guidance=scale,
                 style=style,
                 interval=(interval[0], interval[1]) if interval else None,

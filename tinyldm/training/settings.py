@@ -26,6 +26,7 @@ from tinyldm.cli import (
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError, shortened
 from tinyldm.tasks.recipes import FULL
+from tinyldm.training.effect import check_effect
 
 if TYPE_CHECKING:
     from tinyldm.tasks.base import Task
@@ -160,6 +161,19 @@ class TrainSettings:
     )
     zero_snr: bool = model_option(
         False, "rescale the schedule so that it ends in pure noise (2305.08891)"
+    )
+    consistency: str | None = model_option(
+        None,
+        "tune this run into one that draws in 1 to 4 steps; other options are as in the run",
+        metavar="RUN",
+    )
+    consistency_from: str = model_option(
+        "teacher",
+        "what --consistency learns from: the run itself, as a guided teacher, or the data",
+        choices=("teacher", "data"),
+    )
+    teacher_guidance: float = model_option(
+        3.0, "guidance scale of that teacher, which the new run then has in it", bounds=GUIDANCE
     )
 
     lora: int = training_option(
@@ -348,6 +362,7 @@ class TrainSettings:
 
 RESUMABLE = {
     "data",  # only its place: what it holds is compared
+    "consistency",  # likewise
     "max_steps",
     "sample_every",
     "save_every",
@@ -371,20 +386,5 @@ def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) 
     else:
         name = given.get("task", task.name)
         settings = TrainSettings.from_dict({**task.recipe(native, given), **given, "task": name})
-    for name in ("lr_decay", "lr_every"):
-        if name in given and settings.lr_schedule not in ("step", "plateau"):
-            ignored(given, name, "--lr-schedule step or plateau")
-    if "muon_lr" in given and settings.optimizer != "muon":
-        ignored(given, "muon_lr", "--optimizer muon")
-    if "preview_guidance" in given and not settings.cfg_drop:
-        ignored(given, "preview_guidance", "--cfg-drop above 0")
-    if given.get("network") is not None and "preset" in given:
-        ignored(given, "preset", "no --network beside it")
+    check_effect(settings, given)
     return settings
-
-
-def ignored(given: Mapping[str, Any], name: str, expected: str) -> None:
-    """Raise the InputError for an option that would have no effect."""
-    raise InputError(
-        f"{flag_of(name)} {as_typed(given[name])}: would be ignored, expected {expected}"
-    )

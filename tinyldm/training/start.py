@@ -17,13 +17,16 @@ from tinyldm.condition import Condition
 from tinyldm.data.latents import LatentCache
 from tinyldm.errors import InputError
 from tinyldm.methods.adapter import Adapter
+from tinyldm.methods.consistency import ConsistencyLoss
 from tinyldm.methods.controlnet import ControlNet
 from tinyldm.methods.lora import LoRA, find_layers
 from tinyldm.training.adapters import BaseOf, build_adapter, controllable
 from tinyldm.training.checkpoint import Checkpoint, Config, load_base, ordinary, settings_of
-from tinyldm.training.network import DataShape, network_recipe, new_network
+from tinyldm.training.effect import ignored
+from tinyldm.training.processes import Processes
 from tinyldm.training.run import RunFolder
-from tinyldm.training.settings import TrainSettings, ignored
+from tinyldm.training.settings import TrainSettings
+from tinyldm.training.teacher import start
 
 OF_THE_BASE = (
     *("size", "preset", "network", "text_encoder", "label_form", "image_encoder", "vae", "centre"),
@@ -66,15 +69,21 @@ class Start:
         return cache
 
     def network(
-        self, settings: TrainSettings, cache: LatentCache, saved: Config | None
-    ) -> tuple[nn.Module, dict[str, Any]]:
-        """What is trained, new with the settings' seed, and what a checkpoint says of it.
+        self,
+        settings: TrainSettings,
+        cache: LatentCache,
+        processes: Processes,
+        saved: Config | None = None,
+    ) -> tuple[nn.Module, dict[str, Any], ConsistencyLoss | None]:
+        """What is trained, new with the settings' seed; what a checkpoint says of it; its loss.
 
         saved: of a run that is resumed, whose network it is to be
+        The loss is None where it is the usual one.
         """
-        shape = DataShape.of(cache.shape, cache.null)
-        recipe = saved["network"] if saved else network_recipe(settings, shape)
-        return new_network(recipe, settings.seed), {"network": recipe}
+        network, recipe, teacher = start(settings, cache, processes, saved)
+        if teacher is None:
+            return network, {"network": recipe}, None
+        return network, {"network": recipe, **teacher.facts}, teacher.objective(settings)
 
 
 @dataclass(frozen=True)
@@ -140,8 +149,12 @@ class FromRun(Start):
         return cache
 
     def network(
-        self, settings: TrainSettings, cache: LatentCache, saved: Config | None
-    ) -> tuple[nn.Module, dict[str, Any]]:
+        self,
+        settings: TrainSettings,
+        cache: LatentCache,
+        processes: Processes,
+        saved: Config | None = None,
+    ) -> tuple[nn.Module, dict[str, Any], ConsistencyLoss | None]:
         s, below = settings, self.base.network
         torch.manual_seed(s.seed)
         adapter: Adapter
@@ -154,7 +167,7 @@ class FromRun(Start):
         else:
             adapter = LoRA(below, s.lora, s.lora_alpha, find_layers(below, s.lora_layers))
         recipe = {"base": self.base.config["network"], **adapter.spec()}
-        return adapter, {"network": recipe, "base": vars(BaseOf.of(self.base.path))}
+        return adapter, {"network": recipe, "base": vars(BaseOf.of(self.base.path))}, None
 
 
 def start_of(run: RunFolder, given: Mapping[str, Any]) -> Start:
@@ -166,6 +179,10 @@ def start_of(run: RunFolder, given: Mapping[str, Any]) -> Start:
             return Start()
         base = load_base(run.saved.file.parent, run.saved)
         return FromRun(base, settings_of(base.config), bool(given["controlnet"]))
+    if given.get("consistency"):
+        if run.start is not None:
+            raise InputError(f"--from {run.start}: expected no --consistency with it")
+        return Start()
     lora, controls = given.get("lora", 0), given.get("controlnet", False)
     for name in ("lora_alpha", "lora_layers"):
         if name in given and not lora:

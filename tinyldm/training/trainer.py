@@ -16,6 +16,7 @@ from tinyldm.condition import Condition
 from tinyldm.data.latents import data_order
 from tinyldm.device import runs_bfloat16
 from tinyldm.diffusion.loss import Noised, draw_noise, drop_condition, prediction_error
+from tinyldm.diffusion.sampler import Denoiser
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.methods.power_ema import LENGTHS
@@ -58,6 +59,8 @@ RESUMED = (STATE, WEIGHTS, AVERAGES)
 
 NEVER = StopRequest()
 
+Objective = Callable[[Denoiser, Noised, Condition, float], Tensor]
+
 
 class Cache(Protocol):
     """What the trainer asks of its data: normalised latents and their conditions, by index.
@@ -99,6 +102,8 @@ class Trainer:
     report:     called with the run folder after each checkpoint, in the main process
     check:      called before each checkpoint, in the main process; raises InputError if what was
                 trained on turns out to be damaged
+    objective:  in place of the error of the prediction: (denoiser, noised, condition, how much of
+                the training is done, 0 to 1) -> the loss (b,) of each sample
     """
 
     def __init__(
@@ -114,6 +119,7 @@ class Trainer:
         preview: Callable[[nn.Module, Path], object] | None = None,
         report: Callable[[Path], object] | None = None,
         check: Callable[[], object] | None = None,
+        objective: Objective | None = None,
     ):
         s = settings
         self.settings = settings
@@ -124,6 +130,7 @@ class Trainer:
         self.preview = preview
         self.report = report
         self.check = check
+        self.objective = objective
         self.facts = dict(facts or {})
         if isinstance(network, UNet):
             self.facts.setdefault("network", asdict(network.config))
@@ -235,6 +242,11 @@ class Trainer:
         if s.t_sampling != "uniform":
             t = draw_timesteps(s.t_sampling, len(x0), self.schedule.timesteps, generator)
         noised = draw_noise(x0, self.schedule, generator, t=t)
+        if self.objective is not None:
+            done = self.progress.step / s.max_steps
+            error = self.objective(self.denoiser, noised, dropped, done)
+            self.loss_by_noise.add(noised.t, error)
+            return error.mean()
         predicted = self.denoiser(noised.x_t, noised.t.float(), dropped)
         gamma = s.snr_gamma or None
         error = prediction_error(predicted, noised, s.prediction, self.schedule, snr_gamma=gamma)
