@@ -208,7 +208,7 @@ def test_an_adapted_run_is_no_base(place):
     ("key", "value", "said"),
     [
         ("base", {"checkpoint": 3}, r"config\.json: base"),
-        ("network", {"base": {}, "lora": {"rank": 2}}, r"config\.json: network\.lora"),
+        ("network", {"base": {}, "lora": {"rank": 2}}, r"config\.json: network"),
         (
             "network",
             {"base": {}, "lora": {"rank": 2, "alpha": 1.0, "layers": ["conv_on"]}},

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
 
     kind = RUN
     if unet_folder(source) is None:
-        kind = LORA if lora_in(source) else DIFFUSERS
+        kind = LORA if adapts(source) else DIFFUSERS
     with whole_folder(out, kind) as draft:
         convert(options, draft)
     say(f"{source} is now {out}")
@@ -79,7 +79,7 @@ def convert(options: argparse.Namespace, out: Path) -> None:
                 f"{source}: no unet/ in it; --vae, --text-encoder, --scheduler and --size "
                 "are for diffusers' folders"
             )
-        elif lora_in(source):
+        elif adapts(source):
             to_lora_file(source, out)
         else:
             to_diffusers(source, out)
@@ -107,28 +107,27 @@ def unet_folder(source: Path) -> Path | None:
     return None
 
 
-def lora_in(source: Path) -> bool:
-    """Whether a run holds factors on top of another run."""
+def adapts(source: Path) -> bool:
+    """Whether a run holds what adapts another run."""
     from tinyldm.training.checkpoint import find_checkpoint, read_config
 
-    return "lora" in read_config(find_checkpoint(source)).get("network", {})
+    return "base" in read_config(find_checkpoint(source))
 
 
 def to_lora_file(source: Path, out: Path) -> None:
     """Write the factors of a run under their published names, which are those of UNet's layers."""
     from tinyldm.methods.lora import published
-    from tinyldm.training.adapters import LoRASpec
+    from tinyldm.training.adapters import Recipe
     from tinyldm.training.checkpoint import WEIGHTS, find_checkpoint, read_config
     from tinyldm.training.network import is_ours
-    from tinyldm.typed import as_type
     from tinyldm.weights import read_weights, write_weights
 
     folder = find_checkpoint(source)
     config = read_config(folder)
-    recipe = config["network"]
-    spec: LoRASpec = as_type(recipe["lora"], f"{config.file}: network.lora", LoRASpec)
-    if not is_ours(recipe["base"]):
-        raise InputError(f"{source}: adapts a network that is not a UNet, unknown to diffusers")
+    recipe = Recipe.read(config["network"], config.file)
+    spec = recipe.lora
+    if spec is None or not is_ours(recipe.base):
+        raise InputError(f"{source}: expected a LoRA of a UNet, which diffusers can load")
     write_weights(out / LORA_FILE, published(read_weights(folder / WEIGHTS), spec.rank, spec.alpha))
 
 

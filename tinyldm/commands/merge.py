@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write a run of one checkpoint with the weights W + scale (alpha / r) B A, to draw with."""
+    from tinyldm.training.adapters import Recipe
     from tinyldm.training.checkpoint import load_checkpoint, save_checkpoint
     from tinyldm.training.run import RUN
 
@@ -34,11 +35,10 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"--out {out}: exists already; expected a new folder")
     merged = load_checkpoint(source, base=options.base, scale=options.scale)
     config = dict(merged.config)
-    recipe = config["network"]
-    if "lora" not in recipe:
+    if "base" not in config or "lora" not in config["network"]:
         raise InputError(f"{source}: expected a run of train.py --lora")
     del config["base"]
-    config["network"] = recipe["base"]
+    config["network"] = Recipe.read(config["network"], merged.config.file).base
     config["settings"] = {
         **config["settings"],
         "lora": 0,

@@ -2,10 +2,10 @@
 
     W' = W + (alpha / r) B A        (section 4.1)
 
-W (out, in) is frozen; A (r, in) and B (out, r) are learned. B is zero at the start, so that the
-network is at first the one it was. For a convolution of k x k, A is one of k x k to r channels and
-B one of 1 x 1 from there, as in the published implementations; as matrices (out, in k k) they
-obey the same formula.
+W (out, in) is frozen; A (r, in) and B (out, r) are learned, and alpha, which has nothing to do with
+the schedule's, is a number. B is zero at the start, so that the network is at first the one it was.
+For a convolution of k x k, A is one of k x k to r channels and B one of 1 x 1 from there, as in the
+published implementations; as matrices (out, in k k) they obey the same formula.
 """
 
 from __future__ import annotations

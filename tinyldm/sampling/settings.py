@@ -159,7 +159,8 @@ class SampleOptions(EditOptions):
     )
     prompts: str | None = option(
         None,
-        "test.json, generate.csv, label_to_img.json, or a .txt file with one prompt per line",
+        "test.json, generate.csv, label_to_img.json, or a .txt file with one prompt per line; "
+        "for super-resolution, a folder of images",
         "what to draw",
         metavar="FILE",
     )

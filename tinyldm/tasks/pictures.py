@@ -40,7 +40,8 @@ class Sketch:
         return self.folder / self.picture if self.picture else None
 
     def __str__(self) -> str:
-        return f"{self.file or ''} {BETWEEN} {self.caption}" if self.caption else f"{self.file}"
+        file = str(self.file or "")
+        return f"{file} {BETWEEN} {self.caption}" if self.caption else file
 
     @classmethod
     def of(cls, prompt: Prompt, folder: Path = Path()) -> Sketch:

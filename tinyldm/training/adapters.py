@@ -81,6 +81,25 @@ class ControlSpec:
     map_channels: Count
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """The type of the recipe of an adapter: that of its base, and one of the two."""
+
+    base: dict[str, Any]
+    lora: LoRASpec | None = None
+    controlnet: ControlSpec | None = None
+
+    def __post_init__(self) -> None:
+        if (self.lora is None) == (self.controlnet is None):
+            raise InputError("expected either lora or controlnet")
+
+    @classmethod
+    def read(cls, recipe: Mapping[str, Any], place: str | Path) -> Recipe:
+        """The recipe in a checkpoint; InputError names the place, its config.json."""
+        found: Recipe = as_type(dict(recipe), f"{place}: network", Recipe)
+        return found
+
+
 def is_adapter(recipe: Mapping[str, Any]) -> bool:
     """Whether the recipe of a network is for an adapter of another network."""
     return "base" in recipe
@@ -91,10 +110,11 @@ def build_adapter(base: nn.Module, recipe: Mapping[str, Any], place: str | Path)
 
     place: whose recipe it is, for the InputError where it makes no sense
     """
-    if "controlnet" in recipe:
-        wanted = as_type(recipe["controlnet"], f"{place}: network.controlnet", ControlSpec)
-        return ControlNet(controllable(base, place), wanted.map_channels)
-    spec = as_type(recipe.get("lora"), f"{place}: network.lora", LoRASpec)
+    found = Recipe.read(recipe, place)
+    if found.controlnet is not None:
+        return ControlNet(controllable(base, place), found.controlnet.map_channels)
+    spec = found.lora
+    assert spec is not None
     there = adaptable(base)
     if not spec.layers or any(name not in there for name in spec.layers):
         raise InputError(f"{place}: network.lora.layers: expected layers of the base")

@@ -35,9 +35,9 @@ from tinyldm.training.format_1 import UNSAID, read_progress
 from tinyldm.training.learning_rate import Plateau
 from tinyldm.training.network import build_network, check_inputs, is_ours
 from tinyldm.training.settings import TrainSettings
+from tinyldm.training.statistics import LATENTS, read_latents
 from tinyldm.typed import Index, Limits, Side, as_type, read_json
 from tinyldm.weights import (
-    check_fit,
     check_shapes,
     load_into,
     read_shapes,
@@ -47,9 +47,7 @@ from tinyldm.weights import (
     write_weights,
 )
 
-WEIGHTS, LATENTS, STATE, AVERAGES = (
-    f"{name}.safetensors" for name in ("model", "latents", "training", "averages")
-)
+WEIGHTS, STATE, AVERAGES = (f"{name}.safetensors" for name in ("model", "training", "averages"))
 FORMAT = 1
 
 Length = Annotated[float, Limits(ge=0.001, le=LONGEST)]  # sigma_rel of an average
@@ -104,26 +102,14 @@ class Content:
 
 
 @dataclass(frozen=True)
-class LatentShapes:
-    """The shapes of what latents.safetensors holds; a Condition need not have all of its parts."""
-
-    mean: tuple[Side, Side, Side]
-    std: tuple[Side, Literal[1], Literal[1]]
-    tokens: tuple[Literal[1], Side, Side] | None = None
-    mask: tuple[Literal[1], Side] | None = None
-    vector: tuple[Literal[1], Side] | None = None
-    maps: tuple[Literal[1], Side, Side, Side] | None = None
-
-
-@dataclass(frozen=True)
 class Checkpoint:
     """What sampling needs of a checkpoint.
 
     mean, std: latents of the VAE are x0 * std + mean; (c, 1, 1), though mean may be (c, h, w)
     null:      the null condition, one row
     config:    the content of config.json
-    synthesis: where the weights are not those that were saved
     scale:     how much of what adapts another run counts
+    synthesis: where the weights are not those that were saved
     """
 
     network: nn.Module
@@ -134,8 +120,8 @@ class Checkpoint:
     null: Condition
     config: Config
     path: Path
-    synthesis: Synthesis | None = None
     scale: float = 1.0
+    synthesis: Synthesis | None = None
 
 
 def save_checkpoint(
@@ -366,28 +352,3 @@ def sketch_network(folder: Path, config: Config) -> UNet | None:
         return None
     check_shapes(read_shapes(file), shapes(sketch.state_dict()), file)
     return sketch
-
-
-def read_latents(folder: Path, config: Config) -> tuple[Tensor, Tensor, Condition]:
-    """Mean and deviation of the latents, and the null condition, of a checkpoint."""
-    file = folder / LATENTS
-    tensors = {}
-    for name, tensor in read_weights(file).items():
-        tensors[name.removeprefix("null.")] = tensor
-    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    as_type(found, f"{file}: shape", LatentShapes)
-    for name, tensor in tensors.items():
-        dtype = torch.bool if name == "mask" else torch.float32
-        check_fit({name: tensor}, {name: tensor.new_empty(tensor.shape, dtype=dtype)}, file)
-    mean, std = tensors.pop("mean"), tensors.pop("std")
-    c, *area = config.get("latent_shape", mean.shape)
-    if (
-        len(std) != c
-        or list(mean.shape) not in ([c, 1, 1], [c, *area])
-        or not bool((std > 0).all())
-    ):
-        raise InputError(f"{file}: mean and std are not those of latents of {c} channels")
-    try:
-        return mean, std, Condition(**tensors)
-    except ValueError as error:
-        raise InputError(f"{file}: {error}") from None

@@ -69,6 +69,8 @@ class FromRun(Start):
             raise InputError(
                 f"--from {self.base.path}: expected --lora RANK with it, or --controlnet"
             )
+        if given.get("post_hoc_ema"):
+            raise InputError(f"--post-hoc-ema: expected no --from {self.base.path} with it")
         for name in OF_THE_BASE:
             known = getattr(self.trained, name)
             if given.get(name, known) != known:

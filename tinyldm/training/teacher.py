@@ -59,6 +59,11 @@ def tuned(given: Mapping[str, Any]) -> dict[str, Any]:
     folder = find_checkpoint(name)
     config = read_config(folder)
     before = settings_of(config)
+    if "base" in config:
+        raise InputError(
+            f"--consistency {name}: adapts another run; "
+            "merge them first, with: python -m tinyldm merge RUN --out NEW"
+        )
     if before.consistency is not None:
         raise InputError(f"--consistency {name}: is a consistency run already")
     if before.prediction == "eps":
