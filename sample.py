@@ -6,9 +6,8 @@ The story of a drawing: checkpoint, prompts, frozen models, conditions, pictures
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinyldm.cli import Parser, add_options, guarded
 from tinyldm.errors import say
@@ -16,7 +15,7 @@ from tinyldm.sampling.settings import SampleOptions
 from tinyldm.signals import leave
 
 if TYPE_CHECKING:
-    from tinyldm.tasks.base import Request, Task
+    from tinyldm.tasks.base import Request
 
 DESCRIPTION = "Draw pictures from prompts with a trained run."
 
@@ -25,6 +24,8 @@ EXAMPLES = """examples:
   python sample.py --prompt "a green ghost with horns" --prompt "a red ghost" --guidance 4 --seed 1
   python sample.py --run runs/monsters --prompts test.json --out submission --batch-size 64
   python sample.py --strip "a green ghost with horns"      one picture from noise to the end
+  python sample.py --count 64                              of a run that learned images alone
+  python sample.py --prompt cats --count 64                of a run that learned classes
 
 The pictures go to samples/RUN, and a grid and the settings to about/ in it. If that folder holds
 pictures made otherwise, they go to RUN-2, RUN-3, ... The same command again finishes what was
@@ -47,7 +48,7 @@ def draw(options: SampleOptions) -> None:
     """Draw what the options ask for."""
     from tinyldm.device import pick_device
     from tinyldm.sampling import job
-    from tinyldm.sampling.drawing import Painter, draw_requests
+    from tinyldm.sampling.drawing import Painter, draw_requests, read_prompts
     from tinyldm.sampling.folder import run_name
     from tinyldm.training.checkpoint import (
         find_checkpoint,
@@ -67,7 +68,7 @@ def draw(options: SampleOptions) -> None:
     # 2. The prompts.
     requests = read_prompts(options, task, config)
     strip = None if options.strip is None else task.prompt(options.strip)
-    job.check_requests(requests, strip)
+    job.check_requests(requests, strip, task.prompted)
 
     # 3. The network with its averaged weights, and the frozen models that it was trained with.
     device = pick_device(options.device)
@@ -113,25 +114,6 @@ def told(requests: list[Request], run: str, out: Path) -> str:
         made.append(f"{len(requests)} {images} of {run} in {out}")
     made += [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]
     return "; ".join(made)
-
-
-def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) -> list[Request]:
-    """The prompts of a file, or of the command line, or else those that the run was watched by."""
-    from tinyldm.data.examples import Request
-    from tinyldm.sampling.folder import numbered_names
-
-    if options.prompts is not None:
-        return task.requests(Path(options.prompts))
-    data = Path()
-    if options.prompt is not None:
-        texts = options.prompt
-    elif options.strip is not None:
-        return []  # the strip alone
-    else:
-        texts = config["preview_prompts"]
-        data = options.data_folder(config)
-    names = numbered_names(texts)
-    return [Request(name, task.prompt(text, data)) for name, text in zip(names, texts, strict=True)]
 
 
 if __name__ == "__main__":

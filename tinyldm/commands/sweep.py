@@ -56,9 +56,8 @@ def _add_grid(parser):
         "--guidance",
         nargs="+",
         type=GUIDANCE,
-        default=[1.0, 2.0, 3.0, 5.0],
         metavar="X",
-        help="guidance scales",
+        help="guidance scales (default: 1 2 3 5; 1 after --cfg-drop 0)",
     )
     grid.add_argument(
         "--steps",
@@ -117,7 +116,9 @@ def run(options):
     checkpoints = chosen_checkpoints(folder, options.checkpoints)
     config = read_config(checkpoints[-1])
     settings, task = config["settings"], task_of(config)
-    if not settings.get("cfg_drop", 0.1) and options.guidance != [1.0]:
+    guided = settings.get("cfg_drop", 0.1)
+    guidance = options.guidance or ([1.0, 2.0, 3.0, 5.0] if guided else [1.0])
+    if not guided and guidance != [1.0]:
         raise InputError(
             "--guidance: the run was trained with --cfg-drop 0 and has learned no null condition; "
             "expected 1"
@@ -143,7 +144,7 @@ def run(options):
     grid = [
         Setting(checkpoint, guidance, steps, solver)
         for checkpoint, guidance, steps, solver in product(
-            checkpoints, options.guidance, options.steps, options.solver
+            checkpoints, guidance, options.steps, options.solver
         )
     ]
     distinct = list(dict.fromkeys(grid))

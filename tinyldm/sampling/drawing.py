@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,30 @@ from tinyldm.device import runs_bfloat16
 from tinyldm.diffusion.sampler import Denoiser, sample
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
-from tinyldm.sampling.settings import Drawing
+from tinyldm.sampling.folder import numbered_names
+from tinyldm.sampling.settings import Drawing, SampleOptions
 from tinyldm.tasks.base import Encoder, Task
 from tinyldm.training.checkpoint import Checkpoint
 
 Callback = Callable[[int, Tensor, Tensor], None]
 CPU = torch.device("cpu")
+
+
+def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) -> list[Request]:
+    """The prompts of a file, or of the command line, or else those that the run was watched by."""
+    if options.prompts is not None:
+        return task.requests(Path(options.prompts))
+    data = Path()
+    if options.prompt is not None:
+        texts = options.prompt
+    elif options.strip is not None and options.count is None:
+        return []  # the strip alone
+    else:
+        texts = config["preview_prompts"]
+        data = options.data_folder(config)
+    texts = options.counted(texts)
+    names = numbered_names(texts)
+    return [Request(name, task.prompt(text, data)) for name, text in zip(names, texts, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +100,8 @@ class Painter:
 
         callback(step, x, x0) after every step, in units of x0
         """
+        if condition is not None and not condition.parts():
+            condition = None  # nothing is asked for, and so it has no rows
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             x0 = sample(
                 self.network,

@@ -50,9 +50,9 @@ def sample_images(
     arguments has finished are kept, so an interrupted job is continued.
     """
     how = how or Drawing()
-    check_requests(requests, strip)
     chosen = pick_device(device)
     checkpoint = load_checkpoint(run, chosen)
+    check_requests(requests, strip, task_of(checkpoint.config).prompted)
     check_grid(checkpoint, how)
     models = load_frozen(checkpoint.config, chosen, checkpoint.path)
     painter = Painter.of(checkpoint, models.vae, task_of(checkpoint.config), how, device=chosen)
@@ -72,12 +72,14 @@ def sample_images(
     return folder
 
 
-def check_requests(requests: Sequence[Request], strip: Prompt | None) -> None:
-    """InputError for names or prompts that cannot be drawn."""
+def check_requests(
+    requests: Sequence[Request], strip: Prompt | None, prompted: bool = True
+) -> None:
+    """InputError for names or prompts that cannot be drawn; prompted: see tasks.base.Task."""
     check_names(requests, "prompts")
     if strip is not None:
         check_names([Request("strip.png", strip)], "--strip")
-        if not str(strip).strip(" ,"):
+        if prompted and not str(strip).strip(" ,"):
             raise InputError(f"--strip {str(strip)!r}: names nothing to draw")
 
 

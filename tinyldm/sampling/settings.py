@@ -6,8 +6,9 @@ Importing this module imports no torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,9 +126,17 @@ class SampleOptions:
     )
     strip: str | None = option(
         None,
-        "also write about/strip.png and .gif: how this prompt is drawn, step by step",
+        "also write about/strip.png and .gif: how this prompt is drawn, step by step; without TEXT "
+        "for a run that learned images alone",
         "what to draw",
         metavar="TEXT",
+        more={"nargs": "?", "const": ""},
+    )
+    count: int | None = option(
+        None,
+        "how many pictures to draw; the prompts of --prompt, or else of the run, take turns",
+        "what to draw",
+        bounds=whole(1, 10**6),
     )
     seed: int = option(
         0,
@@ -208,6 +217,15 @@ class SampleOptions:
         check_options(self)
         if self.prompt and self.prompts:
             raise InputError("--prompts: not allowed with --prompt")
+        if self.count is not None and self.prompts:
+            raise InputError(f"--count {self.count}: not allowed with --prompts, which lists them")
+
+    def counted(self, texts: Sequence[str]) -> Sequence[str]:
+        """As many prompts as --count asks for, the distinct ones in turn; without it, all."""
+        if self.count is None:
+            return texts
+        distinct = self.prompt or list(dict.fromkeys(texts))
+        return list(islice(cycle(distinct), self.count))
 
     def drawing(self, task: Task, settings: Mapping[str, Any]) -> Drawing:
         """How to draw with a network of a task that was trained with these settings."""
@@ -226,10 +244,10 @@ class SampleOptions:
             style = scale if self.guidance_style is None else self.guidance_style
             scale = scale if self.guidance_map is None else self.guidance_map
         if (scale != 1 or style is not None) and not cfg_drop:
-            raise InputError(
-                f"--guidance {scale:g}: the run was trained with --cfg-drop 0 "
-                "and has learned no null condition"
-            )
+            why = "was trained with --cfg-drop 0 and has learned no null condition"
+            if not task.prompted:
+                why = "has learned pictures without captions, so there is nothing to guide to"
+            raise InputError(f"--guidance {scale:g}: the run {why}")
         interval = self.guidance_interval
         try:
             return Drawing(

@@ -152,6 +152,8 @@ class Task(ABC):
     facts:        the type of what conditioning() says, for the reader of checkpoints
     captions:     whether prompts are sentences, which CLIP can compare with pictures
     guides_style: whether --guidance-style can guide a style separately
+    prompted:     whether prompts say what a picture shows; else it is drawn without one
+    repeats:      whether previews show each of few prompts several times
     """
 
     name: ClassVar[str]
@@ -161,6 +163,8 @@ class Task(ABC):
     facts: ClassVar[Any] = dict[str, Any]
     captions: ClassVar[bool] = False
     guides_style: ClassVar[bool] = False
+    prompted: ClassVar[bool] = True
+    repeats: ClassVar[bool] = False
 
     # ---- prompts
 
@@ -179,6 +183,17 @@ class Task(ABC):
     def reads(self, file: Path) -> bool:
         """Whether a file of prompts is in a format that only this task has."""
         return False
+
+    def size_handed_in(self, file: Path) -> tuple[int, int] | None:
+        """(h, w) of the pictures that the assignment of a file of prompts asks for, if known."""
+        return None
+
+    def previewed(self, prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+        """At most `count` of the prompts, distinct ones, evenly spread; see `repeats`."""
+        distinct = list(dict.fromkeys(prompts))
+        if self.repeats:
+            distinct = [each for each in distinct for _ in range(max(1, count // len(distinct)))]
+        return distinct[:: max(1, len(distinct) // count)][:count]
 
     # ---- training
 
@@ -241,6 +256,8 @@ TASKS = {
     "text": "tinyldm.tasks.text:TextTask",
     "labels": "tinyldm.tasks.labels:LabelTask",
     "landscape": "tinyldm.tasks.landscape:LandscapeTask",
+    "classes": "tinyldm.tasks.uncaptioned:ClassTask",
+    "unconditional": "tinyldm.tasks.uncaptioned:UnconditionalTask",
 }
 
 
@@ -279,7 +296,8 @@ def read_examples(
     if task is not None and task not in TASKS:
         known = [find_task(task)]
     layouts = [layout for each in known for layout in each.layouts]
-    examples = read_layout(folder, layouts, split, skip_bad)
+    asked = () if task is None else find_task(task).layouts
+    examples = read_layout(folder, layouts, split, skip_bad, asked=asked)
     found = next(each for each in known if examples.layout in each.layouts)
     if task in TASKS and task != found.name:
         raise InputError(
@@ -288,9 +306,12 @@ def read_examples(
     return found, replace(examples, names=found.names(folder)).hold_out(hold_out)
 
 
+def task_of_prompts(file: Path) -> Task:
+    """The task that a file of prompts is for, as its format tells."""
+    return next((each for each in tasks() if each.reads(file)), find_task("text"))
+
+
 def read_requests(file: str | Path, task: Task | None = None) -> list[Request]:
     """The requests in a file of prompts. Without a task, the format of the file tells it."""
     file = Path(file)
-    if task is None:
-        task = next((each for each in tasks() if each.reads(file)), find_task("text"))
-    return task.requests(file)
+    return (task or task_of_prompts(file)).requests(file)

@@ -221,7 +221,7 @@ class TrainSettings:
     )
     warmup: int = training_option(
         100,
-        "steps over which the learning rate rises",
+        "steps over which the learning rate rises; unless given, at most a tenth of the steps",
         default=toy_and_own("warmup", 100),
         bounds=whole(0, 10**9),
     )
