@@ -15,7 +15,7 @@ HEART = ("condition", "diffusion", "nn")
 CORE = (*HEART, "autoencoder", "frozen", "data", "tasks", "training", "sampling")
 GROUND = (
     *("errors", "files", "folders", "typed", "weights", "signals", "device", "randomness", "cli"),
-    *("__init__", "__main__"),
+    *("spelling", "__init__", "__main__"),
 )
 LEAVES = ("scores", "stage_one", "toy", "compat", "pages", "commands")
 

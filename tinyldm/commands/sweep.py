@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import BATCH_SIZE, GUIDANCE, SEED, SOLVER_STEPS, whole
 from tinyldm.errors import InputError, say
+from tinyldm.spelling import nearest
 
 if TYPE_CHECKING:
     from tinyldm.pages.html import Table
@@ -210,8 +211,10 @@ def check_metrics(metrics: list[str]) -> None:
     """InputError for an unknown metric."""
     from tinyldm.scores.evaluation import METRICS
 
-    if set(metrics) - METRICS.keys():
-        raise InputError(f"--metrics {' '.join(metrics)}: expected some of {', '.join(METRICS)}")
+    for name in metrics:
+        if name not in METRICS:
+            known = f"expected some of {', '.join(METRICS)}{nearest(name, METRICS)}"
+            raise InputError(f"--metrics {' '.join(metrics)}: {known}")
 
 
 def print_table(table: Table) -> None:

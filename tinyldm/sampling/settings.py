@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tinyldm.cli import BATCH_SIZE, SEED, SOLVER_STEPS, any_text, check_options, option, real, whole
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
-from tinyldm.training.settings import TrainSettings
+from tinyldm.training.settings import LANDSCAPES, TrainSettings
 
 if TYPE_CHECKING:
     from tinyldm.diffusion.sampler import Solver
@@ -178,20 +178,6 @@ class SampleOptions:
         "how",
         bounds=EITHER_WAY,
     )
-    guidance_map: float | None = option(
-        None,
-        "for landscapes: scale of the map (default: as --guidance)",
-        "how",
-        metavar="SCALE",
-        bounds=EITHER_WAY,
-    )
-    guidance_style: float | None = option(
-        None,
-        "for landscapes: scale of the style (default: as --guidance)",
-        "how",
-        metavar="SCALE",
-        bounds=EITHER_WAY,
-    )
     guidance_interval: list[float] | None = option(
         None,
         "guide only where sigma/alpha lies between LO and HI",
@@ -202,6 +188,20 @@ class SampleOptions:
     )
     guidance_rescale: float = option(
         0.0, "0 to 1: how far to undo the contrast that guidance adds", "how", bounds=real(0, 1)
+    )
+    guidance_map: float | None = option(
+        None,
+        "scale of the map (default: as --guidance)",
+        LANDSCAPES,
+        metavar="SCALE",
+        bounds=EITHER_WAY,
+    )
+    guidance_style: float | None = option(
+        None,
+        "scale of the style (default: as --guidance)",
+        LANDSCAPES,
+        metavar="SCALE",
+        bounds=EITHER_WAY,
     )
     batch_size: int = option(32, "pictures at a time", "machine", bounds=BATCH_SIZE)
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps", "machine")

@@ -17,6 +17,7 @@ from tinyldm.scores.distances import MOMENTS
 from tinyldm.scores.evaluator import Evaluator
 from tinyldm.scores.files import check_requested, check_sizes
 from tinyldm.scores.metrics import CLIP, METRICS, TOYS
+from tinyldm.spelling import nearest
 from tinyldm.tasks.base import Task, find_task, task_of_prompts
 from tinyldm.tasks.landscape import Scene
 from tinyldm.training.checkpoint import read_config, task_of
@@ -60,7 +61,7 @@ class Job(Comparison):
 
     @property
     def lacks_evaluator(self) -> bool:
-        """Whether an evaluator could read what was asked for off the pictures, but none is given."""
+        """Whether an evaluator could read off the pictures what they show, but none is given."""
         if self.evaluator is not None or self.task is None:
             return False
         return self.task.judge(()) is not None
@@ -243,7 +244,8 @@ def choose(job: Job, asked: Sequence[str] | None, given: Mapping[str, Any]) -> l
     """
     for name in asked or ():
         if name not in METRICS:
-            raise InputError(f"--metrics {name}: expected some of {', '.join(METRICS)}")
+            known = f"expected some of {', '.join(METRICS)}{nearest(name, METRICS)}"
+            raise InputError(f"--metrics {name}: {known}")
         if not METRICS[name].applies(job):
             raise InputError(f"--metrics {name}: needs {METRICS[name].needs}")
     chosen = list(asked) if asked else suiting(job)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tinyldm.cli import flag_of, load_object
 from tinyldm.data.examples import Example, Examples, Layout, Prompt, Request, read_layout
 from tinyldm.errors import InputError
+from tinyldm.spelling import nearest
 from tinyldm.tasks.prompt_files import read_request_file
 
 if TYPE_CHECKING:
@@ -264,7 +265,8 @@ TASKS = {
 def find_task(name: str) -> Task:
     """The task of that name: one of TASKS, or the class that "my_module:MyTask" stands for."""
     if name not in TASKS and ":" not in name:
-        raise InputError(f"--task {name}: expected {', '.join(TASKS)} or my_module:MyTask")
+        known = f"expected {', '.join(TASKS)} or my_module:MyTask"
+        raise InputError(f"--task {name}: {known}{nearest(name, TASKS)}")
     found = load_object(TASKS.get(name, name), "--task")
     if not isinstance(found, type) or not issubclass(found, Task):
         raise InputError(f"--task {name}: not a class derived from tinyldm.tasks.base.Task")

@@ -24,6 +24,7 @@ from tinyldm.cli import (
 )
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError, shortened
+from tinyldm.spelling import nearest
 from tinyldm.tasks.recipes import FULL
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ SCHEDULES = ("linear", "scaled_linear", "cosine", "flow")
 T_SAMPLINGS = ("uniform", "logit-normal", "stratified")
 OPTIMIZERS = ("adamw", "muon")
 RATE = real(0, 1000, exclusive=True)  # a learning rate
+CAPTIONS = "pictures with captions (--task text)"
+LABELS = "labels and classes (--task labels, --task classes)"
+LANDSCAPES = "landscapes (--task landscape)"
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
 
 
@@ -51,6 +55,11 @@ def model_option(value: Any, help: str, **how: Any) -> Any:
 def training_option(value: Any, help: str, **how: Any) -> Any:
     """A field that the help lists under "training"."""
     return option(value, help, "training", **how)
+
+
+def task_option(group: str, value: Any, help: str, **how: Any) -> Any:
+    """A field that the help lists under the pictures that it is for."""
+    return option(value, help, group, **how)
 
 
 def run_option(value: Any, help: str, **how: Any) -> Any:
@@ -72,19 +81,20 @@ class TrainSettings:
 
     data: str | None = data_option(
         None,
-        "an assignment's folder or an image folder with metadata.jsonl (default: toy monsters)",
+        "a folder of images, of class subfolders, with metadata.jsonl, or of an assignment "
+        "(default: toy monsters)",
         metavar="FOLDER",
     )
     task: str = data_option(
         "text",
-        "what the pictures are conditioned on: text, labels, landscape or my_module:MyTask; "
-        "without it, this is detected from the files of --data",
+        "what the pictures are conditioned on: text, labels, landscape, classes, unconditional or "
+        "my_module:MyTask; without it, this is detected from the files of --data",
         default="",
     )
     size: tuple[int, int] = data_option(
         (64, 64),
         "size in pixels, such as 64, or WIDTHxHEIGHT; smaller square images keep their size, as do "
-        "landscapes of up to 512 pixels, and labels have 64",
+        "landscapes of up to 512 pixels; labels, classes and images alone have 64",
         default="64; with --data: 256",
         parse=parse_size,
         metavar="SIZE",
@@ -127,25 +137,28 @@ class TrainSettings:
     network: str | None = model_option(
         None, "a network of your own instead of the UNet, as my_module:build; see docs/importing.md"
     )
-    text_encoder: str = model_option(
+    text_encoder: str = task_option(
+        CAPTIONS,
         "tiny",
-        "for captions: tiny, or a text encoder that transformers loads, by hub name or folder",
+        "tiny, or a text encoder that transformers loads, by hub name or folder",
         default=toy_and_own("text_encoder", "tiny"),
     )
-    label_form: str = model_option(
+    label_form: str = task_option(
+        LABELS,
         "tokens+vector",
-        "for labels: what the network gets: tokens to attend to, a vector, or maps beside x_t",
+        "what the network gets: tokens to attend to, a vector, or maps beside x_t",
         choices=LABEL_FORMS,
     )
-    image_encoder: str = model_option(
+    image_encoder: str = task_option(
+        LANDSCAPES,
         "tiny",
-        "for landscapes: tiny, or a CLIP whose image tower reads the style off the reference",
+        "tiny, or a CLIP whose image tower reads the style off the reference",
         default=toy_and_own("image_encoder", "tiny"),
     )
     vae: str = model_option(
         "tiny",
-        "tiny (also the default for labels), none (train on pixels), or an AutoencoderKL, by hub "
-        "name or folder",
+        "tiny (the default for all but captions and landscapes), none (train on pixels), or an "
+        "AutoencoderKL, by hub name or folder",
         default=toy_and_own("vae", "tiny"),
     )
     centre: bool = model_option(
@@ -177,9 +190,10 @@ class TrainSettings:
         "probability that a sample is trained without its condition, for classifier-free guidance",
         bounds=real(0, 1),
     )
-    style_drop: float = training_option(
+    style_drop: float = task_option(
+        LANDSCAPES,
         0.1,
-        "for landscapes: probability that a sample is trained without its style, but with its map",
+        "probability that a sample is trained without its style, but with its map",
         bounds=real(0, 1),
     )
     max_steps: int = training_option(
@@ -315,7 +329,9 @@ class TrainSettings:
         """The inverse of to_dict(); an unknown key is refused."""
         unknown = values.keys() - {f.name for f in fields(cls)}
         if unknown:
-            raise InputError(f"unknown settings: {', '.join(map(shortened, sorted(unknown)))}")
+            names = ", ".join(map(shortened, sorted(unknown)))
+            likely = nearest(min(unknown), (f.name for f in fields(cls)))
+            raise InputError(f"unknown settings: {names}{likely}")
         values = dict(values)
         if "size" in values:
             values["size"] = tuple(values["size"])
