@@ -70,7 +70,7 @@ def network_recipe(settings: TrainSettings, shape: DataShape) -> dict[str, Any]:
     if settings.preset not in PRESETS:
         known = f"expected one of {', '.join(PRESETS)}{nearest(settings.preset, PRESETS)}"
         raise InputError(f"--preset {settings.preset}: {known}")
-    return fitted(PRESETS[settings.preset], shape).to_dict()
+    return asdict(fitted(PRESETS[settings.preset], shape))
 
 
 def fitted(config: UNetConfig, shape: DataShape) -> UNetConfig:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import (
@@ -36,35 +37,17 @@ SCHEDULES = ("linear", "scaled_linear", "cosine", "flow")
 T_SAMPLINGS = ("uniform", "logit-normal", "stratified")
 OPTIMIZERS = ("adamw", "muon")
 RATE = real(0, 1000, exclusive=True)  # a learning rate
-CAPTIONS = "pictures with captions (--task text)"
-LABELS = "labels and classes (--task labels, --task classes)"
 LANDSCAPES = "landscapes (--task landscape)"
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
 
 
-def data_option(value: Any, help: str, **how: Any) -> Any:
-    """A field that the help lists under "data"."""
-    return option(value, help, "data", **how)
-
-
-def model_option(value: Any, help: str, **how: Any) -> Any:
-    """A field that the help lists under "model"."""
-    return option(value, help, "model", **how)
-
-
-def training_option(value: Any, help: str, **how: Any) -> Any:
-    """A field that the help lists under "training"."""
-    return option(value, help, "training", **how)
-
-
-def task_option(group: str, value: Any, help: str, **how: Any) -> Any:
-    """A field that the help lists under the pictures that it is for."""
-    return option(value, help, group, **how)
-
-
-def run_option(value: Any, help: str, **how: Any) -> Any:
-    """A field that the help lists under "run"."""
-    return option(value, help, "run", **how)
+data_option = partial(option, group="data")
+model_option = partial(option, group="model")
+training_option = partial(option, group="training")
+run_option = partial(option, group="run")
+caption_option = partial(option, group="pictures with captions (--task text)")
+label_option = partial(option, group="labels and classes (--task labels, --task classes)")
+landscape_option = partial(option, group=LANDSCAPES)
 
 
 def toy_and_own(name: str, value: Any) -> str:
@@ -137,20 +120,17 @@ class TrainSettings:
     network: str | None = model_option(
         None, "a network of your own instead of the UNet, as my_module:build; see docs/importing.md"
     )
-    text_encoder: str = task_option(
-        CAPTIONS,
+    text_encoder: str = caption_option(
         "tiny",
         "tiny, or a text encoder that transformers loads, by hub name or folder",
         default=toy_and_own("text_encoder", "tiny"),
     )
-    label_form: str = task_option(
-        LABELS,
+    label_form: str = label_option(
         "tokens+vector",
         "what the network gets: tokens to attend to, a vector, or maps beside x_t",
         choices=LABEL_FORMS,
     )
-    image_encoder: str = task_option(
-        LANDSCAPES,
+    image_encoder: str = landscape_option(
         "tiny",
         "tiny, or a CLIP whose image tower reads the style off the reference",
         default=toy_and_own("image_encoder", "tiny"),
@@ -190,8 +170,7 @@ class TrainSettings:
         "probability that a sample is trained without its condition, for classifier-free guidance",
         bounds=real(0, 1),
     )
-    style_drop: float = task_option(
-        LANDSCAPES,
+    style_drop: float = landscape_option(
         0.1,
         "probability that a sample is trained without its style, but with its map",
         bounds=real(0, 1),
