@@ -17,7 +17,7 @@ GROUND = (
     *("errors", "files", "folders", "typed", "weights", "signals", "device", "randomness", "cli"),
     *("spelling", "__init__", "__main__"),
 )
-LEAVES = ("scores", "stage_one", "toy", "compat", "pages", "commands")
+LEAVES = ("scores", "stage_one", "toy", "compat", "pages", "kit", "commands")
 
 
 def sizes(file: Path) -> tuple[int, int, int, int]:

@@ -39,7 +39,7 @@ CORE = (
         "sampling",
     }
 )
-LEAVES = {"scores", "stage_one", "toy", "compat", "pages", "commands"}
+LEAVES = {"scores", "stage_one", "toy", "compat", "pages", "kit", "commands"}
 ALLOWED = {  # room -> the rooms that it may import, besides itself
     "errors": set(),
     "files": {"errors"},
@@ -66,6 +66,7 @@ ALLOWED = {  # room -> the rooms that it may import, besides itself
     "toy": CORE,
     "compat": CORE,
     "pages": CORE | {"scores", "toy"},
+    "kit": CORE,
     "commands": CORE | LEAVES,
     "__main__": {"cli", "signals"},
     "__init__": set(),  # lazy
