@@ -118,7 +118,7 @@ def check_loss() -> None:
     again = draw_noise(torch.zeros(MANY, 1), schedule, torch.Generator().manual_seed(0))
     demand(torch.equal(again.eps, many.eps), "your noise does not come from the generator")
 
-    noised = Noised(x0, eps, t, known, known.alpha * x0 + known.sigma * eps)
+    noised = Noised(x0, eps, t, known, x_t=known.alpha * x0 + known.sigma * eps)
     for kind in ("eps", "v"):
         predicted = normal(4, 2, 50, 50, seed=2)
         square = (predicted - target(x0, eps, known, kind)) ** 2
@@ -130,7 +130,7 @@ def check_loss() -> None:
             "the difference is not squared": square.sqrt().flatten(1).mean(1),
         }
         compare(f"error of {kind}", error, square.flatten(1).mean(1), mistakes)
-    fixed = Noised(x0[:1], eps[:1], t[1:2], schedule.level(t[1:2]).like(x0), x0[:1])
+    fixed = Noised(x0[:1], eps[:1], t[1:2], schedule.level(t[1:2]).like(x0), x_t=x0[:1])
     ratio = (1 - 0.2**2) / 0.2**2  # alpha^2 / sigma^2 at t = 9
     plain, weighed = (
         prediction_error(x0[:1] + 1, fixed, "x0", schedule, snr_gamma=g) for g in (None, 5.0)
