@@ -6,8 +6,9 @@ The story of a drawing: checkpoint, prompts, frozen models, conditions, pictures
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import Parser, add_options, guarded
 from tinyldm.errors import say
@@ -15,7 +16,7 @@ from tinyldm.sampling.settings import SampleOptions
 from tinyldm.signals import leave
 
 if TYPE_CHECKING:
-    from tinyldm.tasks.base import Request
+    from tinyldm.tasks.base import Request, Task
 
 DESCRIPTION = "Draw pictures from prompts with a trained run."
 
@@ -24,8 +25,10 @@ EXAMPLES = """examples:
   python sample.py --prompt "a green ghost with horns" --prompt "a red ghost" --guidance 4 --seed 1
   python sample.py --run runs/monsters --prompts test.json --out submission --batch-size 64
   python sample.py --strip "a green ghost with horns"      one picture from noise to the end
-  python sample.py --count 64                              of a run that learned images alone
   python sample.py --prompt cats --count 64                of a run that learned classes
+  python sample.py --count 64                              of one that learned images alone
+  python sample.py --init ghost.png --strength 0.6 --prompt "a red ghost"     draw on a picture
+  python sample.py --prompt "a red ghost" --and "a crown" --and "horns" -1    a crown, no horns
 
 The pictures go to samples/RUN, and a grid and the settings to about/ in it. If that folder holds
 pictures made otherwise, they go to RUN-2, RUN-3, ... The same command again finishes what was
@@ -36,6 +39,7 @@ interrupted.
 def parser() -> Parser:
     """The command line of sample.py. Nothing heavy is imported for it: --help answers at once."""
     parser = Parser(description=DESCRIPTION, epilog=EXAMPLES, argument_default=argparse.SUPPRESS)
+    parser.add_argument_group("what to draw")  # the first of them
     add_options(parser, SampleOptions)
     return parser
 
@@ -48,15 +52,12 @@ def draw(options: SampleOptions) -> None:
     """Draw what the options ask for."""
     from tinyldm.device import pick_device
     from tinyldm.sampling import job
-    from tinyldm.sampling.drawing import Painter, draw_requests, read_prompts
+    from tinyldm.sampling.drawing import Painter
+    from tinyldm.sampling.edit_options import editing_of
     from tinyldm.sampling.folder import run_name
-    from tinyldm.training.checkpoint import (
-        find_checkpoint,
-        latest_run,
-        load_checkpoint,
-        read_config,
-        task_of,
-    )
+    from tinyldm.sampling.guide import load_guide
+    from tinyldm.training.averages import load_averaged
+    from tinyldm.training.checkpoint import find_checkpoint, latest_run, read_config, task_of
     from tinyldm.training.frozen_models import load_frozen
 
     # 1. The checkpoint's own words, and how to draw with it.
@@ -65,18 +66,21 @@ def draw(options: SampleOptions) -> None:
     task = task_of(config)
     how = options.drawing(task, config["settings"])
 
-    # 2. The prompts.
-    requests = read_prompts(options, task, config)
-    strip = None if options.strip is None else task.prompt(options.strip)
+    # 2. The prompts, and what else there is to begin with: a picture, a mask, a second prompt.
+    editing = editing_of(options, task, config, how)
+    requests = editing.requests(read_prompts(options, task, config))
+    strip = None if options.strip is None else editing.composed(task.prompt(options.strip))
     job.check_requests(requests, strip, task.prompted)
 
-    # 3. The network with its averaged weights, and the frozen models that it was trained with.
+    # 3. The network with its averaged weights, a weaker one to guide it if asked for, and the
+    # frozen models that it was trained with.
     device = pick_device(options.device)
-    checkpoint = load_checkpoint(folder, device)
-    job.check_grid(checkpoint, how)
+    checkpoint = load_averaged(folder, device, how.ema_length)
+    how = job.with_grid(checkpoint, how)
+    guide = load_guide(checkpoint, how, device)
     models = load_frozen(config, device, folder)
 
-    painter = Painter.of(checkpoint, models.vae, task, how, device=device)
+    painter = Painter.of(checkpoint, models.vae, task, how, device=device, guide=guide)
 
     # 4. The folder to draw into: a new one, or one that holds the start of this very job.
     with job.open_samples(
@@ -85,35 +89,45 @@ def draw(options: SampleOptions) -> None:
         requests,
         options.out,
         how=how,
+        guide=guide,
         seed=options.seed,
         strip=strip,
         overwrite=options.overwrite,
+        editing=editing,
     ) as out:
         # 5. Conditions, noise, solver steps, decoder, files: batch by batch.
-        draw_requests(
+        job.draw_all(
             painter,
-            models.encoder,
+            models,
             requests,
             out,
             seed=options.seed,
+            strip=strip,
             batch_size=options.batch_size,
+            editing=editing,
         )
-        job.save_grid(requests, out)
-        job.save_strip(painter, models.encoder, strip, out, seed=options.seed)
 
-    say(told(requests, run_name(folder), out))
+    say(job.told(requests, run_name(folder), out))
 
 
-def told(requests: list[Request], run: str, out: Path) -> str:
-    """What was drawn and where it lies, in one line."""
-    from tinyldm.sampling.folder import GRID, STRIP
+def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) -> list[Request]:
+    """The prompts of a file, or of the command line, or else those that the run was watched by."""
+    from tinyldm.data.examples import Request
+    from tinyldm.sampling.folder import numbered_names
 
-    made = []
-    if requests:
-        images = "image" if len(requests) == 1 else "images"
-        made.append(f"{len(requests)} {images} of {run} in {out}")
-    made += [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]
-    return "; ".join(made)
+    if options.prompts is not None:
+        return task.requests(Path(options.prompts))
+    data = Path()
+    if options.prompt is not None:
+        texts = options.prompt
+    elif options.strip is not None and options.count is None:
+        return []  # the strip alone
+    else:
+        texts = config["preview_prompts"]
+        data = options.data_folder(config)
+    texts = options.counted(texts)
+    names = numbered_names(texts)
+    return [Request(name, task.prompt(text, data)) for name, text in zip(names, texts, strict=True)]
 
 
 if __name__ == "__main__":

@@ -29,15 +29,7 @@ HEART = {"condition", "diffusion", "nn"}
 CORE = (
     GROUND
     | HEART
-    | {
-        "autoencoder",
-        "methods",
-        "frozen",
-        "data",
-        "tasks",
-        "training",
-        "sampling",
-    }
+    | {*("autoencoder", "methods", "frozen", "data", "tasks", "training", "sampling")}
 )
 LEAVES = {"scores", "stage_one", "toy", "compat", "pages", "kit", "commands"}
 ALLOWED = {  # room -> the rooms that it may import, besides itself

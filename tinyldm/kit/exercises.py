@@ -29,7 +29,7 @@ EXERCISES = (
         "diffusion/schedule.py",
         ("NoiseSchedule._betas", "NoiseSchedule.alpha_bar"),
         title="The noise schedule",
-        task="beta_t is the variance that step t adds; alpha_bar_t is the product of 1 - beta up to "
+        task="beta_t is the variance that step t adds, alpha_bar_t the product of 1 - beta up to "
         "t (DDPM, 2006.11239, section 2), in float64, (T,). The linear betas are evenly spaced "
         "from beta_start to beta_end, the scaled_linear ones are evenly spaced in their square "
         "root; the cosine schedule is 2102.09672, eq. 17, with betas of at most 0.999. Then "
@@ -76,7 +76,7 @@ EXERCISES = (
         ("Guidance.__call__",),
         title="Classifier-free guidance",
         task="Return a denoiser (x_t, t, condition) -> prediction: null + scale (conditional - "
-        "null) (2207.12598). self._scale(t) is the scale of each sample, (b,): where all are 1, call "
+        "null) (2207.12598). self._scale(t) is each sample's scale, (b,): where all are 1, call "
         "the network once with the condition; where all are 0, once with the null condition, "
         "expanded to b rows; else once for both, by predictions_of. End with self._rescaled. "
         "ValueError without a condition.",
@@ -89,7 +89,7 @@ EXERCISES = (
         task="step: with a constant prediction it is DDIM's; where order_of says 2, add bend of "
         "what history holds. Return x_s and the new history, ((lambda, x0), ...), the newest "
         "first, of at most order - 1 entries. bend: with the default midpoint rule (2211.01095, "
-        "algorithm 2), D_1 = (m_0 - m_1) / r is the slope, r = (lambda_t - lambda_1) / h, and what is "
+        "algorithm 2), D_1 = (m_0 - m_1) / r is the slope, r = (lambda_t - lambda_1) / h; what is "
         "added is alpha_s (1 - e^-h) / 2 D_1. The grader looks at order 1 and 2 of the x0 form; "
         "the docstrings say the rest, should you want to go on.",
     ),
