@@ -151,13 +151,7 @@ def run(options):
     checkpoints = chosen_checkpoints(folder, options.checkpoints)
     config = read_config(checkpoints[-1])
     settings, task = config["settings"], task_of(config)
-    guided = settings.get("cfg_drop", 0.1)
-    guidance = options.guidance or ([1.0, 2.0, 3.0, 5.0] if guided else [1.0])
-    if not guided and guidance != [1.0]:
-        raise InputError(
-            "--guidance: the run was trained with --cfg-drop 0 and has learned no null condition; "
-            "expected 1"
-        )
+    guidance = chosen_guidance(options.guidance, settings.get("cfg_drop", 0.1))
     validation = read_validation(folder, settings, task, options)
     out = Path(options.out) if options.out else folder / "sweep"
     reference = options.reference
@@ -221,6 +215,16 @@ def chosen_guides(
         guide = step if step.is_dir() else find_checkpoint(word)
         found += [(guide, scale) for scale in scales or [DEFAULT_GUIDE_SCALE]]
     return found
+
+
+def chosen_guidance(asked: list[float] | None, cfg_drop: float) -> list[float]:
+    """The scales that --guidance names, or else some that suit the training; see its help."""
+    if not cfg_drop and asked not in (None, [1.0]):
+        raise InputError(
+            "--guidance: the run was trained with --cfg-drop 0 and has learned no null condition; "
+            "expected 1"
+        )
+    return asked or ([1.0, 2.0, 3.0, 5.0] if cfg_drop else [1.0])
 
 
 def chosen_checkpoints(run: Path, asked: list[str] | None) -> list[Path]:
