@@ -125,7 +125,7 @@ def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) 
     else:
         texts = config["preview_prompts"]
         data = options.data_folder(config)
-    texts = options.counted(texts)
+    texts = texts if options.count is None else options.counted(texts, options.count)
     names = numbered_names(texts)
     return [Request(name, task.prompt(text, data)) for name, text in zip(names, texts, strict=True)]
 

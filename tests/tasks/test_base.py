@@ -101,7 +101,7 @@ def test_a_task_from_outside_is_found_in_the_current_folder(module):
     [
         (
             "sculpture",
-            "--task sculpture: expected text, labels, landscape, classes, unconditional or my_module",
+            "--task sculpture: expected text, labels, landscape, classes, unconditional or my",
         ),
         ("", "--task : expected text"),
         ("no_such_module_here:MyTask", "no module no_such_module_here"),

@@ -299,12 +299,10 @@ class SampleOptions(EditOptions):
             raise InputError(f"--count {self.count}: not allowed with --prompts, which lists them")
         check_editing(self)
 
-    def counted(self, texts: Sequence[str]) -> Sequence[str]:
-        """As many prompts as --count asks for, the distinct ones in turn; without it, all."""
-        if self.count is None:
-            return texts
+    def counted(self, texts: Sequence[str], count: int) -> list[str]:
+        """As many prompts as --count asks for: the distinct ones in turn."""
         distinct = self.prompt or list(dict.fromkeys(texts))
-        return list(islice(cycle(distinct), self.count))
+        return list(islice(cycle(distinct), count))
 
     def drawing(self, task: Task, settings: Mapping[str, Any]) -> Drawing:
         """How to draw with a network of a task that was trained with these settings."""

@@ -132,8 +132,10 @@ def check_heads(blocks: Any) -> None:
 
         def by_hand(net: Any, source: Tensor, seen: Tensor | None) -> Tensor:
             pairs = zip((net.to_q, net.to_k, net.to_v), (x, source, source), strict=True)
-            parts = [layer(y).chunk(2, -1) for layer, y in pairs]
-            heads = [attend(*(p[h][:, None] for p in parts), seen)[:, 0] for h in (0, 1)]
+            q, k, v = [layer(y).chunk(2, -1) for layer, y in pairs]
+            heads = [
+                attend(q[h][:, None], k[h][:, None], v[h][:, None], seen)[:, 0] for h in (0, 1)
+            ]
             return net.to_out(torch.cat(heads, -1))
 
         with torch.no_grad():
