@@ -317,6 +317,8 @@ ROWS = [  # a command line, and the words that its one line has to have
     ("submit samples --prompts prompts/list.json", "prompts/list.json"),
     ("submit samples --prompts prompts/good.txt", "prompts/good.txt"),
     ("submit samples --prompts prompts/good.json --out new.rar", "--out new.rar"),
+    ("exercise samples", "samples: exists already"),
+    ("exercise new --only ddmi", "did you mean dd"),
     ("submit samples --prompts prompts/good.json --inside ../x --out new.zip", "--inside"),
     ("submit samples --prompts prompts/good.json --inside x", "--inside"),
     ("submit samples --prompts prompts/good.json --overwrite", "--overwrite"),

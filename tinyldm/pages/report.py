@@ -176,7 +176,7 @@ def preview(run: Path, config: dict[str, Any]) -> Preview | None:
         return None
     return Preview(
         newest=embedded(files[-1], step_of(files[-1]), widest=1056),
-        prompts=config["preview_prompts"],
+        prompts=config["preview_prompts"] if task_of(config).prompted else [],
         earlier=[embedded(f, step_of(f), widest=320) for f in first_to_last(files[:-1], EARLIER)],
     )
 
@@ -241,6 +241,8 @@ def command_line(settings: Mapping[str, Any], task: Task) -> str:
     given = {}
     if wanted.data is not None:
         given = {name: getattr(wanted, name) for name in ("data", "vae", "size")}
+        if any(layout.asked for layout in task.layouts):  # the files may not say so by themselves
+            given["task"] = wanted.task
     default = settings_for(given, wanted.size, task)
     words = ["python", "train.py"]
     for f in fields(wanted):

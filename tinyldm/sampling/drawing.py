@@ -173,6 +173,8 @@ class Painter:
         if isinstance(condition, Composed):
             guidance = condition.guidance(self.how.guidance, self.null, self.device)
             condition = condition.parts[0]
+        elif condition is not None and not condition.parts():
+            condition = None  # nothing is asked for, and so it has no rows
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             x0 = sample(
                 self.network,

@@ -19,6 +19,7 @@ from tinyldm.cli import load_object
 from tinyldm.condition import Condition
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNet, UNetConfig
+from tinyldm.spelling import nearest
 from tinyldm.training.format_1 import PUBLISHED, read_unet_config
 from tinyldm.training.presets import PRESETS
 from tinyldm.training.settings import TrainSettings
@@ -68,7 +69,8 @@ def network_recipe(settings: TrainSettings, shape: DataShape) -> dict[str, Any]:
     if settings.network is not None:
         return {"build": settings.network, "arguments": asdict(shape)}
     if settings.preset not in PRESETS:
-        raise InputError(f"--preset {settings.preset}: expected one of {', '.join(PRESETS)}")
+        known = f"expected one of {', '.join(PRESETS)}{nearest(settings.preset, PRESETS)}"
+        raise InputError(f"--preset {settings.preset}: {known}")
     return asdict(fitted(PRESETS[settings.preset], shape))
 
 

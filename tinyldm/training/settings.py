@@ -25,6 +25,7 @@ from tinyldm.cli import (
 )
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError, shortened
+from tinyldm.spelling import nearest
 from tinyldm.tasks.recipes import FULL
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ SCHEDULES = ("linear", "scaled_linear", "cosine", "flow")
 T_SAMPLINGS = ("uniform", "logit-normal", "stratified")
 OPTIMIZERS = ("adamw", "muon")
 RATE = real(0, 1000, exclusive=True)  # a learning rate
+LANDSCAPES = "landscapes (--task landscape)"
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
 
 
@@ -43,6 +45,9 @@ data_option = partial(option, group="data")
 model_option = partial(option, group="model")
 training_option = partial(option, group="training")
 run_option = partial(option, group="run")
+caption_option = partial(option, group="pictures with captions (--task text)")
+label_option = partial(option, group="labels and classes (--task labels, --task classes)")
+landscape_option = partial(option, group=LANDSCAPES)
 
 
 def toy_and_own(name: str, value: Any) -> str:
@@ -59,19 +64,19 @@ class TrainSettings:
 
     data: str | None = data_option(
         None,
-        "an assignment's folder or an image folder with metadata.jsonl (default: toy monsters)",
+        "a folder of images, of class subfolders, with metadata.jsonl, or of an assignment "
+        "(default: toy monsters)",
         metavar="FOLDER",
     )
     task: str = data_option(
         "text",
-        "what the pictures are conditioned on: text, labels or landscape, which is detected from "
-        "the files of --data; outline, super-resolution, or my_module:MyTask",
+        "what the pictures are conditioned on: text, labels, landscape, classes or unconditional, "
+        "detected from the files of --data; or outline, super-resolution, my_module:MyTask",
         default="",
     )
     size: tuple[int, int] = data_option(
         (64, 64),
-        "size in pixels, such as 64, or WIDTHxHEIGHT; smaller square images keep their size, as do "
-        "landscapes of up to 512 pixels, and labels have 64",
+        "size in pixels, such as 64, or WIDTHxHEIGHT (docs/data.md tells the defaults)",
         default="64; with --data: 256",
         parse=parse_size,
         metavar="SIZE",
@@ -117,25 +122,25 @@ class TrainSettings:
     network: str | None = model_option(
         None, "a network of your own instead of the UNet, as my_module:build; see docs/importing.md"
     )
-    text_encoder: str = model_option(
+    text_encoder: str = caption_option(
         "tiny",
-        "for captions: tiny, or a text encoder that transformers loads, by hub name or folder",
+        "tiny, or a text encoder that transformers loads, by hub name or folder",
         default=toy_and_own("text_encoder", "tiny"),
     )
-    label_form: str = model_option(
+    label_form: str = label_option(
         "tokens+vector",
-        "for labels: what the network gets: tokens to attend to, a vector, or maps beside x_t",
+        "what the network gets: tokens to attend to, a vector, or maps beside x_t",
         choices=LABEL_FORMS,
     )
-    image_encoder: str = model_option(
+    image_encoder: str = landscape_option(
         "tiny",
-        "for landscapes: tiny, or a CLIP whose image tower reads the style off the reference",
+        "tiny, or a CLIP whose image tower reads the style off the reference",
         default=toy_and_own("image_encoder", "tiny"),
     )
     vae: str = model_option(
         "tiny",
-        "tiny (also the default for labels), none (train on pixels), or an AutoencoderKL, by hub "
-        "name or folder",
+        "tiny (the default for all but captions and landscapes), none (train on pixels), or an "
+        "AutoencoderKL, by hub name or folder",
         default=toy_and_own("vae", "tiny"),
     )
     centre: bool = model_option(
@@ -198,9 +203,9 @@ class TrainSettings:
         "probability that a sample is trained without its condition, for classifier-free guidance",
         bounds=real(0, 1),
     )
-    style_drop: float = training_option(
+    style_drop: float = landscape_option(
         0.1,
-        "for landscapes: probability that a sample is trained without its style, but with its map",
+        "probability that a sample is trained without its style, but with its map",
         bounds=real(0, 1),
     )
     max_steps: int = training_option(
@@ -242,7 +247,7 @@ class TrainSettings:
     )
     warmup: int = training_option(
         100,
-        "steps over which the learning rate rises",
+        "steps over which the learning rate rises; unless given, at most a tenth of the steps",
         default=toy_and_own("warmup", 100),
         bounds=whole(0, 10**9),
     )
@@ -341,7 +346,9 @@ class TrainSettings:
         """The inverse of to_dict(); an unknown key is refused."""
         unknown = values.keys() - {f.name for f in fields(cls)}
         if unknown:
-            raise InputError(f"unknown settings: {', '.join(map(shortened, sorted(unknown)))}")
+            names = ", ".join(map(shortened, sorted(unknown)))
+            likely = nearest(min(unknown), (f.name for f in fields(cls)))
+            raise InputError(f"unknown settings: {names}{likely}")
         values = dict(values)
         if "size" in values:
             values["size"] = tuple(values["size"])
