@@ -83,7 +83,8 @@ def run(options):
     task = task_of(config)
     how = asked.drawing(task, config["settings"])
     if how.solver.stochastic:
-        raise InputError(f"--solver {asked.solver}: adds noise; expected one that adds none")
+        named = asked.solver or "consistency"  # the default of such a run
+        raise InputError(f"--solver {named}: adds noise; expected one that adds none")
     if max(options.steps) > options.fine:
         raise InputError(f"--steps {max(options.steps)}: expected at most --fine {options.fine}")
     requests = prompts_for(options, asked, task, config)

@@ -122,7 +122,7 @@ def editing_of(
         if getattr(o, name) is not None and how.solver.stochastic:
             raise InputError(
                 f"{flag_of(name)}: expected a solver without noise, such as dpm++ or ddim; "
-                f"{o.solver} draws some in every step"
+                f"{o.solver or 'consistency'} draws some in every step"
             )
     also = parse_parts(o.and_, task)
     if also and not config["settings"].get("cfg_drop", TrainSettings.cfg_drop):
