@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import guarded
 from tinyldm.errors import say
+from tinyldm.installation import called
 from tinyldm.signals import leave
 from tinyldm.training.options import parse_options
 
@@ -118,11 +119,11 @@ def fit(trainer: Trainer) -> None:
         if is_main:
             say(
                 f"{run}: stopped at step {trainer.progress.step}; "
-                f"go on with: python train.py --resume --out {place}"
+                f"go on with: {called('python train.py')} --resume --out {place}"
             )
         raise Stopped(stop.number)
     if is_main:
-        say(f"{run}: trained; draw with: python sample.py --run {place}")
+        say(f"{run}: trained; draw with: {called('python sample.py')} --run {place}")
 
 
 if __name__ == "__main__":

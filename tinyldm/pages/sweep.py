@@ -22,6 +22,7 @@ from tqdm import tqdm
 from tinyldm.errors import InputError
 from tinyldm.files import write_text
 from tinyldm.folders import is_empty, owned
+from tinyldm.installation import called
 from tinyldm.pages.html import write_page
 from tinyldm.pages.ranking import FACTS, Row, ranked, read_sweep, summary
 from tinyldm.sampling.job import sample_images
@@ -236,7 +237,7 @@ def advice(run: Path, row: Row, prompts: str) -> str:
         "guidance": f"{row['guidance']:g}",
         "out": "submission",
     }
-    words = ["python", "sample.py"]
+    words: list[str] = []
     for name, value in options.items():
         words += [f"--{name}", str(value)]
-    return shlex.join(words)
+    return f"{called('python sample.py')} {shlex.join(words)}"
