@@ -25,7 +25,6 @@ COMMANDS = {  # each lives in tinyldm/commands/NAME.py
 }
 
 
-
 def main() -> None:
     """What the command `tinyldm` runs, and `python -m tinyldm`."""
     as_module = Path(sys.argv[0]).name == "__main__.py"

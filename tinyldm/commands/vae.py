@@ -6,6 +6,7 @@ import csv
 from argparse import ArgumentParser, Namespace
 from dataclasses import fields
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from tinyldm.cli import STEPS, as_typed, flag_of, parse_size, whole
