@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -14,8 +14,6 @@ from tinyldm.diffusion.dpm_solver import DPMSolver
 from tinyldm.diffusion.heun import Heun
 from tinyldm.diffusion.prediction import check_prediction, eps_of, to_x0_eps
 from tinyldm.diffusion.schedule import Grid, Level, NoiseSchedule
-
-Look = Callable[[Tensor, Level], tuple[Tensor, Tensor]]
 
 
 class Denoiser(Protocol):
@@ -107,34 +105,25 @@ def sample(
     device = torch.device(device)
     if condition is not None:
         condition = condition.to(device)
-    draw = noise_source(shape, seeds, device, dtype)
+    draw = _noise_source(shape, seeds, device, dtype)
     x = draw() if noise is None else noise.to(device, dtype)
-    look = observer(denoiser, condition, prediction, clip=clip)
-    states = trajectory(x, grid, solver, look=look, draw=draw)
-    for index, (x, x0) in enumerate(states):
-        if callback is not None:
-            callback(index, x, x0)
-    return x
-
-
-def trajectory(
-    x: Tensor, grid: Grid, solver: Solver, look: Look, draw: Callable[[], Tensor]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The loop, from x at the first level of the grid on: (x_s, x0) after each step."""
     history: tuple[Any, ...] = ()
-    for now, nxt in pairwise(grid):
+    look = observer(denoiser, condition, prediction, clip=clip)
+    for index, (now, nxt) in enumerate(pairwise(grid)):
         x0, eps = look(x, now)
         fresh = draw() if solver.stochastic else None
         x, history = solver.step(x, x0, eps, now=now, nxt=nxt, history=history, noise=fresh)
         if isinstance(solver, Heun) and solver.corrects(now, nxt):
             _, eps_s = look(x, nxt)
             x = solver.corrected(x0, eps, eps_s, now=now, nxt=nxt)
-        yield x, x0
+        if callback is not None:
+            callback(index, x, x0)
+    return x
 
 
 def observer(
     denoiser: Denoiser, condition: Condition | None, prediction: str, clip: float | None = None
-) -> Look:
+) -> Callable[[Tensor, Level], tuple[Tensor, Tensor]]:
     """(x_t, level) -> what the denoiser sees in it, x0 and eps, in x_t's dtype."""
 
     def look(x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
@@ -149,7 +138,7 @@ def observer(
     return look
 
 
-def noise_source(
+def _noise_source(
     shape: Sequence[int], seeds: Sequence[int] | None, device: torch.device, dtype: torch.dtype
 ) -> Callable[[], Tensor]:
     """A function that draws normal noise (b, ...), each sample's from a generator of its own.

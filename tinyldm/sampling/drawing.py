@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from tinyldm.condition import Condition
 from tinyldm.data.examples import Prompt, Request
 from tinyldm.data.images import grid, save_image, to_pil
 from tinyldm.device import runs_bfloat16
-from tinyldm.diffusion.sampler import Denoiser, noise_source, observer, sample, trajectory
+from tinyldm.diffusion.sampler import Denoiser, sample
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.sampling.settings import Drawing
@@ -99,27 +99,6 @@ class Painter:
             )
         return self.decode(x0)
 
-    def states(self, condition: Condition, seeds: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        """(x_s, x0) after each step of what draw() does, in units of x0.
-
-        Between two steps, torch is as the caller has set it.
-        """
-        denoiser = self.network if self.guidance is None else self.guidance(self.network)
-        shape = (len(seeds), *self.latent_shape)
-        draw = noise_source(shape, seeds, self.device, torch.float32)
-        look = observer(denoiser, condition.to(self.device), self.prediction)
-        grid = self.schedule.grid(self.how.steps, self.how.spacing)
-        steps = trajectory(draw(), grid, self.how.solver, look=look, draw=draw)
-        while True:
-            with (
-                torch.inference_mode(),
-                torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16),
-            ):
-                state = next(steps, None)
-            if state is None:
-                return
-            yield state
-
     @torch.inference_mode()
     def decode(self, x0: Tensor, chunk: int = 8) -> list[Image.Image]:
         """Pictures of normalised latents x0 (b, c, h, w), a chunk at a time.
@@ -176,24 +155,14 @@ def draw_requests(
         return
     condition = encode_prompts(encoder, [requests[k].prompt for k in todo])
     done = len(requests) - len(todo)
-    seeds = [picture_seed(seed, k) for k in todo]
-    pictures = draw_batches(painter, condition, seeds, batch_size=batch_size, done=done)
-    for k, picture in zip(todo, pictures, strict=True):
-        save_image(picture, out / requests[k].name)
-
-
-def draw_batches(
-    painter: Painter, condition: Condition, seeds: Sequence[int], batch_size: int, done: int = 0
-) -> Iterator[Image.Image]:
-    """The pictures of the rows of a condition, drawn a batch at a time, with a bar.
-
-    done: how many the bar has when the first batch begins
-    """
-    with tqdm(desc="sampling", unit="image", total=done + len(seeds), initial=done) as bar:
-        for start in range(0, len(seeds), batch_size):
-            batch = seeds[start : start + batch_size]
+    with tqdm(desc="sampling", unit="image", total=len(requests), initial=done) as bar:
+        for start in range(0, len(todo), batch_size):
+            batch = todo[start : start + batch_size]
+            seeds = [picture_seed(seed, k) for k in batch]
             watch = progress(bar, done + start, len(batch), painter.how.steps)
-            yield from painter.draw(condition[start : start + batch_size], batch, watch)
+            pictures = painter.draw(condition[start : start + batch_size], seeds, watch)
+            for k, picture in zip(batch, pictures, strict=True):
+                save_image(picture, out / requests[k].name)
 
 
 def progress(bar: Any, before: int, count: int, steps: int) -> Callback:
