@@ -106,19 +106,7 @@ def draw(options: SampleOptions) -> None:
         job.save_grid(requests, out)
         job.save_strip(painter, models.encoder, strip, out, seed=options.seed)
 
-    say(told(requests, run_name(folder), out))
-
-
-def told(requests: list[Request], run: str, out: Path) -> str:
-    """What was drawn and where it lies, in one line."""
-    from tinyldm.sampling.folder import GRID, STRIP
-
-    made = []
-    if requests:
-        images = "image" if len(requests) == 1 else "images"
-        made.append(f"{len(requests)} {images} of {run} in {out}")
-    made += [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]
-    return "; ".join(made)
+    say(job.told(requests, run_name(folder), out))
 
 
 def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) -> list[Request]:

@@ -81,6 +81,16 @@ def check_requests(requests: Sequence[Request], strip: Prompt | None) -> None:
             raise InputError(f"--strip {str(strip)!r}: names nothing to draw")
 
 
+def told(requests: Sequence[Request], run: str, out: Path) -> str:
+    """What was drawn and where it lies, in one line."""
+    made = []
+    if requests:
+        images = "image" if len(requests) == 1 else "images"
+        made.append(f"{len(requests)} {images} of {run} in {out}")
+    made += [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]
+    return "; ".join(made)
+
+
 def check_grid(checkpoint: Checkpoint, how: Drawing) -> None:
     """InputError for a number of steps that the schedule does not have."""
     try:
