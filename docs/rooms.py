@@ -12,12 +12,12 @@ PAGE = ROOT / "docs" / "design.md"
 MARKS = ("<!-- rooms -->\n", "<!-- end of rooms -->\n")
 
 HEART = ("condition", "diffusion", "nn")
-CORE = (*HEART, "autoencoder", "frozen", "data", "tasks", "training", "sampling")
+CORE = (*HEART, "autoencoder", "methods", "frozen", "data", "tasks", "training", "sampling")
 GROUND = (
     *("errors", "files", "folders", "typed", "weights", "signals", "device", "randomness", "cli"),
-    *("__init__", "__main__"),
+    *("installation", "keywords", "__init__", "__main__"),
 )
-LEAVES = ("scores", "stage_one", "toy", "compat", "pages", "commands")
+LEAVES = ("scores", "stage_one", "toy", "compat", "pages", "commands", "model")
 
 
 def sizes(file: Path) -> tuple[int, int, int, int]:

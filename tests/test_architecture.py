@@ -22,10 +22,24 @@ GROUND = {
     "device",
     "weights",
     "randomness",
+    "installation",
     "cli",
+    "keywords",
 }
 HEART = {"condition", "diffusion", "nn"}
-CORE = GROUND | HEART | {"autoencoder", "frozen", "data", "tasks", "training", "sampling"}
+CORE = (
+    GROUND
+    | HEART
+    | {
+        "autoencoder",
+        "methods",
+        "frozen",
+        "data",
+        "tasks",
+        "training",
+        "sampling",
+    }
+)
 LEAVES = {"scores", "stage_one", "toy", "compat", "pages", "commands"}
 ALLOWED = {  # room -> the rooms that it may import, besides itself
     "errors": set(),
@@ -36,14 +50,17 @@ ALLOWED = {  # room -> the rooms that it may import, besides itself
     "device": {"errors"},
     "weights": {"errors", "files"},
     "randomness": set(),
-    "cli": {"errors", "signals"},
+    "installation": set(),
+    "cli": {"errors", "installation", "signals"},
+    "keywords": {"cli", "errors"},
     "condition": set(),
     "diffusion": {"condition"},
     "nn": {"condition"},
     "autoencoder": {"nn", "diffusion", "errors", "files", "typed", "weights", "frozen"},
+    "methods": GROUND | HEART,
     "frozen": GROUND | {"condition", "data"},
     "data": GROUND | {"condition"},
-    "tasks": GROUND | HEART | {"data", "frozen"},
+    "tasks": GROUND | HEART | {"methods", "data", "frozen"},
     "training": CORE - {"sampling"},
     "sampling": CORE,
     "stage_one": CORE | {"scores"},
@@ -52,10 +69,12 @@ ALLOWED = {  # room -> the rooms that it may import, besides itself
     "compat": CORE,
     "pages": CORE | {"scores", "toy"},
     "commands": CORE | LEAVES,
+    "model": CORE | {"compat"},
     "__main__": {"cli", "signals"},
     "__init__": set(),  # lazy
 }
 FOR_TYPES_ALONE = {  # under TYPE_CHECKING a room may name what it is handed
+    "__init__": CORE | {"model"},  # all that the package exports
     "data": {"tasks"},
     "tasks": {"training", "sampling"},
 }
@@ -158,7 +177,8 @@ def test_import_is_light_and_complete():
         "from tinyldm import UNet, UNetConfig, NoiseSchedule, DDPM, DDIM, DPMSolver, Guidance, "
         "Condition, sample, training_loss, EMA; "
         "heavy = {'transformers', 'PIL', 'diffusers'} & set(sys.modules); "
-        "assert not heavy, heavy; from tinyldm import AutoencoderKL"
+        "assert not heavy, heavy; "
+        "from tinyldm import AutoencoderKL, load, train, Model"
     )
     subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT)
     import tinyldm
@@ -268,10 +288,10 @@ def test_nothing_is_called_utils():
 
 
 def test_every_command_is_a_file_of_its_name():
-    from tinyldm.__main__ import COMMANDS
+    from tinyldm.__main__ import COMMANDS, STORIES
 
     files = {path.stem for path in (PACKAGE / "commands").glob("*.py")}
-    assert files - {"__init__", "checks"} == COMMANDS.keys()
+    assert files - {"__init__", "checks"} == COMMANDS.keys() | STORIES.keys()
 
 
 def test_shipped_models_are_small():
@@ -290,9 +310,12 @@ def test_the_top_level_holds_what_it_should():
 TOP_LEVEL = {
     ".ci",
     ".gitignore",
+    ".pre-commit-config.yaml",
     "CHANGELOG.md",
+    "CITATION.cff",
     "CONTRIBUTING.md",
     "LICENSE",
+    "MANIFEST.in",
     "README.md",
     "constraints.txt",
     "docs",

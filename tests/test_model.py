@@ -1,4 +1,4 @@
-"""load and train: a Model draws what sample.py draws, and what diffusers draws of its own folders."""
+"""load, train and Model: it draws what sample.py draws, and what diffusers draws of its folders."""
 
 import importlib.util
 import os
@@ -248,10 +248,10 @@ def test_keywords_mean_what_the_command_line_means():
         "out": "-odd",
         "resume": None,
     }
-    line = "--size 96x64 --lr 0.30000000000000004 --no-flip --skip-bad --out=-odd".split()
-    assert vars(parse_keywords(train_parser(), given)) == vars(
-        train_parser().parse_args([*line, "--data", "a b"])
-    )
+    line = ["--size", "96x64", "--lr", "0.30000000000000004", "--no-flip", "--skip-bad"]
+    line += ["--out=-odd", "--data", "a b"]
+    typed = train_parser().parse_args(line)
+    assert parse_keywords(train_parser(), given) == typed
     parser = Parser(prog="sample.py")
     parser.add_argument("--guidance-interval", nargs=2, type=float)
     assert parse_keywords(parser, {"guidance_interval": [0.5, 2]}).guidance_interval == [0.5, 2]

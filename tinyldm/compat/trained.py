@@ -6,7 +6,7 @@ vae/, text_encoder/ and tokenizer/; or a network alone, and whoever reads it say
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,8 @@ def read_trained(source: Path, elsewhere: Elsewhere, tables: bool = True) -> Tra
     if not own.is_dir():
         config, latents = trained_elsewhere(unet, elsewhere)
     if not isinstance(schedule, TableSchedule):
-        schedule = as_type(schedule.to_dict(), f"{source / 'scheduler'}", NoiseSchedule)
-        config["schedule"] = schedule.to_dict()
+        schedule = as_type(asdict(schedule), f"{source / 'scheduler'}", NoiseSchedule)
+        config["schedule"] = asdict(schedule)
     config["prediction"] = scheduler.prediction
     weights = folder / WEIGHTS
     try:

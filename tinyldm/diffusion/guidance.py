@@ -1,6 +1,6 @@
 """Guidance: a denoiser made of a denoiser, so that no solver ever hears of it.
 
-Here it is the classifier-free one; tasks/guidance.py has it for several conditions.
+Here it is the classifier-free one; methods/composition.py has it for several conditions.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class TextEncoder:
         model = load_model(model_class, source, ROLE, OTHER_PARTS, optional=("pooler.",))
         tokenizer = load_pretrained(AutoTokenizer, words, ROLE)
         files = tokenizer_files(tokenizer, words)
-        return cls(model.to(device), tokenizer, str(name), files, padded)
+        return cls(model.to(device), tokenizer, str(name), files, padded=padded)
 
     @torch.no_grad()
     def encode(self, texts: str | Sequence[str]) -> Condition:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tinyldm.condition import Condition
     from tinyldm.diffusion.guidance import Guidance
     from tinyldm.diffusion.schedule import NoiseSchedule
+    from tinyldm.methods.composition import StepwiseGuidance
     from tinyldm.sampling.settings import Drawing
-    from tinyldm.tasks.guidance import StepwiseGuidance
     from tinyldm.training.settings import TrainSettings
 
 __all__ = [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import (
@@ -38,24 +39,10 @@ RATE = real(0, 1000, exclusive=True)  # a learning rate
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
 
 
-def data_option(value: Any, help: str, **how: Any) -> Any:
-    """A field that the help lists under "data"."""
-    return option(value, help, "data", **how)
-
-
-def model_option(value: Any, help: str, **how: Any) -> Any:
-    """A field that the help lists under "model"."""
-    return option(value, help, "model", **how)
-
-
-def training_option(value: Any, help: str, **how: Any) -> Any:
-    """A field that the help lists under "training"."""
-    return option(value, help, "training", **how)
-
-
-def run_option(value: Any, help: str, **how: Any) -> Any:
-    """A field that the help lists under "run"."""
-    return option(value, help, "run", **how)
+data_option = partial(option, group="data")
+model_option = partial(option, group="model")
+training_option = partial(option, group="training")
+run_option = partial(option, group="run")
 
 
 def toy_and_own(name: str, value: Any) -> str:

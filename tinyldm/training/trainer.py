@@ -120,7 +120,7 @@ class Trainer:
         self.check = check
         self.facts = dict(facts or {})
         if isinstance(network, UNet):
-            self.facts.setdefault("network", network.config.to_dict())
+            self.facts.setdefault("network", asdict(network.config))
         self.progress = Progress()
         self.micro_batch = s.micro_batch(processes.world)
         self.bfloat16 = runs_bfloat16(processes.device, s.precision)
@@ -265,7 +265,7 @@ class Trainer:
             self.check()
         config = {
             "step": self.progress.step,
-            "schedule": self.schedule.to_dict(),
+            "schedule": asdict(self.schedule),
             "prediction": self.settings.prediction,
             **self.facts,
             "settings": self.settings.to_dict(),
