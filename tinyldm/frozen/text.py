@@ -155,8 +155,8 @@ class TextEncoder:
     def fingerprint(self) -> str:
         """A hash of configuration, weights and tokenizer: equal models give equal conditions."""
         kind = type(self.tokenizer).__name__.removesuffix("Fast")
-        way = ["padded"] if self.padded else []
-        return fingerprint(self.model, kind, self.files, self.max_length, *way)
+        about = [kind, self.files, self.max_length, *(["padded"] if self.padded else [])]
+        return fingerprint(self.model, *about)
 
     @cached_property
     def former_fingerprint(self) -> str:
