@@ -30,15 +30,7 @@ HEART = {"condition", "diffusion", "nn"}
 CORE = (
     GROUND
     | HEART
-    | {
-        "autoencoder",
-        "methods",
-        "frozen",
-        "data",
-        "tasks",
-        "training",
-        "sampling",
-    }
+    | {*("autoencoder", "methods", "frozen", "data", "tasks", "training", "sampling")}
 )
 LEAVES = {"scores", "stage_one", "toy", "compat", "pages", "commands"}
 ALLOWED = {  # room -> the rooms that it may import, besides itself

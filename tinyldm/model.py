@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from tqdm.auto import tqdm
 from tinyldm.autoencoder.kl import AutoencoderKL
 from tinyldm.autoencoder.pixels import Pixels
 from tinyldm.autoencoder.published import HUB_NAME
-from tinyldm.cli import Parser, add_options
+from tinyldm.cli import Parser, add_options, real
 from tinyldm.compat.trained import OWN, Elsewhere, of_pipeline, read_trained, unet_folder
 from tinyldm.condition import Condition
 from tinyldm.data.examples import Prompt
-from tinyldm.data.images import from_bytes, grid, load_image, resize, to_bytes
+from tinyldm.data.images import as_rgb, from_bytes, grid, load_image, readable, resize, to_bytes
 from tinyldm.device import pick_device
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
@@ -35,18 +35,25 @@ from tinyldm.frozen.hub import Role, local_or_hub
 from tinyldm.installation import called, story
 from tinyldm.keywords import parse_keywords
 from tinyldm.sampling.drawing import Painter, encode_prompts, picture_seed, progress
+from tinyldm.sampling.edit_options import DEFAULT_STRENGTH, EditOptions
+from tinyldm.sampling.editing import Editing, mask_at
 from tinyldm.sampling.following import followed
-from tinyldm.sampling.job import check_grid
+from tinyldm.sampling.guide import load_guide
+from tinyldm.sampling.job import with_grid
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.tasks.base import Encoder, Task
+from tinyldm.training.averages import load_averaged
 from tinyldm.training.checkpoint import Checkpoint, checkpoints, load_checkpoint, task_of
 from tinyldm.training.frozen_models import load_frozen
 from tinyldm.training.options import train_parser
 
 ROLE = Role("model", "tinyldm.load", ships=False)
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")  # what is fetched of a model on the hub
-ABOUT_FILES = {"run", "prompt", "prompts", "strip", "data", "out", "overwrite", "device"}
+STRENGTH = real(0, 1)
+NOT_OF_A_CALL = {"run", "prompt", "prompts", "strip", "data", "out", "overwrite", "device"}
 """Options of sample.py that a call has no use for: it is given prompts, and writes nothing."""
+OF_A_CALL = {f.name for f in fields(SampleOptions)} - NOT_OF_A_CALL
+OF_A_CALL -= {f.name for f in fields(EditOptions)}  # a call takes pictures, not their files
 
 
 class Pictures(list[Image.Image]):
@@ -130,51 +137,63 @@ class Model:
         self,
         prompts: Prompt | Sequence[Prompt] = "",
         *,
-        steps: int = SampleOptions.steps,
+        steps: int | None = None,
         guidance: float | None = None,
-        seed: int = SampleOptions.seed,
-        solver: str = SampleOptions.solver,
+        seed: int = 0,
+        solver: str | None = None,
+        init: Any = None,
+        strength: float | None = None,
+        mask: Any = None,
         **more: Any,
     ) -> Pictures:
         """Draw a picture for each prompt; the same as sample.py draws of the same list.
 
         prompts:  one or several, as text: a caption; "red cube, blue sphere"; a map's file
-        steps:    of the solver; each calls the network once, with heun nearly all twice
-        guidance: the scale of guidance, 1 for none; None is 3, or 1 for a model without guidance
+        steps:    of the solver, 50 if not given; each calls the network once
+        guidance: the scale of guidance, 1 for none; 3 if not given, 1 for a model without guidance
         seed:     picture k depends on it and on k
-        solver:   dpm++, sde-dpm++, dpm, unipc, heun, ddim or ddpm
+        solver:   dpm++, the default, sde-dpm++, dpm, unipc, heun, ddim or ddpm
+        init:     a picture to draw on: a PIL image, or the path of one; squashed to the model's size
+        strength: 0 to 1, how far init is drawn anew; 0.75 if not given, with a mask 1
+        mask:     an image as large as init: white is drawn anew, the rest of init stays
         more:     the other options of sample.py by their names: order, eta, spacing, batch_size,
-                  precision, guidance_interval, guidance_rescale, guidance_map, guidance_style
+                  precision, guidance_interval, guidance_rescale, guide, ema_length, ...
         InputError: a prompt or an option that does not do; TypeError: there is no such option.
         """
-        options = self._options(steps=steps, guidance=guidance, seed=seed, solver=solver, **more)
-        painter, condition, seeds = self._asked(prompts, options)
-        size, drawn = options.batch_size, Pictures()
+        options = call_options(steps=steps, guidance=guidance, seed=seed, solver=solver, **more)
+        painter = self._painter(options, init, strength, mask)
+        condition, seeds = self._asked(prompts, options.seed)
+        count, drawn = len(painter.grid) - 1, Pictures()
         with tqdm(desc="sampling", unit="image", total=len(seeds)) as bar:
-            for start in range(0, len(seeds), size):
-                rows, batch = condition[start : start + size], seeds[start : start + size]
-                drawn += painter.draw(rows, batch, progress(bar, start, len(batch), options.steps))
+            for start in range(0, len(seeds), options.batch_size):
+                batch = seeds[start : start + options.batch_size]
+                rows = condition[start : start + options.batch_size]
+                drawn += painter.draw(rows, batch, progress(bar, start, len(batch), count))
         return drawn
 
     def stream(
         self,
         prompts: Prompt | Sequence[Prompt] = "",
         *,
-        steps: int = SampleOptions.steps,
+        steps: int | None = None,
         guidance: float | None = None,
-        seed: int = SampleOptions.seed,
-        solver: str = SampleOptions.solver,
+        seed: int = 0,
+        solver: str | None = None,
+        init: Any = None,
+        strength: float | None = None,
+        mask: Any = None,
         **more: Any,
     ) -> Iterator[Step]:
         """The steps of the drawing that a call with the same arguments makes, one by one.
 
-        All prompts are drawn as one batch. Nothing is computed before the first step is asked for,
-        nor between two steps.
+        All prompts are drawn as one batch. Each step is computed when it is asked for.
         """
-        options = self._options(steps=steps, guidance=guidance, seed=seed, solver=solver, **more)
-        painter, condition, seeds = self._asked(prompts, options)
+        options = call_options(steps=steps, guidance=guidance, seed=seed, solver=solver, **more)
+        painter = self._painter(options, init, strength, mask)
+        condition, seeds = self._asked(prompts, options.seed)
+        count = len(painter.grid) - 1
         calls = followed(lambda callback: painter.draw(condition, seeds, callback))
-        return (Step(index, options.steps, x, x0, painter) for index, x, x0 in calls)
+        return (Step(index, count, x, x0, painter) for index, x, x0 in calls)
 
     def encode(self, pictures: Any) -> Tensor:
         """The latents of pictures, as the network sees them: x0, of about unit size.
@@ -187,9 +206,8 @@ class Model:
         single = isinstance(pictures, (Image.Image, str, Path))
         single = single or (isinstance(pictures, Tensor) and pictures.ndim == 3)
         images = torch.stack([self._pixels(each) for each in ([pictures] if single else pictures)])
-        images = images.to(self.device)
         with torch.no_grad():
-            latents = images if isinstance(self.vae, Pixels) else self.vae.encode(images).mean
+            latents = self.vae.encode(images.to(self.device)).mean
         x0 = (latents - self.checkpoint.mean.to(latents)) / self.checkpoint.std.to(latents)
         return x0[0] if single else x0
 
@@ -204,36 +222,63 @@ class Model:
         """One picture as a tensor (3, h, w) in [-1, 1]."""
         if isinstance(picture, Tensor):
             return picture.float()
-        if not isinstance(picture, Image.Image):
-            picture = load_image(picture)
-        return from_bytes(to_bytes(resize(picture.convert("RGB"), self.size)))
+        return from_bytes(to_bytes(resize(as_image(picture), self.size)))
 
-    def _options(self, **given: Any) -> SampleOptions:
-        """Options as sample.py would take them from a command line."""
-        parser = Parser(prog=called("sample.py"))
-        parser.keep_only_given()
-        add_options(parser, SampleOptions, SampleOptions.__dataclass_fields__.keys() - ABOUT_FILES)
-        return SampleOptions(**vars(parse_keywords(parser, given)))
-
-    def _painter(self, options: SampleOptions) -> Painter:
-        """What draws in the way that the options ask for."""
+    def _painter(
+        self, options: SampleOptions, init: Any = None, strength: Any = None, mask: Any = None
+    ) -> Painter:
+        """What draws in the way that the options ask for, from noise or on a picture."""
         how = options.drawing(self.task, self.checkpoint.config["settings"])
-        check_grid(self.checkpoint, how)
-        return Painter.of(self.checkpoint, self.vae, self.task, how, device=self.device)
+        checkpoint = self.checkpoint
+        if how.ema_length is not None:
+            checkpoint = load_averaged(checkpoint.path, self.device, how.ema_length)
+        how = with_grid(checkpoint, how)
+        guide = load_guide(checkpoint, how, self.device)
+        painter = Painter.of(checkpoint, self.vae, self.task, how, device=self.device, guide=guide)
+        editing = self._editing(init, strength, mask)
+        return replace(painter, canvas=editing.canvas(painter, self.vae))
 
-    def _asked(
-        self, prompts: Prompt | Sequence[Prompt], options: SampleOptions
-    ) -> tuple[Painter, Condition, list[int]]:
-        """What draws, and the condition and the seed of each picture."""
+    def _editing(self, init: Any, strength: float | None, mask: Any) -> Editing:
+        """What is drawn on, and how far."""
+        if init is None:
+            if strength is not None or mask is not None:
+                raise InputError("strength, mask: need init, the picture to draw on")
+            return Editing()
+        if strength is None:
+            strength = DEFAULT_STRENGTH if mask is None else 1.0
+        if strength not in STRENGTH:
+            raise InputError(f"strength {strength}: expected {STRENGTH}")
+        picture = as_image(init)
+        if mask is not None:
+            mask = mask_at(as_image(mask), picture, self.size)
+        return Editing(resize(picture, self.size), mask, float(strength))
+
+    def _asked(self, prompts: Prompt | Sequence[Prompt], seed: int) -> tuple[Condition, list[int]]:
+        """The condition and the seed of each picture."""
         several: Sequence[Prompt]
         several = prompts if isinstance(prompts, (list, tuple)) else [prompts]
         typed = [self.task.prompt(each) if isinstance(each, str) else each for each in several]
         if not typed:
             raise InputError("no prompts: expected one at least")
-        painter = self._painter(options)
         self.text_encoder.check(typed)
         condition = encode_prompts(self.text_encoder, typed)
-        return painter, condition, [picture_seed(options.seed, k) for k in range(len(typed))]
+        return condition, [picture_seed(seed, k) for k in range(len(typed))]
+
+
+def call_options(**given: Any) -> SampleOptions:
+    """Options of a call, checked as sample.py checks them on a command line."""
+    parser = Parser(prog=called("sample.py"))
+    parser.keep_only_given()
+    add_options(parser, SampleOptions, OF_A_CALL)
+    return SampleOptions(**vars(parse_keywords(parser, given)))
+
+
+def as_image(picture: Any) -> Image.Image:
+    """A PIL image, or that of an image file, as RGB; what is transparent is white."""
+    if not isinstance(picture, Image.Image):
+        return load_image(picture)
+    with readable("picture"):
+        return as_rgb(picture)
 
 
 def load(source: str | Path, device: str = "auto") -> Model:

@@ -211,7 +211,7 @@ class Task(ABC):
         """What the guidance options ask for; None to use the conditional model as it is."""
         from tinyldm.diffusion.guidance import Guidance
 
-        if how.guidance == 1:
+        if how.guidance == 1 and how.guide is None:
             return None
         return Guidance(
             how.guidance,
