@@ -26,7 +26,8 @@ CONFIG = ConfigParser()
 CONFIG.read(ROOT / "setup.cfg", encoding="utf-8")
 LEFT = {"__pycache__", "build", "dist", "runs", "data", "samples"}  # at the top, by .gitignore
 NEEDS_SETUPTOOLS = "import setuptools.build_meta as b, sys; print(getattr(b, sys.argv[1])('dist'))"
-SMALL = "--data toy --vae tiny --text-encoder tiny --size 32 --batch-size 4 --max-steps 3 --warmup 1 --device cpu"
+TINY = "--data toy --vae tiny --text-encoder tiny --size 32 --batch-size 4 --warmup 1 --device cpu"
+SMALL = f"{TINY} --max-steps 3"
 
 
 def run(command, cwd, **environment):
@@ -155,10 +156,9 @@ def test_the_installed_commands_train_sample_and_report(fresh, tmp_path):
     assert [line for line in wrong if "docs/" not in line] == []
     script = "import tinyldm; print(tinyldm.load('runs/toy-1')('a red ghost', steps=2)[0].size)"
     assert "(32, 32)" in run([python, "-c", script], tmp_path, **there)
-    script = (
-        "import tinyldm; m = tinyldm.train(data='toy', vae='tiny', text_encoder='tiny', size=32, max_steps=1, \
-batch_size=4, warmup=1, out='other'); print(m.checkpoint.path)"
-    )
+    options = "data='toy', vae='tiny', text_encoder='tiny', size=32, batch_size=4, warmup=1"
+    script = f"import tinyldm; m = tinyldm.train({options}, max_steps=1, out='other')"
+    script += "; print(m.checkpoint.path)"
     assert "step-0000001" in run([python, "-c", script], tmp_path, **there)
 
 

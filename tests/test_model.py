@@ -100,6 +100,46 @@ def test_a_call_draws_the_pictures_of_sample_py(model, inside, how):
     assert drawn[0].size == (32, 32)
 
 
+@pytest.mark.parametrize(
+    "how", [{}, {"strength": 0.5}, {"mask": "mask.png"}], ids=["default", "strength", "mask"]
+)
+def test_drawing_on_a_picture_is_sample_py_with_init(model, inside, how):
+    """From files and from PIL images alike."""
+    picture, mask = Image.radial_gradient("L").resize((48, 40)), Image.new("L", (48, 40))
+    mask.paste(255, (0, 0, 24, 40))
+    picture.save("init.png")
+    mask.save("mask.png")
+    out = f"edited-{'-'.join(how)}"
+    sample.draw(
+        SampleOptions(
+            run="runs/toy-1", prompt=PROMPTS[:2], seed=7, out=out, init="init.png", **QUICK, **how
+        )
+    )
+    expected = [load_image(file).tobytes() for file in sorted((inside / out).glob("*.png"))]
+    from_files = model(PROMPTS[:2], seed=7, steps=3, precision="float32", init="init.png", **how)
+    assert [each.tobytes() for each in from_files] == expected
+    opened = {**how, "mask": mask} if "mask" in how else how
+    drawn = model(PROMPTS[:2], seed=7, steps=3, precision="float32", init=picture, **opened)
+    assert [each.tobytes() for each in drawn] == expected
+    steps = list(
+        model.stream(PROMPTS[:2], seed=7, steps=3, precision="float32", init=picture, **opened)
+    )
+    assert {step.count for step in steps} == {len(steps)}
+    assert len(steps) == {"": 2, "strength": 2, "mask": 3}["".join(how)]  # of 3, rounded
+
+
+def test_what_can_not_be_drawn_on(model):
+    picture = Image.new("RGB", (32, 32))
+    with pytest.raises(InputError, match="need init"):
+        model("a red ghost", strength=0.5)
+    with pytest.raises(InputError, match="strength 1.5: expected a number from 0 to 1"):
+        model("a red ghost", init=picture, strength=1.5)
+    with pytest.raises(InputError, match="mask: has 9x9 pixels, expected 32x32 as init has"):
+        model("a red ghost", init=picture, mask=Image.new("L", (9, 9), 255))
+    with pytest.raises(InputError, match="mask: nothing is white"):
+        model("a red ghost", init=picture, mask=Image.new("L", (32, 32)))
+
+
 def test_one_prompt_is_a_list_of_one_and_prompts_may_be_typed(model):
     (alone,) = model("a red ghost", steps=2, seed=3)
     assert alone.tobytes() == model(["a red ghost", "a blue slime"], steps=2, seed=3)[0].tobytes()

@@ -153,7 +153,7 @@ class Model:
         guidance: the scale of guidance, 1 for none; 3 if not given, 1 for a model without guidance
         seed:     picture k depends on it and on k
         solver:   dpm++, the default, sde-dpm++, dpm, unipc, heun, ddim or ddpm
-        init:     a picture to draw on: a PIL image, or the path of one; squashed to the model's size
+        init:     a picture to draw on, a PIL image or the path of one; it is squashed to `size`
         strength: 0 to 1, how far init is drawn anew; 0.75 if not given, with a mask 1
         mask:     an image as large as init: white is drawn anew, the rest of init stays
         more:     the other options of sample.py by their names: order, eta, spacing, batch_size,
