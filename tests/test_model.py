@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -454,3 +455,18 @@ def test_sets_of_labels_are_plain_strings_too(tmp_path):
     typed = encoder.encode([Labels(("red cube", "blue sphere"))])
     assert torch.equal(told.tokens, typed.tokens)
     assert Request("a.png", "red cube").text == "red cube"
+
+
+def test_the_code_of_docs_python_runs(inside, monkeypatch):
+    """Block by block, as printed, with the run of this module in place of the reader's."""
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 5
+    names = {}
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert (inside / "ghost.png").is_file()
+    assert names["again"][0].size == names["inside"][0].size == (32, 32)
+    assert names["latents"].shape == names["prediction"].shape[1:] == (12, 8, 8)
+    assert names["kind"] == "v"
+    assert names["model"].checkpoint.config["step"] == 1
