@@ -165,9 +165,11 @@ def test_the_installed_commands_train_sample_and_report(fresh, tmp_path):
 def nowhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(installation, "at_clone", AT_CLONE)
     return monkeypatch
 
 
+AT_CLONE = installation.at_clone  # before the tests' own stands in for it
 TEXT = "python train.py --a; python -m tinyldm sweep; as train.py; torchrun -n 2 train.py --b"
 
 

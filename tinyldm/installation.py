@@ -29,6 +29,11 @@ def in_clone() -> bool:
     return all((ABOVE / name).is_file() for name in ("setup.cfg", "train.py", "sample.py"))
 
 
+def at_clone() -> bool:
+    """Whether the current folder is that of a clone, where `python train.py` finds its file."""
+    return in_clone() and Path.cwd() == ABOVE
+
+
 @cache
 def story(name: str) -> ModuleType:
     """The module of a story, "train" or "sample": beside the package or, in a wheel, in it."""
@@ -50,7 +55,7 @@ def called(text: str) -> str:
     installed as a command. If it is not, `python -m tinyldm` does, but for the stories of a clone,
     whose files are named by their paths.
     """
-    if in_clone() and Path.cwd() == ABOVE:
+    if at_clone():
         return text
     command = "python -m tinyldm" if shutil.which("tinyldm") is None else "tinyldm"
 
