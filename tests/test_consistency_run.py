@@ -146,16 +146,16 @@ def test_with_guidance_1_the_teacher_is_called_once_and_with_others_twice(place)
     rows = {}
     for scale in (1.0, 3.0):
         tune(out=f"tuned-{scale:g}", max_steps=1, teacher_guidance=scale)
-        frozen = teacher.Teacher(load_checkpoint("run"))
+        frozen = teacher.Tuning(load_checkpoint("run"))
         seen = rows.setdefault(scale, [])
 
         def count(network, inputs, seen=seen):
             seen.append(len(inputs[0]))
 
-        frozen.checkpoint.network.register_forward_pre_hook(count)
+        frozen.teacher.network.register_forward_pre_hook(count)
         settings = teacher.settings_of(read_config(find_checkpoint(f"tuned-{scale:g}")))
-        guided = frozen.objective(settings).teacher
-        condition = frozen.checkpoint.null.expand(2)
+        guided = frozen.objective(settings, torch.device("cpu")).teacher
+        condition = frozen.teacher.null.expand(2)
         guided(torch.zeros(2, 3, 8, 8), torch.zeros(2), condition)
     assert rows == {1.0: [2], 3.0: [4]}
 

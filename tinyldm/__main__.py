@@ -17,6 +17,7 @@ COMMANDS = {  # each lives in tinyldm/commands/NAME.py
     "landscapes": "draw landscapes with their maps, in the format of the landscape assignment",
     "vae": "stage one: train your own autoencoder on a folder of images",
     "convert": "turn a run into a folder for diffusers, or such a folder into a run",
+    "merge": "make an ordinary run of one that train.py --lora has made, and its base",
     "sweep": "draw and score a grid of checkpoints, guidance scales, steps and solvers",
     "grid": "fit the levels that few steps visit to a run, its solver and guidance",
     "submit": "check a folder of images against an assignment's prompts, and zip it",

@@ -1,8 +1,12 @@
-"""python -m tinyldm convert: runs become folders for diffusers, and such folders runs."""
+"""python -m tinyldm convert: runs become folders for diffusers, and such folders runs.
+
+A run of train.py --lora becomes a file of factors, as diffusers and peft read it.
+"""
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
     from tinyldm.diffusion.schedule import NoiseSchedule
 
 DIFFUSERS = Kind("diffusers", r"(unet|scheduler|tinyldm)/[^/]+")
+LORA_FILE = "pytorch_lora_weights.safetensors"
+LORA = Kind("lora", re.escape(LORA_FILE))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +53,10 @@ def run(options: argparse.Namespace) -> None:
     from tinyldm.compat.trained import unet_folder
     from tinyldm.training.run import RUN
 
-    with whole_folder(out, DIFFUSERS if unet_folder(source) is None else RUN) as draft:
+    kind = RUN
+    if unet_folder(source) is None:
+        kind = LORA if lora_in(source) else DIFFUSERS
+    with whole_folder(out, kind) as draft:
         convert(options, draft)
     say(f"{source} is now {out}")
 
@@ -68,10 +77,37 @@ def convert(options: argparse.Namespace, out: Path) -> None:
                 f"{source}: no unet/ in it; --vae, --text-encoder, --scheduler and --size "
                 "are for diffusers' folders"
             )
+        elif lora_in(source):
+            to_lora_file(source, out)
         else:
             to_diffusers(source, out)
     except (ValueError, TypeError) as error:
         raise InputError(f"{source}: cannot be converted: {error}") from None
+
+
+def lora_in(source: Path) -> bool:
+    """Whether a run holds factors on top of another run."""
+    from tinyldm.training.checkpoint import find_checkpoint, read_config
+
+    return "lora" in read_config(find_checkpoint(source)).get("network", {})
+
+
+def to_lora_file(source: Path, out: Path) -> None:
+    """Write the factors of a run under their published names, which are those of UNet's layers."""
+    from tinyldm.methods.lora import published
+    from tinyldm.training.adapters import LoRASpec
+    from tinyldm.training.checkpoint import WEIGHTS, find_checkpoint, read_config
+    from tinyldm.training.network import is_ours
+    from tinyldm.typed import as_type
+    from tinyldm.weights import read_weights, write_weights
+
+    folder = find_checkpoint(source)
+    config = read_config(folder)
+    recipe = config["network"]
+    spec: LoRASpec = as_type(recipe["lora"], f"{config.file}: network.lora", LoRASpec)
+    if not is_ours(recipe["base"]):
+        raise InputError(f"{source}: adapts a network that is not a UNet, unknown to diffusers")
+    write_weights(out / LORA_FILE, published(read_weights(folder / WEIGHTS), spec.rank, spec.alpha))
 
 
 def to_diffusers(source: Path, out: Path) -> None:

@@ -176,25 +176,11 @@ def run(options):
         device=options.device,
     )
     guides = chosen_guides(folder, options.guide, options.guide_scale)
+    plain = product(checkpoints, options.guidance, options.steps, options.solver)
     grid = []
-    for checkpoint, guidance, steps, solver, length, (guide, scale) in product(
-        checkpoints,
-        options.guidance,
-        options.steps,
-        options.solver,
-        options.ema_length,
-        guides,
-    ):
-        setting = Setting(
-            checkpoint,
-            guidance,
-            steps,
-            solver,
-            ema_length=length,
-            guide=guide,
-            guide_scale=scale,
-        )
-        grid.append(setting)
+    for setting, length, (guide, scale) in product(plain, options.ema_length, guides):
+        more = {"ema_length": length, "guide": guide, "guide_scale": scale}
+        grid.append(Setting(*setting, **more))
     distinct = list(dict.fromkeys(grid))
     result = sweep(job, distinct, options.overwrite)
     print_table(ranking(ranked(result["rows"], metrics), metrics))

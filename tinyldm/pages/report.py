@@ -31,8 +31,9 @@ from tinyldm.training.checkpoint import (
     settings_of,
     task_of,
 )
+from tinyldm.training.chosen import settings_for
 from tinyldm.training.log import COLUMNS, LOSS_BY_NOISE, read_log, read_loss_by_noise
-from tinyldm.training.settings import TrainSettings, settings_for
+from tinyldm.training.settings import TrainSettings
 from tinyldm.typed import Index, read_json
 
 REPORT = "report.html"

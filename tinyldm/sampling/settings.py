@@ -182,6 +182,13 @@ class SampleOptions(EditOptions):
         "what to draw",
         metavar="FOLDER",
     )
+    base: str | None = option(
+        None,
+        "for a run that adapts another: where the other is now (default: where it was, or beside "
+        "this run)",
+        "what to draw",
+        metavar="FOLDER",
+    )
     out: str | None = option(
         None, "the folder to write (default: samples/RUN)", "where to", metavar="FOLDER"
     )
@@ -271,6 +278,12 @@ class SampleOptions(EditOptions):
     )
     guide_ema_length: float | None = option(
         None, "the same for --guide", "how", metavar="S", bounds=EMA_LENGTH
+    )
+    lora_scale: float = option(
+        1.0,
+        "for a run of train.py --lora: how much of what it learned counts; 0 is its base",
+        "how",
+        bounds=EITHER_WAY,
     )
     batch_size: int = option(32, "pictures at a time", "machine", bounds=BATCH_SIZE)
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps", "machine")

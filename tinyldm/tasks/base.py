@@ -56,11 +56,14 @@ class Encoder(ABC):
     fingerprint: a hash of all that decides the conditions, so that equal ones give equal conditions
     width:       of the stored tokens
     map_size:    (h, w) at which maps are kept; None: there are none
+    map_mode:    "P" for numbers of classes; "L" or "RGB" for pictures of that mode of Pillow's,
+                 which are resized as pictures are, and in copies change their colours with them
     """
 
     fingerprint: str
     width: int
     map_size: tuple[int, int] | None = None
+    map_mode: str = "P"
 
     @property
     def former_fingerprint(self) -> str | None:
@@ -91,7 +94,7 @@ class Encoder(ABC):
     ) -> Condition:
         """What the network is told, made from stored rows.
 
-        maps:      (b, *map_size) uint8, or None for the null condition
+        maps:      uint8 (b, *map_size), for RGB (b, *map_size, 3); None for the null condition
         generator: draws what is dropped in training; None drops nothing
         """
         return stored
@@ -153,6 +156,7 @@ class Task(ABC):
     facts:        the type of what conditioning() says, for the reader of checkpoints
     captions:     whether prompts are sentences, which CLIP can compare with pictures
     guides_style: whether --guidance-style can guide a style separately
+    named_only:   whether --task has to name it, since it reads other tasks' folders too
     """
 
     name: ClassVar[str]
@@ -162,6 +166,7 @@ class Task(ABC):
     facts: ClassVar[Any] = dict[str, Any]
     captions: ClassVar[bool] = False
     guides_style: ClassVar[bool] = False
+    named_only: ClassVar[bool] = False
 
     # ---- prompts
 
@@ -242,6 +247,8 @@ TASKS = {
     "text": "tinyldm.tasks.text:TextTask",
     "labels": "tinyldm.tasks.labels:LabelTask",
     "landscape": "tinyldm.tasks.landscape:LandscapeTask",
+    "outline": "tinyldm.tasks.outline:OutlineTask",
+    "super-resolution": "tinyldm.tasks.super_resolution:SuperResolutionTask",
 }
 
 
@@ -276,9 +283,11 @@ def read_examples(
     InputError: see read_layout; or the folder belongs to another task than the one named.
     """
     folder = Path(folder).expanduser()
-    known = tasks()
+    known = [each for each in tasks() if not each.named_only]
     if task is not None and task not in TASKS:
         known = [find_task(task)]
+    elif task is not None:  # it may read folders that are otherwise another's
+        known = [find_task(task), *(each for each in known if each.name != task)]
     layouts = [layout for each in known for layout in each.layouts]
     examples = read_layout(folder, layouts, split, skip_bad)
     found = next(each for each in known if examples.layout in each.layouts)

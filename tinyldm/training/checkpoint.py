@@ -28,12 +28,13 @@ from tinyldm.errors import InputError
 from tinyldm.files import file_checksum, replacing_files
 from tinyldm.folders import numbered
 from tinyldm.installation import called
-from tinyldm.methods.power_ema import LONGEST
+from tinyldm.methods.power_ema import LONGEST, Synthesis
 from tinyldm.nn.unet import UNet
 from tinyldm.tasks.base import Task, find_task
+from tinyldm.training.adapters import BaseOf, is_adapter, load_adapter
 from tinyldm.training.format_1 import UNSAID, read_progress
 from tinyldm.training.learning_rate import Plateau
-from tinyldm.training.network import build_network, is_ours
+from tinyldm.training.network import build_network, check_inputs, is_ours
 from tinyldm.training.settings import TrainSettings
 from tinyldm.typed import Index, Limits, Side, as_type, read_json
 from tinyldm.weights import (
@@ -52,7 +53,7 @@ WEIGHTS, LATENTS, STATE, AVERAGES = (
 )
 FORMAT = 1
 
-Length = Annotated[float, Limits(gt=0, le=LONGEST)]  # sigma_rel of an average
+Length = Annotated[float, Limits(ge=0.001, le=LONGEST)]  # sigma_rel of an average
 
 
 @dataclass
@@ -82,6 +83,7 @@ class Content:
 
     step: Index = 0
     network: dict[str, Any] = field(default_factory=dict)
+    base: BaseOf | None = None
     schedule: dict[str, Any] = field(default_factory=dict)
     prediction: Literal["eps", "x0", "v", "flow"] = "v"
     settings: TrainSettings = field(default_factory=TrainSettings)
@@ -115,19 +117,6 @@ class LatentShapes:
 
 
 @dataclass(frozen=True)
-class Synthesis:
-    """An average that was put together afterwards, see training/averages.py.
-
-    error: how far its profile is from that of the length, as a share
-    files: the checkpoints whose averages it is made of, with the checksums of their files
-    """
-
-    ema_length: float
-    error: float
-    files: dict[str, str]
-
-
-@dataclass(frozen=True)
 class Checkpoint:
     """What sampling needs of a checkpoint.
 
@@ -135,6 +124,7 @@ class Checkpoint:
     null:      the null condition, one row
     config:    the content of config.json
     synthesis: where the weights are not those that were saved
+    scale:     how much of what adapts another run counts
     """
 
     network: nn.Module
@@ -143,9 +133,10 @@ class Checkpoint:
     mean: Tensor
     std: Tensor
     null: Condition
-    config: dict[str, Any]
+    config: Config
     path: Path
     synthesis: Synthesis | None = None
+    scale: float = 1.0
 
 
 def save_checkpoint(
@@ -293,8 +284,18 @@ def settings_of(config: Config) -> TrainSettings:
         return settings
 
 
-def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint, or the newest of a run, for sampling: averaged weights, in eval mode."""
+def load_checkpoint(
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    base: str | Path | None = None,
+    scale: float = 1.0,
+) -> Checkpoint:
+    """Read a checkpoint, or the newest of a run, for sampling: averaged weights, in eval mode.
+
+    base:  where the run is that this one adapts, if it has moved
+    scale: how much of the adapter counts; LoRA is merged into its base
+    """
     folder = find_checkpoint(path)
     config = read_config(folder)
     file = folder / WEIGHTS
@@ -306,9 +307,17 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
             check_inputs(sketch, mean, null, config.file)
         weights = read_weights(file)
         check_whole(folder, config, file.name, LATENTS)
-    network = described(config)
-    with offering_the_one_before(folder):
-        load_into(network, weights, file)
+    if "base" in config:
+        adapted = load_base(folder, config, base).network
+        with offering_the_one_before(folder):
+            network = load_adapter(adapted, config["network"], folder).ready(scale)
+    elif base is not None or scale != 1:
+        given = f"--base {base}" if scale == 1 else f"--lora-scale {scale:g}"
+        raise InputError(f"{given}: {folder} is of a run that adapts no other")
+    else:
+        network = described(config)
+        with offering_the_one_before(folder):
+            load_into(network, weights, file)
     return Checkpoint(
         network=network.to(device).eval().requires_grad_(False),
         schedule=schedule,
@@ -318,7 +327,25 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
         null=null,
         config=config,
         path=folder,
+        scale=scale,
     )
+
+
+def load_base(folder: Path, config: Config, given: str | Path | None = None) -> Checkpoint:
+    """The checkpoint that the one in a folder adapts. given: where it is, if it has moved."""
+    recorded: BaseOf = as_type(config["base"], f"{config.file}: base", BaseOf)
+    return ordinary(recorded.find(folder, None if given is None else Path(given)))
+
+
+def ordinary(path: str | Path) -> Checkpoint:
+    """load_checkpoint() of what is to be adapted; InputError where it adapts another itself."""
+    folder = find_checkpoint(path)
+    if "base" in read_config(folder):
+        raise InputError(
+            f"{folder}: adapts another run itself; "
+            "merge them first, with: python -m tinyldm merge RUN --out NEW"
+        )
+    return load_checkpoint(folder)
 
 
 def described(config: Config) -> nn.Module:
@@ -334,22 +361,14 @@ def sketch_network(folder: Path, config: Config) -> UNet | None:
     weights is that of another network.
     """
     file, recipe = folder / WEIGHTS, config["network"]
+    if is_adapter(recipe):
+        return None
     with sized_by(file, recipe):
         sketch = described(config) if is_ours(recipe) else None
     if not isinstance(sketch, UNet):
         return None
     check_shapes(read_shapes(file), shapes(sketch.state_dict()), file)
     return sketch
-
-
-def check_inputs(network: UNet, mean: Tensor, null: Condition, file: Path) -> None:
-    """InputError, naming the file, if the network cannot take such latents or such conditions."""
-    height, width = null.maps.shape[2:] if null.maps is not None else (8, 8)
-    x = torch.empty(1, len(mean), height, width, device="meta")
-    try:
-        network.check_inputs(x, 0.0, null)
-    except ValueError as error:
-        raise InputError(f"{file}: {error}") from None
 
 
 def read_latents(folder: Path, config: Config) -> tuple[Tensor, Tensor, Condition]:

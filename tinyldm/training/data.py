@@ -12,9 +12,10 @@ from tinyldm.data.images import Augmentation, load_image
 from tinyldm.data.latents import LatentCache, open_or_build
 from tinyldm.errors import InputError
 from tinyldm.tasks.base import Task, read_examples
+from tinyldm.training.chosen import settings_for
 from tinyldm.training.frozen_models import FrozenModels
 from tinyldm.training.processes import ALONE, Processes
-from tinyldm.training.settings import TrainSettings, settings_for
+from tinyldm.training.settings import TrainSettings
 
 PREVIEWS = 16
 

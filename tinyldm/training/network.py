@@ -9,10 +9,11 @@ import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tinyldm.cli import load_object
 from tinyldm.condition import Condition
@@ -132,3 +133,13 @@ def build_network(recipe: Mapping[str, Any]) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise InputError(f"--network {name}: returned no torch module")
     return network
+
+
+def check_inputs(network: UNet, mean: Tensor, null: Condition, file: Path) -> None:
+    """InputError, naming the file, if the network cannot take such latents or such conditions."""
+    height, width = null.maps.shape[2:] if null.maps is not None else (8, 8)
+    x = torch.empty(1, len(mean), height, width, device="meta")
+    try:
+        network.check_inputs(x, 0.0, null)
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from None

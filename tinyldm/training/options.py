@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   python train.py --data hw6                           the monster assignment, 256x256
   python train.py --data hw6 --vae tiny --text-encoder tiny --size 64    without any download
   python train.py --resume                             continue the latest run
+  python train.py --lora 4 --from runs/toy-1 --data ghosts    adapt a run to other pictures
   python train.py --network my_module:build           a network of your own
   torchrun --nproc-per-node 8 train.py --data hw6 --batch-size 512      eight GPUs
 With --vae tiny and pictures of up to 128 pixels, the network is that of the toy monsters, trained
@@ -48,6 +49,9 @@ def add_train_options(parser: Parser) -> None:
     )
     run.add_argument(
         "--resume", action="store_true", help="continue the run at --out, or else the latest one"
+    )
+    run.add_argument(
+        "--from", dest="start", metavar="RUN", help="the run to adapt, or one of its checkpoints"
     )
     run.add_argument("--overwrite", action="store_true", help="replace the run at --out")
 

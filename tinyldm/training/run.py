@@ -34,7 +34,6 @@ from tinyldm.training.checkpoint import (
 from tinyldm.training.log import read_log
 from tinyldm.training.processes import Processes
 from tinyldm.training.settings import TrainSettings
-from tinyldm.training.teacher import tuned
 from tinyldm.typed import read_json
 
 
@@ -98,10 +97,11 @@ class RunFolder:
     overwrite: bool = False
     epochs: int | None = None
     saved: Config | None = None
+    start: str | None = None
 
     @classmethod
     def asked(cls, options: Mapping[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
-        """Read --out, --resume, --overwrite and --epochs; returns the other options as well.
+        """Read --out, --resume, --overwrite, --epochs and --from; returns the other options too.
 
         InputError: they contradict each other, or what is in the folder.
         """
@@ -110,6 +110,7 @@ class RunFolder:
         epochs = given.pop("epochs", None)
         resume = given.pop("resume", False)
         overwrite = given.pop("overwrite", False)
+        start = given.pop("start", None)
         if overwrite and (resume or out is None):
             raise InputError("--overwrite: expected --out with it and no --resume")
         if epochs is not None and "max_steps" in given:
@@ -120,15 +121,15 @@ class RunFolder:
         if resume and folder is None:
             folder = latest_run()
         saved = check_run(folder, resume, overwrite)
-        run = cls(folder, resume=resume, overwrite=overwrite, epochs=epochs, saved=saved)
+        run = cls(
+            folder, resume=resume, overwrite=overwrite, epochs=epochs, saved=saved, start=start
+        )
         return run, given
 
     def settings_given(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The options given; for a run to resume, all its settings with the allowed changes; for
-        one that tunes another, all of that one's with the options over them.
-        """
+        """The options given; for a run to resume, all its settings with the allowed changes."""
         if self.saved is None:
-            return tuned(given) if given.get("consistency") is not None else dict(given)
+            return dict(given)
         return settings_of(self.saved).resumed(given).to_dict()
 
     def of_length(

@@ -28,7 +28,7 @@ from tinyldm.errors import InputError, shortened
 from tinyldm.tasks.recipes import FULL
 
 if TYPE_CHECKING:
-    from tinyldm.tasks.base import Task
+    pass
 
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
 PREDICTIONS = ("eps", "x0", "v", "flow")
@@ -64,8 +64,8 @@ class TrainSettings:
     )
     task: str = data_option(
         "text",
-        "what the pictures are conditioned on: text, labels, landscape or my_module:MyTask; "
-        "without it, this is detected from the files of --data",
+        "what the pictures are conditioned on: text, labels or landscape, which is detected from "
+        "the files of --data; outline, super-resolution, or my_module:MyTask",
         default="",
     )
     size: tuple[int, int] = data_option(
@@ -76,6 +76,9 @@ class TrainSettings:
         parse=parse_size,
         metavar="SIZE",
         bounds=whole(8, 2**14),
+    )
+    factor: int = data_option(
+        4, "for super-resolution: how many times larger pictures become", bounds=whole(2, 256)
     )
     flip: bool = data_option(
         True, "also learn from mirrored pictures (default: yes; with labels: no)", negatable=True
@@ -170,6 +173,24 @@ class TrainSettings:
     )
     teacher_guidance: float = model_option(
         3.0, "guidance scale of that teacher, which the new run then has in it", bounds=GUIDANCE
+    )
+
+    lora: int = training_option(
+        0,
+        "rank of the factors that adapt the run of --from, in place of a new network (2106.09685)",
+        default="",
+        bounds=whole(0, 4096),
+    )
+    lora_alpha: float | None = training_option(
+        None,
+        "the change is alpha / rank times the factors' product (default: the rank)",
+        bounds=real(0, 1e6, exclusive=True),
+    )
+    lora_layers: str = training_option(
+        "attention", "layers to adapt: attention, all, or a regular expression of their names"
+    )
+    controlnet: bool = training_option(
+        False, "train a copy of the encoder of --from that follows the maps of --task (2302.05543)"
     )
 
     cfg_drop: float = training_option(
@@ -351,43 +372,3 @@ RESUMABLE = {
     "skip_bad",
 }
 """Settings that may change when a run is resumed."""
-
-
-def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) -> TrainSettings:
-    """The settings of a run: the toy set's defaults, the task's recipe over them, then `given`.
-
-    native: (h, w) of the data's first image. InputError for an option that would be ignored.
-    """
-    task.check_options(given)
-    if given.get("data") is None:
-        settings = TrainSettings.from_dict(given)
-    else:
-        name = given.get("task", task.name)
-        settings = TrainSettings.from_dict({**task.recipe(native, given), **given, "task": name})
-    check_effect(settings, given)
-    return settings
-
-
-def check_effect(settings: TrainSettings, given: Mapping[str, Any]) -> None:
-    """InputError for an option given that has no effect under these settings."""
-    for name in ("lr_decay", "lr_every"):
-        if name in given and settings.lr_schedule not in ("step", "plateau"):
-            ignored(given, name, "--lr-schedule step or plateau")
-    if "muon_lr" in given and settings.optimizer != "muon":
-        ignored(given, "muon_lr", "--optimizer muon")
-    if "preview_guidance" in given and not settings.cfg_drop:
-        ignored(given, "preview_guidance", "--cfg-drop above 0")
-    if given.get("network") is not None and "preset" in given:
-        ignored(given, "preset", "no --network beside it")
-    source = settings.consistency and settings.consistency_from
-    if "consistency_from" in given and source is None:
-        ignored(given, "consistency_from", "--consistency RUN with it")
-    if "teacher_guidance" in given and source != "teacher":
-        ignored(given, "teacher_guidance", "--consistency RUN --consistency-from teacher")
-
-
-def ignored(given: Mapping[str, Any], name: str, expected: str) -> None:
-    """Raise the InputError for an option that would have no effect."""
-    raise InputError(
-        f"{flag_of(name)} {as_typed(given[name])}: would be ignored, expected {expected}"
-    )

@@ -21,14 +21,14 @@ from tinyldm.training.checkpoint import (
     Checkpoint,
     Config,
     find_checkpoint,
-    load_checkpoint,
     read_config,
     settings_of,
     task_of,
 )
-from tinyldm.training.network import DataShape, network_recipe, new_network
-from tinyldm.training.processes import Processes
-from tinyldm.training.settings import TrainSettings, check_effect
+from tinyldm.training.chosen import check_effect
+from tinyldm.training.fresh import Start
+from tinyldm.training.network import new_network
+from tinyldm.training.settings import TrainSettings
 from tinyldm.weights import load_into
 
 OF_THE_RUN = (
@@ -96,69 +96,42 @@ def tuned(given: Mapping[str, Any]) -> dict[str, Any]:
     return settings.to_dict()
 
 
-def start(
-    settings: TrainSettings, cache: LatentCache, processes: Processes, saved: Config | None = None
-) -> tuple[nn.Module, dict[str, Any], Teacher | None]:
-    """The network that a run starts with, how to build it, and the teacher whose weights it has.
-
-    saved: the config of a run that is resumed
-    """
-    teacher = Teacher.of(settings, saved, cache.key, processes.device)
-    known = saved or (teacher and teacher.config)
-    shape = DataShape.of(cache.shape, cache.null)
-    recipe = known["network"] if known else network_recipe(settings, shape)
-    network = new_network(recipe, settings.seed)
-    if teacher is not None:
-        teacher.give_weights(network)
-    return network, recipe, teacher
-
-
 @dataclass(frozen=True, eq=False)
-class Teacher:
-    """The checkpoint that a consistency run starts from, and learns from if it is to."""
+class Tuning(Start):
+    """A start with the weights of a trained run, which a consistency run tunes.
 
-    checkpoint: Checkpoint
+    teacher: its checkpoint
+    """
 
-    @classmethod
-    def of(
-        cls, settings: TrainSettings, saved: Config | None, key: str, device: torch.device
-    ) -> Teacher | None:
-        """The teacher of a run, None if it has none.
+    teacher: Checkpoint
+    complete = True
 
-        saved: the config of a run that is resumed
-        key:   of the run's latent cache
+    def given(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        return tuned(given)
+
+    def network(
+        self, settings: TrainSettings, cache: LatentCache, saved: Config | None
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """What is trained, and what a checkpoint says of it: the checksum of the teacher's weights.
+
         InputError: the run was started from other weights, or the teacher has learned other data
         """
-        if settings.consistency is None:
-            return None
-        teacher = cls(load_checkpoint(settings.consistency, device))
+        weights = self.teacher.path / WEIGHTS
+        facts = {"network": self.teacher.config["network"], "teacher": file_checksum(weights)}
         named = f"--consistency {settings.consistency}"
-        if saved is not None and saved["teacher"] != teacher.facts["teacher"]:
+        if saved is not None and saved["teacher"] != facts["teacher"]:
             raise InputError(f"{named}: its weights are not those that the run was started from")
-        if teacher.config.get("data", key) != key:
+        if self.teacher.config.get("data", cache.key) != cache.key:
             raise InputError(
                 f"{named}: was trained on other images or captions, or on other copies of them"
             )
-        return teacher
+        network = new_network(facts["network"], settings.seed)
+        load_into(network, self.teacher.network.state_dict(), weights)
+        return network, facts
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The content of its config.json."""
-        return self.checkpoint.config
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What a checkpoint of the tuned run says of it: the checksum of its weights."""
-        return {"teacher": file_checksum(self.checkpoint.path / WEIGHTS)}
-
-    def give_weights(self, network: nn.Module) -> None:
-        """Let a network of the same architecture start with the teacher's weights."""
-        load_into(network, self.checkpoint.network.state_dict(), self.checkpoint.path / WEIGHTS)
-
-    def objective(self, settings: TrainSettings) -> ConsistencyLoss:
-        """The loss of a consistency run with these settings."""
-        frozen = self.checkpoint
+    def objective(self, settings: TrainSettings, device: torch.device) -> ConsistencyLoss:
+        frozen = self.teacher
         teacher: Denoiser | None = None
         if settings.consistency_from == "teacher":
-            teacher = Guidance(settings.teacher_guidance, frozen.null)(frozen.network)
+            teacher = Guidance(settings.teacher_guidance, frozen.null)(frozen.network.to(device))
         return ConsistencyLoss(frozen.schedule, frozen.prediction, teacher)
