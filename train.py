@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import guarded
 from tinyldm.errors import say
+from tinyldm.installation import called
 from tinyldm.signals import leave
 from tinyldm.training.options import parse_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tinyldm.training.processes import Processes
     from tinyldm.training.run import RunFolder
     from tinyldm.training.trainer import Trainer
@@ -23,18 +26,18 @@ def main() -> None:
     train(parse_options())  # --help answers here, before torch is imported
 
 
-def train(options: dict[str, Any]) -> None:
-    """Train. options: those that were given, by name; all others have their defaults."""
+def train(options: dict[str, Any]) -> Path:
+    """Train, and return the run. options: those that were given; all others have their defaults."""
     from tinyldm.device import pick_device
     from tinyldm.training.processes import joined
     from tinyldm.training.run import RunFolder
 
     run, given = RunFolder.asked(options)
     with joined(pick_device(given.get("device", "auto"))) as processes:
-        train_in(run, given, processes)
+        return train_in(run, given, processes)
 
 
-def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> None:
+def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Path:
     """Train in a run folder, as the only process or as one of those that torchrun has started."""
     from tinyldm.autoencoder.perceptual import Perceptual
     from tinyldm.device import describe
@@ -96,6 +99,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
             trainer.restore(find_checkpoint(folder))
         run.clear_earlier(folder, processes)
         fit(trainer)
+    return folder
 
 
 def fit(trainer: Trainer) -> None:
@@ -122,11 +126,11 @@ def fit(trainer: Trainer) -> None:
         if is_main:
             say(
                 f"{run}: stopped at step {trainer.progress.step}; "
-                f"go on with: python train.py --resume --out {place}"
+                f"go on with: {called('python train.py')} --resume --out {place}"
             )
         raise Stopped(stop.number)
     if is_main:
-        say(f"{run}: trained; draw with: python sample.py --run {place}")
+        say(f"{run}: trained; draw with: {called('python sample.py')} --run {place}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tinyldm.errors import shortened
+from tinyldm.installation import called
 from tinyldm.pages.curves import Chart, Line
 from tinyldm.pages.html import Table
 from tinyldm.scores.evaluation import METRICS
@@ -138,7 +139,7 @@ class Summary:
 def read_sweep(file: Path) -> dict[str, Any]:
     """The content of a sweep.json, which may have come from anywhere."""
     content: dict[str, Any] = read_json(file, dict[str, Any])
-    wrong = "not a sweep of python -m tinyldm sweep"
+    wrong = f"not a sweep of {called('python -m tinyldm')} sweep"
     as_type(content, str(file), Content, extra="ignore", wrong=wrong)
     return content
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.condition import Condition
 from tinyldm.data.examples import Prompt, Request

@@ -27,6 +27,7 @@ from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.files import file_checksum, replacing_files
 from tinyldm.folders import numbered
+from tinyldm.installation import called
 from tinyldm.methods.power_ema import LONGEST, Synthesis
 from tinyldm.nn.unet import UNet
 from tinyldm.tasks.base import Task, find_task
@@ -176,7 +177,8 @@ def latest_run() -> Path:
     newest = [checkpoints(run)[-1] for run in Path("runs").glob("*") if checkpoints(run)]
     if not newest:
         raise InputError(
-            "runs: no run with a checkpoint; train one first (python train.py --cfg-drop 0.1)"
+            "runs: no run with a checkpoint; train one first "
+            f"({called('python train.py')} --cfg-drop 0.1)"
         )
     return max(newest, key=lambda path: (path / "config.json").stat().st_mtime).parent.parent
 
@@ -204,7 +206,8 @@ class Config(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise InputError(
-            f"{self.file}: says nothing of {key!r}; expected a checkpoint that train.py wrote"
+            f"{self.file}: says nothing of {key!r}; "
+            f"expected a checkpoint that {called('train.py')} wrote"
         )
 
 
