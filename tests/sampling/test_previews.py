@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from stand_ins import without_seal
 
 import sample as sample_script
 import train as train_script
@@ -90,7 +91,7 @@ def preview_prompts():
 
 def say(data=None, **changes):
     """Change what the copied checkpoint says. data: of its settings."""
-    config = json.loads(config_file().read_text()) | changes
+    config = without_seal(config_file()) | changes
     if data is not None:
         config["settings"]["data"] = data
     config_file().write_text(json.dumps(config))
@@ -98,7 +99,7 @@ def say(data=None, **changes):
 
 def of_an_earlier_version(prompts):
     """Let the copied checkpoint say what those did: these previews, and not where its data lay."""
-    config = json.loads(config_file().read_text())
+    config = without_seal(config_file())
     config.pop("data_folder")
     config_file().write_text(json.dumps({**config, "preview_prompts": prompts}))
 

@@ -11,7 +11,7 @@ from tinyldm.errors import shortened
 from tinyldm.pages.curves import Chart, Line
 from tinyldm.pages.html import Table
 from tinyldm.scores.evaluation import METRICS
-from tinyldm.typed import Count, Index, Limits, as_type, read_json
+from tinyldm.typed import Count, Index, Limits, as_type, read_json, unsealed
 
 AXES = ("checkpoint", "guidance", "steps", "solver")
 FACTS = ("n", "extractor", "preprocessing", "reference", "reference n")  # shown of each score
@@ -109,7 +109,7 @@ def read_sweep(file: Path) -> dict[str, Any]:
     content: dict[str, Any] = read_json(file, dict[str, Any])
     wrong = "not a sweep of python -m tinyldm sweep"
     as_type(content, str(file), Content, extra="ignore", wrong=wrong)
-    return content
+    return unsealed(content, str(file))
 
 
 def summary(file: Path) -> Summary:
