@@ -104,6 +104,9 @@ def test_a_record_that_is_damaged_names_no_pictures_to_remove(tmp_path):
     assert recorded(tmp_path) == {"0.png", "1.png"}
     file.write_text(file.read_text().replace("1.png", "mine.png"))
     assert recorded(tmp_path) == set()
+    for images in ([1], [["x"]], 3, {"a.png": 1}):  # of an older version, without a seal
+        file.write_text(json.dumps({"images": images}))
+        assert recorded(tmp_path) == set()
 
 
 @pytest.mark.parametrize("progress", [{"step": 4}, {}, {"step": 6, "skipped": 1}])
