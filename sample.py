@@ -25,6 +25,8 @@ EXAMPLES = """examples:
   python sample.py --prompt "a green ghost with horns" --prompt "a red ghost" --guidance 4 --seed 1
   python sample.py --run runs/monsters --prompts test.json --out submission --batch-size 64
   python sample.py --strip "a green ghost with horns"      one picture from noise to the end
+  python sample.py --init ghost.png --strength 0.6 --prompt "a red ghost"     draw on a picture
+  python sample.py --prompt "a red ghost" --and "a crown" --and "horns" -1    a crown, no horns
 
 The pictures go to samples/RUN, and a grid and the settings to about/ in it. If that folder holds
 pictures made otherwise, they go to RUN-2, RUN-3, ... The same command again finishes what was
@@ -35,6 +37,7 @@ interrupted.
 def parser() -> Parser:
     """The command line of sample.py. Nothing heavy is imported for it: --help answers at once."""
     parser = Parser(description=DESCRIPTION, epilog=EXAMPLES, argument_default=argparse.SUPPRESS)
+    parser.add_argument_group("what to draw")  # the first of them
     add_options(parser, SampleOptions)
     return parser
 
@@ -47,15 +50,12 @@ def draw(options: SampleOptions) -> None:
     """Draw what the options ask for."""
     from tinyldm.device import pick_device
     from tinyldm.sampling import job
-    from tinyldm.sampling.drawing import Painter, draw_requests
+    from tinyldm.sampling.drawing import Painter
+    from tinyldm.sampling.edit_options import editing_of
     from tinyldm.sampling.folder import run_name
-    from tinyldm.training.checkpoint import (
-        find_checkpoint,
-        latest_run,
-        load_checkpoint,
-        read_config,
-        task_of,
-    )
+    from tinyldm.sampling.guide import load_guide
+    from tinyldm.training.averages import load_averaged
+    from tinyldm.training.checkpoint import find_checkpoint, latest_run, read_config, task_of
     from tinyldm.training.frozen_models import load_frozen
 
     # 1. The checkpoint's own words, and how to draw with it.
@@ -64,18 +64,21 @@ def draw(options: SampleOptions) -> None:
     task = task_of(config)
     how = options.drawing(task, config["settings"])
 
-    # 2. The prompts.
-    requests = read_prompts(options, task, config)
-    strip = None if options.strip is None else task.prompt(options.strip)
+    # 2. The prompts, and what else there is to begin with: a picture, a mask, a second prompt.
+    editing = editing_of(options, task, config, how)
+    requests = editing.requests(read_prompts(options, task, config))
+    strip = None if options.strip is None else editing.composed(task.prompt(options.strip))
     job.check_requests(requests, strip)
 
-    # 3. The network with its averaged weights, and the frozen models that it was trained with.
+    # 3. The network with its averaged weights, a weaker one to guide it if asked for, and the
+    # frozen models that it was trained with.
     device = pick_device(options.device)
-    checkpoint = load_checkpoint(folder, device)
-    job.check_grid(checkpoint, how)
+    checkpoint = load_averaged(folder, device, how.ema_length)
+    how = job.with_grid(checkpoint, how)
+    guide = load_guide(checkpoint, how, device)
     models = load_frozen(config, device, folder)
 
-    painter = Painter.of(checkpoint, models.vae, task, how, device=device)
+    painter = Painter.of(checkpoint, models.vae, task, how, device=device, guide=guide)
 
     # 4. The folder to draw into: a new one, or one that holds the start of this very job.
     with job.open_samples(
@@ -84,35 +87,25 @@ def draw(options: SampleOptions) -> None:
         requests,
         options.out,
         how=how,
+        guide=guide,
         seed=options.seed,
         strip=strip,
         overwrite=options.overwrite,
+        editing=editing,
     ) as out:
         # 5. Conditions, noise, solver steps, decoder, files: batch by batch.
-        draw_requests(
+        job.draw_all(
             painter,
-            models.encoder,
+            models,
             requests,
             out,
             seed=options.seed,
+            strip=strip,
             batch_size=options.batch_size,
+            editing=editing,
         )
-        job.save_grid(requests, out)
-        job.save_strip(painter, models.encoder, strip, out, seed=options.seed)
 
-    say(told(requests, run_name(folder), out))
-
-
-def told(requests: list[Request], run: str, out: Path) -> str:
-    """What was drawn and where it lies, in one line."""
-    from tinyldm.sampling.folder import GRID, STRIP
-
-    made = []
-    if requests:
-        images = "image" if len(requests) == 1 else "images"
-        made.append(f"{len(requests)} {images} of {run} in {out}")
-    made += [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]
-    return "; ".join(made)
+    say(job.told(requests, run_name(folder), out))
 
 
 def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) -> list[Request]:

@@ -44,14 +44,14 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
     from tinyldm.training.checkpoint import find_checkpoint
     from tinyldm.training.data import open_cache, read_data
     from tinyldm.training.frozen_models import load_frozen
-    from tinyldm.training.network import DataShape, network_recipe, new_network
+    from tinyldm.training.teacher import start
     from tinyldm.training.trainer import Trainer
 
     # 1. The data, and the settings that follow from it and from the options.
     given = run.settings_given(given)
     with processes.main_first():
         data = read_data(data_folder(given.get("data")), given)
-    settings = data.settings(given, bool(run.saved))
+    settings = data.settings(given, bool(run.saved or given.get("consistency")))
     settings = run.of_length(settings, len(data.examples), processes)
     prompts = data.preview_prompts()
 
@@ -64,14 +64,13 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
         cache = open_cache(settings, data.examples, models, processes)
     run.check_data(data.folder, cache.key)
 
-    # 4. The network, with random weights.
-    shape = DataShape.of(cache.shape, cache.null)
-    recipe = run.saved["network"] if run.saved else network_recipe(settings, shape)
-    network = new_network(recipe, settings.seed)
+    # 4. The network, with random weights, or with those of the run that it is to tune.
+    network, recipe, teacher = start(settings, cache, processes, run.saved)
 
     # 5. The run folder, and the loop in it. The facts are for whoever samples from the checkpoints.
     facts |= {"network": recipe, "data": cache.key, "latent_shape": list(cache.shape)}
     facts |= {**models.fingerprints, "machine": describe(processes.device, processes.world)}
+    facts |= teacher.facts if teacher else {}
     with run.claimed(data.name(settings), processes) as folder:
         previews = Previews(
             settings, data.task, cache, models, prompts=prompts, processes=processes
@@ -87,6 +86,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
             preview=previews.draw,
             report=after_save,
             check=cache.check_files,
+            objective=teacher.objective(settings) if teacher else None,
         )
         if run.saved:
             trainer.restore(find_checkpoint(folder))

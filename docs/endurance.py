@@ -36,11 +36,13 @@ from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = """
+from dataclasses import replace
+
 from tinyldm.nn.unet import UNet, UNetConfig
 
 def build(channels, size, token_dim, vector_dim, map_channels):
     shape = UNetConfig(channels, channels, (8, 16), ("none", "cross"), 1, 2, groups=4)
-    return UNet(shape.from_dict({**shape.to_dict(), "token_dim": token_dim}))
+    return UNet(replace(shape, token_dim=token_dim))
 """
 TRAIN = (
     "train.py --data data --vae tiny --text-encoder tiny --network tiny_network:build --size 16 "

@@ -12,7 +12,7 @@ PAGE = ROOT / "docs" / "design.md"
 MARKS = ("<!-- rooms -->\n", "<!-- end of rooms -->\n")
 
 HEART = ("condition", "diffusion", "nn")
-CORE = (*HEART, "autoencoder", "frozen", "data", "tasks", "training", "sampling")
+CORE = (*HEART, "autoencoder", "methods", "frozen", "data", "tasks", "training", "sampling")
 GROUND = (
     *("errors", "files", "folders", "typed", "weights", "signals", "device", "randomness", "cli"),
     *("__init__", "__main__"),

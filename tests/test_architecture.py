@@ -25,7 +25,11 @@ GROUND = {
     "cli",
 }
 HEART = {"condition", "diffusion", "nn"}
-CORE = GROUND | HEART | {"autoencoder", "frozen", "data", "tasks", "training", "sampling"}
+CORE = (
+    GROUND
+    | HEART
+    | {*("autoencoder", "methods", "frozen", "data", "tasks", "training", "sampling")}
+)
 LEAVES = {"scores", "stage_one", "toy", "compat", "pages", "commands"}
 ALLOWED = {  # room -> the rooms that it may import, besides itself
     "errors": set(),
@@ -41,9 +45,10 @@ ALLOWED = {  # room -> the rooms that it may import, besides itself
     "diffusion": {"condition"},
     "nn": {"condition"},
     "autoencoder": {"nn", "diffusion", "errors", "files", "typed", "weights", "frozen"},
+    "methods": GROUND | HEART,
     "frozen": GROUND | {"condition", "data"},
     "data": GROUND | {"condition"},
-    "tasks": GROUND | HEART | {"data", "frozen"},
+    "tasks": GROUND | HEART | {"methods", "data", "frozen"},
     "training": CORE - {"sampling"},
     "sampling": CORE,
     "stage_one": CORE | {"scores"},

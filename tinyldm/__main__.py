@@ -11,6 +11,7 @@ COMMANDS = {  # each lives in tinyldm/commands/NAME.py
     "vae": "stage one: train your own autoencoder on a folder of images",
     "convert": "turn a run into a folder for diffusers, or such a folder into a run",
     "sweep": "draw and score a grid of checkpoints, guidance scales, steps and solvers",
+    "grid": "fit the levels that few steps visit to a run, its solver and guidance",
     "submit": "check a folder of images against an assignment's prompts, and zip it",
     "picture": "draw the previews, the loss, or the training images that are nearest to samples",
     "report": "rewrite report.html of a run",

@@ -148,8 +148,8 @@ METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
 
 
 def flag_of(name: str) -> str:
-    """The command-line spelling of a field: cfg_drop is --cfg-drop."""
-    return f"--{name.replace('_', '-')}"
+    """The command-line spelling of a field: cfg_drop is --cfg-drop, and_ is --and."""
+    return f"--{name.rstrip('_').replace('_', '-')}"
 
 
 def add_options(
@@ -178,14 +178,14 @@ def add_option(group: argparse._ArgumentGroup, f: Field[Any]) -> None:
     flag, kind = flag_of(f.name), str(f.type).removesuffix(" | None")
     if kind == "bool":
         action = argparse.BooleanOptionalAction if how.negatable else "store_true"
-        group.add_argument(flag, action=action, help=text)
+        group.add_argument(flag, action=action, help=text, dest=f.name)
         return
     if how.choices is not None:
-        group.add_argument(flag, choices=how.choices, help=text)
+        group.add_argument(flag, choices=how.choices, help=text, dest=f.name)
         return
     parse = how.parse or how.bounds or str
     metavar = how.metavar or METAVARS[how.bounds.kind if how.bounds else parse]
-    group.add_argument(flag, type=parse, metavar=metavar, help=text, **how.more)
+    group.add_argument(flag, type=parse, metavar=metavar, help=text, dest=f.name, **how.more)
 
 
 def default_text(value: Any) -> str:

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     import torch
 
 
-PURPOSES = {"noise": 1, "order": 2}  # what the trainer draws noise with; the order of its images
+PURPOSES = {
+    "noise": 1,  # what the trainer draws noise with
+    "order": 2,  # of its images
+    "grid": 3,  # the noise of the pictures that a time grid is fitted to
+}
 
 
 def seed_sequence(

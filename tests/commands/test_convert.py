@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -52,8 +53,8 @@ def make_run(folder, config, schedule=ZERO_SNR, **facts):
     }
     config = {
         "step": 70,
-        "network": config.to_dict(),
-        "schedule": schedule.to_dict(),
+        "network": asdict(config),
+        "schedule": asdict(schedule),
         "prediction": "v",
         "latent_shape": [4, 8, 8],
         "vae": "tiny",

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -61,7 +62,7 @@ def test_refusals_say_why(settings, words):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_with_default_settings_it_is_the_networks_of_the_library(name):
-    settings = PRESETS[name].to_dict()
+    settings = asdict(PRESETS[name])
     with torch.device("meta"):
         ours, published = UNet(PRESETS[name]), build(**settings)
     assert isinstance(published, PublishedUNet)
@@ -71,9 +72,9 @@ def test_with_default_settings_it_is_the_networks_of_the_library(name):
 
 def test_with_default_settings_it_computes_the_same():
     config = PublishedConfig(channels=(8, 16), groups=4, heads=2, attention="self", middle="self")
-    published = build(**json.loads(json.dumps(config.to_dict())))
+    published = build(**json.loads(json.dumps(asdict(config))))
     assert published.config == config
-    plain = UNet(read_unet_config(config.to_dict()))
+    plain = UNet(read_unet_config(asdict(config)))
     for p in published.parameters():
         torch.nn.init.normal_(p, std=0.2)
     plain.load_state_dict(published.state_dict())

@@ -199,7 +199,7 @@ def test_pitfall_31_drawn_timesteps_stay_on_the_schedule(how, timesteps):
         assert len(t.unique()) == timesteps
 
 
-def test_logit_normal_timesteps_have_its_quantiles():
+def test_pitfall_38_logit_normal_timesteps_have_its_quantiles():
     """2403.03206, eq. 19: the logit of (t + 1/2) / T is normal, up to the rounding of t."""
     t = draw_timesteps("logit-normal", 100_000, 1000, torch.Generator().manual_seed(0))
     logit = torch.special.logit((t.double() + 0.5) / 1000)

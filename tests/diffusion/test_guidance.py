@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tinyldm.condition import Condition
 from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.schedule import NoiseSchedule
-from tinyldm.tasks.guidance import IndependentGuidance, StepwiseGuidance
+from tinyldm.methods.composition import IndependentGuidance, StepwiseGuidance
 
 COSINE = NoiseSchedule()
 NULL = Condition(tokens=torch.zeros(1, 2, 3), vector=torch.full((1, 4), -1.0))

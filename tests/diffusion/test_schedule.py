@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import warnings
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyldm.diffusion.schedule import CLEAN, SPACINGS, Level, NoiseSchedule
+from tinyldm.errors import InputError
+from tinyldm.typed import as_type
 
 SCHEDULES = [
     NoiseSchedule(kind, zero_snr=z)
@@ -256,9 +259,9 @@ def test_schedule_is_a_value():
     )
     assert len({COSINE, NoiseSchedule(), NoiseSchedule("linear")}) == 2
     for s in SCHEDULES:
-        assert NoiseSchedule.from_dict(json.loads(json.dumps(s.to_dict()))) == s
-    with pytest.raises(ValueError, match="unknown keys in a noise schedule: beta_max"):
-        NoiseSchedule.from_dict({"kind": "linear", "beta_max": 1})
+        assert as_type(json.loads(json.dumps(asdict(s))), "schedule", NoiseSchedule) == s
+    with pytest.raises(InputError, match="schedule: unknown key 'beta_max'"):
+        as_type({"kind": "linear", "beta_max": 1}, "schedule", NoiseSchedule)
     with pytest.raises(Exception, match="kind"):
         COSINE.kind = "linear"
 

@@ -1,5 +1,5 @@
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ KINDS = {
     "vector": replace(TINY, vector_dim=5),
     "classes": replace(TINY, classes=5),
     "maps": replace(TINY, map_channels=3, in_channels=2, out_channels=6),
-    "fourier": PublishedConfig(**TINY.to_dict() | dict(time_embedding="fourier", time_dim=20)),
+    "fourier": PublishedConfig(**asdict(TINY) | dict(time_embedding="fourier", time_dim=20)),
 }
 # the ends of residual branches and the output, zero at the start by design (2006.11239, 2112.10752)
 ZERO = re.compile(

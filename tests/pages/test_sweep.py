@@ -328,3 +328,101 @@ def test_a_run_that_is_not_there_is_named(tmp_path):
         chosen_checkpoints(tmp_path / "nowhere", None)
     with pytest.raises(InputError, match="holds no checkpoint"):
         chosen_checkpoints(tmp_path, ["3"])
+
+
+# ---- averages and guides as axes
+
+
+@pytest.fixture
+def drawings(world, monkeypatch):
+    """What is drawn, as Drawings; checks are noted. The best is an ema length of 0.1, and a guide
+    at scale 2."""
+    drawn, checked = [], []
+
+    def draw(checkpoint, prompts, folder, *, how, **more):
+        drawn.append((folder.name, how))
+        folder.mkdir(exist_ok=True)
+        worse = abs((how.ema_length or 0.3) - 0.1) + abs((how.guide_scale or 1) - 2)
+        (folder / "how").write_text(f"{10 - worse} 1")
+
+    monkeypatch.setattr(sweep, "sample_images", draw)
+    monkeypatch.setattr(sweep, "load_averaged", lambda path, ema_length: (path.name, ema_length))
+    monkeypatch.setattr(
+        sweep, "load_guide", lambda network, how, device: checked.append((network, how.guide))
+    )
+    return drawn, checked
+
+
+MORE = ["--prompts", "data/mine.json", "--guidance", "1", "--steps", "5", "--metrics", "clip-t"]
+GUIDE = Path("runs/a/checkpoints/step-0000010")
+
+
+def test_averages_and_guides_are_axes(drawings, capsys):
+    drawn, checked = drawings
+    axes = ["--ema-length", "saved", "0.05", "0.1", "--guide", "none", "10"]
+    for _ in range(2):  # the second time, nothing is drawn anew
+        assert run(*MORE, *axes, "--guide-scale", "1.5", "2") == 0
+        assert len(drawn) == len({name for name, _ in drawn}) == 3 * (1 + 2)
+    assert [how.ema_length for _, how in drawn] == [None] * 3 + [0.05] * 3 + [0.1] * 3
+    scales = [(how.guide, how.guide_scale) for _, how in drawn]
+    assert scales == [(None, None), (GUIDE, 1.5), (GUIDE, 2.0)] * 3
+    # each set of weights was looked at once, before anything was drawn
+    assert [network[1] for network, guide in checked] == [None, 0.05, 0.05, 0.1, 0.1]
+    out = capsys.readouterr().out
+    heads = "checkpoint guidance steps solver ema length guide guide scale clip-t mean rank"
+    assert heads in " ".join(out.split())
+    advice = f"--guidance 1 --ema-length 0.1 --guide {GUIDE} --guide-scale 2 --out submission"
+    assert advice in out
+    page = Path("runs/a/sweep/sweep.html").read_text()
+    assert "clip-t against ema length" in page
+    assert "clip-t against guide scale" in page
+    assert f"ema length 0.1, guided by {GUIDE} at 2" in page
+    rows = json.loads(Path("runs/a/sweep/sweep.json").read_text())["rows"]
+    assert sum("guide" in row for row in rows) == 6
+    assert sum("ema_length" in row for row in rows) == 6
+    assert run(*MORE, "--guidance", "2") == 0  # the grid may grow in an old direction
+    assert len(drawn) == 10
+
+
+def test_a_sweep_without_them_is_written_as_before(world):
+    assert run(*GRID) == 0
+    rows = json.loads(Path("runs/a/sweep/sweep.json").read_text())["rows"]
+    known = {"checkpoint", "guidance", "steps", "solver", "step", "made", "scores"}
+    assert all(row.keys() == known for row in rows)
+    folders = {folder.name for folder in Path("runs/a/sweep").glob("step-*")}
+    assert "step-0000020_g1_s5_dpm++" in folders
+    assert "ema length" not in Path("runs/a/sweep/sweep.html").read_text()
+
+
+def test_a_guide_that_was_trained_anew_is_drawn_with_anew(drawings):
+    drawn, _ = drawings
+    assert run(*MORE, "--guide", "10") == 0
+    file = GUIDE / "config.json"
+    file.write_text(file.read_text().replace('"cfg_drop": 0.1', '"cfg_drop": 0.2'))
+    assert run(*MORE, "--guide", "10") == 0
+    assert [how.guide_scale for _, how in drawn] == [2.0, 2.0]
+    assert len(json.loads(Path("runs/a/sweep/sweep.json").read_text())["rows"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--ema-length", "0.5"], "--ema-length 0.5: expected a number from 0.001 to 0.288"),
+        (["--ema-length", "best"], "--ema-length best: expected a number"),
+        (["--guide", "nowhere"], "nowhere: no such folder; expected a run or a checkpoint"),
+        (["--guide-scale", "2"], "--guide-scale: expected --guide with it"),
+        (["--guide", "10", "--guide-scale", "-1"], "--guide-scale -1: expected a number from 0"),
+    ],
+)
+def test_impossible_averages_and_guides_are_one_line(drawings, capsys, arguments, said):
+    assert run(*MORE, *arguments) == 2
+    assert said in capsys.readouterr().err
+    assert drawings[0] == []
+
+
+def test_weights_that_cannot_be_put_together_stop_it_before_anything_is_drawn(world, capsys):
+    """The runs of these tests have no weights at all."""
+    assert run(*MORE, "--ema-length", "saved", "0.1") == 2
+    assert world == []
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not Path("runs/a/sweep").exists()

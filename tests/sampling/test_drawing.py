@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 
@@ -110,8 +111,8 @@ def run(tmp_path, monkeypatch):
         nn.init.normal_(p, std=0.15)
     facts = {
         "step": 7,
-        "network": config.to_dict(),
-        "schedule": NoiseSchedule().to_dict(),
+        "network": asdict(config),
+        "schedule": asdict(NoiseSchedule()),
         "prediction": "v",
         "vae": "pixels",
         "vae_fingerprint": "pixels",

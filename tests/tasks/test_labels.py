@@ -1,6 +1,7 @@
 """Task labels: from the assignment's files to conditions, and both commands on nine pictures."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -109,7 +110,7 @@ def test_the_forms_say_the_same():
 def test_the_order_of_tokens_is_nothing_to_the_network():
     torch.manual_seed(0)
     encoder = LabelEncoder(NAMES)
-    unet = UNet(UNetConfig(**{**SMALL.to_dict(), "token_dim": encoder.width}))
+    unet = UNet(UNetConfig(**{**asdict(SMALL), "token_dim": encoder.width}))
     for p in unet.parameters():
         torch.nn.init.normal_(p, std=0.2)
     c = encoder.encode([Labels.of("gray cube, red sphere, red cube")])

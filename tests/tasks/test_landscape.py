@@ -20,11 +20,11 @@ from tinyldm.diffusion.guidance import Guidance
 from tinyldm.errors import InputError
 from tinyldm.frozen.loading import TINY
 from tinyldm.frozen.style import StyleEncoder
+from tinyldm.methods.composition import StepwiseGuidance
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.tasks import base
 from tinyldm.tasks.base import read_requests
-from tinyldm.tasks.guidance import StepwiseGuidance
 from tinyldm.tasks.landscape import LandscapeEncoder, Scene, map_then_style
 from tinyldm.tasks.segmentation import CLASSES, class_shares, load_map
 from tinyldm.training.checkpoint import find_checkpoint, read_config

@@ -228,8 +228,9 @@ def gradients(t):
     return torch.cat([p.grad.flatten() for p in t.network.parameters()])
 
 
-def test_the_gradient_of_a_batch_is_the_mean_of_its_parts(tmp_path):
-    """Four parts of one image each, and the four images as steps of their own."""
+def test_pitfall_41_the_gradient_of_a_batch_is_the_mean_of_its_parts(tmp_path):
+    """Four parts of one image each, and the four images as steps of their own: the mean of their
+    gradients, where the trap has the sum. The average of the weights moves once for all four."""
     whole, single = (trainer(tmp_path / f"{n}", batch_size=n, accumulate=n) for n in (4, 1))
     loss, parts = whole.gradient(), []
     for single.progress.step in range(4):
@@ -237,6 +238,10 @@ def test_the_gradient_of_a_batch_is_the_mean_of_its_parts(tmp_path):
     assert loss == pytest.approx(sum(part for part, _ in parts) / 4)
     torch.testing.assert_close(gradients(whole), torch.stack([g for _, g in parts]).mean(0))
     assert gradients(whole).norm() > 0
+    total = torch.stack([g for _, g in parts]).sum(0)
+    assert (total - gradients(whole)).norm() > 2 * gradients(whole).norm()
+    whole.fit()
+    assert whole.ema.updates == whole.progress.step > 0
 
 
 def test_what_a_step_minimises_and_where_it_is_clipped(tmp_path):

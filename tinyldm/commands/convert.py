@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,10 +191,10 @@ def to_run(source: Path, folder: Path, out: Path, elsewhere: Elsewhere) -> None:
             schedule = of_the_run
     if isinstance(schedule, TableSchedule):
         raise InputError(f"{source / 'scheduler'}: trained_betas are not supported in a run")
-    schedule = as_type(schedule.to_dict(), f"{source / 'scheduler'}", NoiseSchedule)
+    schedule = as_type(asdict(schedule), f"{source / 'scheduler'}", NoiseSchedule)
     if not own.is_dir():
         config, latents = trained_elsewhere(unet, elsewhere)
-    config |= {"schedule": schedule.to_dict(), "prediction": scheduler.prediction}
+    config |= {"schedule": asdict(schedule), "prediction": scheduler.prediction}
     weights = folder / WEIGHTS
     try:
         with sized_by(weights, config["network"]):  # on the meta device

@@ -1,4 +1,4 @@
-"""python -m tinyldm sweep: draw and score a grid of checkpoints, guidance, steps and solvers."""
+"""python -m tinyldm sweep: draw and score a grid of checkpoints, guidance, steps and more."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ EXAMPLES = """examples:
   python -m tinyldm sweep --run runs/monsters-1 --checkpoints all --metrics fid clip-t
   python -m tinyldm sweep --run runs/monsters-1 --prompts mine.json --reference photos
       with prompts and images that you held out yourself
+  python -m tinyldm sweep --run runs/toy-1 --ema-length saved 0.05 0.1 0.15
+  python -m tinyldm sweep --run runs/toy-1 --guidance 1 3 --guide none 500 --guide-scale 1.5 2 3
+      with the average that was saved and others, with autoguidance and without
 """
 
 
@@ -69,6 +72,37 @@ def _add_grid(parser):
         help="solver steps per picture",
     )
     grid.add_argument("--solver", nargs="+", choices=SOLVERS, default=["dpm++"], help="solvers")
+    grid.add_argument(
+        "--ema-length",
+        nargs="+",
+        type=ema_length,
+        default=[None],
+        metavar="S",
+        help="lengths of the averages to draw with, after train.py --post-hoc-ema; "
+        "saved: the average of --ema (default: saved)",
+    )
+    grid.add_argument(
+        "--guide",
+        nargs="+",
+        default=["none"],
+        metavar="FOLDER",
+        help="guides for autoguidance: runs, checkpoints, or steps of checkpoints of the run; "
+        "none: without (default: none)",
+    )
+    grid.add_argument(
+        "--guide-scale",
+        nargs="+",
+        type=GUIDANCE,
+        metavar="X",
+        help="scales of the guides (default: 2)",
+    )
+
+
+def ema_length(text: str) -> float | None:
+    """The length of an average that --ema-length names; None for the one that was saved."""
+    from tinyldm.sampling.settings import EMA_LENGTH
+
+    return None if text == "saved" else EMA_LENGTH(text)
 
 
 def _add_judging(parser):
@@ -140,17 +174,51 @@ def run(options):
         batch_size=options.batch_size,
         device=options.device,
     )
-    grid = [
-        Setting(checkpoint, guidance, steps, solver)
-        for checkpoint, guidance, steps, solver in product(
-            checkpoints, options.guidance, options.steps, options.solver
+    guides = chosen_guides(folder, options.guide, options.guide_scale)
+    grid = []
+    for checkpoint, guidance, steps, solver, length, (guide, scale) in product(
+        checkpoints,
+        options.guidance,
+        options.steps,
+        options.solver,
+        options.ema_length,
+        guides,
+    ):
+        setting = Setting(
+            checkpoint,
+            guidance,
+            steps,
+            solver,
+            ema_length=length,
+            guide=guide,
+            guide_scale=scale,
         )
-    ]
+        grid.append(setting)
     distinct = list(dict.fromkeys(grid))
     result = sweep(job, distinct, options.overwrite)
     print_table(ranking(ranked(result["rows"], metrics), metrics))
     say(f"submit with: {result['advice']}")
     say(f"curves: {out / PAGE}")
+
+
+def chosen_guides(
+    run: Path, asked: list[str], scales: list[float] | None
+) -> list[tuple[Path | None, float | None]]:
+    """The guides that --guide names, each with each of the scales; (None, None) is no guide."""
+    from tinyldm.sampling.settings import DEFAULT_GUIDE_SCALE
+    from tinyldm.training.checkpoint import find_checkpoint
+
+    if scales is not None and set(asked) == {"none"}:
+        raise InputError("--guide-scale: expected --guide with it")
+    found: list[tuple[Path | None, float | None]] = []
+    for word in asked:
+        if word == "none":
+            found.append((None, None))
+            continue
+        step = run / "checkpoints" / f"step-{word:0>7}"
+        guide = step if step.is_dir() else find_checkpoint(word)
+        found += [(guide, scale) for scale in scales or [DEFAULT_GUIDE_SCALE]]
+    return found
 
 
 def chosen_checkpoints(run: Path, asked: list[str] | None) -> list[Path]:

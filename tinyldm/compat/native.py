@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
 
@@ -19,7 +20,7 @@ def from_native(config: UNetConfig, sample_size=None) -> UNet2DConditionModel | 
 
     ValueError if there is none.
     """
-    c = PublishedConfig.from_dict(config.to_dict())
+    c = PublishedConfig(**asdict(config))
     settings = {theirs: getattr(c, ours) for ours, theirs in SAME.items()}
     settings |= {
         "sample_size": sample_size,
@@ -57,10 +58,10 @@ def network_recipe(unet: UNet2DConditionModel | UNet2DModel) -> dict[str, Any]:
         if got != part:
             found = " ".join(got or part)
             raise ValueError(f"expected a network that its config describes, but it has {found}")
-    settings: dict[str, Any] = config.native.to_dict()
+    settings: dict[str, Any] = asdict(config.native)
     plain = read_unet_config(settings)
     if plain is not None:
-        return plain.to_dict()
+        return asdict(plain)
     return {"build": PUBLISHED, "arguments": settings}
 
 

@@ -122,5 +122,5 @@ class Fourier(PublishedSinusoidal):
 
 
 def build(**settings: Any) -> UNet:
-    """The network of the settings of PublishedConfig.to_dict(), for a checkpoint to name."""
+    """The network of the settings of a PublishedConfig, for a checkpoint to name."""
     return PublishedUNet(as_type(settings, "network", PublishedConfig))

@@ -94,7 +94,7 @@ class DPMSolver:
         h = nxt.lambda_ - now.lambda_
         h_1 = now.lambda_ - history[0][0]  # the length of the step before
         # the step to clean data, of infinite h, is of first order: it ends on x0
-        return order if 0 < h < math.inf and h <= self.reach * h_1 else 1
+        return order if 0 < abs(h) < math.inf and abs(h) <= self.reach * abs(h_1) else 1
 
     def bend(self, m_0: Tensor, now: Level, nxt: Level, others: History) -> Tensor:
         """What a polynomial m through m_0 and other predictions adds to the step with a constant m.

@@ -1,6 +1,6 @@
 """Guidance: a denoiser made of a denoiser, so that no solver ever hears of it.
 
-Here it is the classifier-free one; tasks/guidance.py has it for several conditions.
+Here it is the classifier-free one and autoguidance; methods/composition.py has several conditions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ class Guidance:
     rescale:  0 to 1, how far to bring the spread of the guided prediction back to that of the
               conditional one (2305.08891, sec. 3.4)
     interval: the noise levels sigma / alpha between which to guide (2404.07724). Elsewhere the
-              conditional model is used and the null half is not computed. It needs the schedule.
+              conditional model is used and nothing else is computed. It needs the schedule.
+    guide:    a weaker denoiser that predicts the same, to lead away from (2406.02507):
+              weak + guide_scale (conditional - weak), at the cost of one of its rows. Both kinds
+              of guidance add up: conditional + (scale - 1) (conditional - null)
+              + (guide_scale - 1) (conditional - weak). So each scale means what it means alone.
     """
 
     scale: float
@@ -36,6 +40,8 @@ class Guidance:
     rescale: float = 0.0
     interval: tuple[float, float] | None = None
     schedule: NoiseSchedule | None = None
+    guide: Denoiser | None = None
+    guide_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.null) != 1:
@@ -48,6 +54,8 @@ class Guidance:
             )
         if (self.interval is None) != (self.schedule is None):
             raise ValueError("interval and schedule go together")
+        if self.guide is None and self.guide_scale != 1:
+            raise ValueError(f"a guide scale of {self.guide_scale} needs a guide")
 
     def __call__(self, denoiser: Denoiser) -> Denoiser:
         """The guided denoiser. It looks at t (b,), which should therefore be on the CPU."""
@@ -55,29 +63,36 @@ class Guidance:
         def guided(x_t: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
             if condition is None:
                 raise ValueError("guidance needs a condition")
-            scale = self._scale(t)
-            if (scale == 1).all():
-                return denoiser(x_t, t, condition)
+            scale, guide_scale = self._at(t, self.scale), self._at(t, self.guide_scale)
             null = self.null.to(x_t.device, non_blocking=True).expand(len(x_t))
-            if (scale == 0).all():
-                return denoiser(x_t, t, null)
-            conditional, unconditional = predictions_of(denoiser, x_t, t, [condition, null])
             ones = (1,) * (x_t.ndim - 1)
-            scale = scale.to(x_t, non_blocking=True).view(-1, *ones)  # (b, 1, ..., 1)
-            # 2207.12598, eq. 6; the scale of most implementations, as here, is its 1 + w
-            prediction = unconditional + scale * (conditional - unconditional)
-            return self._rescaled(prediction, conditional)
+            if (scale == 1).all():
+                conditional = prediction = denoiser(x_t, t, condition)
+            elif (scale == 0).all() and (guide_scale == 1).all():
+                return denoiser(x_t, t, null)
+            else:
+                conditional, unconditional = predictions_of(denoiser, x_t, t, [condition, null])
+                scale = scale.to(x_t, non_blocking=True).view(-1, *ones)  # (b, 1, ..., 1)
+                # 2207.12598, eq. 6; the scale of most implementations, as here, is its 1 + w
+                prediction = unconditional + scale * (conditional - unconditional)
+            if self.guide is not None and not (guide_scale == 1).all():
+                weak = self.guide(x_t, t, condition).to(x_t.dtype)
+                beyond = (guide_scale - 1).to(x_t, non_blocking=True).view(-1, *ones)
+                prediction = prediction + beyond * (conditional - weak)
+            return (
+                prediction if prediction is conditional else self._rescaled(prediction, conditional)
+            )
 
         return guided
 
-    def _scale(self, t: Tensor) -> Tensor:
-        """The scale (b,) of each sample: 1 outside of the interval (2404.07724)."""
-        scale = torch.full(t.shape, float(self.scale))
+    def _at(self, t: Tensor, scale: float) -> Tensor:
+        """A scale (b,) for each sample: 1 outside of the interval (2404.07724)."""
+        scales = torch.full(t.shape, float(scale))
         if self.interval is None or self.schedule is None:
-            return scale
+            return scales
         low, high = self.interval
         edm_sigma = (-self.schedule.lambda_(t)).exp()
-        return scale.where((low < edm_sigma) & (edm_sigma <= high), 1.0)
+        return scales.where((low < edm_sigma) & (edm_sigma <= high), 1.0)
 
     def _rescaled(self, guided: Tensor, conditional: Tensor) -> Tensor:
         """2305.08891, eq. 15 and 16; each standard deviation is over the whole of a sample."""

@@ -31,7 +31,7 @@ def target(x0: Tensor, eps: Tensor, level: Level | BatchLevel, kind: str) -> Ten
         return x0
     if kind == "v":  # 2202.00512, app. D
         return level.alpha * eps - level.sigma * x0
-    if kind == "flow":  # 2209.03003, eq. 1: the velocity of the straight path, from data to noise
+    if kind == "flow":  # 2209.03003: the velocity of the straight path, from data to noise
         return eps - x0
     raise ValueError(f"unknown prediction {kind!r}, expected one of {', '.join(PREDICTIONS)}")
 

@@ -15,6 +15,8 @@ from tinyldm.diffusion.heun import Heun
 from tinyldm.diffusion.prediction import check_prediction, eps_of, to_x0_eps
 from tinyldm.diffusion.schedule import Grid, Level, NoiseSchedule
 
+Clip = float | Callable[[Tensor], Tensor]
+
 
 class Denoiser(Protocol):
     """Any callable (x_t, t, condition) -> prediction: a network, a guided one, a formula.
@@ -72,10 +74,11 @@ def sample(
     seeds: Sequence[int] | None = None,
     guidance: Callable[[Denoiser], Denoiser] | None = None,
     spacing: str | Grid = "trailing",
-    clip: float | None = None,
+    clip: Clip | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
     noise: Tensor | None = None,
+    init: Tensor | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
     """Draw x0 (b, ...) of the given shape, with one call of the denoiser for each step.
@@ -85,10 +88,11 @@ def sample(
     seeds:     b numbers; sample k depends on seeds[k] alone. None is torch's own generator.
     guidance:  a value such as Guidance, which makes a guided denoiser of the denoiser
     spacing:   the name of a grid of `steps` levels, or a grid itself, which ignores `steps`
-    clip:      for pixels: cut every x0 to [-clip, clip] and make eps fit it. Latents have no such
-               bounds.
+    clip:      what to do with every x0, which eps is then made to fit: a function, or for pixels a
+               number, to cut it to [-clip, clip]. Latents have no such bounds.
     dtype:     of x and of the steps, whatever the network computes in
     noise:     (b, ...) to start from, instead of normal noise
+    init:      (b, ...) an x0 that the noise is added to, for a grid that begins below its top
     callback:  called with (number of the step from 0, x_s, x0) after each step
     """
     check_prediction(prediction, schedule)
@@ -105,8 +109,10 @@ def sample(
     device = torch.device(device)
     if condition is not None:
         condition = condition.to(device)
-    draw = _noise_source(shape, seeds, device, dtype)
+    draw = noise_source(shape, seeds, device, dtype)
     x = draw() if noise is None else noise.to(device, dtype)
+    if init is not None:
+        x = grid[0].alpha * init.to(x) + grid[0].sigma * x
     history: tuple[Any, ...] = ()
     look = observer(denoiser, condition, prediction, clip=clip)
     for index, (now, nxt) in enumerate(pairwise(grid)):
@@ -122,7 +128,7 @@ def sample(
 
 
 def observer(
-    denoiser: Denoiser, condition: Condition | None, prediction: str, clip: float | None = None
+    denoiser: Denoiser, condition: Condition | None, prediction: str, clip: Clip | None = None
 ) -> Callable[[Tensor, Level], tuple[Tensor, Tensor]]:
     """(x_t, level) -> what the denoiser sees in it, x0 and eps, in x_t's dtype."""
 
@@ -131,14 +137,14 @@ def observer(
         predicted = denoiser(x, t, condition)
         x0, eps = to_x0_eps(predicted.to(x.dtype), x, level, prediction)
         if clip is not None:
-            x0 = x0.clamp(-clip, clip)
+            x0 = clip(x0) if callable(clip) else x0.clamp(-clip, clip)
             eps = eps_of(x0, x, level)
         return x0, eps
 
     return look
 
 
-def _noise_source(
+def noise_source(
     shape: Sequence[int], seeds: Sequence[int] | None, device: torch.device, dtype: torch.dtype
 ) -> Callable[[], Tensor]:
     """A function that draws normal noise (b, ...), each sample's from a generator of its own.

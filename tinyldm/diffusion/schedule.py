@@ -6,9 +6,9 @@ import itertools
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, overload
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -131,18 +131,6 @@ class NoiseSchedule:
                 "but sampling starts from pure noise; use zero_snr or larger betas",
                 stacklevel=3,
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields, for JSON."""
-        return asdict(self)
-
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> NoiseSchedule:
-        """The inverse of to_dict; an unknown key raises ValueError."""
-        unknown = values.keys() - {f.name for f in fields(NoiseSchedule)}
-        if unknown:
-            raise ValueError(f"unknown keys in a noise schedule: {', '.join(sorted(unknown))}")
-        return NoiseSchedule(**values)
 
     @cached_property
     def _betas(self) -> Tensor:

@@ -43,7 +43,7 @@ class UniPC(DPMSolver):
             x0_before = past[0][1]
             others = ((now.lambda_, x0), *past[1 : self.order_of(before, now, past[1:])])
             x = now.alpha * x0_before + now.sigma * eps_before
-            x = x + self.bend(x0_before, before, now, others)  # algorithm 1
+            x = x + self.bend(x0_before, before, now, others)  # UniC
             eps = eps_of(x0, x, now)
         x_s, _ = super().step(x, x0, eps, now=now, nxt=nxt, history=past)
         if now.alpha == 0:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import NamedTuple
 
 ATTENTION = ("none", "self", "cross")
 PER_LEVEL = ("attention", "blocks", "heads", "depth")
@@ -164,23 +164,6 @@ class UNetConfig:
     def vector_width(self) -> int | None:
         """Width of Condition.vector, in whichever way it is read; None where there is none."""
         return self.classes or self.vector_dim
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        values = asdict(self)
-        for name, value in values.items():
-            if isinstance(value, tuple):
-                values[name] = list(value)
-        return values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of to_dict; a key that is no setting raises ValueError."""
-        unknown = values.keys() - {field.name for field in fields(cls)}
-        if unknown:
-            names = ", ".join(sorted(unknown))
-            raise ValueError(f"{cls.__name__}: no such settings: {names}")
-        return cls(**values)
 
 
 def is_whole(value: object, least: int = 1) -> bool:

@@ -14,6 +14,8 @@ from tinyldm.scores.evaluation import METRICS
 from tinyldm.typed import Count, Index, Limits, as_type, read_json, unsealed
 
 AXES = ("checkpoint", "guidance", "steps", "solver")
+MORE_AXES = ("ema_length", "guide", "guide_scale")
+"""Axes that a row need not have a value for: an average as saved, no guide. Shown if one has."""
 FACTS = ("n", "extractor", "preprocessing", "reference", "reference n")  # shown of each score
 
 Row = dict[str, Any]
@@ -25,6 +27,8 @@ Score = Annotated[float, Limits(ge=-1e30, le=1e30)]  # what a chart can show
 @dataclass(frozen=True)
 class Scored:
     """A scored setting in sweep.json: a value for each of AXES, and what came of it.
+
+    ema_length, guide, guide_scale: as for sample.py; None as without these options
 
     step:   how long the checkpoint was trained
     made:   its version
@@ -38,6 +42,9 @@ class Scored:
     step: Index
     made: str
     scores: dict[str, Score]
+    ema_length: Score | None = None
+    guide: str | None = None
+    guide_scale: Score | None = None
 
 
 @dataclass(frozen=True)
@@ -77,17 +84,41 @@ def ranked(rows: Iterable[Row], metrics: list[str]) -> list[Row]:
     for row in rows:
         ranks = [order[metric].index(row["scores"][metric]) + 1 for metric in metrics]
         found.append({**row, "rank": sum(ranks) / len(metrics)})
-    return sorted(found, key=lambda row: (row["rank"], row["steps"], [str(row[a]) for a in AXES]))
+    axes = AXES + MORE_AXES
+    return sorted(
+        found, key=lambda row: (row["rank"], row["steps"], [str(row.get(a)) for a in axes])
+    )
 
 
 def ranking(rows: list[Row], metrics: list[str]) -> Table:
     """Ranked rows as a table."""
+    more = [axis for axis in MORE_AXES if any(row.get(axis) is not None for row in rows)]
     cells = []
     for row in rows:
-        setting = (row["checkpoint"], f"{row['guidance']:g}", row["steps"], row["solver"])
+        setting = [row["checkpoint"], f"{row['guidance']:g}", row["steps"], row["solver"]]
+        setting += [shown(row.get(axis)) for axis in more]
         scores = [f"{row['scores'][metric]:.4f}" for metric in metrics]
         cells.append((*setting, *scores, f"{row['rank']:.2f}"))
-    return Table((*AXES, *metrics, "mean rank"), cells)
+    heads = [axis.replace("_", " ") for axis in more]
+    return Table((*AXES, *heads, *metrics, "mean rank"), cells)
+
+
+def shown(value: float | str | None) -> str:
+    """The value of one of MORE_AXES as a table shows it."""
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def in_words(row: Row) -> str:
+    """The setting of a row in words."""
+    words = f"{row['checkpoint']}, guidance {row['guidance']:g}, {row['steps']} steps, "
+    words += row["solver"]
+    if row.get("ema_length") is not None:
+        words += f", ema length {row['ema_length']:g}"
+    if row.get("guide") is not None:
+        words += f", guided by {row['guide']} at {row['guide_scale']:g}"
+    return words
 
 
 @dataclass(frozen=True)
@@ -125,8 +156,7 @@ def summary(file: Path) -> Summary:
         settings=len(rows),
         prompts=len(result["asked"]["prompts"]),
         metrics=metrics,
-        best=f"{best['checkpoint']}, guidance {best['guidance']:g}, {best['steps']} steps, "
-        f"{best['solver']}",
+        best=in_words(best),
         advice=result["advice"],
         ranking=ranking(rows, metrics),
         charts=charts(rows, metrics),
@@ -137,16 +167,22 @@ def summary(file: Path) -> Summary:
 def charts(rows: list[Row], metrics: list[str]) -> list[Chart]:
     """Curves of ranked rows; where nothing varies along an axis, there is no chart of it.
 
-    Each metric is drawn against steps and over the training, and CLIP-T against each distance,
-    along guidance.
+    Each metric is drawn against steps, the scale of a guide and the length of the average and over
+    the training, and CLIP-T against each distance, along guidance.
     """
     found = []
     for metric in metrics:
+        for axis in ("ema_length", "guide_scale"):
+            having = [row for row in rows if row.get(axis) is not None]
+            if having and _vary(having, axis):
+                lines = lines_of(having, fixed=("checkpoint",), along=axis, x=axis, y=metric)
+                name = axis.replace("_", " ")
+                found.append(Chart(f"{metric} against {name}", lines, name, metric))
         if _vary(rows, "steps"):
             lines = lines_of(rows, fixed=("checkpoint",), along="steps", x="steps", y=metric)
             found.append(Chart(f"{metric} against steps", lines, "steps", metric))
         if _vary(rows, "step"):
-            setting = ("guidance", "steps", "solver")
+            setting = ("guidance", "steps", "solver", *MORE_AXES)
             lines = lines_of(rows, fixed=setting, along="step", x="step", y=metric)
             found.append(Chart(f"{metric} over the training", lines, "training step", metric))
         distance = METRICS[metric].best == "lowest"
@@ -158,7 +194,7 @@ def charts(rows: list[Row], metrics: list[str]) -> list[Chart]:
 
 
 def _vary(rows: list[Row], key: str) -> bool:
-    return len({row[key] for row in rows}) > 1
+    return len({row.get(key) for row in rows}) > 1
 
 
 def lines_of(
@@ -170,23 +206,30 @@ def lines_of(
     along: what orders the points of a line; where it is guidance, its value stands at each point
     x, y:  what a point shows: keys of a row, or metrics
     """
-    drawn = [row for row in rows if all(row[axis] == rows[0][axis] for axis in fixed)]
-    others = [axis for axis in ("guidance", "steps", "solver") if axis not in (*fixed, along)]
+    drawn = [row for row in rows if all(row.get(axis) == rows[0].get(axis) for axis in fixed)]
+    others = [axis for axis in (*AXES[1:], *MORE_AXES) if axis not in (*fixed, along)]
     groups: dict[tuple, list[Row]] = {}
     for row in drawn:
-        groups.setdefault(tuple(row[axis] for axis in others), []).append(row)
+        groups.setdefault(tuple(row.get(axis) for axis in others), []).append(row)
     lines = []
-    for setting, group in sorted(groups.items(), key=lambda item: item[0]):
+    for setting, group in sorted(groups.items(), key=lambda item: _sortable(item[0])):
         group.sort(key=lambda row: row[along])
         words = []
         for axis, value in zip(others, setting, strict=True):
-            words.append(str(value) if axis == "solver" else f"{axis} {value:g}")
+            if value is not None:
+                name = "" if axis == "solver" else axis.replace("_", " ") + " "
+                words.append(f"{name}{shown(value)}")
         points = tuple((_quantity(row, x), _quantity(row, y)) for row in group)
         labels: tuple[str, ...] = ()
         if along == "guidance":
             labels = tuple(f"{row['guidance']:g}" for row in group)
         lines.append(Line(", ".join(words), points, labels))
     return tuple(lines)
+
+
+def _sortable(setting: tuple) -> list[tuple]:
+    """Values of axes for sorting: one that is None comes first."""
+    return [(value is not None, value) for value in setting]
 
 
 def _quantity(row: Row, name: str) -> float:

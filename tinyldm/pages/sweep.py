@@ -1,4 +1,4 @@
-"""A sweep: which checkpoint, which guidance, how many steps, which solver? Draws and scores a grid.
+"""A sweep: which checkpoint, guidance, average, guide, how many steps? Draws and scores a grid.
 
 RUN/sweep/
     prompts.json held_out/        the prompts drawn for every setting; their real images, if the
@@ -17,18 +17,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from tinyldm.errors import InputError
 from tinyldm.files import write_text
 from tinyldm.folders import is_empty, owned
 from tinyldm.pages.html import write_page
-from tinyldm.pages.ranking import FACTS, Row, ranked, read_sweep, summary
+from tinyldm.pages.ranking import (
+    AXES,
+    FACTS,
+    MORE_AXES,
+    Row,
+    ranked,
+    read_sweep,
+    shown,
+    summary,
+)
+from tinyldm.sampling.guide import load_guide
 from tinyldm.sampling.job import sample_images
 from tinyldm.sampling.settings import Drawing, make_solver
 from tinyldm.scores.evaluation import evaluate
 from tinyldm.scores.held_out import PROMPTS, Validation
 from tinyldm.toy.folder import TOY_FOLDER
+from tinyldm.training.averages import load_averaged
 from tinyldm.training.checkpoint import read_config, task_of
 from tinyldm.training.data import find_test_prompts
 from tinyldm.training.run import SWEEP
@@ -39,30 +51,72 @@ RESULT, PAGE = "sweep.json", "sweep.html"
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to draw: a checkpoint folder, a guidance scale, so many steps, a solver's name."""
+    """One way to draw: a checkpoint folder, a guidance scale, so many steps, a solver's name.
+
+    ema_length:         of the average to draw with; None: the one that was saved
+    guide, guide_scale: a checkpoint folder for autoguidance and its scale, or None
+    """
 
     checkpoint: Path
     guidance: float
     steps: int
     solver: str
+    ema_length: float | None = None
+    guide: Path | None = None
+    guide_scale: float | None = None
 
     @property
     def folder(self) -> str:
         """The name of the folder of its pictures."""
-        return f"{self.checkpoint.name}_g{self.guidance:g}_s{self.steps}_{self.solver}"
+        name = f"{self.checkpoint.name}_g{self.guidance:g}_s{self.steps}_{self.solver}"
+        if self.ema_length is not None:
+            name += f"_ema{self.ema_length:g}"
+        if self.guide is not None:
+            place = hashlib.sha256(str(self.guide).encode()).hexdigest()[:8]
+            name += f"_guide-{self.guide.name}-{place}_w{self.guide_scale:g}"
+        return name
+
+    @property
+    def version(self) -> str:
+        """A hash of what its checkpoint, and that of its guide, say of themselves."""
+        return version(self.checkpoint) + (version(self.guide) if self.guide else "")
+
+    def drawing(self) -> Drawing:
+        """How to draw with it."""
+        return Drawing(
+            steps=self.steps,
+            solver=make_solver(self.solver),
+            guidance=self.guidance,
+            ema_length=self.ema_length,
+            guide=self.guide,
+            guide_scale=self.guide_scale,
+        )
+
+    def check(self) -> None:
+        """InputError if its average cannot be put together, or its guide cannot guide it."""
+        if self.ema_length is not None or self.guide is not None:
+            checkpoint = load_averaged(self.checkpoint, ema_length=self.ema_length)
+            load_guide(checkpoint, self.drawing(), torch.device("cpu"))
 
     def axes(self) -> Row:
-        """The setting as sweep.json records it: a value for each of AXES."""
-        return {
+        """The setting as sweep.json records it: a value for each axis that it makes use of."""
+        found: Row = {
             "checkpoint": self.checkpoint.name,
             "guidance": self.guidance,
             "steps": self.steps,
             "solver": self.solver,
         }
+        more = {
+            "ema_length": self.ema_length,
+            "guide": None if self.guide is None else str(self.guide),
+            "guide_scale": self.guide_scale,
+        }
+        return found | {axis: value for axis, value in more.items() if value is not None}
 
     def matches(self, row: Row) -> bool:
         """Whether a row holds scores of this setting."""
-        return all(row[axis] == value for axis, value in self.axes().items())
+        axes = self.axes()
+        return all(row.get(axis) == axes.get(axis) for axis in (*AXES, *MORE_AXES))
 
 
 @dataclass(frozen=True)
@@ -121,11 +175,7 @@ class Sweep:
             setting.checkpoint,
             self.validation.prompts,
             folder,
-            how=Drawing(
-                steps=setting.steps,
-                solver=make_solver(setting.solver),
-                guidance=setting.guidance,
-            ),
+            how=setting.drawing(),
             seed=self.seed,
             batch_size=self.batch_size,
             device=self.device,
@@ -151,12 +201,14 @@ def draw_and_score(job: Sweep, grid: list[Setting], overwrite: bool) -> dict[str
     """The sweep, in a folder that this process owns."""
     result = {} if overwrite else _read_earlier(job)
     rows: list[Row] = result.get("rows", [])
-    made = {setting.checkpoint: version(setting.checkpoint) for setting in grid}
+    made = {setting: setting.version for setting in grid}
     todo = []
     for setting in grid:
         scored = [row["made"] for row in rows if setting.matches(row)]
-        if made[setting.checkpoint] not in scored:
+        if made[setting] not in scored:
             todo.append(setting)
+    for setting in {(s.checkpoint, s.ema_length, s.guide): s for s in todo}.values():
+        setting.check()  # before anything is drawn
     if todo:
         judge = ready(job)
     for setting in tqdm(todo, "settings", unit="setting"):
@@ -167,7 +219,7 @@ def draw_and_score(job: Sweep, grid: list[Setting], overwrite: bool) -> dict[str
             {
                 **setting.axes(),
                 "step": read_config(setting.checkpoint)["step"],
-                "made": made[setting.checkpoint],
+                "made": made[setting],
                 "scores": {name: score["value"] for name, score in scores.items()},
             }
         )
@@ -235,8 +287,11 @@ def advice(run: Path, row: Row, prompts: str) -> str:
         "steps": row["steps"],
         "solver": row["solver"],
         "guidance": f"{row['guidance']:g}",
-        "out": "submission",
     }
+    for axis in MORE_AXES:
+        if row.get(axis) is not None:
+            options[axis.replace("_", "-")] = shown(row[axis])
+    options["out"] = "submission"
     words = ["python", "sample.py"]
     for name, value in options.items():
         words += [f"--{name}", str(value)]

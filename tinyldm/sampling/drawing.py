@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,43 @@ from tinyldm.condition import Condition
 from tinyldm.data.examples import Prompt, Request
 from tinyldm.data.images import grid, save_image, to_pil
 from tinyldm.device import runs_bfloat16
+from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.sampler import Denoiser, sample
-from tinyldm.diffusion.schedule import NoiseSchedule
+from tinyldm.diffusion.schedule import Grid, NoiseSchedule
 from tinyldm.errors import InputError
+from tinyldm.methods.autoguidance import predicting
+from tinyldm.methods.composition import Composed
+from tinyldm.methods.editing import Inpainting, begin, invert
+from tinyldm.sampling.compositions import Composition, joined, parts_of
 from tinyldm.sampling.settings import Drawing
 from tinyldm.tasks.base import Encoder, Task
 from tinyldm.training.checkpoint import Checkpoint
 
 Callback = Callable[[int, Tensor, Tensor], None]
 CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class Canvas:
+    """A picture to draw on.
+
+    x0:       its normalised latents, (1, c, h, w)
+    strength: 0 to 1, how far it is drawn anew; see methods/editing.py
+    clip:     what of it stays, if something does
+    kept:     the picture itself, and its mask, white where it is drawn, if something stays
+    """
+
+    x0: Tensor
+    strength: float
+    clip: Inpainting | None = None
+    kept: tuple[Image.Image, Image.Image] | None = None
+
+    def finish(self, drawn: Image.Image) -> Image.Image:
+        """What was drawn, with the known pixels as they were."""
+        if self.kept is None:
+            return drawn
+        picture, mask = self.kept
+        return Image.composite(drawn, picture, mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +66,8 @@ class Painter:
     vae:          decode(latents (b, c, h, w)) gives images (b, 3, h', w') in [-1, 1]
     how:          steps, solver, grid and precision
     guidance:     makes a guided denoiser of the network; None leaves it as it is
+    null:         the null condition, which a composition of prompts is compared with
+    canvas:       the picture to draw on; None: from noise alone
     bfloat16:     whether the network runs in bfloat16: what how.precision means on the device
     """
 
@@ -50,6 +80,8 @@ class Painter:
     vae: Any
     how: Drawing
     guidance: Callable[[Denoiser], Denoiser] | None = None
+    null: Condition = field(default_factory=Condition)
+    canvas: Canvas | None = None
     device: torch.device = CPU
     bfloat16: bool = field(init=False)
 
@@ -58,9 +90,28 @@ class Painter:
 
     @classmethod
     def of(
-        cls, checkpoint: Checkpoint, vae: Any, task: Task, how: Drawing, device: torch.device
+        cls,
+        checkpoint: Checkpoint,
+        vae: Any,
+        task: Task,
+        how: Drawing,
+        *,
+        device: torch.device,
+        guide: Checkpoint | None = None,
     ) -> Painter:
-        """The painter of a checkpoint, with the guidance that `how` asks its task for."""
+        """The painter of a checkpoint, with the guidance that `how` asks its task for.
+
+        guide: what `how` names as the guide
+        """
+        guidance = task.guidance(how, checkpoint.null, checkpoint.schedule)
+        if guide is not None:
+            if not isinstance(guidance, Guidance):
+                raise InputError("--guide: can't be combined with the guidance of this task")
+            assert how.guide_scale is not None
+            weak = predicting(
+                guide.network, guide.prediction, checkpoint.prediction, checkpoint.schedule
+            )
+            guidance = replace(guidance, guide=weak, guide_scale=how.guide_scale)
         return cls(
             network=checkpoint.network,
             schedule=checkpoint.schedule,
@@ -70,34 +121,77 @@ class Painter:
             std=checkpoint.std,
             vae=vae,
             how=how,
-            guidance=task.guidance(how, checkpoint.null, checkpoint.schedule),
+            guidance=guidance,
+            null=checkpoint.null,
             device=device,
         )
 
+    @property
+    def grid(self) -> Grid:
+        """The levels that a drawing visits: on a canvas, those that are left of them."""
+        return self.start()[0]
+
+    def start(self) -> tuple[Grid, Tensor | None]:
+        """The levels that a drawing visits, and the latents that it begins with, if any."""
+        grid = self.how.grid(self.schedule)
+        if self.canvas is None:
+            return grid, None
+        return begin(self.canvas.x0, grid, self.canvas.strength)
+
+    @torch.inference_mode()
+    def invert(self, condition: Condition) -> Tensor:
+        """The noise (1, c, h, w) from which the canvas would be drawn, given what it shows.
+
+        Drawn with the same condition, and without guidance. It is that of the grid's first level.
+        """
+        assert self.canvas is not None
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return invert(
+                self.network,
+                self.canvas.x0,
+                self.schedule,
+                self.grid,
+                solver=self.how.solver,
+                condition=condition,
+                prediction=self.prediction,
+            )
+
     @torch.inference_mode()
     def draw(
-        self, condition: Condition | None, seeds: Sequence[int], callback: Callback | None = None
+        self,
+        condition: Condition | Composed | None,
+        seeds: Sequence[int],
+        callback: Callback | None = None,
+        noise: Tensor | None = None,
     ) -> list[Image.Image]:
         """Pictures of the b rows of a condition; picture k depends on seeds[k] alone.
 
         callback(step, x, x0) after every step, in units of x0
+        noise:   (b, c, h, w) to start from, in place of that of the seeds
         """
+        guidance, (grid, init) = self.guidance, self.start()
+        if isinstance(condition, Composed):
+            guidance = condition.guidance(self.how.guidance, self.null, self.device)
+            condition = condition.parts[0]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             x0 = sample(
                 self.network,
                 (len(seeds), *self.latent_shape),
                 self.schedule,
                 solver=self.how.solver,
-                steps=self.how.steps,
                 condition=condition,
                 prediction=self.prediction,
                 seeds=seeds,
-                guidance=self.guidance,
-                spacing=self.how.spacing,
+                guidance=guidance,
+                spacing=grid,
+                clip=self.canvas.clip if self.canvas else None,
                 device=self.device,
+                noise=noise,
+                init=init,
                 callback=callback,
             )
-        return self.decode(x0)
+        pictures = self.decode(x0)
+        return [self.canvas.finish(each) for each in pictures] if self.canvas else pictures
 
     @torch.inference_mode()
     def decode(self, x0: Tensor, chunk: int = 8) -> list[Image.Image]:
@@ -141,6 +235,14 @@ def encode_prompts(encoder: Encoder, prompts: Sequence[Prompt]) -> Condition:
     return Condition.cat(rows)[torch.tensor([place[prompt] for prompt in prompts])]
 
 
+def encode_asked(encoder: Encoder, prompts: Sequence[Prompt]) -> Condition | Composed:
+    """As encode_prompts, for prompts that may be compositions, of equally many parts each."""
+    compositions = [prompt for prompt in prompts if isinstance(prompt, Composition)]
+    if not compositions:
+        return encode_prompts(encoder, prompts)
+    return joined(encode_prompts(encoder, parts_of(compositions)), compositions)
+
+
 def draw_requests(
     painter: Painter,
     encoder: Encoder,
@@ -148,19 +250,25 @@ def draw_requests(
     out: Path,
     seed: int = 0,
     batch_size: int = 32,
+    noise: Tensor | None = None,
 ) -> None:
-    """Draw the requests into a folder, under their names. Pictures already there are kept."""
+    """Draw the requests into a folder, under their names. Pictures already there are kept.
+
+    noise: what each of the n pictures starts from (n, c, h, w), in place of that of its seed
+    """
     todo = [k for k, request in enumerate(requests) if not (out / request.name).exists()]
     if not todo:
         return
-    condition = encode_prompts(encoder, [requests[k].prompt for k in todo])
-    done = len(requests) - len(todo)
+    condition = encode_asked(encoder, [requests[k].prompt for k in todo])
+    done, steps = len(requests) - len(todo), len(painter.grid) - 1
     with tqdm(desc="sampling", unit="image", total=len(requests), initial=done) as bar:
         for start in range(0, len(todo), batch_size):
             batch = todo[start : start + batch_size]
             seeds = [picture_seed(seed, k) for k in batch]
-            watch = progress(bar, done + start, len(batch), painter.how.steps)
-            pictures = painter.draw(condition[start : start + batch_size], seeds, watch)
+            watch = progress(bar, done + start, len(batch), steps)
+            rows = condition[start : start + batch_size]
+            starts = None if noise is None else noise[batch]
+            pictures = painter.draw(rows, seeds, watch, noise=starts)
             for k, picture in zip(batch, pictures, strict=True):
                 save_image(picture, out / requests[k].name)
 
@@ -180,13 +288,13 @@ def progress(bar: Any, before: int, count: int, steps: int) -> Callback:
 
 
 def draw_strip(
-    painter: Painter, condition: Condition, seed: int
+    painter: Painter, condition: Condition | Composed, seed: int, noise: Tensor | None = None
 ) -> tuple[Image.Image, list[Image.Image]]:
     """How one picture is drawn, from noise to the end: a strip, and the frames of a film.
 
-    x_t is above, the estimate of x0 below.
+    x_t is above, the estimate of x0 below. noise: (1, c, h, w), in place of that of the seed
     """
-    steps = painter.how.steps
+    steps = len(painter.grid) - 1
     frames = min(10, steps)
     shown = {round(k * (steps - 1) / max(frames - 1, 1)) for k in range(frames)}
     states, estimates = [], []
@@ -198,7 +306,7 @@ def draw_strip(
                 states.append(x)
                 estimates.append(x0)
 
-        painter.draw(condition, [seed], keep)
+        painter.draw(condition, [seed], keep, noise=noise)
     above = painter.decode(torch.cat(states))
     below = painter.decode(torch.cat(estimates))
     strip = grid(above + below, columns=frames)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,8 +32,13 @@ STRIP = "about/strip.png"
 FILM = "about/strip.gif"
 IN_WORDS = {  # keys of a record as messages call them
     "contents": "checkpoint",
+    "averages": "set of averages",
+    "guide_averages": "set of averages of the guide",
+    "guide": "guide",
     "images": "list of prompts",
     "files": "content of maps or references",
+    "init": "picture to draw on",
+    "mask": "mask",
 }
 
 
@@ -68,29 +73,50 @@ def make_record(
     seed: int,
     strip: Prompt | None = None,
     files: str | None = None,
+    guide: Checkpoint | None = None,
+    editing: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What decides the pictures: if nothing of it differs, those that are there are the right ones.
 
-    files: a hash of the files that the prompts name, if they do
+    files:   a hash of the files that the prompts name, if they do
+    guide:   the checkpoint that `how` names as the guide
+    editing: what else there is to say, Editing.record()
     """
-    digest = hashlib.sha256()
-    for name in ("config.json", "latents.safetensors", "model.safetensors"):
-        with open(checkpoint.path / name, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    solver: Any = how.solver  # a frozen dataclass
     record = {
         "checkpoint": str(checkpoint.path),
-        "contents": digest.hexdigest(),
+        "contents": hash_of(checkpoint.path),
         "vae": checkpoint.config["vae"],
         "seed": seed,
         **asdict(how),
-        "solver": {"name": type(solver).__name__, **asdict(solver)},
+        "solver": solver_facts(how.solver),
+        "guide": None if guide is None else hash_of(guide.path),
         "strip": None if strip is None else str(strip),
         "images": {request.name: request.text for request in requests},
+        **(editing or {}),
     }
     if files is not None:
         record["files"] = files
+    if guide is not None:
+        record["guide_checkpoint"] = str(guide.path)
+    for name, drawn in {"averages": checkpoint, "guide_averages": guide}.items():
+        if drawn is not None and drawn.synthesis is not None:
+            made = drawn.synthesis
+            record[name] = {"error": round(made.error, 4), "files": made.files}
     return record
+
+
+def hash_of(checkpoint: Path) -> str:
+    """A hash of what a checkpoint folder holds for sampling."""
+    digest = hashlib.sha256()
+    for name in ("config.json", "latents.safetensors", "model.safetensors"):
+        with open(checkpoint / name, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def solver_facts(solver: Any) -> dict[str, Any]:
+    """The name and the fields of a solver, a frozen dataclass."""
+    return {"name": type(solver).__name__, **asdict(solver)}
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -115,7 +141,7 @@ def difference(path: Path, record: dict[str, Any]) -> str | None:
         return f"no {path.name} that can be read"
     now = json.loads(json.dumps(record))  # tuples become lists, as in the file
     keys = before.keys() | now.keys()
-    keys.discard("checkpoint")  # where it lies does not matter; what it holds is in "contents"
+    keys -= {"checkpoint", "guide_checkpoint"}  # where they lie does not matter, but what they hold
     for key in sorted(keys):
         if before.get(key) == now.get(key):
             continue

@@ -6,17 +6,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from torch import Tensor
+
 from tinyldm.data.examples import Prompt, Request, check_names
 from tinyldm.data.images import grid, load_image, save_animation, save_image
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
+from tinyldm.methods.consistency import ConsistencySolver
+from tinyldm.sampling.compositions import parts_of
 from tinyldm.sampling.drawing import (
     Painter,
     draw_requests,
     draw_strip,
-    encode_prompts,
+    encode_asked,
     picture_seed,
 )
+from tinyldm.sampling.editing import Editing
+from tinyldm.sampling.fitted import with_fitted_grid
 from tinyldm.sampling.folder import (
     FILM,
     GRID,
@@ -26,10 +32,12 @@ from tinyldm.sampling.folder import (
     open_folder,
     run_name,
 )
+from tinyldm.sampling.guide import load_guide
 from tinyldm.sampling.settings import Drawing
 from tinyldm.tasks.base import Encoder
-from tinyldm.training.checkpoint import Checkpoint, load_checkpoint, task_of
-from tinyldm.training.frozen_models import load_frozen
+from tinyldm.training.averages import load_averaged
+from tinyldm.training.checkpoint import Checkpoint, task_of
+from tinyldm.training.frozen_models import FrozenModels, load_frozen
 
 
 def sample_images(
@@ -43,32 +51,48 @@ def sample_images(
     strip: Prompt | None = None,
     overwrite: bool = False,
     device: str = "auto",
+    editing: Editing | None = None,
 ) -> Path:
     """Draw an image for each request, a grid of the first 64, and a strip of one prompt.
 
-    out: the folder; None is samples/RUN. Returns it. Images that an earlier call with the same
+    out:     the folder; None is samples/RUN. Returns it.
+    editing: what else to do than to draw the prompts from noise
+
+    Images that an earlier call with the same
     arguments has finished are kept, so an interrupted job is continued.
     """
-    how = how or Drawing()
+    how, editing = how or Drawing(), editing or Editing()
+    requests = editing.requests(requests)
     check_requests(requests, strip)
     chosen = pick_device(device)
-    checkpoint = load_checkpoint(run, chosen)
-    check_grid(checkpoint, how)
+    checkpoint = load_averaged(run, chosen, how.ema_length)
+    how = with_grid(checkpoint, how)
+    guide = load_guide(checkpoint, how, chosen)
     models = load_frozen(checkpoint.config, chosen, checkpoint.path)
-    painter = Painter.of(checkpoint, models.vae, task_of(checkpoint.config), how, device=chosen)
+    task = task_of(checkpoint.config)
+    painter = Painter.of(checkpoint, models.vae, task, how, device=chosen, guide=guide)
     with open_samples(
         checkpoint,
         models.encoder,
         requests,
         out,
         how=how,
+        guide=guide,
         seed=seed,
         strip=strip,
         overwrite=overwrite,
+        editing=editing,
     ) as folder:
-        draw_requests(painter, models.encoder, requests, folder, seed=seed, batch_size=batch_size)
-        save_grid(requests, folder)
-        save_strip(painter, models.encoder, strip, folder, seed=seed)
+        draw_all(
+            painter,
+            models,
+            requests,
+            folder,
+            seed=seed,
+            strip=strip,
+            batch_size=batch_size,
+            editing=editing,
+        )
     return folder
 
 
@@ -81,12 +105,39 @@ def check_requests(requests: Sequence[Request], strip: Prompt | None) -> None:
             raise InputError(f"--strip {str(strip)!r}: names nothing to draw")
 
 
-def check_grid(checkpoint: Checkpoint, how: Drawing) -> None:
-    """InputError for a number of steps that the schedule does not have."""
+def told(requests: Sequence[Request], run: str, out: Path) -> str:
+    """What was drawn and where it lies, in one line."""
+    made = []
+    if requests:
+        images = "image" if len(requests) == 1 else "images"
+        made.append(f"{len(requests)} {images} of {run} in {out}")
+    made += [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]
+    return "; ".join(made)
+
+
+def with_grid(checkpoint: Checkpoint, how: Drawing) -> Drawing:
+    """The drawing, with the grid that was fitted to the checkpoint if it asks for that.
+
+    InputError for a solver that is not for the run, for a number of steps that the schedule does
+    not have, or that no grid was fitted for.
+    """
+    tuned = checkpoint.config["settings"].get("consistency") is not None
+    if isinstance(how.solver, ConsistencySolver) and not tuned:
+        raise InputError(
+            f"--solver consistency: {checkpoint.path} is no run of train.py --consistency; "
+            "expected another solver"
+        )
+    if tuned and not isinstance(how.solver, ConsistencySolver):
+        raise InputError(
+            f"--solver {type(how.solver).__name__}: {checkpoint.path} is a run of "
+            "train.py --consistency; expected --solver consistency"
+        )
+    how = with_fitted_grid(checkpoint, how)
     try:
-        checkpoint.schedule.grid(how.steps, how.spacing)
+        how.grid(checkpoint.schedule)
     except ValueError as error:
         raise InputError(f"--steps {how.steps} --spacing {how.spacing}: {error}") from None
+    return how
 
 
 @contextmanager
@@ -97,14 +148,26 @@ def open_samples(
     out: str | Path | None,
     *,
     how: Drawing,
+    guide: Checkpoint | None,
     seed: int,
     strip: Prompt | None,
     overwrite: bool,
+    editing: Editing,
 ) -> Iterator[Path]:
     """The folder to draw into, owned and ready (sampling/folder.py). Prompts are checked first."""
-    prompts = [request.prompt for request in requests] + ([] if strip is None else [strip])
-    files = encoder.check(prompts)
-    record = make_record(checkpoint, requests, how, seed, strip=strip, files=files)
+    prompts = [request.prompt for request in requests]
+    prompts += [prompt for prompt in (strip, editing.invert) if prompt is not None]
+    files = encoder.check(parts_of(prompts))
+    record = make_record(
+        checkpoint,
+        requests,
+        how,
+        seed,
+        strip=strip,
+        files=files,
+        guide=guide,
+        editing=editing.record(),
+    )
     if out is None:
         folder = default_folder(run_name(checkpoint.path), record, overwrite)
     else:
@@ -113,21 +176,61 @@ def open_samples(
         yield folder
 
 
-def save_grid(requests: Sequence[Request], folder: Path) -> None:
-    """Save the first 64 pictures on one sheet, unless it is there already."""
+def draw_all(
+    painter: Painter,
+    models: FrozenModels,
+    requests: Sequence[Request],
+    folder: Path,
+    *,
+    seed: int,
+    strip: Prompt | None,
+    batch_size: int,
+    editing: Editing,
+) -> None:
+    """Draw into a folder what is not there yet: the requests, their grid, and the strip."""
+    painter, noise = editing.begin(painter, models, len(requests), seed)
+    draw_requests(
+        painter,
+        models.encoder,
+        requests,
+        folder,
+        seed=seed,
+        batch_size=batch_size,
+        noise=noise,
+    )
+    save_grid(requests, folder, columns=editing.rows or None)
+    save_strip(painter, models.encoder, strip, folder, seed=seed, noise=noise)
+
+
+def save_grid(requests: Sequence[Request], folder: Path, columns: int | None = None) -> None:
+    """Save the first 64 pictures on one sheet, unless it is there already.
+
+    columns: how many side by side; None: whatever makes a sheet of a pleasant shape
+    """
     if not requests or (folder / GRID).exists():
         return
     shown = [load_image(folder / request.name) for request in requests[:64]]
-    save_image(grid(shown, columns=8 if len(shown) > 16 else None), folder / GRID)
+    columns = columns or (8 if len(shown) > 16 else None)
+    save_image(grid(shown, columns=columns), folder / GRID)
 
 
 def save_strip(
-    painter: Painter, encoder: Encoder, strip: Prompt | None, folder: Path, seed: int
+    painter: Painter,
+    encoder: Encoder,
+    strip: Prompt | None,
+    folder: Path,
+    *,
+    seed: int,
+    noise: Tensor | None = None,
 ) -> None:
-    """Save how one prompt is drawn, if asked for, unless it is there already."""
+    """Save how one prompt is drawn, if asked for, unless it is there already.
+
+    noise: what the pictures start from, (n, c, h, w): the strip as the first of them
+    """
     if strip is None or (folder / STRIP).exists():
         return
-    condition = encode_prompts(encoder, [strip])
-    still, frames = draw_strip(painter, condition, picture_seed(seed, 0))
+    condition = encode_asked(encoder, [strip])
+    first = None if noise is None else noise[:1]
+    still, frames = draw_strip(painter, condition, picture_seed(seed, 0), noise=first)
     save_animation(frames, folder / FILM)
     save_image(still, folder / STRIP)

@@ -13,7 +13,7 @@ from tinyldm.data.images import grid, save_image
 from tinyldm.data.latents import LatentCache
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.sampling.drawing import Painter, encode_prompts, picture_seed
-from tinyldm.sampling.settings import Drawing
+from tinyldm.sampling.settings import CONSISTENCY_STEPS, Drawing, make_solver
 from tinyldm.tasks.base import Task
 from tinyldm.training.frozen_models import FrozenModels
 from tinyldm.training.processes import Processes
@@ -37,7 +37,8 @@ class Previews:
     ):
         s = settings
         how = Drawing(
-            steps=STEPS,
+            steps=STEPS if s.consistency is None else CONSISTENCY_STEPS,
+            solver=make_solver("dpm++" if s.consistency is None else "consistency"),
             guidance=s.preview_guidance if s.cfg_drop else 1.0,
             precision=s.precision,
         )

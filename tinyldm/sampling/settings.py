@@ -14,16 +14,22 @@ from typing import TYPE_CHECKING, Any
 from tinyldm.cli import BATCH_SIZE, SEED, SOLVER_STEPS, any_text, check_options, option, real, whole
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
+from tinyldm.sampling.edit_options import EditOptions, check_editing
 from tinyldm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from tinyldm.diffusion.sampler import Solver
+    from tinyldm.diffusion.schedule import Grid, NoiseSchedule
     from tinyldm.tasks.base import Task
 
-SOLVERS = ("dpm++", "sde-dpm++", "dpm", "unipc", "heun", "ddim", "ddpm")
+SOLVERS = ("dpm++", "sde-dpm++", "dpm", "unipc", "heun", "ddim", "ddpm", "consistency")
 WITH_ORDER = ("dpm++", "sde-dpm++", "dpm", "unipc")
-SPACINGS = ("trailing", "leading", "linspace", "karras")
+FITTED = "fitted"
+SPACINGS = ("trailing", "leading", "linspace", "karras", FITTED)
 DEFAULT_GUIDANCE = 3.0
+DEFAULT_GUIDE_SCALE = 2.0
+EMA_LENGTH = real(0.001, 0.288)  # sigma_rel, see methods/power_ema.py
+CONSISTENCY_STEPS = 2
 EITHER_WAY = real(-1000, 1000)  # a negative scale guides away from the prompt
 
 
@@ -34,6 +40,7 @@ def make_solver(name: str, order: int | None = None, eta: float | None = None) -
     from tinyldm.diffusion.dpm_solver import DPMSolver
     from tinyldm.diffusion.heun import Heun
     from tinyldm.diffusion.unipc import UniPC
+    from tinyldm.methods.consistency import ConsistencySolver
 
     if order is not None and name not in WITH_ORDER:
         raise InputError(
@@ -48,6 +55,8 @@ def make_solver(name: str, order: int | None = None, eta: float | None = None) -
             return DDPM()
         if name == "heun":
             return Heun()
+        if name == "consistency":
+            return ConsistencySolver()
         order = 2 if order is None else order
         if name == "unipc":
             return UniPC(order)
@@ -69,6 +78,11 @@ class Drawing:
     guidance: the scale of classifier-free guidance; 1 means none
     style:    for landscapes, the scale of the style; guidance is then that of the map
     interval: (low, high) in units of sigma / alpha, the levels at which to guide (2404.07724)
+    timesteps: of a fitted grid (sampling/fitted.py), where spacing is 'fitted'
+
+    ema_length:  draw with the average of this length, see training/averages.py
+    guide:       a checkpoint of a weaker network for autoguidance (2406.02507), of guide_scale;
+                 guide_ema_length is for its weights what ema_length is for the network's
     """
 
     steps: int = 50
@@ -79,12 +93,32 @@ class Drawing:
     rescale: float = 0.0
     spacing: str = "trailing"
     precision: str = "auto"
+    timesteps: tuple[float, ...] | None = None
+    ema_length: float | None = None
+    guide: Path | None = None
+    guide_scale: float | None = None
+    guide_ema_length: float | None = None
 
     def __post_init__(self) -> None:
-        for name, scale in {"guidance": self.guidance, "guidance-style": self.style}.items():
+        scales = {
+            "guidance": self.guidance,
+            "guidance-style": self.style,
+            "guide-scale": self.guide_scale,
+        }
+        for name, scale in scales.items():
             if scale is not None and not math.isfinite(scale):
                 raise ValueError(f"{name} {scale}: expected a finite number")
-        if self.guidance == 1 and (self.interval or self.rescale):
+        for name, value in {
+            "guide-scale": self.guide_scale,
+            "guide-ema-length": self.guide_ema_length,
+        }.items():
+            if value is not None and self.guide is None:
+                raise ValueError(f"{name} {value:g}: expected --guide with it")
+        if self.guide is not None and self.guide_scale is None:
+            raise ValueError(f"guide {self.guide}: expected --guide-scale with it")
+        if self.guide is not None and self.style is not None:
+            raise ValueError("guide: can't be combined with --guidance-map and --guidance-style")
+        if self.guidance == 1 and self.guide is None and (self.interval or self.rescale):
             raise ValueError(
                 "guidance 1 means no guidance: an interval or a rescale would change nothing"
             )
@@ -98,9 +132,15 @@ class Drawing:
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"guidance-rescale {self.rescale:g}: expected 0 to 1")
 
+    def grid(self, schedule: NoiseSchedule) -> Grid:
+        """The noise levels to visit."""
+        if self.timesteps is not None:
+            return schedule.levels(self.timesteps)
+        return schedule.grid(self.steps, self.spacing)
+
 
 @dataclass(frozen=True)
-class SampleOptions:
+class SampleOptions(EditOptions):
     """The options of sample.py."""
 
     run: str | None = option(
@@ -146,13 +186,20 @@ class SampleOptions:
         None, "the folder to write (default: samples/RUN)", "where to", metavar="FOLDER"
     )
     overwrite: bool = option(False, "replace the pictures that are already there", "where to")
-    steps: int = option(
-        50,
-        "steps of the solver; each calls the network once, with heun nearly all twice",
+    steps: int | None = option(
+        None,
+        "steps of the solver; each calls the network once, with heun nearly all twice "
+        "(default: 50; 2 for a consistency run)",
         "how",
         bounds=SOLVER_STEPS,
     )
-    solver: str = option("dpm++", "dpm++ needs the fewest steps", "how", choices=SOLVERS)
+    solver: str | None = option(
+        None,
+        "dpm++ needs the fewest steps; consistency belongs to a run of train.py --consistency "
+        "(default: the one of the two that fits the run)",
+        "how",
+        choices=SOLVERS,
+    )
     order: int | None = option(
         None, f"order 1, 2 or 3 of {', '.join(WITH_ORDER)} (default: 2)", "how", bounds=whole(1, 3)
     )
@@ -162,10 +209,16 @@ class SampleOptions:
         "how",
         bounds=real(0, 1),
     )
-    spacing: str = option("trailing", "how the timesteps are spaced", "how", choices=SPACINGS)
+    spacing: str = option(
+        "trailing",
+        "how the timesteps are spaced; fitted: as python -m tinyldm grid has found out",
+        "how",
+        choices=SPACINGS,
+    )
     guidance: float | None = option(
         None,
-        f"guidance scale; 1: none (default: {DEFAULT_GUIDANCE:g}; 1 after --cfg-drop 0)",
+        f"guidance scale; 1: none (default: {DEFAULT_GUIDANCE:g}; 1 with --guide, or after "
+        "--cfg-drop 0)",
         "how",
         bounds=EITHER_WAY,
     )
@@ -194,6 +247,31 @@ class SampleOptions:
     guidance_rescale: float = option(
         0.0, "0 to 1: how far to undo the contrast that guidance adds", "how", bounds=real(0, 1)
     )
+    guide: str | None = option(
+        None,
+        "autoguidance: a run or checkpoint of a weaker network to lead away from, such as an "
+        "earlier checkpoint of the same run (2406.02507)",
+        "how",
+        metavar="FOLDER",
+    )
+    guide_scale: float | None = option(
+        None,
+        f"scale of --guide; 1: none (default: {DEFAULT_GUIDE_SCALE:g})",
+        "how",
+        metavar="SCALE",
+        bounds=EITHER_WAY,
+    )
+    ema_length: float | None = option(
+        None,
+        "draw with an average of the weights over this share of the run, 0.05 to 0.25 for example, "
+        "after train.py --post-hoc-ema (default: the average of --ema)",
+        "how",
+        metavar="S",
+        bounds=EMA_LENGTH,
+    )
+    guide_ema_length: float | None = option(
+        None, "the same for --guide", "how", metavar="S", bounds=EMA_LENGTH
+    )
     batch_size: int = option(32, "pictures at a time", "machine", bounds=BATCH_SIZE)
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps", "machine")
     precision: str = option(
@@ -208,13 +286,14 @@ class SampleOptions:
         check_options(self)
         if self.prompt and self.prompts:
             raise InputError("--prompts: not allowed with --prompt")
+        check_editing(self)
 
     def drawing(self, task: Task, settings: Mapping[str, Any]) -> Drawing:
         """How to draw with a network of a task that was trained with these settings."""
         cfg_drop = settings.get("cfg_drop", TrainSettings.cfg_drop)
         scale = self.guidance
         if scale is None:
-            scale = DEFAULT_GUIDANCE if cfg_drop else 1.0
+            scale = DEFAULT_GUIDANCE if cfg_drop and self.guide is None else 1.0
         style = None
         if self.guidance_map is not None or self.guidance_style is not None:
             apart = task.guides_style and settings.get("style_drop", 0.0) > 0
@@ -231,16 +310,25 @@ class SampleOptions:
                 "and has learned no null condition"
             )
         interval = self.guidance_interval
+        guide_scale = self.guide_scale
+        if self.guide is not None and guide_scale is None:
+            guide_scale = DEFAULT_GUIDE_SCALE
+        tuned = settings.get("consistency") is not None
+        solver = self.solver or ("consistency" if tuned else "dpm++")
         try:
             return Drawing(
-                steps=self.steps,
-                solver=make_solver(self.solver, self.order, self.eta),
+                steps=self.steps or (CONSISTENCY_STEPS if tuned else Drawing.steps),
+                solver=make_solver(solver, self.order, self.eta),
                 guidance=scale,
                 style=style,
                 interval=(interval[0], interval[1]) if interval else None,
                 rescale=self.guidance_rescale,
                 spacing=self.spacing,
                 precision=self.precision,
+                ema_length=self.ema_length,
+                guide=None if self.guide is None else Path(self.guide),
+                guide_scale=guide_scale,
+                guide_ema_length=self.guide_ema_length,
             )
         except ValueError as error:
             raise InputError(f"--{error}") from None

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tinyldm.condition import Condition
     from tinyldm.diffusion.guidance import Guidance
     from tinyldm.diffusion.schedule import NoiseSchedule
+    from tinyldm.methods.composition import StepwiseGuidance
     from tinyldm.sampling.settings import Drawing
-    from tinyldm.tasks.guidance import StepwiseGuidance
     from tinyldm.training.settings import TrainSettings
 
 __all__ = [
@@ -210,7 +210,7 @@ class Task(ABC):
         """What the guidance options ask for; None to use the conditional model as it is."""
         from tinyldm.diffusion.guidance import Guidance
 
-        if how.guidance == 1:
+        if how.guidance == 1 and how.guide is None:
             return None
         return Guidance(
             how.guidance,

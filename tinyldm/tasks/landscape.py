@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tinyldm.diffusion.guidance import Guidance
     from tinyldm.diffusion.schedule import NoiseSchedule
     from tinyldm.frozen.style import StyleEncoder
+    from tinyldm.methods.composition import StepwiseGuidance
     from tinyldm.sampling.settings import Drawing
-    from tinyldm.tasks.guidance import StepwiseGuidance
     from tinyldm.training.settings import TrainSettings
 
 BETWEEN = "|"  # "map.png | reference.jpg"
@@ -372,7 +372,7 @@ class LandscapeTask(Task):
         """Map and style with one scale, --guidance, or each with its own."""
         if how.style is None:
             return super().guidance(how, null, schedule)
-        from tinyldm.tasks.guidance import StepwiseGuidance
+        from tinyldm.methods.composition import StepwiseGuidance
 
         return StepwiseGuidance((how.guidance, how.style), map_then_style(null))
 

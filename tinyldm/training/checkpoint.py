@@ -5,6 +5,7 @@ runs/NAME/checkpoints/step-0001000/
                           progress, checksums of the other files and of itself
     model.safetensors     the averaged weights, float32
     latents.safetensors   mean and std of the latents, the null condition
+    averages.safetensors  with --post-hoc-ema: two more averages of other lengths, float32
     training.safetensors  raw weights and optimiser moments; kept for the newest two checkpoints
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +27,14 @@ from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.files import file_checksum, replacing_files
 from tinyldm.folders import numbered
+from tinyldm.methods.power_ema import LONGEST
 from tinyldm.nn.unet import UNet
 from tinyldm.tasks.base import Task, find_task
 from tinyldm.training.format_1 import UNSAID, read_progress
 from tinyldm.training.learning_rate import Plateau
 from tinyldm.training.network import build_network, is_ours
 from tinyldm.training.settings import TrainSettings
-from tinyldm.typed import Index, Side, as_type, read_json, sealed, unsealed
+from tinyldm.typed import Index, Limits, Side, as_type, read_json, sealed, unsealed
 from tinyldm.weights import (
     check_fit,
     check_shapes,
@@ -44,8 +46,12 @@ from tinyldm.weights import (
     write_weights,
 )
 
-WEIGHTS, LATENTS, STATE = (f"{name}.safetensors" for name in ("model", "latents", "training"))
+WEIGHTS, LATENTS, STATE, AVERAGES = (
+    f"{name}.safetensors" for name in ("model", "latents", "training", "averages")
+)
 FORMAT = 1
+
+Length = Annotated[float, Limits(gt=0, le=LONGEST)]  # sigma_rel of an average
 
 
 @dataclass
@@ -80,6 +86,7 @@ class Content:
     settings: TrainSettings = field(default_factory=TrainSettings)
     progress: Progress = field(default_factory=Progress)
     ema_updates: Index = 0
+    ema_lengths: list[Length] | None = None
     vae: str = ""
     vae_fingerprint: str | None = None
     text_encoder: str = ""
@@ -107,12 +114,26 @@ class LatentShapes:
 
 
 @dataclass(frozen=True)
+class Synthesis:
+    """An average that was put together afterwards, see training/averages.py.
+
+    error: how far its profile is from that of the length, as a share
+    files: the checkpoints whose averages it is made of, with the checksums of their files
+    """
+
+    ema_length: float
+    error: float
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """What sampling needs of a checkpoint.
 
     mean, std: latents of the VAE are x0 * std + mean; (c, 1, 1), though mean may be (c, h, w)
     null:      the null condition, one row
     config:    the content of config.json
+    synthesis: where the weights are not those that were saved
     """
 
     network: nn.Module
@@ -123,6 +144,7 @@ class Checkpoint:
     null: Condition
     config: dict[str, Any]
     path: Path
+    synthesis: Synthesis | None = None
 
 
 def save_checkpoint(

@@ -25,17 +25,20 @@ class EMA:
         self.updates = 0
         self.network = deepcopy(module).float().eval().requires_grad_(False)
 
+    def decay_now(self) -> float:
+        """The decay of the update that comes next."""
+        if not self.warmup:
+            return self.decay
+        return min(self.decay, (1 + self.updates) / (10 + self.updates))
+
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Take the module's weights, as they are after an optimiser step, into the average."""
-        decay = self.decay
-        if self.warmup:
-            decay = min(decay, (1 + self.updates) / (10 + self.updates))
         averages: list[Tensor] = list(self.network.parameters())
         weights = []
         for average, weight in zip(averages, module.parameters(), strict=True):
             weights.append(weight.to(average.device, average.dtype))
-        torch._foreach_lerp_(averages, weights, 1 - decay)
+        torch._foreach_lerp_(averages, weights, 1 - self.decay_now())
         for average, buffer in zip(self.network.buffers(), module.buffers(), strict=True):
             average.copy_(buffer)
         self.updates += 1

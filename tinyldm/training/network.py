@@ -68,7 +68,7 @@ def network_recipe(settings: TrainSettings, shape: DataShape) -> dict[str, Any]:
         return {"build": settings.network, "arguments": asdict(shape)}
     if settings.preset not in PRESETS:
         raise InputError(f"--preset {settings.preset}: expected one of {', '.join(PRESETS)}")
-    return fitted(PRESETS[settings.preset], shape).to_dict()
+    return asdict(fitted(PRESETS[settings.preset], shape))
 
 
 def fitted(config: UNetConfig, shape: DataShape) -> UNetConfig:

@@ -34,6 +34,7 @@ from tinyldm.training.checkpoint import (
 from tinyldm.training.log import read_log
 from tinyldm.training.processes import Processes
 from tinyldm.training.settings import TrainSettings
+from tinyldm.training.teacher import tuned
 from tinyldm.typed import read_json
 
 
@@ -74,7 +75,7 @@ SWEEP = Kind(
 )
 RUN = Kind(
     "run",
-    r"checkpoints/step-[0-9]+/(config\.json|(model|latents|training)\.safetensors)"
+    r"checkpoints/step-[0-9]+/((config|grids)\.json|(model|latents|training|averages)\.safetensors)"
     r"|previews/step-[0-9]+\.png|log\.csv|loss_by_noise\.csv|report\.html"
     r"|tensorboard/events\.out\.tfevents\.[^/]+"
     rf"|sweep/({SWEEP.files}|\.lock|\.tinyldm\.json)",
@@ -123,9 +124,11 @@ class RunFolder:
         return run, given
 
     def settings_given(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The options given; for a run to resume, all its settings with the allowed changes."""
+        """The options given; for a run to resume, all its settings with the allowed changes; for
+        one that tunes another, all of that one's with the options over them.
+        """
         if self.saved is None:
-            return dict(given)
+            return tuned(given) if given.get("consistency") is not None else dict(given)
         return settings_of(self.saved).resumed(given).to_dict()
 
     def of_length(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import (
@@ -38,24 +39,10 @@ RATE = real(0, 1000, exclusive=True)  # a learning rate
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
 
 
-def data_option(value: Any, help: str, **how: Any) -> Any:
-    """A field that the help lists under "data"."""
-    return option(value, help, "data", **how)
-
-
-def model_option(value: Any, help: str, **how: Any) -> Any:
-    """A field that the help lists under "model"."""
-    return option(value, help, "model", **how)
-
-
-def training_option(value: Any, help: str, **how: Any) -> Any:
-    """A field that the help lists under "training"."""
-    return option(value, help, "training", **how)
-
-
-def run_option(value: Any, help: str, **how: Any) -> Any:
-    """A field that the help lists under "run"."""
-    return option(value, help, "run", **how)
+data_option = partial(option, group="data")
+model_option = partial(option, group="model")
+training_option = partial(option, group="training")
+run_option = partial(option, group="run")
 
 
 def toy_and_own(name: str, value: Any) -> str:
@@ -171,6 +158,19 @@ class TrainSettings:
     zero_snr: bool = model_option(
         False, "rescale the schedule so that it ends in pure noise (2305.08891)"
     )
+    consistency: str | None = model_option(
+        None,
+        "tune this run into one that draws in 1 to 4 steps; other options are as in the run",
+        metavar="RUN",
+    )
+    consistency_from: str = model_option(
+        "teacher",
+        "what --consistency learns from: the run itself, as a guided teacher, or the data",
+        choices=("teacher", "data"),
+    )
+    teacher_guidance: float = model_option(
+        3.0, "guidance scale of that teacher, which the new run then has in it", bounds=GUIDANCE
+    )
 
     cfg_drop: float = training_option(
         0.1,
@@ -237,6 +237,11 @@ class TrainSettings:
         0.9999,
         "decay of the averaged weights, after a warm-up; 0: no average",
         bounds=real(0, 0.9999999),
+    )
+    post_hoc_ema: bool = training_option(
+        False,
+        "also save two averages with each checkpoint, from which sample.py --ema-length puts "
+        "together one of any length (2312.02696); they take twice the space of the network",
     )
     t_sampling: str = training_option(
         "uniform",
@@ -335,6 +340,7 @@ class TrainSettings:
 
 RESUMABLE = {
     "data",  # only its place: what it holds is compared
+    "consistency",  # likewise
     "max_steps",
     "sample_every",
     "save_every",
@@ -358,6 +364,12 @@ def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) 
     else:
         name = given.get("task", task.name)
         settings = TrainSettings.from_dict({**task.recipe(native, given), **given, "task": name})
+    check_effect(settings, given)
+    return settings
+
+
+def check_effect(settings: TrainSettings, given: Mapping[str, Any]) -> None:
+    """InputError for an option given that has no effect under these settings."""
     for name in ("lr_decay", "lr_every"):
         if name in given and settings.lr_schedule not in ("step", "plateau"):
             ignored(given, name, "--lr-schedule step or plateau")
@@ -367,7 +379,11 @@ def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) 
         ignored(given, "preview_guidance", "--cfg-drop above 0")
     if given.get("network") is not None and "preset" in given:
         ignored(given, "preset", "no --network beside it")
-    return settings
+    source = settings.consistency and settings.consistency_from
+    if "consistency_from" in given and source is None:
+        ignored(given, "consistency_from", "--consistency RUN with it")
+    if "teacher_guidance" in given and source != "teacher":
+        ignored(given, "teacher_guidance", "--consistency RUN --consistency-from teacher")
 
 
 def ignored(given: Mapping[str, Any], name: str, expected: str) -> None:

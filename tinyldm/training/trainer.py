@@ -16,12 +16,16 @@ from tinyldm.condition import Condition
 from tinyldm.data.latents import data_order
 from tinyldm.device import runs_bfloat16
 from tinyldm.diffusion.loss import Noised, draw_noise, drop_condition, prediction_error
+from tinyldm.diffusion.sampler import Denoiser
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
+from tinyldm.methods.power_ema import LENGTHS
 from tinyldm.nn.unet import UNet
 from tinyldm.randomness import torch_stream
 from tinyldm.signals import StopRequest
+from tinyldm.training.averages import PowerEMAs
 from tinyldm.training.checkpoint import (
+    AVERAGES,
     STATE,
     WEIGHTS,
     Progress,
@@ -50,7 +54,12 @@ MOMENTS: dict[type, tuple[str, ...]] = {
 MAX_SKIPPED = 20
 """This many infinite gradients in a row end the run."""
 
+RESUMED = (STATE, WEIGHTS, AVERAGES)
+"""The files of a checkpoint from which a training goes on; averages with --post-hoc-ema alone."""
+
 NEVER = StopRequest()
+
+Objective = Callable[[Denoiser, Noised, Condition, float], Tensor]
 
 
 class Cache(Protocol):
@@ -93,6 +102,8 @@ class Trainer:
     report:     called with the run folder after each checkpoint, in the main process
     check:      called before each checkpoint, in the main process; raises InputError if what was
                 trained on turns out to be damaged
+    objective:  in place of the error of the prediction: (denoiser, noised, condition, how much of
+                the training is done, 0 to 1) -> the loss (b,) of each sample
     """
 
     def __init__(
@@ -108,6 +119,7 @@ class Trainer:
         preview: Callable[[nn.Module, Path], object] | None = None,
         report: Callable[[Path], object] | None = None,
         check: Callable[[], object] | None = None,
+        objective: Objective | None = None,
     ):
         s = settings
         self.settings = settings
@@ -118,9 +130,10 @@ class Trainer:
         self.preview = preview
         self.report = report
         self.check = check
+        self.objective = objective
         self.facts = dict(facts or {})
         if isinstance(network, UNet):
-            self.facts.setdefault("network", network.config.to_dict())
+            self.facts.setdefault("network", asdict(network.config))
         self.progress = Progress()
         self.micro_batch = s.micro_batch(processes.world)
         self.bfloat16 = runs_bfloat16(processes.device, s.precision)
@@ -128,6 +141,7 @@ class Trainer:
         self.loss_by_noise = LossByNoise(self.schedule, processes.device)
         self.network = network.to(processes.device)
         self.ema = EMA(self.network, s.ema)
+        self.power_emas = PowerEMAs(self.network, LENGTHS if s.post_hoc_ema else ())
         compiled: Any = torch.compile(network, dynamic=False) if s.compile else network
         self.denoiser: Any = processes.share(compiled)  # the same weights, gradients averaged
         self.optimizers = make_optimizers(network, s)
@@ -171,6 +185,7 @@ class Trainer:
             for optimizer in self.optimizers:
                 optimizer.step()
             self.ema.update(self.network)
+            self.power_emas.update(self.network)
             now.step += 1
             now.plateau.observe(loss, s.lr_every)
 
@@ -227,6 +242,11 @@ class Trainer:
         if s.t_sampling != "uniform":
             t = draw_timesteps(s.t_sampling, len(x0), self.schedule.timesteps, generator)
         noised = draw_noise(x0, self.schedule, generator, t=t)
+        if self.objective is not None:
+            done = self.progress.step / s.max_steps
+            error = self.objective(self.denoiser, noised, dropped, done)
+            self.loss_by_noise.add(noised.t, error)
+            return error.mean()
         predicted = self.denoiser(noised.x_t, noised.t.float(), dropped)
         gamma = s.snr_gamma or None
         error = prediction_error(predicted, noised, s.prediction, self.schedule, snr_gamma=gamma)
@@ -265,7 +285,7 @@ class Trainer:
             self.check()
         config = {
             "step": self.progress.step,
-            "schedule": self.schedule.to_dict(),
+            "schedule": asdict(self.schedule),
             "prediction": self.settings.prediction,
             **self.facts,
             "settings": self.settings.to_dict(),
@@ -281,6 +301,9 @@ class Trainer:
             "training": self.training_state(),
             "latents": latents,
         }
+        if self.power_emas.lengths:
+            config["ema_lengths"] = self.power_emas.lengths
+            weights["averages"] = self.power_emas.state()
         save_checkpoint(folder, config, weights)
         drop_training_state(self.run, folder)
         self.loss_by_noise.write(self.run)
@@ -304,9 +327,10 @@ class Trainer:
             file = folder / STATE
             state = read_weights(file)
             check_fit(state, self.expected_state(state), file)
-            check_whole(folder, config, STATE, WEIGHTS)
+            check_whole(folder, config, *RESUMED)
             averaged = folder / WEIGHTS
             load_into(self.ema.network, read_weights(averaged), averaged)
+            self.power_emas.restore(folder / AVERAGES, config["ema_updates"])
         weights = {name: state[f"weights.{name}"] for name in self.network.state_dict()}
         load_into(self.network, weights, file)
         self.ema.count_from(config["ema_updates"])

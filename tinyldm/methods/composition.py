@@ -1,4 +1,4 @@
-"""Guidance by several conditions, each with a scale of its own."""
+"""Guidance by several conditions, each with a scale of its own; composition of prompts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from tinyldm.condition import Condition
@@ -25,12 +26,12 @@ class StepwiseGuidance:
 
     and costs n + 1 rows of the network for a sample. With all scales 1 it is D_n.
 
-    scales:     s_1, ..., s_n
+    scales:     s_1, ..., s_n, numbers or tensors (b, 1, ..., 1)
     conditions: a full condition (b rows) -> c_0, ..., c_n: the null condition first, the full one
                 last; each of b rows, or of one, which then stands for all
     """
 
-    scales: tuple[float, ...]
+    scales: Sequence[float | Tensor]
     conditions: Callable[[Condition], Sequence[Condition]]
 
     def __call__(self, denoiser: Denoiser) -> Denoiser:
@@ -76,3 +77,46 @@ class IndependentGuidance(StepwiseGuidance):
         for scale, now in zip(self.scales, predictions[1:], strict=True):
             prediction = prediction + scale * (now - null)
         return prediction
+
+
+@dataclass(frozen=True, eq=False)
+class Composed:
+    """Prompts that ask for several things at once, as n conditions of b rows each.
+
+    With weights w_k, guidance of scale s leads to
+
+        D_0 + s (w_1 (D_1 - D_0) + ... + w_n (D_n - D_0))
+
+    which, with s = 1, is the score of p(x) (p(x | c_1) / p(x))^w_1 ... (p(x | c_n) / p(x))^w_n at
+    each noise level. All weights 1: all of the conditions, if they know nothing of each other
+    (2206.01714, conjunction); a negative weight: not this one (negation). Weights 1 - a and a: the
+    way from one prompt to another. It mixes what is predicted and not the tokens of the two, since
+    the third word of one sentence has nothing to do with the third of another, and labels or maps
+    have no words at all.
+
+    parts:   n conditions of b rows
+    weights: (b, n)
+    """
+
+    parts: tuple[Condition, ...]
+    weights: Tensor
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Composed:
+        """The rows of a slice, of a list or of an index tensor."""
+        return Composed(tuple(part[rows] for part in self.parts), self.weights[rows])
+
+    def guidance(
+        self, scale: float, null: Condition, device: torch.device | str = "cpu"
+    ) -> IndependentGuidance:
+        """The guidance by all parts, of x (b, c, h, w), whatever the denoiser is called with.
+
+        null: the null condition, one row
+        """
+        weights = (scale * self.weights).to(device)
+        columns = weights[:, :, None, None, None].unbind(1)  # (b, 1, 1, 1) each
+        rows = [null.expand(len(self)), *self.parts]
+        conditions = [row.to(device) for row in rows]
+        return IndependentGuidance(columns, lambda condition: conditions)
