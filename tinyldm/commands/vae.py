@@ -34,8 +34,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     recipe = train.add_argument_group("training")
     for name, how in OPTIONS.items():
         value = getattr(DEFAULTS, name)
+        placeholder = "N" if how.bounds.kind is int else "X"
         recipe.add_argument(
-            flag_of(name), type=how.bounds, default=value, metavar="X", help=how.help
+            flag_of(name), type=how.bounds, default=value, metavar=placeholder, help=how.help
         )
     add_run(train)
 

@@ -52,7 +52,8 @@ TOKENIZER_NOTES = frozenset(
 class TokenizerConfig:
     """The type of what is read of a tokenizer_config.json: the most tokens of a text."""
 
-    model_max_length: Annotated[float, Limits(ge=2)] | None = None
+    # transformers writes 10^30 where there is no limit, which pydantic 2.6 takes for no float
+    model_max_length: Annotated[int, Limits(ge=2)] | Annotated[float, Limits(ge=2)] | None = None
 
 
 def tokenizer_files(tokenizer: Any, source: str) -> dict[str, str]:

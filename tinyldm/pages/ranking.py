@@ -12,7 +12,7 @@ from tinyldm.installation import called
 from tinyldm.pages.curves import Chart, Line
 from tinyldm.pages.html import Table
 from tinyldm.scores.evaluation import METRICS
-from tinyldm.typed import Count, Index, Limits, as_type, read_json
+from tinyldm.typed import Count, Index, Limits, as_type, read_json, unsealed
 
 AXES = ("checkpoint", "guidance", "steps", "solver")
 MORE_AXES = ("ema_length", "guide", "guide_scale")
@@ -141,7 +141,7 @@ def read_sweep(file: Path) -> dict[str, Any]:
     content: dict[str, Any] = read_json(file, dict[str, Any])
     wrong = f"not a sweep of {called('python -m tinyldm')} sweep"
     as_type(content, str(file), Content, extra="ignore", wrong=wrong)
-    return content
+    return unsealed(content, str(file))
 
 
 def summary(file: Path) -> Summary:

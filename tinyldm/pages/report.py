@@ -34,7 +34,7 @@ from tinyldm.training.checkpoint import (
 from tinyldm.training.chosen import settings_for
 from tinyldm.training.log import COLUMNS, LOSS_BY_NOISE, read_log, read_loss_by_noise
 from tinyldm.training.settings import TrainSettings
-from tinyldm.typed import Index, read_json
+from tinyldm.typed import Index, as_type, read_json, unsealed
 
 REPORT = "report.html"
 EARLIER = 8  # previews shown beside the newest
@@ -214,7 +214,10 @@ def scores(file: Path) -> Table:
     """The scores in a file that `python -m tinyldm evaluate --out` wrote."""
     wrong = f"not scores of {called('python -m tinyldm')} evaluate"
     rows = []
-    for name, score in read_json(file, Scores, "ignore", wrong).scores.items():
+    content = read_json(file, dict[str, Any], wrong=wrong)
+    read = as_type(content, str(file), Scores, extra="ignore", wrong=wrong)
+    unsealed(content, str(file))
+    for name, score in read.scores.items():
         value = "infinite" if score.value is None else f"{score.value:.4f}"
         rows.append((name, value, score.n, score.extractor))
     return Table(("metric", "value", "n", "read by"), rows)

@@ -45,6 +45,7 @@ from tinyldm.training.averages import load_averaged
 from tinyldm.training.checkpoint import read_config, task_of
 from tinyldm.training.data import find_test_prompts
 from tinyldm.training.run import SWEEP
+from tinyldm.typed import sealed
 
 RESULT, PAGE = "sweep.json", "sweep.html"
 
@@ -229,7 +230,7 @@ def draw_and_score(job: Sweep, grid: list[Setting], overwrite: bool) -> dict[str
             "rows": rows,
             "readers": {name: _facts(score) for name, score in scores.items()},
         }
-        write_text(job.out / RESULT, json.dumps(result, indent=1, ensure_ascii=False))
+        write_text(job.out / RESULT, json.dumps(sealed(result), indent=1, ensure_ascii=False))
     write_page(
         job.out / PAGE,
         "sweep.html",
