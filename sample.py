@@ -81,9 +81,7 @@ def draw(options: SampleOptions) -> None:
     # 3. The network with its averaged weights, a weaker one to guide it if asked for, and the
     # frozen models that it was trained with.
     device = pick_device(options.device)
-    checkpoint = load_averaged(
-        folder, device, how.ema_length, base=options.base, scale=options.lora_scale
-    )
+    checkpoint = load_averaged(folder, device, how.ema_length, **options.adapting)
     how = job.with_grid(checkpoint, how)
     guide = load_guide(checkpoint, how, device)
     models = load_frozen(config, device, folder)

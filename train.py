@@ -53,13 +53,11 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Pat
     # 1. The data, and the settings that follow from it and from the options.
     given = run.settings_given(given)
     start = start_of(run, given)
-    if not run.saved:
-        given = start.given(given)
+    given = given if run.saved else start.given(given)
     with processes.main_first():
         data = read_data(data_folder(given.get("data")), given)
     settings = data.settings(given, bool(run.saved) or start.complete)
-    if not run.saved:
-        settings = start.settings(settings, given)
+    settings = settings if run.saved else start.settings(settings, given)
     settings = run.of_length(settings, len(data.examples), processes)
     prompts = data.preview_prompts()
 
