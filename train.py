@@ -44,33 +44,37 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
     from tinyldm.training.checkpoint import find_checkpoint
     from tinyldm.training.data import open_cache, read_data
     from tinyldm.training.frozen_models import load_frozen
-    from tinyldm.training.teacher import start
+    from tinyldm.training.start import start_of
     from tinyldm.training.trainer import Trainer
 
     # 1. The data, and the settings that follow from it and from the options.
     given = run.settings_given(given)
+    start = start_of(run, given)
+    if not run.saved:
+        given = start.given(given)
     with processes.main_first():
         data = read_data(data_folder(given.get("data")), given)
-    settings = data.settings(given, bool(run.saved or given.get("consistency")))
+    settings = data.settings(given, bool(run.saved) or start.complete)
+    if not run.saved:
+        settings = start.settings(settings, given)
     settings = run.of_length(settings, len(data.examples), processes)
     prompts = data.preview_prompts()
 
     # 2. The frozen models: an autoencoder, and what encodes the prompts.
-    facts = data.facts(settings, prompts)
+    facts = data.facts(settings, prompts) | start.fingerprints
     models = load_frozen(run.saved or facts, processes.device, run.out or "the run")
 
     # 3. The latent cache: from here on, training sees neither images nor frozen models.
     with processes.main_first():
-        cache = open_cache(settings, data.examples, models, processes)
+        cache = start.prepared(open_cache(settings, data.examples, models, processes))
     run.check_data(data.folder, cache.key)
 
-    # 4. The network, with random weights, or with those of the run that it is to tune.
-    network, recipe, teacher = start(settings, cache, processes, run.saved)
+    # 4. The network, with random weights; or what tunes or adapts the network of another run.
+    network, built = start.network(settings, cache, run.saved)
 
     # 5. The run folder, and the loop in it. The facts are for whoever samples from the checkpoints.
-    facts |= {"network": recipe, "data": cache.key, "latent_shape": list(cache.shape)}
+    facts |= {**built, "data": cache.key, "latent_shape": list(cache.shape)}
     facts |= {**models.fingerprints, "machine": describe(processes.device, processes.world)}
-    facts |= teacher.facts if teacher else {}
     with run.claimed(data.name(settings), processes) as folder:
         previews = Previews(
             settings, data.task, cache, models, prompts=prompts, processes=processes
@@ -86,7 +90,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
             preview=previews.draw,
             report=after_save,
             check=cache.check_files,
-            objective=teacher.objective(settings) if teacher else None,
+            objective=start.objective(settings, processes.device),
         )
         if run.saved:
             trainer.restore(find_checkpoint(folder))

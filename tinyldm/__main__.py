@@ -10,10 +10,12 @@ COMMANDS = {  # each lives in tinyldm/commands/NAME.py
     "landscapes": "draw landscapes with their maps, in the format of the landscape assignment",
     "vae": "stage one: train your own autoencoder on a folder of images",
     "convert": "turn a run into a folder for diffusers, or such a folder into a run",
+    "merge": "make an ordinary run of one that train.py --lora has made, and its base",
     "sweep": "draw and score a grid of checkpoints, guidance scales, steps and solvers",
     "grid": "fit the levels that few steps visit to a run, its solver and guidance",
     "submit": "check a folder of images against an assignment's prompts, and zip it",
     "picture": "draw the previews, the loss, or the training images that are nearest to samples",
+    "exercise": "write the library with blank functions for students, and a grader",
     "report": "rewrite report.html of a run",
     "evaluate": "score generated images, or an autoencoder's reconstructions",
 }

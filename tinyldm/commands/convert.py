@@ -1,8 +1,12 @@
-"""python -m tinyldm convert: runs become folders for diffusers, and such folders runs."""
+"""python -m tinyldm convert: runs become folders for diffusers, and such folders runs.
+
+A run of train.py --lora becomes a file of factors, as diffusers and peft read it.
+"""
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from tinyldm.diffusion.schedule import NoiseSchedule
 
 DIFFUSERS = Kind("diffusers", r"(unet|scheduler|tinyldm)/[^/]+")
+LORA_FILE = "pytorch_lora_weights.safetensors"
+LORA = Kind("lora", re.escape(LORA_FILE))
 OWN = "tinyldm"  # the folder, beside unet/ and scheduler/, of what diffusers has no place for
 
 
@@ -50,7 +56,10 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"--out {out}: exists already; expected a new folder")
     from tinyldm.training.run import RUN
 
-    with whole_folder(out, DIFFUSERS if unet_folder(source) is None else RUN) as draft:
+    kind = RUN
+    if unet_folder(source) is None:
+        kind = LORA if adapts(source) else DIFFUSERS
+    with whole_folder(out, kind) as draft:
         convert(options, draft)
     say(f"{source} is now {out}")
 
@@ -70,6 +79,8 @@ def convert(options: argparse.Namespace, out: Path) -> None:
                 f"{source}: no unet/ in it; --vae, --text-encoder, --scheduler and --size "
                 "are for diffusers' folders"
             )
+        elif adapts(source):
+            to_lora_file(source, out)
         else:
             to_diffusers(source, out)
     except (ValueError, TypeError) as error:
@@ -94,6 +105,30 @@ def unet_folder(source: Path) -> Path | None:
     if config.is_file() and "_class_name" in read_json(config, dict[str, Any]):
         return source  # a checkpoint has a config.json too, which names no class
     return None
+
+
+def adapts(source: Path) -> bool:
+    """Whether a run holds what adapts another run."""
+    from tinyldm.training.checkpoint import find_checkpoint, read_config
+
+    return "base" in read_config(find_checkpoint(source))
+
+
+def to_lora_file(source: Path, out: Path) -> None:
+    """Write the factors of a run under their published names, which are those of UNet's layers."""
+    from tinyldm.methods.lora import published
+    from tinyldm.training.adapters import Recipe
+    from tinyldm.training.checkpoint import WEIGHTS, find_checkpoint, read_config
+    from tinyldm.training.network import is_ours
+    from tinyldm.weights import read_weights, write_weights
+
+    folder = find_checkpoint(source)
+    config = read_config(folder)
+    recipe = Recipe.read(config["network"], config.file)
+    spec = recipe.lora
+    if spec is None or not is_ours(recipe.base):
+        raise InputError(f"{source}: expected a LoRA of a UNet, which diffusers can load")
+    write_weights(out / LORA_FILE, published(read_weights(folder / WEIGHTS), spec.rank, spec.alpha))
 
 
 def to_diffusers(source: Path, out: Path) -> None:

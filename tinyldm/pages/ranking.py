@@ -117,7 +117,7 @@ def in_words(row: Row) -> str:
     if row.get("ema_length") is not None:
         words += f", ema length {row['ema_length']:g}"
     if row.get("guide") is not None:
-        words += f", guided by {row['guide']} at {row['guide_scale']:g}"
+        words += f", guided by {row['guide']} at {shown(row.get('guide_scale'))}"
     return words
 
 

@@ -30,8 +30,9 @@ from tinyldm.training.checkpoint import (
     settings_of,
     task_of,
 )
+from tinyldm.training.chosen import settings_for
 from tinyldm.training.log import COLUMNS, LOSS_BY_NOISE, read_log, read_loss_by_noise
-from tinyldm.training.settings import TrainSettings, settings_for
+from tinyldm.training.settings import TrainSettings
 from tinyldm.typed import Index, read_json
 
 REPORT = "report.html"
@@ -175,7 +176,7 @@ def preview(run: Path, config: dict[str, Any]) -> Preview | None:
         return None
     return Preview(
         newest=embedded(files[-1], step_of(files[-1]), widest=1056),
-        prompts=config["preview_prompts"],
+        prompts=config["preview_prompts"] if task_of(config).prompted else [],
         earlier=[embedded(f, step_of(f), widest=320) for f in first_to_last(files[:-1], EARLIER)],
     )
 
@@ -240,6 +241,8 @@ def command_line(settings: Mapping[str, Any], task: Task) -> str:
     given = {}
     if wanted.data is not None:
         given = {name: getattr(wanted, name) for name in ("data", "vae", "size")}
+        if any(layout.asked for layout in task.layouts):  # the files may not say so by themselves
+            given["task"] = wanted.task
     default = settings_for(given, wanted.size, task)
     words = ["python", "train.py"]
     for f in fields(wanted):

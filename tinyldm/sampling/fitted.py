@@ -17,7 +17,7 @@ from tinyldm.files import write_text
 from tinyldm.folders import owned_file
 from tinyldm.sampling.folder import hash_of, solver_facts
 from tinyldm.sampling.settings import FITTED, Drawing
-from tinyldm.training.checkpoint import Checkpoint
+from tinyldm.training.checkpoint import Checkpoint, find_checkpoint
 from tinyldm.typed import Count, Limits, read_json
 
 GRIDS = "grids.json"
@@ -52,9 +52,12 @@ class FittedGrids:
 
 
 def drawing_facts(how: Drawing) -> dict[str, Any]:
-    """What of a drawing a grid is fitted for, as JSON has it."""
+    """What of a drawing a grid is fitted for, as JSON has it; a guide is known by its content."""
     facts = {name: value for name, value in asdict(how).items() if name not in NOT_FITTED}
-    given: dict[str, Any] = json.loads(json.dumps({**facts, "solver": solver_facts(how.solver)}))
+    facts["solver"] = solver_facts(how.solver)
+    if how.guide is not None:
+        facts["guide"] = hash_of(find_checkpoint(how.guide))
+    given: dict[str, Any] = json.loads(json.dumps(facts))
     return given
 
 
@@ -110,7 +113,7 @@ def differences(fitted: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator
                 differences(a, b) if names[0] == names[1] else [f"{names[0]}, not {names[1]}"]
             )
         else:
-            yield f"{key} {a}, not {b}"
+            yield "another guide" if key == "guide" else f"{key} {a}, not {b}"
 
 
 def add_grids(checkpoint: Checkpoint, how: Drawing, fitted: Mapping[int, FittedGrid]) -> Path:

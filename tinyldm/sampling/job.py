@@ -63,9 +63,9 @@ def sample_images(
     """
     how, editing = how or Drawing(), editing or Editing()
     requests = editing.requests(requests)
-    check_requests(requests, strip)
     chosen = pick_device(device)
     checkpoint = load_averaged(run, chosen, how.ema_length)
+    check_requests(requests, strip, task_of(checkpoint.config).prompted)
     how = with_grid(checkpoint, how)
     guide = load_guide(checkpoint, how, chosen)
     models = load_frozen(checkpoint.config, chosen, checkpoint.path)
@@ -96,12 +96,14 @@ def sample_images(
     return folder
 
 
-def check_requests(requests: Sequence[Request], strip: Prompt | None) -> None:
-    """InputError for names or prompts that cannot be drawn."""
+def check_requests(
+    requests: Sequence[Request], strip: Prompt | None, prompted: bool = True
+) -> None:
+    """InputError for names or prompts that cannot be drawn; prompted: see tasks.base.Task."""
     check_names(requests, "prompts")
     if strip is not None:
         check_names([Request("strip.png", strip)], "--strip")
-        if not str(strip).strip(" ,"):
+        if prompted and not str(strip).strip(" ,"):
             raise InputError(f"--strip {str(strip)!r}: names nothing to draw")
 
 
