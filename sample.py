@@ -78,14 +78,12 @@ def draw(options: SampleOptions) -> None:
     strip = None if options.strip is None else editing.composed(task.prompt(options.strip))
     job.check_requests(requests, strip, task.prompted)
 
-    # 3. The network with its averaged weights, a weaker one to guide it if asked for, and the
-    # frozen models that it was trained with.
+    # 3. The network, averaged; a weaker one to guide it, if asked for; the frozen models of the run.
     device = pick_device(options.device)
     checkpoint = load_averaged(folder, device, how.ema_length, **options.adapting)
     how = job.with_grid(checkpoint, how)
     guide = load_guide(checkpoint, how, device)
     models = load_frozen(config, device, folder)
-
     painter = Painter.of(checkpoint, models.vae, task, how, device=device, guide=guide)
 
     # 4. The folder to draw into: a new one, or one that holds the start of this very job.

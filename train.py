@@ -77,9 +77,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Pat
     facts |= {**built, "data": cache.key, "latent_shape": list(cache.shape)}
     facts |= {**models.fingerprints, "machine": describe(processes.device, processes.world)}
     with run.claimed(data.name(settings), processes) as folder:
-        previews = Previews(
-            settings, data.task, cache, models, prompts=prompts, processes=processes
-        )
+        shown = Previews(settings, data.task, cache, models, prompts=prompts, processes=processes)
         trainer = Trainer(
             network,
             cache,
@@ -88,7 +86,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Pat
             facts=facts,
             processes=processes,
             perceptual=Perceptual(models.vae, cache.mean, cache.std),
-            preview=previews.draw,
+            preview=shown.draw,
             report=after_save,
             check=cache.check_files,
             objective=start.objective(settings, processes.device),

@@ -145,6 +145,7 @@ class Painter:
         Drawn with the same condition, and without guidance. It is that of the grid's first level.
         """
         assert self.canvas is not None
+        asked = condition if condition.parts() else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             return invert(
                 self.network,
@@ -152,7 +153,7 @@ class Painter:
                 self.schedule,
                 self.grid,
                 solver=self.how.solver,
-                condition=condition,
+                condition=asked,
                 prediction=self.prediction,
             )
 

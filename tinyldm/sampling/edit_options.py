@@ -91,6 +91,8 @@ def check_editing(options: SampleOptions) -> None:
     prompts = len(o.prompt or ())
     if o.interpolate is not None and prompts != 2 and (prompts != 1 or o.to_seed is None):
         raise InputError("--interpolate: expected two --prompt, or one and --to-seed")
+    if o.interpolate is not None and o.count is not None:
+        raise InputError("--count: not allowed with --interpolate, which counts the pictures")
 
 
 def parse_parts(texts: list[list[str]] | None, task: Task) -> tuple[tuple[Prompt, float], ...]:
