@@ -78,7 +78,7 @@ def draw(options: SampleOptions) -> None:
     strip = None if options.strip is None else editing.composed(task.prompt(options.strip))
     job.check_requests(requests, strip, task.prompted)
 
-    # 3. The network, averaged; a weaker one to guide it, if asked for; the frozen models of the run.
+    # 3. The network, averaged; a weaker one to guide it, if asked for; and the frozen models.
     device = pick_device(options.device)
     checkpoint = load_averaged(folder, device, how.ema_length, **options.adapting)
     how = job.with_grid(checkpoint, how)
