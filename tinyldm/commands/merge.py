@@ -8,6 +8,7 @@ from pathlib import Path
 from tinyldm.cli import real
 from tinyldm.errors import InputError, say
 from tinyldm.folders import is_empty, whole_folder
+from tinyldm.installation import called
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     config = dict(merged.config)
     recipe = config["network"]
     if "lora" not in recipe:
-        raise InputError(f"{source}: expected a run of train.py --lora")
+        raise InputError(f"{source}: expected a run of {called('train.py')} --lora")
     del config["base"]
     config["network"] = recipe["base"]
     config["settings"] = {
