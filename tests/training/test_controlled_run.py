@@ -132,7 +132,7 @@ def test_bad_prompts_are_told(place):
             continue
         with pytest.raises(InputError, match=said):
             draw("runs/control", "none", [prompt])
-    with pytest.raises(InputError, match="--lora-scale 2: belongs to train.py --lora"):
+    with pytest.raises(InputError, match="--lora-scale 2: belongs to runs of --lora"):
         draw("runs/control", "none", ["data/1.png"], lora_scale=2.0)
 
 

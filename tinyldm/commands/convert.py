@@ -54,8 +54,9 @@ def run(options: argparse.Namespace) -> None:
     from tinyldm.training.run import RUN
 
     kind = RUN
+    for_diffusers = options.vae or options.text_encoder or options.scheduler or options.size
     if unet_folder(source) is None:
-        kind = LORA if adapts(source) else DIFFUSERS
+        kind = LORA if not for_diffusers and adapts(source) else DIFFUSERS
     with whole_folder(out, kind) as draft:
         convert(options, draft)
     say(f"{source} is now {out}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from tinyldm.cli import real
 from tinyldm.errors import InputError, say
 from tinyldm.folders import is_empty, whole_folder
+from tinyldm.installation import called
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     merged = load_checkpoint(source, base=options.base, scale=options.scale)
     config = dict(merged.config)
     if "base" not in config or "lora" not in config["network"]:
-        raise InputError(f"{source}: expected a run of train.py --lora")
+        raise InputError(f"{source}: expected a run of {called('train.py')} --lora")
     del config["base"]
     config["network"] = Recipe.read(config["network"], merged.config.file).base
     config["settings"] = {

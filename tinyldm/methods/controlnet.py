@@ -85,6 +85,6 @@ class ControlNet(Adapter):
         """The network as it is; it has no scale."""
         if scale != 1:
             raise InputError(
-                f"--lora-scale {scale:g}: belongs to train.py --lora, not to a ControlNet"
+                f"--lora-scale {scale:g}: belongs to runs of --lora, not to a ControlNet"
             )
         return self

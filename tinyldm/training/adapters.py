@@ -15,6 +15,7 @@ from torch import nn
 
 from tinyldm.errors import InputError
 from tinyldm.files import file_checksum
+from tinyldm.installation import called
 from tinyldm.methods.adapter import Adapter
 from tinyldm.methods.controlnet import ControlNet
 from tinyldm.methods.lora import LoRA, adaptable
@@ -61,7 +62,8 @@ class BaseOf:
                 f"{adapted} adapts, those of {recorded}"
             )
         raise InputError(
-            f"{adapted}: adapts {recorded}, which {problem}; sample.py --base RUN says where it is"
+            f"{adapted}: adapts {recorded}, which {problem}; "
+            f"{called('sample.py')} --base RUN says where it is"
         )
 
 

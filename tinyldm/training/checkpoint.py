@@ -340,7 +340,7 @@ def ordinary(path: str | Path) -> Checkpoint:
     if "base" in read_config(folder):
         raise InputError(
             f"{folder}: adapts another run itself; "
-            "merge them first, with: python -m tinyldm merge RUN --out NEW"
+            f"merge them first, with: {called('python -m tinyldm')} merge RUN --out NEW"
         )
     return load_checkpoint(folder)
 
