@@ -58,7 +58,7 @@ def draw(options: SampleOptions) -> None:
     """Draw what the options ask for."""
     from tinyldm.device import pick_device
     from tinyldm.sampling import job
-    from tinyldm.sampling.drawing import Painter
+    from tinyldm.sampling.drawing import Painter, draw_requests
     from tinyldm.sampling.edit_options import editing_of
     from tinyldm.sampling.folder import run_name
     from tinyldm.sampling.guide import load_guide
@@ -100,16 +100,18 @@ def draw(options: SampleOptions) -> None:
         editing=editing,
     ) as out:
         # 5. Conditions, noise, solver steps, decoder, files: batch by batch.
-        job.draw_all(
+        painter, noise = editing.begin(painter, models, len(requests), options.seed)
+        draw_requests(
             painter,
-            models,
+            models.encoder,
             requests,
             out,
             seed=options.seed,
-            strip=strip,
             batch_size=options.batch_size,
-            editing=editing,
+            noise=noise,
         )
+        job.save_grid(requests, out, columns=editing.rows or None)
+        job.save_strip(painter, models.encoder, strip, out, seed=options.seed, noise=noise)
 
     say(job.told(requests, run_name(folder), out))
 

@@ -69,6 +69,7 @@ class Painter:
     null:         the null condition, which a composition of prompts is compared with
     canvas:       the picture to draw on; None: from noise alone
     bfloat16:     whether the network runs in bfloat16: what how.precision means on the device
+    levels:       those that a drawing from noise alone visits
     """
 
     network: Denoiser
@@ -84,9 +85,11 @@ class Painter:
     canvas: Canvas | None = None
     device: torch.device = CPU
     bfloat16: bool = field(init=False)
+    levels: Grid = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bfloat16", runs_bfloat16(self.device, self.how.precision))
+        object.__setattr__(self, "levels", self.how.grid(self.schedule))
 
     @classmethod
     def of(
@@ -133,10 +136,9 @@ class Painter:
 
     def start(self) -> tuple[Grid, Tensor | None]:
         """The levels that a drawing visits, and the latents that it begins with, if any."""
-        grid = self.how.grid(self.schedule)
         if self.canvas is None:
-            return grid, None
-        return begin(self.canvas.x0, grid, self.canvas.strength)
+            return self.levels, None
+        return begin(self.canvas.x0, self.levels, self.canvas.strength)
 
     @torch.inference_mode()
     def invert(self, condition: Condition) -> Tensor:

@@ -38,7 +38,7 @@ from tinyldm.sampling.settings import Drawing
 from tinyldm.tasks.base import Encoder
 from tinyldm.training.averages import load_averaged
 from tinyldm.training.checkpoint import Checkpoint, task_of
-from tinyldm.training.frozen_models import FrozenModels, load_frozen
+from tinyldm.training.frozen_models import load_frozen
 
 
 def sample_images(
@@ -59,18 +59,18 @@ def sample_images(
     out:     the folder; None is samples/RUN. Returns it.
     editing: what else to do than to draw the prompts from noise
 
-    Images that an earlier call with the same
-    arguments has finished are kept, so an interrupted job is continued.
+    Images that an earlier call with the same arguments has finished are kept, so an interrupted job
+    is continued.
     """
     how, editing = how or Drawing(), editing or Editing()
     requests = editing.requests(requests)
     chosen = pick_device(device)
     checkpoint = load_averaged(run, chosen, how.ema_length)
-    check_requests(requests, strip, task_of(checkpoint.config).prompted)
+    task = task_of(checkpoint.config)
+    check_requests(requests, strip, task.prompted)
     how = with_grid(checkpoint, how)
     guide = load_guide(checkpoint, how, chosen)
     models = load_frozen(checkpoint.config, chosen, checkpoint.path)
-    task = task_of(checkpoint.config)
     painter = Painter.of(checkpoint, models.vae, task, how, device=chosen, guide=guide)
     with open_samples(
         checkpoint,
@@ -84,16 +84,18 @@ def sample_images(
         overwrite=overwrite,
         editing=editing,
     ) as folder:
-        draw_all(
+        painter, noise = editing.begin(painter, models, len(requests), seed)
+        draw_requests(
             painter,
-            models,
+            models.encoder,
             requests,
             folder,
             seed=seed,
-            strip=strip,
             batch_size=batch_size,
-            editing=editing,
+            noise=noise,
         )
+        save_grid(requests, folder, columns=editing.rows or None)
+        save_strip(painter, models.encoder, strip, folder, seed=seed, noise=noise)
     return folder
 
 
@@ -178,32 +180,6 @@ def open_samples(
         folder = Path(out)
     with open_folder(folder, record, overwrite):
         yield folder
-
-
-def draw_all(
-    painter: Painter,
-    models: FrozenModels,
-    requests: Sequence[Request],
-    folder: Path,
-    *,
-    seed: int,
-    strip: Prompt | None,
-    batch_size: int,
-    editing: Editing,
-) -> None:
-    """Draw into a folder what is not there yet: the requests, their grid, and the strip."""
-    painter, noise = editing.begin(painter, models, len(requests), seed)
-    draw_requests(
-        painter,
-        models.encoder,
-        requests,
-        folder,
-        seed=seed,
-        batch_size=batch_size,
-        noise=noise,
-    )
-    save_grid(requests, folder, columns=editing.rows or None)
-    save_strip(painter, models.encoder, strip, folder, seed=seed, noise=noise)
 
 
 def save_grid(requests: Sequence[Request], folder: Path, columns: int | None = None) -> None:
