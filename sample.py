@@ -5,7 +5,6 @@ The story of a drawing: checkpoint, prompts, frozen models, conditions, pictures
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,8 @@ EXAMPLES = """examples:
   python sample.py --prompt "a green ghost with horns" --prompt "a red ghost" --guidance 4 --seed 1
   python sample.py --run runs/monsters --prompts test.json --out submission --batch-size 64
   python sample.py --strip "a green ghost with horns"      one picture from noise to the end
+  python sample.py --prompt cats --count 64                of a run that learned classes
+  python sample.py --count 64                              of one that learned images alone
   python sample.py --init ghost.png --strength 0.6 --prompt "a red ghost"     draw on a picture
   python sample.py --prompt "a red ghost" --and "a crown" --and "horns" -1    a crown, no horns
 
@@ -36,10 +37,17 @@ interrupted.
 
 def parser() -> Parser:
     """The command line of sample.py. Nothing heavy is imported for it: --help answers at once."""
-    parser = Parser(description=DESCRIPTION, epilog=EXAMPLES, argument_default=argparse.SUPPRESS)
+    parser = Parser(prog="sample.py", description=DESCRIPTION)
+    add_arguments(parser)
+    return parser
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the options of a drawing to a parser."""
+    parser.end_with(EXAMPLES)
+    parser.keep_only_given()
     parser.add_argument_group("what to draw")  # the first of them
     add_options(parser, SampleOptions)
-    return parser
 
 
 def main() -> None:
@@ -68,16 +76,14 @@ def draw(options: SampleOptions) -> None:
     editing = editing_of(options, task, config, how)
     requests = editing.requests(read_prompts(options, task, config))
     strip = None if options.strip is None else editing.composed(task.prompt(options.strip))
-    job.check_requests(requests, strip)
+    job.check_requests(requests, strip, task.prompted)
 
-    # 3. The network with its averaged weights, a weaker one to guide it if asked for, and the
-    # frozen models that it was trained with.
+    # 3. The network, averaged; a weaker one to guide it, if asked for; and the frozen models.
     device = pick_device(options.device)
-    checkpoint = load_averaged(folder, device, how.ema_length)
+    checkpoint = load_averaged(folder, device, how.ema_length, **options.adapting)
     how = job.with_grid(checkpoint, how)
     guide = load_guide(checkpoint, how, device)
     models = load_frozen(config, device, folder)
-
     painter = Painter.of(checkpoint, models.vae, task, how, device=device, guide=guide)
 
     # 4. The folder to draw into: a new one, or one that holds the start of this very job.
@@ -118,11 +124,12 @@ def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) 
     data = Path()
     if options.prompt is not None:
         texts = options.prompt
-    elif options.strip is not None:
+    elif options.strip is not None and options.count is None:
         return []  # the strip alone
     else:
         texts = config["preview_prompts"]
         data = options.data_folder(config)
+    texts = texts if options.count is None else options.counted(texts, options.count)
     names = numbered_names(texts)
     return [Request(name, task.prompt(text, data)) for name, text in zip(names, texts, strict=True)]
 

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import guarded
 from tinyldm.errors import say
+from tinyldm.installation import called
 from tinyldm.signals import leave
 from tinyldm.training.options import parse_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tinyldm.training.processes import Processes
     from tinyldm.training.run import RunFolder
     from tinyldm.training.trainer import Trainer
@@ -23,18 +26,18 @@ def main() -> None:
     train(parse_options())  # --help answers here, before torch is imported
 
 
-def train(options: dict[str, Any]) -> None:
-    """Train. options: those that were given, by name; all others have their defaults."""
+def train(options: dict[str, Any]) -> Path:
+    """Train, and return the run. options: those that were given; all others have their defaults."""
     from tinyldm.device import pick_device
     from tinyldm.training.processes import joined
     from tinyldm.training.run import RunFolder
 
     run, given = RunFolder.asked(options)
     with joined(pick_device(given.get("device", "auto"))) as processes:
-        train_in(run, given, processes)
+        return train_in(run, given, processes)
 
 
-def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> None:
+def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Path:
     """Train in a run folder, as the only process or as one of those that torchrun has started."""
     from tinyldm.autoencoder.perceptual import Perceptual
     from tinyldm.device import describe
@@ -44,37 +47,37 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
     from tinyldm.training.checkpoint import find_checkpoint
     from tinyldm.training.data import open_cache, read_data
     from tinyldm.training.frozen_models import load_frozen
-    from tinyldm.training.teacher import start
+    from tinyldm.training.start import start_of
     from tinyldm.training.trainer import Trainer
 
     # 1. The data, and the settings that follow from it and from the options.
     given = run.settings_given(given)
+    start = start_of(run, given)
+    given = given if run.saved else start.given(given)
     with processes.main_first():
         data = read_data(data_folder(given.get("data")), given)
-    settings = data.settings(given, bool(run.saved or given.get("consistency")))
+    settings = data.settings(given, bool(run.saved) or start.complete)
+    settings = settings if run.saved else start.settings(settings, given)
     settings = run.of_length(settings, len(data.examples), processes)
     prompts = data.preview_prompts()
 
     # 2. The frozen models: an autoencoder, and what encodes the prompts.
-    facts = data.facts(settings, prompts)
+    facts = data.facts(settings, prompts) | start.fingerprints
     models = load_frozen(run.saved or facts, processes.device, run.out or "the run")
 
     # 3. The latent cache: from here on, training sees neither images nor frozen models.
     with processes.main_first():
-        cache = open_cache(settings, data.examples, models, processes)
+        cache = start.prepared(open_cache(settings, data.examples, models, processes))
     run.check_data(data.folder, cache.key)
 
-    # 4. The network, with random weights, or with those of the run that it is to tune.
-    network, recipe, teacher = start(settings, cache, processes, run.saved)
+    # 4. The network, with random weights; or what tunes or adapts the network of another run.
+    network, built = start.network(settings, cache, run.saved)
 
     # 5. The run folder, and the loop in it. The facts are for whoever samples from the checkpoints.
-    facts |= {"network": recipe, "data": cache.key, "latent_shape": list(cache.shape)}
+    facts |= {**built, "data": cache.key, "latent_shape": list(cache.shape)}
     facts |= {**models.fingerprints, "machine": describe(processes.device, processes.world)}
-    facts |= teacher.facts if teacher else {}
     with run.claimed(data.name(settings), processes) as folder:
-        previews = Previews(
-            settings, data.task, cache, models, prompts=prompts, processes=processes
-        )
+        shown = Previews(settings, data.task, cache, models, prompts=prompts, processes=processes)
         trainer = Trainer(
             network,
             cache,
@@ -83,15 +86,16 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
             facts=facts,
             processes=processes,
             perceptual=Perceptual(models.vae, cache.mean, cache.std),
-            preview=previews.draw,
+            preview=shown.draw,
             report=after_save,
             check=cache.check_files,
-            objective=teacher.objective(settings) if teacher else None,
+            objective=start.objective(settings, processes.device),
         )
         if run.saved:
             trainer.restore(find_checkpoint(folder))
         run.clear_earlier(folder, processes)
         fit(trainer)
+    return folder
 
 
 def fit(trainer: Trainer) -> None:
@@ -118,11 +122,11 @@ def fit(trainer: Trainer) -> None:
         if is_main:
             say(
                 f"{run}: stopped at step {trainer.progress.step}; "
-                f"go on with: python train.py --resume --out {place}"
+                f"go on with: {called('python train.py')} --resume --out {place}"
             )
         raise Stopped(stop.number)
     if is_main:
-        say(f"{run}: trained; draw with: python sample.py --run {place}")
+        say(f"{run}: trained; draw with: {called('python sample.py')} --run {place}")
 
 
 if __name__ == "__main__":

@@ -45,11 +45,11 @@ def runs_of(painter: Painter, encoder: Any, requests: Sequence[Any], seed: int) 
         torch.Generator().manual_seed(picture_seed(seed, k)) for k in range(len(requests))
     ]
     return Runs(
-        painter.guidance(painter.network) if painter.guidance else painter.network,
-        torch.stack([torch.randn(painter.latent_shape, generator=g) for g in generators]),
-        painter.schedule,
-        painter.prediction,
-        encode_prompts(encoder, [request.prompt for request in requests]),
+        denoiser=painter.guidance(painter.network) if painter.guidance else painter.network,
+        noise=torch.stack([torch.randn(painter.latent_shape, generator=g) for g in generators]),
+        schedule=painter.schedule,
+        prediction=painter.prediction,
+        condition=encode_prompts(encoder, [request.prompt for request in requests]),
     )
 
 

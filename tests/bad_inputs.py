@@ -289,6 +289,7 @@ def build_place(place):
         picture(place / "samples" / f"{k}.png", k)
     picture(place / "mixed" / "a.png")
     picture(place / "mixed" / "b.png", size=(8, 8))
+    Image.new("L", (SIZE, SIZE)).save(place / "mixed" / "black.png")
     for name, content in {"text": "hello", "nothing": b"", "pickle": pickle.dumps(Evil())}.items():
         write(place / "weights" / f"{name}.pth", content)
     torch.save({"w": Evil()}, place / "weights" / "evil.pth")

@@ -269,8 +269,10 @@ def flags_of(parser):
 
 @pytest.mark.parametrize("text", ["", " "])
 def test_an_empty_text_is_a_value_of_no_option_but_a_prompt(text, capsys):
-    options = [(parser, flag) for parser, flag in options_with_values() if flag != "--prompt"]
+    free = ("--prompt", "--invert")  # what --init shows is a prompt, and may be unknown
+    options = [(parser, flag) for parser, flag in options_with_values() if flag not in free]
     assert sample.parser().parse_args(["--prompt", text]).prompt == [text]
+    assert sample.parser().parse_args(["--invert", text]).invert == text
     assert len(options) > 150
     for parser, flag in options:
         for arguments in ([flag, text], [f"{flag}={text}"]):

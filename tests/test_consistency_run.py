@@ -146,16 +146,16 @@ def test_with_guidance_1_the_teacher_is_called_once_and_with_others_twice(place)
     rows = {}
     for scale in (1.0, 3.0):
         tune(out=f"tuned-{scale:g}", max_steps=1, teacher_guidance=scale)
-        frozen = teacher.Teacher(load_checkpoint("run"))
+        frozen = teacher.Tuning(load_checkpoint("run"))
         seen = rows.setdefault(scale, [])
 
         def count(network, inputs, seen=seen):
             seen.append(len(inputs[0]))
 
-        frozen.checkpoint.network.register_forward_pre_hook(count)
+        frozen.teacher.network.register_forward_pre_hook(count)
         settings = teacher.settings_of(read_config(find_checkpoint(f"tuned-{scale:g}")))
-        guided = frozen.objective(settings).teacher
-        condition = frozen.checkpoint.null.expand(2)
+        guided = frozen.objective(settings, torch.device("cpu")).teacher
+        condition = frozen.teacher.null.expand(2)
         guided(torch.zeros(2, 3, 8, 8), torch.zeros(2), condition)
     assert rows == {1.0: [2], 3.0: [4]}
 
@@ -215,6 +215,15 @@ def test_options_of_the_method_need_it(place, name):
     given = {"consistency_from": "data", "teacher_guidance": 2.0}
     with pytest.raises(InputError, match="would be ignored, expected --consistency RUN"):
         train_script.train({**SMALL_RUN, "out": "other", name: given[name]})
+
+
+def test_a_run_on_a_schedule_that_its_settings_do_not_say_is_no_start(place):
+    file = find_checkpoint("run") / "config.json"
+    config = json.loads(file.read_text())
+    config["schedule"] |= {"kind": "linear"}
+    file.write_text(json.dumps(config))
+    with pytest.raises(InputError, match="its schedule or prediction is not that of its settings"):
+        tune()
 
 
 # ---- drawing

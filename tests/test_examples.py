@@ -106,6 +106,56 @@ def test_a_palette_is_heeded():
     assert torch.equal(order[:, :, 0], order[:, :, 11])
 
 
+# ---- two prompts in one picture
+
+
+def gaussian(x, t, condition):
+    """E[x0 | x_t] for x0 ~ N(mean, 0.3^2), where the condition states the mean picture."""
+    level = NoiseSchedule().level(t[0].item())
+    gain = level.alpha * 0.09 / (level.alpha**2 * 0.09 + level.sigma**2)
+    return condition.maps + gain * (x - level.alpha * condition.maps)
+
+
+def drawn_with(mean, guidance=None):
+    how = {"prediction": "x0", "seeds": [1, 2], "guidance": guidance}
+    condition = Condition(maps=mean.expand(2, -1, -1, -1))
+    return sample(gaussian, (2, 3, 6, 6), NoiseSchedule(), steps=10, condition=condition, **how)
+
+
+def mean_pictures():
+    return torch.randn(2, 1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+def plain(denoiser):
+    return denoiser
+
+
+def test_an_anagram_shows_both_prompts_each_its_own_way_up():
+    """Of two Gaussians, that is the Gaussian whose mean is halfway between the one and the other
+    upside down."""
+    first, second = mean_pictures()
+    anagram = load("anagram").Anagram(plain, Condition(maps=second))
+    expected = drawn_with((first + second.flip(-2, -1)) / 2)
+    torch.testing.assert_close(drawn_with(first, anagram), expected, atol=1e-5, rtol=1e-5)
+    turned = load("anagram").Anagram(plain, Condition(maps=first))
+    mirrored = torch.randn(1, 3, 6, 6)
+    t = torch.tensor([400.0])
+    one = anagram(gaussian)(mirrored, t, Condition(maps=first))
+    other = turned(gaussian)(mirrored.flip(-2, -1), t, Condition(maps=second))
+    torch.testing.assert_close(one, other.flip(-2, -1))
+
+
+def test_a_hybrid_is_coarse_as_one_prompt_and_fine_as_the_other():
+    """Of two Gaussians, the Gaussian with the slow waves of one mean and the quick ones of the
+    other."""
+    far, near = mean_pictures()
+    hybrid = load("hybrid").Hybrid(plain, Condition(maps=near), cut=0.25)
+    slow = np.hypot(np.fft.fftfreq(6)[:, None], np.fft.fftfreq(6)) < 0.25
+    waves = np.where(slow, np.fft.fft2(far.numpy()), np.fft.fft2(near.numpy()))
+    expected = drawn_with(torch.from_numpy(np.fft.ifft2(waves).real).float())
+    torch.testing.assert_close(drawn_with(far, hybrid), expected, atol=1e-5, rtol=1e-5)
+
+
 # ---- the four contracts, from outside
 
 

@@ -43,6 +43,10 @@ DOCUMENTS = {  # a right file of each kind, beside which the checkpoint's own co
         "rows": [
             {**ROW, "step": 2, "made": "0", "scores": {"clip-t": 0.5}},
             {**ROW, "guidance": 2.0, "step": 2, "made": "0", "scores": {"clip-t": 0.25}},
+            {
+                **{**ROW, "step": 2, "made": "0", "scores": {"clip-t": 0.125}},
+                **{"ema_length": 0.1, "guide": "weak", "guide_scale": 2.0},
+            },
         ],
         "readers": {"clip-t": {"n": 1, "extractor": "x"}},
     },

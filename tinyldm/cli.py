@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tinyldm.errors import InputError, shortened
+from tinyldm.installation import called
 from tinyldm.signals import Stopped, end_with_parent, interrupted_by_signal, tell
+from tinyldm.spelling import SuggestingParser, nearest
 
 # ---- numbers
 
@@ -93,7 +95,7 @@ def check_options(settings: Any) -> None:
         how: Option = f.metadata["option"]
         values = value if isinstance(value, (tuple, list)) else [value]
         if how.choices is not None and value not in how.choices:
-            expected = f"one of {', '.join(how.choices)}"
+            expected = f"one of {', '.join(how.choices)}{nearest(value, how.choices)}"
         elif how.bounds is not None and not all(number in how.bounds for number in values):
             expected = str(how.bounds)
         else:
@@ -153,18 +155,21 @@ def flag_of(name: str) -> str:
 
 
 def add_options(
-    parser: argparse.ArgumentParser, settings: type, only: Iterable[str] | None = None
+    parser: argparse.ArgumentParser,
+    settings: type,
+    only: Iterable[str] | None = None,
+    heading: str | None = None,
 ) -> None:
     """Add the options of a settings dataclass to a parser, under their headings.
 
-    only: the names of the fields to add, in place of all
+    only: the names of the fields to add, in place of all; heading: one for all, in place of theirs
     """
     groups = {group.title: group for group in parser._action_groups}
     names = None if only is None else set(only)
     for f in fields(settings):
         if "option" not in f.metadata or (names is not None and f.name not in names):
             continue
-        title = f.metadata["option"].group
+        title = heading or f.metadata["option"].group
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         add_option(groups[title], f)
@@ -239,7 +244,16 @@ def load_object(name: str, flag: str) -> Any:
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows each default that says something; leaves descriptions and examples as they are."""
+    """Shows each default that says something; leaves descriptions and examples as they are.
+
+    Commands that a text names are called as they are where this copy of the library lies.
+    """
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return super()._split_lines(called(text), width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return super()._fill_text(called(text), width, indent)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         says_it_already = "(default:" in (action.help or "")
@@ -248,7 +262,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return super()._get_help_string(action)
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(SuggestingParser):
     """An ArgumentParser without abbreviations that says in one line what is wrong."""
 
     def __init__(self, **options: Any):

@@ -384,3 +384,37 @@ def test_a_table_has_a_row_for_each_set():
 
 def test_every_metric_says_what_it_needs():
     assert all(metric.needs for metric in METRICS.values())
+
+
+def test_an_evaluator_is_asked_for_where_it_is_what_is_missing(tmp_path, monkeypatch, capsys):
+    """CLIP reads no lists of labels: no score is better than a score of nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test.json").write_text(json.dumps([["red cube"], ["blue cube"]]))
+    for folder in ("drawn", "real"):
+        (tmp_path / folder).mkdir()
+        for k in range(2):
+            Image.new("RGB", (8, 8), (90 * k, 0, 0)).save(tmp_path / folder / f"{k}.png")
+
+    def run(*options):
+        line = ["evaluate", "drawn", "--prompts", "test.json", "--device", "cpu", *options]
+        return dispatch(COMMANDS, line)
+
+    assert run() == 2
+    told = capsys.readouterr().err
+    assert "expected --evaluator FOLDER" in told
+    assert "python -m tinyldm evaluator train" in told
+    assert run("--reference", "real", "--clip", "tiny", "--metrics", "cmmd") == 0
+    assert "evaluator" not in capsys.readouterr().out  # what was asked for is all there
+    monkeypatch.setattr(evaluation, "suiting", lambda job: ["cmmd"])  # without Inception's weights
+    assert run("--reference", "real", "--clip", "tiny") == 0
+    assert "without evaluator: labels" in capsys.readouterr().out
+
+
+def test_references_may_lie_in_class_folders(tmp_path):
+    for kind in ("cats", "dogs", "__MACOSX"):
+        (tmp_path / "pets" / kind).mkdir(parents=True)
+        for k in range(2):
+            Image.new("RGB", (8, 8), (90 * k, 0, 0)).save(tmp_path / "pets" / kind / f"{k}.png")
+    real = evaluation.Real.read(tmp_path / "pets", None)
+    shown = [file.relative_to(tmp_path).as_posix() for file in real.files]
+    assert shown == ["pets/cats/0.png", "pets/cats/1.png", "pets/dogs/0.png", "pets/dogs/1.png"]

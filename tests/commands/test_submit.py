@@ -107,8 +107,8 @@ def test_what_is_wrong_is_named_and_nothing_is_written(folder, capsys, harm, sai
         (["--inside", "x"], "belong to --out"),
         (["--out", "s.zip", "--inside", "../x"], "expected a plain name"),
         (["--overwrite"], "belong to --out"),
-        (["--size", "0"], "--size 0: expected a whole number from 1"),
-        (["--size", "-1"], "--size -1: expected a whole number from 1"),
+        (["--size", "0"], "--size 0: expected pixels such as 64"),
+        (["--size", "-1"], "--size -1: expected pixels such as 64"),
     ],
 )
 def test_bad_options(folder, capsys, arguments, said):
@@ -123,3 +123,34 @@ def test_the_size_that_an_assignment_asks_for(folder, capsys):
         for name in NAMES:
             Image.new("RGB", (size, size)).save(folder / "out" / name)
         assert dispatch(COMMANDS, ["submit", "out", "--prompts", file]) == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "names", "size"),
+    [
+        ("test.json", {"0": {"image_name": "0.png", "text_prompt": "x"}}, ["0.png"], (256, 256)),
+        ("generate.csv", "id,prompt\n0.png,a fish and a chair\n", ["0.png"], (64, 64)),
+        ("new_test.json", [["red cube"], ["blue cube", "red cube"]], ["0.png", "1.png"], (64, 64)),
+        ("label_to_img.json", {"a.png": "b.jpg"}, ["a.jpg"], (512, 384)),
+    ],
+)
+def test_each_assignment_has_its_size(tmp_path, monkeypatch, capsys, file, content, names, size):
+    """(width, height), as the assignments' pages say; --size names another."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / file).write_text(content if isinstance(content, str) else json.dumps(content))
+    for place in ("labels/a.png", "imgs/b.jpg"):  # what the landscapes' prompts name
+        (tmp_path / place).parent.mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / place)
+    (tmp_path / "out").mkdir()
+
+    def handed_in(width, height, *arguments):
+        for name in names:
+            Image.new("RGB", (width, height)).save(tmp_path / "out" / name)
+        return dispatch(COMMANDS, ["submit", "out", "--prompts", file, *arguments])
+
+    assert handed_in(*size) == 0
+    assert f"of {size[0]}x{size[1]}, as {file} asks for" in capsys.readouterr().out
+    assert handed_in(size[0], size[1] + 8) == 2
+    assert f"expected {size[0]}x{size[1]} RGB" in capsys.readouterr().err
+    assert handed_in(40, 24, "--size", "40x24") == 0
+    assert handed_in(24, 40, "--size", "40x24") == 2

@@ -136,3 +136,18 @@ def test_a_random_walk_is_averaged_the_better_the_more_snapshots_there_are(sigma
         assert falling[-1] < falling[0] / 10
     assert missed[2] < 0.1
     assert missed[3] < 0.02
+
+
+def test_coefficients_that_add_up_to_one_come_nearer_than_those_divided_by_their_sum():
+    """The second is what the published code of 2312.02696 does."""
+    t = 3200
+    theta = np.random.default_rng(2).standard_normal((t, 200)).cumsum(0) + 100
+    for snapshots, sigma_rel in ((2, 0.07), (4, 0.15), (8, 0.2)):
+        kept, wanted = kept_at(snapshots, t), Profile(sigma_rel, t)
+        averages = np.stack([shares(p.sigma_rel, int(p.t)) @ theta[: int(p.t)] for p in kept])
+        tracked = shares(sigma_rel, t) @ theta
+        products = [[inner_product(a, b) for b in kept] for a in kept]
+        free = np.linalg.solve(products, [inner_product(a, wanted) for a in kept])
+        ours, _ = synthesis(kept, wanted)
+        missed = np.linalg.norm(ours @ averages - tracked)
+        assert missed < 0.9 * np.linalg.norm(free / free.sum() @ averages - tracked)

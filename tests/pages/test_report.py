@@ -29,8 +29,9 @@ from tinyldm.pages.report import (
     write_report,
 )
 from tinyldm.tasks.base import find_task
+from tinyldm.training.chosen import settings_for
 from tinyldm.training.options import train_parser
-from tinyldm.training.settings import TrainSettings, settings_for
+from tinyldm.training.settings import TrainSettings
 
 VOID = {"meta", "img", "br"}
 

@@ -458,7 +458,7 @@ def test_frozen_models_of_other_weights_are_refused(run, monkeypatch):
     vae = nn.Identity()
     vae.fingerprint, vae.factor = "another", 2
     monkeypatch.setattr(AutoencoderKL, "load", lambda name: vae)
-    monkeypatch.setattr(TextEncoder, "load", lambda name, device: Words())
+    monkeypatch.setattr(TextEncoder, "load", lambda name, device, padded: Words())
     with pytest.raises(InputError, match="pixels: is not the vae"):
         sample_images(run, PROMPTS, run / "out", how=QUICK)
 

@@ -134,6 +134,17 @@ def refused(capsys, said, *arguments):
     assert not Path("out").exists()
 
 
+def test_a_guide_is_part_of_what_a_grid_is_for(run, file, capsys):
+    """By its content, wherever it lies; here the run guides itself."""
+    guide = ["--guide", "runs/pets", "--guide-scale", "1.5"]
+    assert grids("--steps", "3", *guide) == 0
+    (grid,) = json.loads(file.read_text())["grids"]
+    assert len(grid["how"]["guide"]) == 64
+    assert grid["how"]["guide_scale"] == 1.5
+    refused(capsys, "is for guidance 1.0, not 3.0, another guide,", "--steps", "3")
+    assert command(*DRAW, "--steps", "3", *guide) == 0
+
+
 def test_without_a_grid_or_with_that_of_another_checkpoint_none_is_used(run, file, capsys):
     refused(capsys, "has no grids.json; python -m tinyldm grid", "--steps", "3")
     assert grids("--steps", "3") == 0

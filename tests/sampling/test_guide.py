@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -132,7 +132,7 @@ def test_the_command_guides_by_a_checkpoint():
         ({"latent_shape": [3, 4, 4]}, "another shape of latents and conditions"),
         ({"vae_fingerprint": "other"}, "another vae"),
         ({"text_encoder_fingerprint": "other"}, "another encoder"),
-        ({"schedule": NoiseSchedule("linear").to_dict()}, "another schedule"),
+        ({"schedule": asdict(NoiseSchedule("linear"))}, "another schedule"),
         ({"condition": {"task": "labels", "names": ["a"], "form": "tokens"}}, "another task"),
         ({"std": 0.6}, "another mean and deviation"),
     ],

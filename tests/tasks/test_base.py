@@ -21,6 +21,7 @@ from tinyldm.tasks.base import (
 from tinyldm.tasks.labels import LabelTask
 from tinyldm.tasks.landscape import LandscapeTask
 from tinyldm.tasks.text import TextTask
+from tinyldm.tasks.uncaptioned import ClassTask, UnconditionalTask
 
 MODULE = """
 from tinyldm.data.examples import Example, Layout, images_in
@@ -84,7 +85,8 @@ def refusal(function, *arguments, **options) -> str:
 
 
 def test_the_tasks_of_the_library_are_known_by_name():
-    assert [type(task) for task in tasks()] == [TextTask, LabelTask, LandscapeTask]
+    kinds = [TextTask, LabelTask, LandscapeTask, ClassTask, UnconditionalTask]
+    assert [type(task) for task in tasks()] == kinds
     assert [task.name for task in tasks()] == list(TASKS)
 
 
@@ -97,7 +99,10 @@ def test_a_task_from_outside_is_found_in_the_current_folder(module):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("sculpture", "--task sculpture: expected text, labels, landscape or my_module:MyTask"),
+        (
+            "sculpture",
+            "--task sculpture: expected text, labels, landscape, classes, unconditional or my",
+        ),
         ("", "--task : expected text"),
         ("no_such_module_here:MyTask", "no module no_such_module_here"),
         ("MODULE:Nowhere", "has no Nowhere"),
@@ -127,6 +132,7 @@ def test_a_task_from_outside_reads_its_folder_and_its_prompts(module, tmp_path):
     folder.mkdir()
     for name in ("a cat", "a dog"):
         Image.new("RGB", (4, 4)).save(folder / f"{name}.png")
+    (folder / "notes.csv").touch()  # it may say what they show
     assert "not a known layout" in refusal(read_examples, folder)
     message = refusal(read_examples, folder, task=f"{module}:MyTask")
     assert "expected images whose names are their captions" in message  # and no other layout

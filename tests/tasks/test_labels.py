@@ -19,8 +19,9 @@ from tinyldm.tasks import base
 from tinyldm.tasks.base import find_task, read_requests
 from tinyldm.tasks.labels import LabelEncoder, Labels, read_names, wanted_labels
 from tinyldm.training.checkpoint import load_checkpoint
+from tinyldm.training.chosen import settings_for
 from tinyldm.training.presets import PRESETS
-from tinyldm.training.settings import LABEL_FORMS, settings_for
+from tinyldm.training.settings import LABEL_FORMS
 from train import train
 
 NAMES = ("gray cube", "red cube", "gray sphere", "red sphere")

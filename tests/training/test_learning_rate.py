@@ -3,7 +3,9 @@ import math
 
 import pytest
 
-from tinyldm.training.learning_rate import Plateau, learning_rate
+from tinyldm.training.learning_rate import Plateau, highest_rate, learning_rate
+from tinyldm.training.processes import ALONE
+from tinyldm.training.run import RunFolder
 from tinyldm.training.settings import TrainSettings
 
 
@@ -48,3 +50,37 @@ def test_pitfall_11_the_rate_does_not_know_accumulation(schedule):
     )
     assert one == four
     assert len(set(one)) > 5
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
+@pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (5, 100), (40, 3), (40, 39), (40, 40)])
+def test_the_highest_rate_is_that_of_all_steps(schedule, steps, warmup):
+    how = dict(lr=1e-3, warmup=warmup, lr_schedule=schedule, max_steps=steps, lr_every=7)
+    assert highest_rate(TrainSettings(**how)) == max(curve(**how))
+
+
+@pytest.mark.parametrize(
+    ("options", "warmup", "told"),
+    [
+        ({"max_steps": 50}, 5, None),
+        ({"max_steps": 5}, 0, None),
+        ({"max_steps": 5000}, 100, None),
+        ({"epochs": 10}, 4, None),  # of 128 images: 40 steps
+        ({"max_steps": 50, "warmup": 30}, 30, None),  # what is given is kept
+        ({"max_steps": 50, "warmup": 900}, 900, "5.5e-05, less than a tenth of --lr 0.001"),
+    ],
+)
+def test_warm_up_is_at_most_a_tenth_of_a_short_run(tmp_path, capsys, options, warmup, told):
+    run, given = RunFolder.asked({"out": tmp_path / "run", **options})
+    settings = run.of_length(TrainSettings.from_dict(given), 128, ALONE)
+    assert settings.warmup == warmup
+    out = capsys.readouterr().out
+    assert (told in out) if told else not out
+
+
+def test_a_resumed_run_keeps_its_warm_up(tmp_path, capsys):
+    """A run of an earlier version goes on as it began, and hears that its rate is low."""
+    old = TrainSettings(max_steps=8, warmup=100)
+    run = RunFolder(tmp_path, resume=True, saved={"step": 4, "settings": old.to_dict()})
+    assert run.of_length(old, 128, ALONE) == old
+    assert "--warmup 100 in 8 steps" in capsys.readouterr().out

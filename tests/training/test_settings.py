@@ -5,8 +5,9 @@ import pytest
 from tinyldm.cli import parse_size
 from tinyldm.errors import InputError
 from tinyldm.tasks.base import find_task
+from tinyldm.training.chosen import settings_for
 from tinyldm.training.options import parse_options, train_parser
-from tinyldm.training.settings import TrainSettings, settings_for
+from tinyldm.training.settings import TrainSettings
 
 
 def defaults_for(given, native, task="text"):

@@ -60,6 +60,7 @@ def run(options):
     task, examples = read_examples(options.data, skip_bad=options.skip_bad, task=options.task)
     name = options.task or task.name
     find_judge(name, examples.names)  # an InputError where there is none
+    say(examples.summary)
     device = pick_device(options.device)
     if options.skip_bad:
         examples = examples.checked()

@@ -27,7 +27,8 @@ steps that are there already stay.
 """
 SHARED = (  # with sample.py: what a grid is fitted for, and where
     *("solver", "order", "eta", "guidance", "guidance_map", "guidance_style"),
-    *("guidance_interval", "guidance_rescale", "data", "seed", "device"),
+    *("guidance_interval", "guidance_rescale", "ema_length"),
+    *("guide", "guide_scale", "guide_ema_length", "data", "seed", "device"),
 )
 
 
@@ -73,24 +74,30 @@ def run(options):
     from tinyldm.methods.fitted_grid import fit
     from tinyldm.sampling.drawing import Painter
     from tinyldm.sampling.fitted import FittedGrid, add_grids, drawing_facts
-    from tinyldm.training.checkpoint import find_checkpoint, load_checkpoint, read_config, task_of
+    from tinyldm.sampling.guide import load_guide
+    from tinyldm.sampling.job import with_grid
+    from tinyldm.training.averages import load_averaged
+    from tinyldm.training.checkpoint import find_checkpoint, read_config, task_of
     from tinyldm.training.frozen_models import load_frozen
 
     given = {name: value for name, value in vars(options).items() if name in SHARED}
-    asked = SampleOptions(run=options.run, **given)
+    asked = SampleOptions(run=options.run, steps=max(options.steps), **given)
     folder = find_checkpoint(options.run)
     config = read_config(folder)
     task = task_of(config)
     how = asked.drawing(task, config["settings"])
     if how.solver.stochastic:
-        raise InputError(f"--solver {asked.solver}: adds noise; expected one that adds none")
+        name = asked.solver or type(how.solver).__name__
+        raise InputError(f"--solver {name}: adds noise; expected one that adds none")
     if max(options.steps) > options.fine:
         raise InputError(f"--steps {max(options.steps)}: expected at most --fine {options.fine}")
     requests = prompts_for(options, asked, task, config)
     device = pick_device(asked.device)
-    checkpoint = load_checkpoint(folder, device)
+    checkpoint = load_averaged(folder, device, how.ema_length)
+    how = with_grid(checkpoint, how)
+    guide = load_guide(checkpoint, how, device)
     models = load_frozen(config, device, folder)
-    painter = Painter.of(checkpoint, models.vae, task, how, device=device)
+    painter = Painter.of(checkpoint, models.vae, task, how, device=device, guide=guide)
     runs = runs_of(painter, models.encoder, requests, asked.seed)
     fitted = {}
     try:
@@ -133,9 +140,9 @@ def runs_of(painter: Painter, encoder: Encoder, requests: list[Request], seed: i
     stream = torch_stream(seed, "grid")
     noise = torch.randn(len(requests), *painter.latent_shape, generator=stream)
     return Runs(
-        painter.network if painter.guidance is None else painter.guidance(painter.network),
-        noise.to(painter.device),
-        painter.schedule,
-        painter.prediction,
-        encode_prompts(encoder, prompts),
+        denoiser=painter.network if painter.guidance is None else painter.guidance(painter.network),
+        noise=noise.to(painter.device),
+        schedule=painter.schedule,
+        prediction=painter.prediction,
+        condition=encode_prompts(encoder, prompts),
     )

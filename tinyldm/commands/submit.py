@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tinyldm.cli import SIDE
+from tinyldm.cli import as_typed, parse_size
 from tinyldm.commands.checks import check_file
 from tinyldm.errors import InputError, say
-
-# Pixels a side: the monsters' assignment has a test.json, that of the animals a generate.csv.
-SIZES = {".json": 256, ".csv": 64}
 
 EXAMPLES = """examples:
   python -m tinyldm submit submission --prompts test.json --out submission.zip
@@ -24,10 +21,18 @@ def add_arguments(parser):
         "images", metavar="IMAGES", type=Path, help="the folder of images to hand in"
     )
     parser.add_argument(
-        "--prompts", metavar="FILE", type=Path, required=True, help="test.json or generate.csv"
+        "--prompts",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="test.json, generate.csv or label_to_img.json",
     )
     parser.add_argument(
-        "--size", type=SIDE, help="pixels a side (default: 256 for a .json, 64 for a .csv)"
+        "--size",
+        type=parse_size,
+        metavar="SIZE",
+        help="pixels, such as 64, or WIDTHxHEIGHT (default: the assignment's, 256 for the "
+        "monsters, 64 for the animal-object pairs and i-CLEVR, 512x384 for landscapes)",
     )
     parser.add_argument(
         "--out", metavar="FILE", type=Path, help="the .zip file to write (default: only check)"
@@ -44,20 +49,21 @@ def add_arguments(parser):
 def run(options):
     """Check the folder, and write the archive if asked to."""
     from tinyldm.pages.submit import check_submission, write_archive
-    from tinyldm.tasks.base import read_requests
+    from tinyldm.tasks.base import task_of_prompts
 
-    size = options.size or SIZES.get(options.prompts.suffix)
+    task = task_of_prompts(options.prompts)
+    size = options.size or task.size_handed_in(options.prompts)
     if size is None:
         raise InputError(f"--size: expected, for {options.prompts} implies none")
     check_options(options)
-    names = [prompt.name for prompt in read_requests(options.prompts)]
+    names = [request.name for request in task.requests(options.prompts)]
     files = check_submission(options.images, names, size)
     where = ""
     if options.out is not None:
         write_archive(files, options.out, options.inside)
         where = f", in {options.out}"
     say(
-        f"{options.images}: {len(files)} images of {size}x{size}, "
+        f"{options.images}: {len(files)} images of {as_typed(size)}, "
         f"as {options.prompts} asks for{where}"
     )
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import BATCH_SIZE, GUIDANCE, SEED, SOLVER_STEPS, whole
 from tinyldm.errors import InputError, say
+from tinyldm.installation import called
+from tinyldm.spelling import nearest
 
 if TYPE_CHECKING:
     from tinyldm.pages.html import Table
@@ -59,9 +61,8 @@ def _add_grid(parser):
         "--guidance",
         nargs="+",
         type=GUIDANCE,
-        default=[1.0, 2.0, 3.0, 5.0],
         metavar="X",
-        help="guidance scales",
+        help="guidance scales (default: 1 2 3 5; 1 after --cfg-drop 0)",
     )
     grid.add_argument(
         "--steps",
@@ -151,11 +152,7 @@ def run(options):
     checkpoints = chosen_checkpoints(folder, options.checkpoints)
     config = read_config(checkpoints[-1])
     settings, task = config["settings"], task_of(config)
-    if not settings.get("cfg_drop", 0.1) and options.guidance != [1.0]:
-        raise InputError(
-            "--guidance: the run was trained with --cfg-drop 0 and has learned no null condition; "
-            "expected 1"
-        )
+    guidance = chosen_guidance(options.guidance, settings.get("cfg_drop", 0.1))
     validation = read_validation(folder, settings, task, options)
     out = Path(options.out) if options.out else folder / "sweep"
     reference = options.reference
@@ -175,25 +172,11 @@ def run(options):
         device=options.device,
     )
     guides = chosen_guides(folder, options.guide, options.guide_scale)
+    plain = product(checkpoints, guidance, options.steps, options.solver)
     grid = []
-    for checkpoint, guidance, steps, solver, length, (guide, scale) in product(
-        checkpoints,
-        options.guidance,
-        options.steps,
-        options.solver,
-        options.ema_length,
-        guides,
-    ):
-        setting = Setting(
-            checkpoint,
-            guidance,
-            steps,
-            solver,
-            ema_length=length,
-            guide=guide,
-            guide_scale=scale,
-        )
-        grid.append(setting)
+    for setting, length, (guide, scale) in product(plain, options.ema_length, guides):
+        more = {"ema_length": length, "guide": guide, "guide_scale": scale}
+        grid.append(Setting(*setting, **more))
     distinct = list(dict.fromkeys(grid))
     result = sweep(job, distinct, options.overwrite)
     print_table(ranking(ranked(result["rows"], metrics), metrics))
@@ -219,6 +202,16 @@ def chosen_guides(
         guide = step if step.is_dir() else find_checkpoint(word)
         found += [(guide, scale) for scale in scales or [DEFAULT_GUIDE_SCALE]]
     return found
+
+
+def chosen_guidance(asked: list[float] | None, cfg_drop: float) -> list[float]:
+    """The scales that --guidance names, or else some that suit the training; see its help."""
+    if not cfg_drop and asked not in (None, [1.0]):
+        raise InputError(
+            "--guidance: the run was trained with --cfg-drop 0 and has learned no null condition; "
+            "expected 1"
+        )
+    return asked or ([1.0, 2.0, 3.0, 5.0] if cfg_drop else [1.0])
 
 
 def chosen_checkpoints(run: Path, asked: list[str] | None) -> list[Path]:
@@ -250,8 +243,9 @@ def read_validation(run: Path, settings: dict[str, Any], task: Task, options) ->
         data = read_data(data_folder(settings.get("data")), settings)
         return Validation.of_held_out(data.examples, data.folder, options.count)
     raise InputError(
-        f"{run}: its training held nothing out to judge by (train.py --hold-out 0.05); give "
-        "--prompts FILE, with prompts other than those of the test"
+        f"{run}: its training held nothing out to judge by "
+        f"({called('train.py')} --hold-out 0.05); give --prompts FILE, with prompts other than "
+        "those of the test"
     )
 
 
@@ -277,8 +271,10 @@ def check_metrics(metrics: list[str]) -> None:
     """InputError for an unknown metric."""
     from tinyldm.scores.evaluation import METRICS
 
-    if set(metrics) - METRICS.keys():
-        raise InputError(f"--metrics {' '.join(metrics)}: expected some of {', '.join(METRICS)}")
+    for name in metrics:
+        if name not in METRICS:
+            known = f"expected some of {', '.join(METRICS)}{nearest(name, METRICS)}"
+            raise InputError(f"--metrics {' '.join(metrics)}: {known}")
 
 
 def print_table(table: Table) -> None:

@@ -6,10 +6,12 @@ import csv
 from argparse import ArgumentParser, Namespace
 from dataclasses import fields
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from tinyldm.cli import STEPS, as_typed, flag_of, parse_size, whole
 from tinyldm.errors import InputError, say
+from tinyldm.installation import called
 from tinyldm.signals import Stopped, StopRequest, stop_on_signal
 from tinyldm.stage_one.recipe import Recipe
 
@@ -160,4 +162,5 @@ def report(options: Namespace, held_out: int, stop: StopRequest) -> None:
     if int(step) < options.steps:
         say("stopped; continue with the same command and --resume")
         raise Stopped(stop.number)
-    say(f"use it with: python train.py --data {options.data} --vae {options.out}")
+    train = called("python train.py")
+    say(f"use it with: {train} --data {quote(str(options.data))} --vae {quote(str(options.out))}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, overload
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.errors import InputError, say
 
@@ -63,6 +64,10 @@ class Layout:
     subject:     a regular expression: images whose names begin with the same match show the same
                  thing and are held out together; None: each image stands for itself
     check:       raises InputError if an example's files are broken, besides the image itself
+    asked:       whether a folder that detect() leaves alone is read like this where --task asks for
+                 it; None: never. Such a layout has no file that says what the images show.
+    told:        (folder, examples) -> what was understood, in one line; None: how many, and the
+                 description
     """
 
     name: str
@@ -71,6 +76,12 @@ class Layout:
     read: Callable[[Path, str, list[str]], list[Example]]
     subject: str | None = None
     check: Callable[[Example], object] | None = None
+    asked: Callable[[Path], bool] | None = None
+    told: Callable[[Path, Sequence[Example]], str] | None = None
+
+    def suits(self, folder: Path) -> bool:
+        """Whether a folder may be read like this where --task asks for it."""
+        return self.detect(folder) or (self.asked is not None and self.asked(folder))
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,14 @@ class Examples(Sequence[Example]):
 
     def __iter__(self) -> Iterator[Example]:
         return iter(self.items)
+
+    @property
+    def summary(self) -> str:
+        """What was understood of the folder, in one line."""
+        found = (*self.items, *self.held_out)
+        if self.layout.told is not None:
+            return self.layout.told(self.folder, found)
+        return f"{self.folder}: reading {len(found):,} {self.layout.description}"
 
     def checked(self) -> Examples:
         """The examples whose files can be read. The others join the problems; a line tells."""
@@ -152,16 +171,24 @@ def held_out_subjects(
     return [each in held for each in subjects]
 
 
-def read_layout(folder: Path, layouts: Sequence[Layout], split: str, skip_bad: bool) -> Examples:
+def read_layout(
+    folder: Path,
+    layouts: Sequence[Layout],
+    split: str,
+    skip_bad: bool,
+    asked: Sequence[Layout] = (),
+) -> Examples:
     """The examples of a folder that has one of these layouts.
 
+    asked: those of the task that was asked for, which are tried first
     InputError: no such folder, an unknown layout, a caption file that cannot be read or lacks
     something, no images; an image without captions, unless skip_bad leaves it out.
     """
     if not folder.is_dir():
         problem = "not a folder" if folder.exists() else "no such folder"
         raise InputError(f"{folder}: {problem}, expected one with images")
-    layout = next((each for each in layouts if each.detect(folder)), None)
+    layout = next((each for each in asked if each.suits(folder)), None)
+    layout = layout or next((each for each in layouts if each.detect(folder)), None)
     if layout is None:
         known = "; or ".join(each.description for each in layouts)
         raise InputError(f"{folder}: not a known layout, expected {known}")
@@ -200,6 +227,28 @@ def check_names(requests: Sequence[Request], where: str | Path) -> None:
         if name.casefold() in seen:
             raise InputError(f"{where}: the name {name!r} comes twice")
         seen.add(name.casefold())
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of the user's own: hidden, or left by an archive."""
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir")
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """The files in a folder and below it, but for hidden ones; links to folders aren't followed."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield from (Path(place, name) for name in sorted(names) if not is_hidden(name))
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The image files in a folder and in its subfolders, by name, without hidden ones."""
+    return sorted(f for f in visible_files(folder) if f.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def images_of(folder: Path) -> list[Path]:
+    """The image files in a folder; in its subfolders, such as classes, where it has none itself."""
+    return images_in(folder) or images_below(folder)
 
 
 def images_in(folder: Path) -> list[Path]:

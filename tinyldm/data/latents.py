@@ -262,6 +262,10 @@ class LatentCache:
         left = (power - self.mean.square().mean((1, 2), keepdim=True)).clamp(min=0).sqrt()
         self.std = left.where(left > 1e-4, 1)
 
+    def normalise_by(self, mean: Tensor, std: Tensor) -> None:
+        """Let x0 be (latent - mean) / std with these, (c, 1, 1) or (c, h, w): another run's."""
+        self.mean, self.std = mean, std
+
     def batch(
         self, indices: Tensor, generator: torch.Generator, device: torch.device | str = "cpu"
     ) -> tuple[Tensor, Condition]:

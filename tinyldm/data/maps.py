@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.data.cache import Header, build_once, key_of
 from tinyldm.data.encode import Building, ChangedError, file_hash, file_hashes, problem_of
@@ -34,7 +34,7 @@ class MapsHeader(Header):
 
 @dataclass(frozen=True)
 class MapCache:
-    """The maps of all examples and views, uint8 (rows, h, w), on disk.
+    """The maps of all examples and views, uint8 (rows, h, w) or (rows, h, w, 3), on disk.
 
     key:      a hash of all that they depend on
     left_out: index of an example -> why its map is not there
@@ -45,7 +45,7 @@ class MapCache:
     left_out: dict[int, str]
 
     def rows(self, numbers: np.ndarray[Any, Any]) -> Tensor:
-        """The maps of these rows, (b, h, w)."""
+        """The maps of these rows, (b, h, w) or (b, h, w, 3)."""
         return torch.from_numpy(self.content[numbers])
 
 
@@ -64,7 +64,8 @@ def open_maps(
     files = [encoder.map_file(example.prompts[0]) for example in examples]
     map_hashes = file_hashes(files, building.workers, False)
     views = augmentation.to_dict()
-    key = key_of(("maps", hashes, map_hashes, encoder.map_size, views))
+    kind = () if encoder.map_mode == "P" else (encoder.fingerprint,)  # how a picture becomes a map
+    key = key_of(("maps", hashes, map_hashes, encoder.map_size, views, *kind))
 
     def build(folder: Path) -> dict[str, Any]:
         bar = tqdm(examples, "reading maps", unit="map", delay=2, disable=not building.progress)
@@ -91,7 +92,8 @@ def open_maps(
     if not (place / "maps.u8").stat().st_size:  # every map is wrong
         raise InputError(f"no map that can be read: {next(iter(wrong.values()))}")
     content = np.memmap(place / "maps.u8", np.uint8, "r")
-    return MapCache(np.asarray(content).reshape(-1, *encoder.map_size), key, wrong)
+    shape = (*encoder.map_size, 3) if encoder.map_mode == "RGB" else encoder.map_size
+    return MapCache(np.asarray(content).reshape(-1, *shape), key, wrong)
 
 
 def write_maps(
@@ -124,6 +126,7 @@ def write_maps(
             if str(k) in wrong:
                 continue
             key = int(hashes[k] or "0", 16)  # as for the image, so that both are cut alike
-            for view in augmentation.apply(whole, encoder.map_size, key, nearest=True):
+            classes = encoder.map_mode == "P"
+            for view in augmentation.apply(whole, encoder.map_size, key, nearest=classes):
                 file.write(np.ascontiguousarray(view, np.uint8).data)
     return {"left_out": wrong}

@@ -99,14 +99,11 @@ def sample(
     for name, rows in (("condition", condition), ("seeds", seeds)):
         if rows is not None and len(rows) != shape[0]:
             raise ValueError(f"{name} of {len(rows)} rows for {shape[0]} samples")
-    if solver is None:
-        solver = DPMSolver()
-    if guidance is not None:
-        denoiser = guidance(denoiser)
+    solver = DPMSolver() if solver is None else solver
+    denoiser = denoiser if guidance is None else guidance(denoiser)
     grid = schedule.grid(steps, spacing) if isinstance(spacing, str) else spacing
-    if device is None:
-        device = "cpu" if noise is None else noise.device
-    device = torch.device(device)
+    elsewhere = "cpu" if noise is None else noise.device
+    device = torch.device(elsewhere if device is None else device)
     if condition is not None:
         condition = condition.to(device)
     draw = noise_source(shape, seeds, device, dtype)

@@ -284,5 +284,5 @@ def fit(
         starts = [tuple(seen.grid[i] for i in paths[n]), runs.schedule.grid(n)]
         errors = [distance(runs.ends(solver, grid), seen.x[-1]) for grid in starts]
         start = starts[errors.index(min(errors))]
-        *_, (grid, error) = refined(runs, solver, start, seen.x[-1], rounds)
+        *_, (grid, error) = refined(runs, solver, start, wanted=seen.x[-1], rounds=rounds)
         yield n, grid, error

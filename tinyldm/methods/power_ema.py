@@ -95,3 +95,16 @@ def synthesis(kept: Sequence[Profile], wanted: Profile) -> tuple[list[float], fl
     square = inner_product(wanted, wanted)
     error = x @ products[:n, :n] @ x - 2 * x @ with_wanted + square
     return x.tolist(), math.sqrt(max(0.0, float(error)) / square)
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """An average that was put together afterwards, for a checkpoint.
+
+    error: how far its profile is from that of the length, as a share
+    files: the checkpoints whose averages it is made of, with the checksums of their files
+    """
+
+    ema_length: float
+    error: float
+    files: dict[str, str]

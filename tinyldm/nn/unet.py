@@ -206,26 +206,30 @@ class UNet(nn.Module):
 
         t: (b,) or a scalar, on any device
         """
-        if condition is None:
-            condition = Condition()
+        h, skips, told = self.encode(x, t, condition or Condition())
+        return self.decode(h, skips, told).to(x.dtype)
+
+    def encode(
+        self, x: Tensor, t: Tensor | float, condition: Condition
+    ) -> tuple[Tensor, list[Tensor], dict[str, Any]]:
+        """The way down and the middle: h, what is left for the way up, what each level is told."""
         self.check_inputs(x, t, condition)
         dtype = self.conv_in.weight.dtype
-        emb = F.silu(self._embed(x, t, condition))  # (b, time_width)
         tokens, mask = self._tokens(condition, dtype)
-
-        h = x
+        told = {"emb": F.silu(self._embed(x, t, condition)), "tokens": tokens, "mask": mask}
         if condition.maps is not None:
-            h = torch.cat([x, condition.maps.to(x.dtype)], dim=1)
-        h = self.conv_in(h.to(dtype))
-        skips = [h]
+            x = torch.cat([x, condition.maps.to(x.dtype)], dim=1)
+        skips = [self.conv_in(x.to(dtype))]
         for level in self.down_blocks:
-            skips += self.run(level, h, emb=emb, tokens=tokens, mask=mask)
-            h = skips[-1]
-        h = self.run(self.mid_block, h, emb=emb, tokens=tokens, mask=mask)
+            skips += self.run(level, skips[-1], **told)
+        return self.run(self.mid_block, skips[-1], **told), skips, told
+
+    def decode(self, h: Tensor, skips: list[Tensor], told: dict[str, Any]) -> Tensor:
+        """The way up, which uses up skips: (b, out_channels, h, w)."""
         for level in self.up_blocks:
-            h = self.run(level, h, emb=emb, tokens=tokens, mask=mask, skips=skips)
+            h = self.run(level, h, **told, skips=skips)
         prediction: Tensor = self.conv_out(F.silu(self.conv_norm_out(h)))
-        return prediction.to(x.dtype)
+        return prediction
 
     def run(self, level: nn.Module, h: Tensor, **inputs: Any) -> Any:
         """What a level makes of h; a subclass may go about it in another way."""

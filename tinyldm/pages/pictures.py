@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyldm.data.examples import images_in
+from tinyldm.data.examples import images_in, images_of
 from tinyldm.data.images import grid, load_image, resize, save_animation, save_image
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
@@ -86,7 +86,7 @@ def draw_neighbours(
     Each row is a sample and its nearest training images, with their cosines of CLIP's vectors.
     """
     made = tuple(images_in(images))
-    known = tuple(images_in(train))
+    known = tuple(images_of(train))
     if not made or len(known) <= NEIGHBOURS:
         raise InputError(
             f"{images}, {train}: {len(made)} and {len(known)} images, "

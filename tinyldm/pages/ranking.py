@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tinyldm.errors import shortened
+from tinyldm.installation import called
 from tinyldm.pages.curves import Chart, Line
 from tinyldm.pages.html import Table
 from tinyldm.scores.evaluation import METRICS
@@ -117,7 +118,7 @@ def in_words(row: Row) -> str:
     if row.get("ema_length") is not None:
         words += f", ema length {row['ema_length']:g}"
     if row.get("guide") is not None:
-        words += f", guided by {row['guide']} at {row['guide_scale']:g}"
+        words += f", guided by {row['guide']} at {shown(row.get('guide_scale'))}"
     return words
 
 
@@ -138,7 +139,7 @@ class Summary:
 def read_sweep(file: Path) -> dict[str, Any]:
     """The content of a sweep.json, which may have come from anywhere."""
     content: dict[str, Any] = read_json(file, dict[str, Any])
-    wrong = "not a sweep of python -m tinyldm sweep"
+    wrong = f"not a sweep of {called('python -m tinyldm')} sweep"
     as_type(content, str(file), Content, extra="ignore", wrong=wrong)
     return unsealed(content, str(file))
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from tinyldm.cli import flag_of
 from tinyldm.errors import InputError, say
 from tinyldm.folders import numbered, owned_file
+from tinyldm.installation import called
 from tinyldm.pages.curves import Chart, Line, loss_lines, smoothed, thinned
 from tinyldm.pages.html import Picture, Table, embedded, write_page
 from tinyldm.pages.ranking import summary
@@ -30,8 +31,9 @@ from tinyldm.training.checkpoint import (
     settings_of,
     task_of,
 )
+from tinyldm.training.chosen import settings_for
 from tinyldm.training.log import COLUMNS, LOSS_BY_NOISE, read_log, read_loss_by_noise
-from tinyldm.training.settings import TrainSettings, settings_for
+from tinyldm.training.settings import TrainSettings
 from tinyldm.typed import Index, as_type, read_json, unsealed
 
 REPORT = "report.html"
@@ -175,7 +177,7 @@ def preview(run: Path, config: dict[str, Any]) -> Preview | None:
         return None
     return Preview(
         newest=embedded(files[-1], step_of(files[-1]), widest=1056),
-        prompts=config["preview_prompts"],
+        prompts=config["preview_prompts"] if task_of(config).prompted else [],
         earlier=[embedded(f, step_of(f), widest=320) for f in first_to_last(files[:-1], EARLIER)],
     )
 
@@ -210,7 +212,7 @@ class Scores:
 
 def scores(file: Path) -> Table:
     """The scores in a file that `python -m tinyldm evaluate --out` wrote."""
-    wrong = "not scores of python -m tinyldm evaluate"
+    wrong = f"not scores of {called('python -m tinyldm')} evaluate"
     rows = []
     content = read_json(file, dict[str, Any], wrong=wrong)
     read = as_type(content, str(file), Scores, extra="ignore", wrong=wrong)
@@ -227,13 +229,14 @@ def commands(run: Path, config: dict[str, Any]) -> list[str]:
     samples = shlex.quote(f"samples/{run.resolve().name}")
     prompts = prompts_of(config)
     asked = f" --prompts {shlex.quote(str(prompts))}" if prompts else ""
+    others = called("python -m tinyldm")
     lines = [
         command_line(config["settings"], task_of(config)),
-        f"python sample.py --run {folder}{asked} --out {samples}",
+        f"{called('python sample.py')} --run {folder}{asked} --out {samples}",
     ]
     if prompts:
-        lines.append(f"python -m tinyldm evaluate {samples}{asked} --out {folder}/scores.json")
-    lines.append(f"python -m tinyldm report {folder}")
+        lines.append(f"{others} evaluate {samples}{asked} --out {folder}/scores.json")
+    lines.append(f"{others} report {folder}")
     return lines
 
 
@@ -243,8 +246,10 @@ def command_line(settings: Mapping[str, Any], task: Task) -> str:
     given = {}
     if wanted.data is not None:
         given = {name: getattr(wanted, name) for name in ("data", "vae", "size")}
+        if any(layout.asked for layout in task.layouts):  # the files may not say so by themselves
+            given["task"] = wanted.task
     default = settings_for(given, wanted.size, task)
-    words = ["python", "train.py"]
+    words: list[str] = []
     for f in fields(wanted):
         value = getattr(wanted, f.name)
         if f.name not in given and value == getattr(default, f.name):
@@ -256,4 +261,4 @@ def command_line(settings: Mapping[str, Any], task: Task) -> str:
             words += [flag, "x".join(map(str, value[::-1]))]
         else:
             words += [flag, str(value)]
-    return shlex.join(words)
+    return f"{called('python train.py')} {shlex.join(words)}".strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.data.examples import images_in
 from tinyldm.data.images import load_image
@@ -18,11 +18,11 @@ from tinyldm.scores.files import first_few, missing_names, read_headers
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
 
 
-def check_submission(folder: Path, names: list[str], size: int) -> list[Path]:
+def check_submission(folder: Path, names: list[str], size: tuple[int, int]) -> list[Path]:
     """The files to hand in, in the order of their names in the assignment.
 
     Raises InputError, which names the files, unless the folder holds an image under each name and
-    no other, RGB, size x size pixels, in the format of its suffix, and whole to its last pixel.
+    no other, RGB, of the size (h, w), in the format of its suffix, and whole to its last pixel.
     """
     there = {file.name: file for file in images_in(folder)}
     missing = missing_names(names, there.values())
@@ -34,14 +34,14 @@ def check_submission(folder: Path, names: list[str], size: int) -> list[Path]:
     if more:
         raise InputError(f"{folder}: {len(more)} images that nothing asks for: {first_few(more)}")
     files = [there[name] for name in names]
+    height, width = size
     wrong = []
     for file, (found, mode, kind) in zip(files, read_headers(files), strict=True):
-        if (found, mode, kind) != ((size, size), "RGB", FORMATS[file.suffix.lower()]):
-            width, height = found
-            wrong.append(f"{file.name} is {width}x{height} {mode} {kind}")
+        if (found, mode, kind) != ((width, height), "RGB", FORMATS[file.suffix.lower()]):
+            wrong.append(f"{file.name} is {found[0]}x{found[1]} {mode} {kind}")
     if wrong:
         raise InputError(
-            f"{folder}: expected {size}x{size} RGB in the format that the name says, "
+            f"{folder}: expected {width}x{height} RGB in the format that the name says, "
             f"but {first_few(wrong)} (another size: --size)"
         )
     for file in tqdm(files, "reading images", unit="image", disable=len(files) < 500):

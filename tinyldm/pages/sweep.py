@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.errors import InputError
 from tinyldm.files import write_text
 from tinyldm.folders import is_empty, owned
+from tinyldm.installation import called
 from tinyldm.pages.html import write_page
 from tinyldm.pages.ranking import (
     AXES,
@@ -292,7 +293,7 @@ def advice(run: Path, row: Row, prompts: str) -> str:
         if row.get(axis) is not None:
             options[axis.replace("_", "-")] = shown(row[axis])
     options["out"] = "submission"
-    words = ["python", "sample.py"]
+    words: list[str] = []
     for name, value in options.items():
         words += [f"--{name}", str(value)]
-    return shlex.join(words)
+    return f"{called('python sample.py')} {shlex.join(words)}"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.condition import Condition
 from tinyldm.data.examples import Prompt, Request
@@ -145,6 +145,7 @@ class Painter:
         Drawn with the same condition, and without guidance. It is that of the grid's first level.
         """
         assert self.canvas is not None
+        asked = condition if condition.parts() else None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             return invert(
                 self.network,
@@ -152,7 +153,7 @@ class Painter:
                 self.schedule,
                 self.grid,
                 solver=self.how.solver,
-                condition=condition,
+                condition=asked,
                 prediction=self.prediction,
             )
 
@@ -173,6 +174,8 @@ class Painter:
         if isinstance(condition, Composed):
             guidance = condition.guidance(self.how.guidance, self.null, self.device)
             condition = condition.parts[0]
+        elif condition is not None and not condition.parts():
+            condition = None  # nothing is asked for, and so it has no rows
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             x0 = sample(
                 self.network,

@@ -51,7 +51,8 @@ class EditOptions:
     )
     invert: str | None = option(
         None,
-        "what --init shows: find the noise that it is drawn from, and draw that with the prompt",
+        "what --init shows, or empty: find the noise that it is drawn from, and draw that with the "
+        "prompt",
         EDIT,
         parse=any_text,
         metavar="TEXT",
@@ -61,7 +62,6 @@ class EditOptions:
         "what every picture is to show as well, and how much (default: 1); a negative weight leads "
         "away from it; may be given several times",
         MIX,
-        parse=any_text,
         metavar=("TEXT", "WEIGHT"),
         more={"action": "append", "nargs": "+"},
     )
@@ -91,6 +91,8 @@ def check_editing(options: SampleOptions) -> None:
     prompts = len(o.prompt or ())
     if o.interpolate is not None and prompts != 2 and (prompts != 1 or o.to_seed is None):
         raise InputError("--interpolate: expected two --prompt, or one and --to-seed")
+    if o.interpolate is not None and o.count is not None:
+        raise InputError("--count: not allowed with --interpolate, which counts the pictures")
 
 
 def parse_parts(texts: list[list[str]] | None, task: Task) -> tuple[tuple[Prompt, float], ...]:
@@ -122,17 +124,19 @@ def editing_of(
         if getattr(o, name) is not None and how.solver.stochastic:
             raise InputError(
                 f"{flag_of(name)}: expected a solver without noise, such as dpm++ or ddim; "
-                f"{o.solver} draws some in every step"
+                f"{o.solver or 'that of a consistency run'} draws some in every step"
             )
     also = parse_parts(o.and_, task)
     if also and not config["settings"].get("cfg_drop", TrainSettings.cfg_drop):
         raise InputError(
             "--and: the run was trained with --cfg-drop 0 and has learned no null condition"
         )
-    if (also or o.interpolate) and (how.interval or how.rescale or how.style is not None):
+    several = bool(also) or (len(o.prompt or ()) == 2 and o.interpolate is not None)
+    apart = how.interval or how.rescale or how.style is not None or how.guide is not None
+    if several and apart:
         raise InputError(
-            "--and, --interpolate: not allowed with --guidance-interval, --guidance-rescale, "
-            "--guidance-map or --guidance-style"
+            "--and, --interpolate between prompts: not allowed with --guide, --guidance-interval, "
+            "--guidance-rescale, --guidance-map or --guidance-style"
         )
     height, width = config["size"]
     init, mask = None, None

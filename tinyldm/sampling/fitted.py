@@ -15,9 +15,10 @@ from typing import Annotated, Any
 from tinyldm.errors import InputError, shortened
 from tinyldm.files import write_text
 from tinyldm.folders import owned_file
+from tinyldm.installation import called
 from tinyldm.sampling.folder import hash_of, solver_facts
 from tinyldm.sampling.settings import FITTED, Drawing
-from tinyldm.training.checkpoint import Checkpoint
+from tinyldm.training.checkpoint import Checkpoint, find_checkpoint
 from tinyldm.typed import Count, Limits, read_json
 
 GRIDS = "grids.json"
@@ -52,16 +53,19 @@ class FittedGrids:
 
 
 def drawing_facts(how: Drawing) -> dict[str, Any]:
-    """What of a drawing a grid is fitted for, as JSON has it."""
+    """What of a drawing a grid is fitted for, as JSON has it; a guide is known by its content."""
     facts = {name: value for name, value in asdict(how).items() if name not in NOT_FITTED}
-    given: dict[str, Any] = json.loads(json.dumps({**facts, "solver": solver_facts(how.solver)}))
+    facts["solver"] = solver_facts(how.solver)
+    if how.guide is not None:
+        facts["guide"] = hash_of(find_checkpoint(how.guide))
+    given: dict[str, Any] = json.loads(json.dumps(facts))
     return given
 
 
 def read_grids(checkpoint: Checkpoint) -> FittedGrids:
     """The grids beside a checkpoint, as far as they are its own; InputError where none are."""
     file = checkpoint.path / GRIDS
-    advice = f"python -m tinyldm grid {checkpoint.path} fits some"
+    advice = f"{called('python -m tinyldm')} grid {checkpoint.path} fits some"
     if not file.exists():
         raise InputError(f"{checkpoint.path}: has no {GRIDS}; {advice}")
     found: FittedGrids = read_json(file, FittedGrids)
@@ -90,7 +94,8 @@ def with_fitted_grid(checkpoint: Checkpoint, how: Drawing) -> Drawing:
     for grid in fitting:
         if grid.steps == how.steps:
             return replace(how, timesteps=grid.timesteps)
-    advice = f"python -m tinyldm grid {checkpoint.path} with the same options fits one"
+    command = called("python -m tinyldm")
+    advice = f"{command} grid {checkpoint.path} with the same options fits one"
     if fitting:
         known = ", ".join(str(n) for n in sorted(grid.steps for grid in fitting))
         raise InputError(f"--steps {how.steps}: {file} has grids of {known} steps; {advice}")
@@ -110,7 +115,7 @@ def differences(fitted: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator
                 differences(a, b) if names[0] == names[1] else [f"{names[0]}, not {names[1]}"]
             )
         else:
-            yield f"{key} {a}, not {b}"
+            yield "another guide" if key == "guide" else f"{key} {a}, not {b}"
 
 
 def add_grids(checkpoint: Checkpoint, how: Drawing, fitted: Mapping[int, FittedGrid]) -> Path:

@@ -94,6 +94,8 @@ def make_record(
         "images": {request.name: request.text for request in requests},
         **(editing or {}),
     }
+    if checkpoint.scale != 1:  # which the records of other pictures do not mention
+        record["lora_scale"] = checkpoint.scale
     if files is not None:
         record["files"] = files
     if guide is not None:

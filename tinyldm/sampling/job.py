@@ -12,6 +12,7 @@ from tinyldm.data.examples import Prompt, Request, check_names
 from tinyldm.data.images import grid, load_image, save_animation, save_image
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
+from tinyldm.installation import called
 from tinyldm.methods.consistency import ConsistencySolver
 from tinyldm.sampling.compositions import parts_of
 from tinyldm.sampling.drawing import (
@@ -63,9 +64,9 @@ def sample_images(
     """
     how, editing = how or Drawing(), editing or Editing()
     requests = editing.requests(requests)
-    check_requests(requests, strip)
     chosen = pick_device(device)
     checkpoint = load_averaged(run, chosen, how.ema_length)
+    check_requests(requests, strip, task_of(checkpoint.config).prompted)
     how = with_grid(checkpoint, how)
     guide = load_guide(checkpoint, how, chosen)
     models = load_frozen(checkpoint.config, chosen, checkpoint.path)
@@ -96,12 +97,14 @@ def sample_images(
     return folder
 
 
-def check_requests(requests: Sequence[Request], strip: Prompt | None) -> None:
-    """InputError for names or prompts that cannot be drawn."""
+def check_requests(
+    requests: Sequence[Request], strip: Prompt | None, prompted: bool = True
+) -> None:
+    """InputError for names or prompts that cannot be drawn; prompted: see tasks.base.Task."""
     check_names(requests, "prompts")
     if strip is not None:
         check_names([Request("strip.png", strip)], "--strip")
-        if not str(strip).strip(" ,"):
+        if prompted and not str(strip).strip(" ,"):
             raise InputError(f"--strip {str(strip)!r}: names nothing to draw")
 
 
@@ -122,15 +125,16 @@ def with_grid(checkpoint: Checkpoint, how: Drawing) -> Drawing:
     not have, or that no grid was fitted for.
     """
     tuned = checkpoint.config["settings"].get("consistency") is not None
+    trained = f"{called('train.py')} --consistency"
     if isinstance(how.solver, ConsistencySolver) and not tuned:
         raise InputError(
-            f"--solver consistency: {checkpoint.path} is no run of train.py --consistency; "
+            f"--solver consistency: {checkpoint.path} is no run of {trained}; "
             "expected another solver"
         )
     if tuned and not isinstance(how.solver, ConsistencySolver):
         raise InputError(
-            f"--solver {type(how.solver).__name__}: {checkpoint.path} is a run of "
-            "train.py --consistency; expected --solver consistency"
+            f"--solver {type(how.solver).__name__}: {checkpoint.path} is a run of {trained}; "
+            "expected --solver consistency"
         )
     how = with_fitted_grid(checkpoint, how)
     try:

@@ -6,8 +6,9 @@ Importing this module imports no torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from tinyldm.cli import BATCH_SIZE, SEED, SOLVER_STEPS, any_text, check_options,
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError
 from tinyldm.sampling.edit_options import EditOptions, check_editing
-from tinyldm.training.settings import TrainSettings
+from tinyldm.training.settings import LANDSCAPES, TrainSettings
 
 if TYPE_CHECKING:
     from tinyldm.diffusion.sampler import Solver
@@ -159,15 +160,24 @@ class SampleOptions(EditOptions):
     )
     prompts: str | None = option(
         None,
-        "test.json, generate.csv, label_to_img.json, or a .txt file with one prompt per line",
+        "test.json, generate.csv, label_to_img.json, or a .txt file with one prompt per line; "
+        "for super-resolution, a folder of images",
         "what to draw",
         metavar="FILE",
     )
     strip: str | None = option(
         None,
-        "also write about/strip.png and .gif: how this prompt is drawn, step by step",
+        "also write about/strip.png and .gif: how this prompt is drawn, step by step; without TEXT "
+        "for a run that learned images alone",
         "what to draw",
         metavar="TEXT",
+        more={"nargs": "?", "const": ""},
+    )
+    count: int | None = option(
+        None,
+        "how many pictures to draw; the prompts of --prompt, or else of the run, take turns",
+        "what to draw",
+        bounds=whole(1, 10**6),
     )
     seed: int = option(
         0,
@@ -179,6 +189,13 @@ class SampleOptions(EditOptions):
         None,
         "where the data is now, for a run whose preview prompts name files of it "
         "(default: where it was in training)",
+        "what to draw",
+        metavar="FOLDER",
+    )
+    base: str | None = option(
+        None,
+        "for a run that adapts another: where the other is now (default: where it was, or beside "
+        "this run)",
         "what to draw",
         metavar="FOLDER",
     )
@@ -222,20 +239,6 @@ class SampleOptions(EditOptions):
         "how",
         bounds=EITHER_WAY,
     )
-    guidance_map: float | None = option(
-        None,
-        "for landscapes: scale of the map (default: as --guidance)",
-        "how",
-        metavar="SCALE",
-        bounds=EITHER_WAY,
-    )
-    guidance_style: float | None = option(
-        None,
-        "for landscapes: scale of the style (default: as --guidance)",
-        "how",
-        metavar="SCALE",
-        bounds=EITHER_WAY,
-    )
     guidance_interval: list[float] | None = option(
         None,
         "guide only where sigma/alpha lies between LO and HI",
@@ -272,6 +275,26 @@ class SampleOptions(EditOptions):
     guide_ema_length: float | None = option(
         None, "the same for --guide", "how", metavar="S", bounds=EMA_LENGTH
     )
+    lora_scale: float = option(
+        1.0,
+        "for a run of train.py --lora: how much of what it learned counts; 0 is its base",
+        "how",
+        bounds=EITHER_WAY,
+    )
+    guidance_map: float | None = option(
+        None,
+        "scale of the map (default: as --guidance)",
+        LANDSCAPES,
+        metavar="SCALE",
+        bounds=EITHER_WAY,
+    )
+    guidance_style: float | None = option(
+        None,
+        "scale of the style (default: as --guidance)",
+        LANDSCAPES,
+        metavar="SCALE",
+        bounds=EITHER_WAY,
+    )
     batch_size: int = option(32, "pictures at a time", "machine", bounds=BATCH_SIZE)
     device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps", "machine")
     precision: str = option(
@@ -286,7 +309,19 @@ class SampleOptions(EditOptions):
         check_options(self)
         if self.prompt and self.prompts:
             raise InputError("--prompts: not allowed with --prompt")
+        if self.count is not None and self.prompts:
+            raise InputError(f"--count {self.count}: not allowed with --prompts, which lists them")
         check_editing(self)
+
+    def counted(self, texts: Sequence[str], count: int) -> list[str]:
+        """As many prompts as --count asks for: the distinct ones in turn."""
+        distinct = self.prompt or list(dict.fromkeys(texts))
+        return list(islice(cycle(distinct), count))
+
+    @property
+    def adapting(self) -> dict[str, Any]:
+        """How to read a run that adapts another, for load_checkpoint()."""
+        return {"base": self.base, "scale": self.lora_scale}
 
     def drawing(self, task: Task, settings: Mapping[str, Any]) -> Drawing:
         """How to draw with a network of a task that was trained with these settings."""
@@ -305,10 +340,10 @@ class SampleOptions(EditOptions):
             style = scale if self.guidance_style is None else self.guidance_style
             scale = scale if self.guidance_map is None else self.guidance_map
         if (scale != 1 or style is not None) and not cfg_drop:
-            raise InputError(
-                f"--guidance {scale:g}: the run was trained with --cfg-drop 0 "
-                "and has learned no null condition"
-            )
+            why = "was trained with --cfg-drop 0 and has learned no null condition"
+            if not task.prompted:
+                why = "has learned pictures without captions, so there is nothing to guide to"
+            raise InputError(f"--guidance {scale:g}: the run {why}")
         interval = self.guidance_interval
         guide_scale = self.guide_scale
         if self.guide is not None and guide_scale is None:

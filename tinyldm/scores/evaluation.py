@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyldm.data.examples import Prompt, Request, images_in
+from tinyldm.data.examples import Prompt, Request, images_in, images_of
 from tinyldm.device import pick_device
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, say
 from tinyldm.sampling.folder import RECORD, read_record_file
 from tinyldm.scores.comparison import Comparison
 from tinyldm.scores.distances import MOMENTS
 from tinyldm.scores.evaluator import Evaluator
 from tinyldm.scores.files import check_requested, check_sizes
 from tinyldm.scores.metrics import CLIP, METRICS, TOYS
-from tinyldm.tasks.base import find_task, read_requests
+from tinyldm.spelling import nearest
+from tinyldm.tasks.base import Task, find_task, task_of_prompts
 from tinyldm.tasks.landscape import Scene
+from tinyldm.training.checkpoint import read_config, task_of
 
 ONLY_FOR = {  # options that a single metric looks at -> that metric
     "size": "reconstruction",
@@ -27,6 +30,11 @@ ONLY_FOR = {  # options that a single metric looks at -> that metric
     "pytorch-fid": "pytorch-fid",
 }
 
+WITHOUT_EVALUATOR = (
+    "labels and maps are read off pictures by a network, expected --evaluator FOLDER (made by "
+    "python -m tinyldm evaluator train --data FOLDER --out FOLDER)"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Comparison):
@@ -35,6 +43,7 @@ class Job(Comparison):
     images:       the folder
     prompts_file: a file of prompts, and `requests` what it asks for: one for each of `files`
     vae:          an autoencoder, as --vae names it; size: pixels that images are squashed to for it
+    task:         that the prompts are for; None where there are none
     """
 
     images: Path
@@ -43,6 +52,19 @@ class Job(Comparison):
     vae: str | None = None
     size: int | None = None
     evaluator: Evaluator | None = None
+    task: Task | None = None
+
+    @property
+    def with_captions(self) -> bool:
+        """Whether the prompts are sentences, which CLIP can compare with pictures."""
+        return self.task is not None and self.task.captions
+
+    @property
+    def lacks_evaluator(self) -> bool:
+        """Whether an evaluator could read off the pictures what they show, but none is given."""
+        if self.evaluator is not None or self.task is None:
+            return False
+        return self.task.judge(()) is not None
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -107,8 +129,9 @@ def evaluate(
     real = Real.read(reference, moments)
     where = pick_device(device)
     judge = Evaluator.load(evaluator, where) if evaluator is not None else None
-    requests = read_prompts(prompts, judge)
     record = read_record(folder)
+    task = prompts_task(prompts, judge, record)
+    requests = read_prompts(prompts, task, record)
     if requests:
         if drawn:
             check_requested(folder, requests, record)
@@ -132,6 +155,7 @@ def evaluate(
         vae=record.get("vae") if vae is None and prompts is not None else vae,
         size=size,
         evaluator=judge,
+        task=task,
     )
     given = {"size": size, "evaluator": evaluator, "moments": moments}
     given |= {"inception": inception, "pytorch-fid": pytorch_fid}
@@ -164,7 +188,7 @@ class Real:
         if reference is None:
             return cls(None, (), given)
         folder = Path(reference)
-        files = tuple(images_in(folder))
+        files = tuple(images_of(folder))
         beside = any((folder / name).exists() for name in MOMENTS)
         if given is None and beside:
             given = folder
@@ -173,12 +197,32 @@ class Real:
         return cls(folder, files, given)
 
 
-def read_prompts(file: str | Path | None, judge: Evaluator | None) -> tuple[Request, ...]:
-    """The requests in a file of prompts: of the judge's task, or the one that the file is for."""
+def prompts_task(
+    file: str | Path | None, judge: Evaluator | None, record: Mapping[str, Any]
+) -> Task | None:
+    """The task that prompts are for: the judge's, that of the file, or of the run that drew."""
+    if judge is not None:
+        return find_task(judge.task)
     if file is None:
+        return None
+    task = task_of_prompts(Path(file))
+    with suppress(InputError, KeyError, TypeError):  # drawn elsewhere, or with a run that is gone
+        drawn_for = task_of(read_config(Path(record["checkpoint"])))
+        task = task if task.reads(Path(file)) else drawn_for
+    return task
+
+
+def read_prompts(
+    file: str | Path | None, task: Task | None, record: Mapping[str, Any]
+) -> tuple[Request, ...]:
+    """The requests in a file of prompts; without one, what the pictures were drawn from."""
+    if task is None:
         return ()
-    task = find_task(judge.task) if judge is not None else None
-    return tuple(read_requests(file, task))
+    if file is not None:
+        return tuple(task.requests(Path(file)))
+    return tuple(
+        Request(name, task.prompt(text)) for name, text in record.get("images", {}).items()
+    )
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -200,10 +244,15 @@ def choose(job: Job, asked: Sequence[str] | None, given: Mapping[str, Any]) -> l
     """
     for name in asked or ():
         if name not in METRICS:
-            raise InputError(f"--metrics {name}: expected some of {', '.join(METRICS)}")
+            known = f"expected some of {', '.join(METRICS)}{nearest(name, METRICS)}"
+            raise InputError(f"--metrics {name}: {known}")
         if not METRICS[name].applies(job):
             raise InputError(f"--metrics {name}: needs {METRICS[name].needs}")
     chosen = list(asked) if asked else suiting(job)
+    if job.lacks_evaluator and not chosen:
+        raise InputError(f"{job.prompts_file}: {WITHOUT_EVALUATOR}")
+    if job.lacks_evaluator and not asked:
+        say(f"without evaluator: {WITHOUT_EVALUATOR}")
     for option, value in given.items():
         metric = ONLY_FOR[option]
         if value is not None and metric not in chosen:
@@ -225,7 +274,7 @@ def suiting(job: Job) -> list[str]:
     Inception knows photographs and scores no toys; CLIP reads captions, not labels or maps.
     """
     chosen = []
-    captions = job.evaluator is None and not job.with_references
+    captions = job.with_captions and job.evaluator is None and not job.with_references
     for name, metric in METRICS.items():
         if not metric.applies(job):
             continue

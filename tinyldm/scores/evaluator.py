@@ -22,6 +22,7 @@ from tinyldm.data.images import from_bytes
 from tinyldm.errors import InputError
 from tinyldm.files import replacing_files
 from tinyldm.folders import Kind
+from tinyldm.installation import called
 from tinyldm.scores import classifier
 from tinyldm.scores.files import read_pixels
 from tinyldm.tasks.base import Judge, find_task
@@ -129,7 +130,7 @@ class Evaluator:
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Evaluator:
         """The inverse of save; InputError where a file is missing or is not an evaluator's."""
         file = Path(folder) / CONFIG
-        wrong = "not an evaluator; train one with python -m tinyldm evaluator train"
+        wrong = f"not an evaluator; train one with {called('python -m tinyldm')} evaluator train"
         content = read_json(file, dict[str, Any], wrong=wrong)
         facts = as_type(content, str(file), Facts, wrong=wrong)
         unsealed(content, str(file))

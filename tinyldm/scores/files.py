@@ -7,25 +7,20 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from tinyldm.data.examples import IMAGE_SUFFIXES, Request, images_in
+from tinyldm.data.examples import Request, images_below, images_in
 from tinyldm.data.images import load_image, open_image, resize, to_bytes
 from tinyldm.errors import InputError
 from tinyldm.sampling.folder import RECORD
 
 
-def images_below(folder: Path) -> list[Path]:
+def samples_below(folder: Path) -> list[Path]:
     """The image files in a folder and in its subfolders, by name.
 
-    Hidden ones are left out, and so is what sample.py keeps beside its pictures, such as a grid.
+    Left out is what sample.py keeps beside its pictures, such as a grid.
     """
-    found = []
-    for file in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if file.suffix.lower() in IMAGE_SUFFIXES and not hidden and not is_beside(file, folder):
-            found.append(file)
-    return sorted(found)
+    return [file for file in images_below(folder) if not is_beside(file, folder)]
 
 
 def is_beside(file: Path, folder: Path) -> bool:

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.autoencoder.kl import AutoencoderKL
 from tinyldm.data.examples import IMAGE_SUFFIXES
 from tinyldm.data.images import from_bytes, load_image, resize
 from tinyldm.errors import InputError
-from tinyldm.scores.files import images_below
+from tinyldm.scores.files import samples_below
 from tinyldm.scores.similarity import psnr, ssim
 
 
@@ -100,7 +100,7 @@ def folder_scores(
 
     size: squash them to size x size first; None: leave them as they are.
     """
-    files = images_below(Path(folder))[:limit]
+    files = samples_below(Path(folder))[:limit]
     if not files:
         kinds = ", ".join(IMAGE_SUFFIXES)
         raise InputError(f"{folder}: no pictures there (expected {kinds} files)")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tinyldm.data.examples import Example, Examples, Layout, held_out_subjects
 from tinyldm.errors import InputError
-from tinyldm.scores.files import images_below, read_pixels
+from tinyldm.scores.files import read_pixels, samples_below
 from tinyldm.tasks.base import read_examples, tasks
 
 MOST_HELD_OUT = 256  # more would make each measurement slow and hardly more exact
@@ -35,7 +35,7 @@ def read_pictures(folder: Path, size: tuple[int, int], skip_bad: bool) -> tuple[
 def find_examples(folder: Path, skip_bad: bool) -> Examples:
     """The training images of an assignment's folder, or all images in any other folder."""
     layouts = [layout for task in tasks() for layout in task.layouts]
-    known = any(layout.detect(folder) for layout in layouts)
+    known = any(not layout.asked and layout.detect(folder) for layout in layouts)
     if known or not folder.is_dir():
         _, examples = read_examples(folder, skip_bad=skip_bad)  # which says what is wrong
     else:
@@ -49,7 +49,7 @@ def find_examples(folder: Path, skip_bad: bool) -> Examples:
 
 def _read_all(folder: Path, split: str, problems: list[str]) -> list[Example]:
     """Every image in a folder and in its subfolders, without prompts: the read of a Layout."""
-    return [Example(file, ()) for file in images_below(folder)]
+    return [Example(file, ()) for file in samples_below(folder)]
 
 
 ANY_IMAGES = Layout("images", "any images", detect=Path.is_dir, read=_read_all)

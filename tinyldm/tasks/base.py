@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tinyldm.cli import flag_of, load_object
 from tinyldm.data.examples import Example, Examples, Layout, Prompt, Request, read_layout
 from tinyldm.errors import InputError
+from tinyldm.spelling import nearest
 from tinyldm.tasks.prompt_files import read_request_file
 
 if TYPE_CHECKING:
@@ -56,11 +57,14 @@ class Encoder(ABC):
     fingerprint: a hash of all that decides the conditions, so that equal ones give equal conditions
     width:       of the stored tokens
     map_size:    (h, w) at which maps are kept; None: there are none
+    map_mode:    "P" for numbers of classes; "L" or "RGB" for pictures of that mode of Pillow's,
+                 which are resized as pictures are, and in copies change their colours with them
     """
 
     fingerprint: str
     width: int
     map_size: tuple[int, int] | None = None
+    map_mode: str = "P"
 
     @property
     def former_fingerprint(self) -> str | None:
@@ -91,13 +95,14 @@ class Encoder(ABC):
     ) -> Condition:
         """What the network is told, made from stored rows.
 
-        maps:      (b, *map_size) uint8, or None for the null condition
+        maps:      uint8 (b, *map_size), for RGB (b, *map_size, 3); None for the null condition
         generator: draws what is dropped in training; None drops nothing
         """
         return stored
 
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
-        """Prompts -> the whole Condition, for sampling."""
+        """Prompts -> the whole Condition, for sampling; a single text is a batch of one."""
+        prompts = [prompts] if isinstance(prompts, str) else prompts
         return self.finish(self.stored(prompts), None, None)
 
     def keys(self, prompts: Sequence[Prompt]) -> list[str]:
@@ -152,6 +157,9 @@ class Task(ABC):
     facts:        the type of what conditioning() says, for the reader of checkpoints
     captions:     whether prompts are sentences, which CLIP can compare with pictures
     guides_style: whether --guidance-style can guide a style separately
+    named_only:   whether --task has to name it, since it reads other tasks' folders too
+    prompted:     whether prompts say what a picture shows; else it is drawn without one
+    repeats:      whether previews show each of few prompts several times
     """
 
     name: ClassVar[str]
@@ -161,6 +169,9 @@ class Task(ABC):
     facts: ClassVar[Any] = dict[str, Any]
     captions: ClassVar[bool] = False
     guides_style: ClassVar[bool] = False
+    named_only: ClassVar[bool] = False
+    prompted: ClassVar[bool] = True
+    repeats: ClassVar[bool] = False
 
     # ---- prompts
 
@@ -179,6 +190,17 @@ class Task(ABC):
     def reads(self, file: Path) -> bool:
         """Whether a file of prompts is in a format that only this task has."""
         return False
+
+    def size_handed_in(self, file: Path) -> tuple[int, int] | None:
+        """(h, w) of the pictures that the assignment of a file of prompts asks for, if known."""
+        return None
+
+    def previewed(self, prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+        """At most `count` of the prompts, distinct ones, evenly spread; see `repeats`."""
+        distinct = list(dict.fromkeys(prompts))
+        if self.repeats:
+            distinct = [each for each in distinct for _ in range(max(1, count // len(distinct)))]
+        return distinct[:: max(1, len(distinct) // count)][:count]
 
     # ---- training
 
@@ -241,13 +263,18 @@ TASKS = {
     "text": "tinyldm.tasks.text:TextTask",
     "labels": "tinyldm.tasks.labels:LabelTask",
     "landscape": "tinyldm.tasks.landscape:LandscapeTask",
+    "classes": "tinyldm.tasks.uncaptioned:ClassTask",
+    "unconditional": "tinyldm.tasks.uncaptioned:UnconditionalTask",
+    "outline": "tinyldm.tasks.outline:OutlineTask",
+    "super-resolution": "tinyldm.tasks.super_resolution:SuperResolutionTask",
 }
 
 
 def find_task(name: str) -> Task:
     """The task of that name: one of TASKS, or the class that "my_module:MyTask" stands for."""
     if name not in TASKS and ":" not in name:
-        raise InputError(f"--task {name}: expected {', '.join(TASKS)} or my_module:MyTask")
+        known = f"expected {', '.join(TASKS)} or my_module:MyTask"
+        raise InputError(f"--task {name}: {known}{nearest(name, TASKS)}")
     found = load_object(TASKS.get(name, name), "--task")
     if not isinstance(found, type) or not issubclass(found, Task):
         raise InputError(f"--task {name}: not a class derived from tinyldm.tasks.base.Task")
@@ -275,11 +302,14 @@ def read_examples(
     InputError: see read_layout; or the folder belongs to another task than the one named.
     """
     folder = Path(folder).expanduser()
-    known = tasks()
+    known = [each for each in tasks() if not each.named_only]
     if task is not None and task not in TASKS:
         known = [find_task(task)]
+    elif task is not None:  # it may read folders that are otherwise another's
+        known = [find_task(task), *(each for each in known if each.name != task)]
     layouts = [layout for each in known for layout in each.layouts]
-    examples = read_layout(folder, layouts, split, skip_bad)
+    asked = () if task is None else find_task(task).layouts
+    examples = read_layout(folder, layouts, split, skip_bad, asked=asked)
     found = next(each for each in known if examples.layout in each.layouts)
     if task in TASKS and task != found.name:
         raise InputError(
@@ -288,9 +318,12 @@ def read_examples(
     return found, replace(examples, names=found.names(folder)).hold_out(hold_out)
 
 
+def task_of_prompts(file: Path) -> Task:
+    """The task that a file of prompts is for, as its format tells."""
+    return next((each for each in tasks() if each.reads(file)), find_task("text"))
+
+
 def read_requests(file: str | Path, task: Task | None = None) -> list[Request]:
     """The requests in a file of prompts. Without a task, the format of the file tells it."""
     file = Path(file)
-    if task is None:
-        task = next((each for each in tasks() if each.reads(file)), find_task("text"))
-    return task.requests(file)
+    return (task or task_of_prompts(file)).requests(file)

@@ -39,7 +39,8 @@ MAP_FOLDERS = (
     ".",
 )
 IMAGE_FOLDERS = ("train_resized/imgs", "imgs", ".")
-LARGEST = 512  # pictures with more pixels a side are resized to the assignment's 512x384
+ASSIGNED = (384, 512)  # (h, w) of the assignment's pictures
+LARGEST = 512  # pictures with more pixels a side are resized to those
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ class LandscapeEncoder(Encoder):
         """Scenes -> maps and styles; InputError for a file that is missing or wrong."""
         import torch
 
+        prompts = [prompts] if isinstance(prompts, str) else prompts
         scenes = [Scene.of(prompt) for prompt in prompts]
         condition = self.finish(self.stored(scenes), None, None)
         cells = torch.zeros(len(scenes), len(CLASSES), *self.area)
@@ -343,13 +345,17 @@ class LandscapeTask(Task):
         content = read_json(file, dict | list)
         return isinstance(content, dict) and any(isinstance(v, str) for v in content.values())
 
+    def size_handed_in(self, file: Path) -> tuple[int, int] | None:
+        """512x384 for label_to_img.json."""
+        return ASSIGNED if self.reads(file) else super().size_handed_in(file)
+
     def names(self, folder: Path) -> tuple[str, ...]:
         """The classes of the maps."""
         return CLASSES
 
     def recipe(self, native: tuple[int, int], given: Mapping[str, Any]) -> dict[str, Any]:
         """The pictures' own size, unless it is too large."""
-        size = native if max(native) <= LARGEST else (384, 512)
+        size = native if max(native) <= LARGEST else ASSIGNED
         recipe = {**FULL, "size": size}
         if max(given.get("size", size)) <= LARGEST_SMALL:
             recipe.update(SMALL_LANDSCAPES)

@@ -154,9 +154,10 @@ class CaptionEncoder(Encoder):
 
 @dataclass(frozen=True)
 class Named:
-    """What a checkpoint says of the encoder: which it is."""
+    """What a checkpoint says of the encoder: which it is; padded: as in TextEncoder."""
 
     name: str
+    padded: bool = False
 
 
 class TextTask(Task):
@@ -201,6 +202,10 @@ class TextTask(Task):
             recipe.update(SMALL)
         return recipe
 
+    def size_handed_in(self, file: Path) -> tuple[int, int] | None:
+        """256x256 for the monsters' test.json, 64x64 for the generate.csv of the animals."""
+        return {".json": (256, 256), ".csv": (64, 64)}.get(file.suffix)
+
     def conditioning(self, settings: TrainSettings, names: tuple[str, ...]) -> dict[str, Any]:
         """Which text encoder."""
         return {"name": settings.text_encoder}
@@ -209,4 +214,5 @@ class TextTask(Task):
         """The captions' encoder."""
         from tinyldm.frozen.text import TextEncoder
 
-        return CaptionEncoder(TextEncoder.load(facts["name"], device))
+        padded = facts.get("padded", False)
+        return CaptionEncoder(TextEncoder.load(facts["name"], device, padded))

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from tinyldm.errors import InputError
-from tinyldm.methods.power_ema import Profile, decay, synthesis
+from tinyldm.installation import called
+from tinyldm.methods.power_ema import Profile, Synthesis, decay, synthesis
 from tinyldm.training.checkpoint import (
     AVERAGES,
     Checkpoint,
     Config,
-    Synthesis,
     check_whole,
     checkpoints,
     load_checkpoint,
@@ -93,7 +93,12 @@ def stored_name(sigma_rel: float, name: str) -> str:
 
 
 def load_averaged(
-    path: str | Path, device: torch.device | str = "cpu", ema_length: float | None = None
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    ema_length: float | None = None,
+    *,
+    base: str | Path | None = None,
+    scale: float = 1.0,
 ) -> Checkpoint:
     """A checkpoint, or the newest of a run, for sampling, as load_checkpoint() reads it.
 
@@ -101,7 +106,7 @@ def load_averaged(
                 together from the averages in this checkpoint and in the earlier ones of its run
     InputError: they were not kept, or are too few for this length.
     """
-    checkpoint = load_checkpoint(path, device)
+    checkpoint = load_checkpoint(path, device, base=base, scale=scale)
     if ema_length is None:
         return checkpoint
     snapshots = snapshots_of(checkpoint)
@@ -143,7 +148,7 @@ def snapshots_of(checkpoint: Checkpoint) -> list[tuple[Config, Path]]:
     if not has_averages(own):
         raise InputError(
             f"--ema-length: {checkpoint.path} holds no averages; expected a run of "
-            "train.py --post-hoc-ema"
+            f"{called('train.py')} --post-hoc-ema"
         )
     found = []
     for folder in checkpoints(checkpoint.path.parent.parent):

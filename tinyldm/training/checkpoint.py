@@ -27,16 +27,18 @@ from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.files import file_checksum, replacing_files
 from tinyldm.folders import numbered
-from tinyldm.methods.power_ema import LONGEST
+from tinyldm.installation import called
+from tinyldm.methods.power_ema import LONGEST, Synthesis
 from tinyldm.nn.unet import UNet
 from tinyldm.tasks.base import Task, find_task
+from tinyldm.training.adapters import BaseOf, is_adapter, load_adapter
 from tinyldm.training.format_1 import UNSAID, read_progress
 from tinyldm.training.learning_rate import Plateau
-from tinyldm.training.network import build_network, is_ours
+from tinyldm.training.network import build_network, check_inputs, is_ours
 from tinyldm.training.settings import TrainSettings
+from tinyldm.training.statistics import LATENTS, read_latents
 from tinyldm.typed import Index, Limits, Side, as_type, read_json, sealed, unsealed
 from tinyldm.weights import (
-    check_fit,
     check_shapes,
     load_into,
     read_shapes,
@@ -46,12 +48,10 @@ from tinyldm.weights import (
     write_weights,
 )
 
-WEIGHTS, LATENTS, STATE, AVERAGES = (
-    f"{name}.safetensors" for name in ("model", "latents", "training", "averages")
-)
+WEIGHTS, STATE, AVERAGES = (f"{name}.safetensors" for name in ("model", "training", "averages"))
 FORMAT = 1
 
-Length = Annotated[float, Limits(gt=0, le=LONGEST)]  # sigma_rel of an average
+Length = Annotated[float, Limits(ge=0.001, le=LONGEST)]  # sigma_rel of an average
 
 
 @dataclass
@@ -81,6 +81,7 @@ class Content:
 
     step: Index = 0
     network: dict[str, Any] = field(default_factory=dict)
+    base: BaseOf | None = None
     schedule: dict[str, Any] = field(default_factory=dict)
     prediction: Literal["eps", "x0", "v", "flow"] = "v"
     settings: TrainSettings = field(default_factory=TrainSettings)
@@ -102,37 +103,13 @@ class Content:
 
 
 @dataclass(frozen=True)
-class LatentShapes:
-    """The shapes of what latents.safetensors holds; a Condition need not have all of its parts."""
-
-    mean: tuple[Side, Side, Side]
-    std: tuple[Side, Literal[1], Literal[1]]
-    tokens: tuple[Literal[1], Side, Side] | None = None
-    mask: tuple[Literal[1], Side] | None = None
-    vector: tuple[Literal[1], Side] | None = None
-    maps: tuple[Literal[1], Side, Side, Side] | None = None
-
-
-@dataclass(frozen=True)
-class Synthesis:
-    """An average that was put together afterwards, see training/averages.py.
-
-    error: how far its profile is from that of the length, as a share
-    files: the checkpoints whose averages it is made of, with the checksums of their files
-    """
-
-    ema_length: float
-    error: float
-    files: dict[str, str]
-
-
-@dataclass(frozen=True)
 class Checkpoint:
     """What sampling needs of a checkpoint.
 
     mean, std: latents of the VAE are x0 * std + mean; (c, 1, 1), though mean may be (c, h, w)
     null:      the null condition, one row
     config:    the content of config.json
+    scale:     how much of what adapts another run counts
     synthesis: where the weights are not those that were saved
     """
 
@@ -142,8 +119,9 @@ class Checkpoint:
     mean: Tensor
     std: Tensor
     null: Condition
-    config: dict[str, Any]
+    config: Config
     path: Path
+    scale: float = 1.0
     synthesis: Synthesis | None = None
 
 
@@ -200,7 +178,8 @@ def latest_run() -> Path:
     newest = [checkpoints(run)[-1] for run in Path("runs").glob("*") if checkpoints(run)]
     if not newest:
         raise InputError(
-            "runs: no run with a checkpoint; train one first (python train.py --cfg-drop 0.1)"
+            "runs: no run with a checkpoint; train one first "
+            f"({called('python train.py')} --cfg-drop 0.1)"
         )
     return max(newest, key=lambda path: (path / "config.json").stat().st_mtime).parent.parent
 
@@ -228,7 +207,8 @@ class Config(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise InputError(
-            f"{self.file}: says nothing of {key!r}; expected a checkpoint that train.py wrote"
+            f"{self.file}: says nothing of {key!r}; "
+            f"expected a checkpoint that {called('train.py')} wrote"
         )
 
 
@@ -301,8 +281,18 @@ def settings_of(config: Config) -> TrainSettings:
         return settings
 
 
-def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint, or the newest of a run, for sampling: averaged weights, in eval mode."""
+def load_checkpoint(
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    base: str | Path | None = None,
+    scale: float = 1.0,
+) -> Checkpoint:
+    """Read a checkpoint, or the newest of a run, for sampling: averaged weights, in eval mode.
+
+    base:  where the run is that this one adapts, if it has moved
+    scale: how much of the adapter counts; LoRA is merged into its base
+    """
     folder = find_checkpoint(path)
     config = read_config(folder)
     file = folder / WEIGHTS
@@ -314,9 +304,17 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
             check_inputs(sketch, mean, null, config.file)
         weights = read_weights(file)
         check_whole(folder, config, file.name, LATENTS)
-    network = described(config)
-    with offering_the_one_before(folder):
-        load_into(network, weights, file)
+    if "base" in config:
+        adapted = load_base(folder, config, base).network
+        with offering_the_one_before(folder):
+            network = load_adapter(adapted, config["network"], folder).ready(scale)
+    elif base is not None or scale != 1:
+        given = f"--base {base}" if scale == 1 else f"--lora-scale {scale:g}"
+        raise InputError(f"{given}: {folder} is of a run that adapts no other")
+    else:
+        network = described(config)
+        with offering_the_one_before(folder):
+            load_into(network, weights, file)
     return Checkpoint(
         network=network.to(device).eval().requires_grad_(False),
         schedule=schedule,
@@ -326,7 +324,25 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
         null=null,
         config=config,
         path=folder,
+        scale=scale,
     )
+
+
+def load_base(folder: Path, config: Config, given: str | Path | None = None) -> Checkpoint:
+    """The checkpoint that the one in a folder adapts. given: where it is, if it has moved."""
+    recorded: BaseOf = as_type(config["base"], f"{config.file}: base", BaseOf)
+    return ordinary(recorded.find(folder, None if given is None else Path(given)))
+
+
+def ordinary(path: str | Path) -> Checkpoint:
+    """load_checkpoint() of what is to be adapted; InputError where it adapts another itself."""
+    folder = find_checkpoint(path)
+    if "base" in read_config(folder):
+        raise InputError(
+            f"{folder}: adapts another run itself; "
+            "merge them first, with: python -m tinyldm merge RUN --out NEW"
+        )
+    return load_checkpoint(folder)
 
 
 def described(config: Config) -> nn.Module:
@@ -342,44 +358,11 @@ def sketch_network(folder: Path, config: Config) -> UNet | None:
     weights is that of another network.
     """
     file, recipe = folder / WEIGHTS, config["network"]
+    if is_adapter(recipe):
+        return None
     with sized_by(file, recipe):
         sketch = described(config) if is_ours(recipe) else None
     if not isinstance(sketch, UNet):
         return None
     check_shapes(read_shapes(file), shapes(sketch.state_dict()), file)
     return sketch
-
-
-def check_inputs(network: UNet, mean: Tensor, null: Condition, file: Path) -> None:
-    """InputError, naming the file, if the network cannot take such latents or such conditions."""
-    height, width = null.maps.shape[2:] if null.maps is not None else (8, 8)
-    x = torch.empty(1, len(mean), height, width, device="meta")
-    try:
-        network.check_inputs(x, 0.0, null)
-    except ValueError as error:
-        raise InputError(f"{file}: {error}") from None
-
-
-def read_latents(folder: Path, config: Config) -> tuple[Tensor, Tensor, Condition]:
-    """Mean and deviation of the latents, and the null condition, of a checkpoint."""
-    file = folder / LATENTS
-    tensors = {}
-    for name, tensor in read_weights(file).items():
-        tensors[name.removeprefix("null.")] = tensor
-    found = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    as_type(found, f"{file}: shape", LatentShapes)
-    for name, tensor in tensors.items():
-        dtype = torch.bool if name == "mask" else torch.float32
-        check_fit({name: tensor}, {name: tensor.new_empty(tensor.shape, dtype=dtype)}, file)
-    mean, std = tensors.pop("mean"), tensors.pop("std")
-    c, *area = config.get("latent_shape", mean.shape)
-    if (
-        len(std) != c
-        or list(mean.shape) not in ([c, 1, 1], [c, *area])
-        or not bool((std > 0).all())
-    ):
-        raise InputError(f"{file}: mean and std are not those of latents of {c} channels")
-    try:
-        return mean, std, Condition(**tensors)
-    except ValueError as error:
-        raise InputError(f"{file}: {error}") from None

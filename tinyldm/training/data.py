@@ -10,11 +10,12 @@ from typing import Any
 from tinyldm.data.examples import Example, Examples, Prompt
 from tinyldm.data.images import Augmentation, load_image
 from tinyldm.data.latents import LatentCache, open_or_build
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, say
 from tinyldm.tasks.base import Task, read_examples
+from tinyldm.training.chosen import settings_for
 from tinyldm.training.frozen_models import FrozenModels
 from tinyldm.training.processes import ALONE, Processes
-from tinyldm.training.settings import TrainSettings, settings_for
+from tinyldm.training.settings import TrainSettings
 
 PREVIEWS = 16
 
@@ -59,9 +60,7 @@ class Data:
             prompts = [request.prompt for request in self.task.requests(file)]
         else:
             prompts = [example.prompts[0] for example in self.examples]
-        distinct = list(dict.fromkeys(prompts))
-        every = max(1, len(distinct) // PREVIEWS)
-        return distinct[::every][:PREVIEWS]
+        return self.task.previewed(prompts, PREVIEWS)
 
 
 def read_data(folder: Path, given: Mapping[str, Any]) -> Data:
@@ -104,6 +103,8 @@ def open_cache(
 ) -> LatentCache:
     """The latent cache that the settings ask for; it is built unless it is there already."""
     s = settings
+    if processes.is_main:
+        say(examples.summary)
     try:
         augmentation = Augmentation(
             flip=s.flip, copies=s.copies, crop=s.crop, jitter=s.jitter, seed=s.seed

@@ -30,6 +30,13 @@ def learning_rate(step: int, settings: TrainSettings, cuts: int = 0) -> float:
     return s.lr
 
 
+def highest_rate(settings: TrainSettings) -> float:
+    """The highest learning rate of a run: at the end of its warm-up, or of the run before that."""
+    last = settings.max_steps - 1
+    ends = (min(settings.warmup - 1, last), min(settings.warmup, last))
+    return max(learning_rate(step, settings) for step in ends if step >= 0)
+
+
 @dataclass
 class Plateau:
     """Counts the windows of steps whose mean loss is not 1 % below the best one before.

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.files import naming, replacing

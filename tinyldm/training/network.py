@@ -9,15 +9,17 @@ import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tinyldm.cli import load_object
 from tinyldm.condition import Condition
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNet, UNetConfig
+from tinyldm.spelling import nearest
 from tinyldm.training.format_1 import PUBLISHED, read_unet_config
 from tinyldm.training.presets import PRESETS
 from tinyldm.training.settings import TrainSettings
@@ -67,7 +69,8 @@ def network_recipe(settings: TrainSettings, shape: DataShape) -> dict[str, Any]:
     if settings.network is not None:
         return {"build": settings.network, "arguments": asdict(shape)}
     if settings.preset not in PRESETS:
-        raise InputError(f"--preset {settings.preset}: expected one of {', '.join(PRESETS)}")
+        known = f"expected one of {', '.join(PRESETS)}{nearest(settings.preset, PRESETS)}"
+        raise InputError(f"--preset {settings.preset}: {known}")
     return asdict(fitted(PRESETS[settings.preset], shape))
 
 
@@ -132,3 +135,13 @@ def build_network(recipe: Mapping[str, Any]) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise InputError(f"--network {name}: returned no torch module")
     return network
+
+
+def check_inputs(network: UNet, mean: Tensor, null: Condition, file: Path) -> None:
+    """InputError, naming the file, if the network cannot take such latents or such conditions."""
+    height, width = null.maps.shape[2:] if null.maps is not None else (8, 8)
+    x = torch.empty(1, len(mean), height, width, device="meta")
+    try:
+        network.check_inputs(x, 0.0, null)
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from None

@@ -9,7 +9,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, say
 from tinyldm.folders import (
     LOCK,
     Kind,
@@ -31,10 +31,10 @@ from tinyldm.training.checkpoint import (
     settings_of,
     sketch_network,
 )
+from tinyldm.training.learning_rate import highest_rate
 from tinyldm.training.log import read_log
 from tinyldm.training.processes import Processes
 from tinyldm.training.settings import TrainSettings
-from tinyldm.training.teacher import tuned
 from tinyldm.typed import read_json
 
 
@@ -91,6 +91,7 @@ class RunFolder:
     out:    the folder; None: the next free number in runs/
     saved:  the config of the newest checkpoint of a run that is to be resumed, else None
     epochs: the length of the training in passes over the data, if it was given that way
+    warmup: whether --warmup was given, which is then kept even if it is most of the run
     """
 
     out: Path | None
@@ -98,10 +99,12 @@ class RunFolder:
     overwrite: bool = False
     epochs: int | None = None
     saved: Config | None = None
+    start: str | None = None
+    warmup: bool = False
 
     @classmethod
     def asked(cls, options: Mapping[str, Any]) -> tuple[RunFolder, dict[str, Any]]:
-        """Read --out, --resume, --overwrite and --epochs; returns the other options as well.
+        """Read --out, --resume, --overwrite, --epochs and --from; returns the other options too.
 
         InputError: they contradict each other, or what is in the folder.
         """
@@ -110,6 +113,7 @@ class RunFolder:
         epochs = given.pop("epochs", None)
         resume = given.pop("resume", False)
         overwrite = given.pop("overwrite", False)
+        start = given.pop("start", None)
         if overwrite and (resume or out is None):
             raise InputError("--overwrite: expected --out with it and no --resume")
         if epochs is not None and "max_steps" in given:
@@ -120,28 +124,43 @@ class RunFolder:
         if resume and folder is None:
             folder = latest_run()
         saved = check_run(folder, resume, overwrite)
-        run = cls(folder, resume=resume, overwrite=overwrite, epochs=epochs, saved=saved)
+        run = cls(
+            folder,
+            resume=resume,
+            overwrite=overwrite,
+            epochs=epochs,
+            saved=saved,
+            start=start,
+            warmup="warmup" in given,
+        )
         return run, given
 
     def settings_given(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The options given; for a run to resume, all its settings with the allowed changes; for
-        one that tunes another, all of that one's with the options over them.
-        """
+        """The options given; for a run to resume, all its settings with the allowed changes."""
         if self.saved is None:
-            return tuned(given) if given.get("consistency") is not None else dict(given)
+            return dict(given)
         return settings_of(self.saved).resumed(given).to_dict()
 
     def of_length(
         self, settings: TrainSettings, images: int, processes: Processes
     ) -> TrainSettings:
-        """The settings with --epochs turned into steps.
+        """The settings with --epochs turned into steps, of which warm-up is at most a tenth.
 
+        A line says so if the learning rate stays far below --lr.
         InputError: the run has more steps already, the perceptual term would never count, or a
         batch cannot be split evenly: all told before the cache is built.
         """
         if self.epochs is not None:
             steps = ceil(self.epochs * images / settings.batch_size)
             settings = replace(settings, max_steps=steps)
+        if self.saved is None and not self.warmup:
+            settings = replace(settings, warmup=min(settings.warmup, settings.max_steps // 10))
+        rate = highest_rate(settings)
+        if rate < settings.lr / 10 and processes.is_main:
+            say(
+                f"the learning rate gets no higher than {rate:.1e}, less than a tenth of --lr "
+                f"{settings.lr:g}: --warmup {settings.warmup} in {settings.max_steps} steps"
+            )
         settings.micro_batch(processes.world)
         if self.saved is not None and settings.max_steps < self.saved["step"]:
             raise InputError(

@@ -25,10 +25,11 @@ from tinyldm.cli import (
 )
 from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError, shortened
+from tinyldm.spelling import nearest
 from tinyldm.tasks.recipes import FULL
 
 if TYPE_CHECKING:
-    from tinyldm.tasks.base import Task
+    pass
 
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
 PREDICTIONS = ("eps", "x0", "v", "flow")
@@ -36,6 +37,7 @@ SCHEDULES = ("linear", "scaled_linear", "cosine", "flow")
 T_SAMPLINGS = ("uniform", "logit-normal", "stratified")
 OPTIMIZERS = ("adamw", "muon")
 RATE = real(0, 1000, exclusive=True)  # a learning rate
+LANDSCAPES = "landscapes (--task landscape)"
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
 
 
@@ -43,6 +45,9 @@ data_option = partial(option, group="data")
 model_option = partial(option, group="model")
 training_option = partial(option, group="training")
 run_option = partial(option, group="run")
+caption_option = partial(option, group="pictures with captions (--task text)")
+label_option = partial(option, group="labels and classes (--task labels, --task classes)")
+landscape_option = partial(option, group=LANDSCAPES)
 
 
 def toy_and_own(name: str, value: Any) -> str:
@@ -59,23 +64,26 @@ class TrainSettings:
 
     data: str | None = data_option(
         None,
-        "an assignment's folder or an image folder with metadata.jsonl (default: toy monsters)",
+        "a folder of images, of class subfolders, with metadata.jsonl, or of an assignment "
+        "(default: toy monsters)",
         metavar="FOLDER",
     )
     task: str = data_option(
         "text",
-        "what the pictures are conditioned on: text, labels, landscape or my_module:MyTask; "
-        "without it, this is detected from the files of --data",
+        "what the pictures are conditioned on: text, labels, landscape, classes or unconditional, "
+        "detected from the files of --data; or outline, super-resolution, my_module:MyTask",
         default="",
     )
     size: tuple[int, int] = data_option(
         (64, 64),
-        "size in pixels, such as 64, or WIDTHxHEIGHT; smaller square images keep their size, as do "
-        "landscapes of up to 512 pixels, and labels have 64",
+        "size in pixels, such as 64, or WIDTHxHEIGHT (docs/data.md tells the defaults)",
         default="64; with --data: 256",
         parse=parse_size,
         metavar="SIZE",
         bounds=whole(8, 2**14),
+    )
+    factor: int = data_option(
+        4, "for super-resolution: how many times larger pictures become", bounds=whole(2, 256)
     )
     flip: bool = data_option(
         True, "also learn from mirrored pictures (default: yes; with labels: no)", negatable=True
@@ -114,25 +122,25 @@ class TrainSettings:
     network: str | None = model_option(
         None, "a network of your own instead of the UNet, as my_module:build; see docs/importing.md"
     )
-    text_encoder: str = model_option(
+    text_encoder: str = caption_option(
         "tiny",
-        "for captions: tiny, or a text encoder that transformers loads, by hub name or folder",
+        "tiny, or a text encoder that transformers loads, by hub name or folder",
         default=toy_and_own("text_encoder", "tiny"),
     )
-    label_form: str = model_option(
+    label_form: str = label_option(
         "tokens+vector",
-        "for labels: what the network gets: tokens to attend to, a vector, or maps beside x_t",
+        "what the network gets: tokens to attend to, a vector, or maps beside x_t",
         choices=LABEL_FORMS,
     )
-    image_encoder: str = model_option(
+    image_encoder: str = landscape_option(
         "tiny",
-        "for landscapes: tiny, or a CLIP whose image tower reads the style off the reference",
+        "tiny, or a CLIP whose image tower reads the style off the reference",
         default=toy_and_own("image_encoder", "tiny"),
     )
     vae: str = model_option(
         "tiny",
-        "tiny (also the default for labels), none (train on pixels), or an AutoencoderKL, by hub "
-        "name or folder",
+        "tiny (the default for all but captions and landscapes), none (train on pixels), or an "
+        "AutoencoderKL, by hub name or folder",
         default=toy_and_own("vae", "tiny"),
     )
     centre: bool = model_option(
@@ -172,14 +180,32 @@ class TrainSettings:
         3.0, "guidance scale of that teacher, which the new run then has in it", bounds=GUIDANCE
     )
 
+    lora: int = training_option(
+        0,
+        "rank of the factors that adapt the run of --from, in place of a new network (2106.09685)",
+        default="",
+        bounds=whole(0, 4096),
+    )
+    lora_alpha: float | None = training_option(
+        None,
+        "the change is alpha / rank times the factors' product (default: the rank)",
+        bounds=real(0, 1e6, exclusive=True),
+    )
+    lora_layers: str = training_option(
+        "attention", "layers to adapt: attention, all, or a regular expression of their names"
+    )
+    controlnet: bool = training_option(
+        False, "train a copy of the encoder of --from that follows the maps of --task (2302.05543)"
+    )
+
     cfg_drop: float = training_option(
         0.1,
         "probability that a sample is trained without its condition, for classifier-free guidance",
         bounds=real(0, 1),
     )
-    style_drop: float = training_option(
+    style_drop: float = landscape_option(
         0.1,
-        "for landscapes: probability that a sample is trained without its style, but with its map",
+        "probability that a sample is trained without its style, but with its map",
         bounds=real(0, 1),
     )
     max_steps: int = training_option(
@@ -221,7 +247,7 @@ class TrainSettings:
     )
     warmup: int = training_option(
         100,
-        "steps over which the learning rate rises",
+        "steps over which the learning rate rises; unless given, at most a tenth of the steps",
         default=toy_and_own("warmup", 100),
         bounds=whole(0, 10**9),
     )
@@ -320,7 +346,9 @@ class TrainSettings:
         """The inverse of to_dict(); an unknown key is refused."""
         unknown = values.keys() - {f.name for f in fields(cls)}
         if unknown:
-            raise InputError(f"unknown settings: {', '.join(map(shortened, sorted(unknown)))}")
+            names = ", ".join(map(shortened, sorted(unknown)))
+            likely = nearest(min(unknown), (f.name for f in fields(cls)))
+            raise InputError(f"unknown settings: {names}{likely}")
         values = dict(values)
         if "size" in values:
             values["size"] = tuple(values["size"])
@@ -351,43 +379,3 @@ RESUMABLE = {
     "skip_bad",
 }
 """Settings that may change when a run is resumed."""
-
-
-def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) -> TrainSettings:
-    """The settings of a run: the toy set's defaults, the task's recipe over them, then `given`.
-
-    native: (h, w) of the data's first image. InputError for an option that would be ignored.
-    """
-    task.check_options(given)
-    if given.get("data") is None:
-        settings = TrainSettings.from_dict(given)
-    else:
-        name = given.get("task", task.name)
-        settings = TrainSettings.from_dict({**task.recipe(native, given), **given, "task": name})
-    check_effect(settings, given)
-    return settings
-
-
-def check_effect(settings: TrainSettings, given: Mapping[str, Any]) -> None:
-    """InputError for an option given that has no effect under these settings."""
-    for name in ("lr_decay", "lr_every"):
-        if name in given and settings.lr_schedule not in ("step", "plateau"):
-            ignored(given, name, "--lr-schedule step or plateau")
-    if "muon_lr" in given and settings.optimizer != "muon":
-        ignored(given, "muon_lr", "--optimizer muon")
-    if "preview_guidance" in given and not settings.cfg_drop:
-        ignored(given, "preview_guidance", "--cfg-drop above 0")
-    if given.get("network") is not None and "preset" in given:
-        ignored(given, "preset", "no --network beside it")
-    source = settings.consistency and settings.consistency_from
-    if "consistency_from" in given and source is None:
-        ignored(given, "consistency_from", "--consistency RUN with it")
-    if "teacher_guidance" in given and source != "teacher":
-        ignored(given, "teacher_guidance", "--consistency RUN --consistency-from teacher")
-
-
-def ignored(given: Mapping[str, Any], name: str, expected: str) -> None:
-    """Raise the InputError for an option that would have no effect."""
-    raise InputError(
-        f"{flag_of(name)} {as_typed(given[name])}: would be ignored, expected {expected}"
-    )

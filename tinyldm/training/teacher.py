@@ -13,6 +13,7 @@ from tinyldm.cli import as_typed, flag_of
 from tinyldm.data.latents import LatentCache
 from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.sampler import Denoiser
+from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.files import file_checksum
 from tinyldm.methods.consistency import ConsistencyLoss
@@ -21,14 +22,14 @@ from tinyldm.training.checkpoint import (
     Checkpoint,
     Config,
     find_checkpoint,
-    load_checkpoint,
     read_config,
     settings_of,
     task_of,
 )
-from tinyldm.training.network import DataShape, network_recipe, new_network
-from tinyldm.training.processes import Processes
-from tinyldm.training.settings import TrainSettings, check_effect
+from tinyldm.training.chosen import check_effect
+from tinyldm.training.fresh import Start
+from tinyldm.training.network import new_network
+from tinyldm.training.settings import TrainSettings
 from tinyldm.weights import load_into
 
 OF_THE_RUN = (
@@ -58,6 +59,11 @@ def tuned(given: Mapping[str, Any]) -> dict[str, Any]:
     folder = find_checkpoint(name)
     config = read_config(folder)
     before = settings_of(config)
+    if "base" in config:
+        raise InputError(
+            f"--consistency {name}: adapts another run; "
+            "merge them first, with: python -m tinyldm merge RUN --out NEW"
+        )
     if before.consistency is not None:
         raise InputError(f"--consistency {name}: is a consistency run already")
     if before.prediction == "eps":
@@ -96,69 +102,47 @@ def tuned(given: Mapping[str, Any]) -> dict[str, Any]:
     return settings.to_dict()
 
 
-def start(
-    settings: TrainSettings, cache: LatentCache, processes: Processes, saved: Config | None = None
-) -> tuple[nn.Module, dict[str, Any], Teacher | None]:
-    """The network that a run starts with, how to build it, and the teacher whose weights it has.
-
-    saved: the config of a run that is resumed
-    """
-    teacher = Teacher.of(settings, saved, cache.key, processes.device)
-    known = saved or (teacher and teacher.config)
-    shape = DataShape.of(cache.shape, cache.null)
-    recipe = known["network"] if known else network_recipe(settings, shape)
-    network = new_network(recipe, settings.seed)
-    if teacher is not None:
-        teacher.give_weights(network)
-    return network, recipe, teacher
-
-
 @dataclass(frozen=True, eq=False)
-class Teacher:
-    """The checkpoint that a consistency run starts from, and learns from if it is to."""
+class Tuning(Start):
+    """A start with the weights of a trained run, which a consistency run tunes.
 
-    checkpoint: Checkpoint
+    teacher: its checkpoint
+    """
 
-    @classmethod
-    def of(
-        cls, settings: TrainSettings, saved: Config | None, key: str, device: torch.device
-    ) -> Teacher | None:
-        """The teacher of a run, None if it has none.
+    teacher: Checkpoint
+    complete = True
 
-        saved: the config of a run that is resumed
-        key:   of the run's latent cache
-        InputError: the run was started from other weights, or the teacher has learned other data
+    def given(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        return tuned(given)
+
+    def network(
+        self, settings: TrainSettings, cache: LatentCache, saved: Config | None
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """What is trained, and what a checkpoint says of it: the checksum of the teacher's weights.
+
+        InputError: the run was started from other weights, or the teacher has learned other data,
+        or on a schedule that no setting says
         """
-        if settings.consistency is None:
-            return None
-        teacher = cls(load_checkpoint(settings.consistency, device))
+        weights = self.teacher.path / WEIGHTS
+        facts = {"network": self.teacher.config["network"], "teacher": file_checksum(weights)}
         named = f"--consistency {settings.consistency}"
-        if saved is not None and saved["teacher"] != teacher.facts["teacher"]:
+        if saved is not None and saved["teacher"] != facts["teacher"]:
             raise InputError(f"{named}: its weights are not those that the run was started from")
-        if teacher.config.get("data", key) != key:
+        s = settings
+        schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
+        if (schedule, s.prediction) != (self.teacher.schedule, self.teacher.prediction):
+            raise InputError(f"{named}: its schedule or prediction is not that of its settings")
+        if self.teacher.config.get("data", cache.key) != cache.key:
             raise InputError(
                 f"{named}: was trained on other images or captions, or on other copies of them"
             )
-        return teacher
+        network = new_network(facts["network"], settings.seed)
+        load_into(network, self.teacher.network.state_dict(), weights)
+        return network, facts
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The content of its config.json."""
-        return self.checkpoint.config
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What a checkpoint of the tuned run says of it: the checksum of its weights."""
-        return {"teacher": file_checksum(self.checkpoint.path / WEIGHTS)}
-
-    def give_weights(self, network: nn.Module) -> None:
-        """Let a network of the same architecture start with the teacher's weights."""
-        load_into(network, self.checkpoint.network.state_dict(), self.checkpoint.path / WEIGHTS)
-
-    def objective(self, settings: TrainSettings) -> ConsistencyLoss:
-        """The loss of a consistency run with these settings."""
-        frozen = self.checkpoint
+    def objective(self, settings: TrainSettings, device: torch.device) -> ConsistencyLoss:
+        frozen = self.teacher
         teacher: Denoiser | None = None
         if settings.consistency_from == "teacher":
-            teacher = Guidance(settings.teacher_guidance, frozen.null)(frozen.network)
+            teacher = Guidance(settings.teacher_guidance, frozen.null)(frozen.network.to(device))
         return ConsistencyLoss(frozen.schedule, frozen.prediction, teacher)

@@ -59,7 +59,7 @@ RESUMED = (STATE, WEIGHTS, AVERAGES)
 
 NEVER = StopRequest()
 
-Objective = Callable[[Denoiser, Noised, Condition, float], Tensor]
+Objective = Callable[[Denoiser, Noised, Condition | None, float], Tensor]
 
 
 class Cache(Protocol):

@@ -1,0 +1,290 @@
+"""The assignment kit: each exercise is graded by itself, and wrong answers are told why."""
+
+import ast
+import math
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tinyldm.__main__ import COMMANDS
+from tinyldm.cli import dispatch
+from tinyldm.diffusion import loss
+from tinyldm.diffusion.ddim import DDIM
+from tinyldm.diffusion.ddpm import DDPM
+from tinyldm.diffusion.dpm_solver import DPMSolver
+from tinyldm.diffusion.guidance import Guidance
+from tinyldm.diffusion.schedule import NoiseSchedule
+from tinyldm.kit.exercises import EXERCISES
+from tinyldm.kit.grading.verdicts import CHECKS, verdict
+from tinyldm.kit.writing import blanked, find
+from tinyldm.nn import blocks
+
+PACKAGE = Path(import_module("tinyldm").__file__).parent
+NAMES = [exercise.name for exercise in EXERCISES]
+OWN = {name: getattr(DPMSolver, name) for name in ("step", "bend")}
+
+
+def blank(monkeypatch, exercise):
+    """Let the functions of an exercise be as they are in the kit."""
+    module = import_module(f"tinyldm.{exercise.module.removesuffix('.py').replace('/', '.')}")
+    for name in exercise.functions:
+        *places, last = name.split(".")
+        place = module
+        for part in places:
+            place = getattr(place, part)
+
+        def missing(*arguments, name=name, **more):
+            raise NotImplementedError(f"{exercise.name}: {name}")
+
+        is_method = callable(vars(place)[last])
+        monkeypatch.setattr(place, last, missing if is_method else property(missing))
+
+
+def test_every_exercise_has_a_check():
+    assert list(CHECKS) == NAMES
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=NAMES)
+def test_an_exercise_fails_by_itself_and_passes_by_itself(monkeypatch, exercise):
+    with monkeypatch.context() as only:
+        blank(only, exercise)
+        told = {name: verdict(name) for name in CHECKS}
+    assert told.pop(exercise.name).startswith("not written yet (")
+    assert set(told.values()) == {""}
+    with monkeypatch.context() as others:
+        for other in EXERCISES:
+            if other is not exercise:
+                blank(others, other)
+        assert verdict(exercise.name) == ""
+
+
+# ---- what a student is told
+
+
+def ddim_with_the_sigma_of_t(self, x, x0, eps, now, nxt, history=(), noise=None):
+    return nxt.alpha * x0 + now.sigma * eps, ()
+
+
+def ddim_that_adds_too_much(self, x, x0, eps, now, nxt, history=(), noise=None):
+    if self.eta and noise is None:
+        raise ValueError
+    x_s = nxt.alpha * x0 + nxt.sigma * eps
+    fresh = self.eta**2 * (1 - now.correlation(nxt) ** 2)
+    return x_s + (nxt.sigma * fresh**0.5 * noise if self.eta else 0), ()
+
+
+def ddpm_without_the_root(self, x, x0, eps, now, nxt, history=(), noise=None):
+    rho = now.correlation(nxt)
+    mean = nxt.alpha * (1 - rho**2) * x0 + rho * nxt.sigma / now.sigma * x
+    return mean + nxt.sigma**2 * (1 - rho**2) * noise, ()
+
+
+def guidance_beyond(self, denoiser):
+    def guided(x, t, condition):
+        null = denoiser(x, t, self.null.expand(len(x)))
+        conditional = denoiser(x, t, condition)
+        return conditional + self.scale * (conditional - null)
+
+    return guided
+
+
+def guidance_that_always_calls_twice(self, denoiser):
+    def guided(x, t, condition):
+        null = denoiser(x, t, self.null.expand(len(x)))
+        return null + self.scale * (denoiser(x, t, condition) - null)
+
+    return guided
+
+
+def dpm_of_first_order(self, m_0, now, nxt, others):
+    return torch.zeros_like(m_0)
+
+
+def dpm_with_the_wrong_sign(self, m_0, now, nxt, others):
+    return -OWN["bend"](self, m_0, now, nxt, others)
+
+
+def dpm_without_history(self, x, x0, eps, now, nxt, history=(), noise=None):
+    return OWN["step"](self, x, x0, eps, now=now, nxt=nxt, history=history)[0], ()
+
+
+def noise_with_squares(x0, schedule, generator=None, t=None, eps=None):
+    level = schedule.level(t).like(x0)
+    return loss.Noised(x0, eps, t, level, level.alpha**2 * x0 + level.sigma**2 * eps)
+
+
+def error_as_a_sum(predicted, noised, prediction, schedule, snr_gamma=None):
+    wanted = loss.target(noised.x0, noised.eps, noised.level, prediction)
+    return (predicted - wanted).square().flatten(1).sum(1)
+
+
+def error_of_eps(predicted, noised, prediction, schedule, snr_gamma=None):
+    return (predicted - noised.eps).square().flatten(1).mean(1)
+
+
+def error_of_the_batch(predicted, noised, prediction, schedule, snr_gamma=None):
+    return (predicted - noised.eps).square().mean()
+
+
+def attention_without_root(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    return (q @ k.transpose(-1, -2)).softmax(-1) @ v
+
+
+def attention_without_mask(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    return (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1) @ v
+
+
+def heads_that_ignore_the_mask(self, x, context=None, mask=None):
+    source = x if context is None else context
+    q, k, v = (
+        self._split(f(y)) for f, y in ((self.to_q, x), (self.to_k, source), (self.to_v, source))
+    )
+    out = blocks._attend(q, k, v, None)
+    return self.to_out(out.transpose(1, 2).flatten(2))
+
+
+WRONG = [
+    (
+        "ddim",
+        DDIM,
+        "step",
+        ddim_with_the_sigma_of_t,
+        "your x_s has too much variance: 1.42, expected 1.00; it looks as if you took sigma at t",
+    ),
+    ("ddim", DDIM, "step", ddim_that_adds_too_much, "too much variance.*none of eps is taken away"),
+    ("ddpm", DDPM, "step", ddpm_without_the_root, "too little variance.*not the root"),
+    ("guidance", Guidance, "__call__", guidance_beyond, "you go beyond the conditional prediction"),
+    (
+        "guidance",
+        Guidance,
+        "__call__",
+        guidance_that_always_calls_twice,
+        "you call the network for 8 rows, expected 4",
+    ),
+    ("dpm-solver", DPMSolver, "bend", dpm_of_first_order, "divide your error by 2.0, expected"),
+    ("dpm-solver", DPMSolver, "bend", dpm_with_the_wrong_sign, "expected about 4"),
+    ("dpm-solver", DPMSolver, "step", dpm_without_history, "your history has 0 entries"),
+    ("loss", loss, "draw_noise", noise_with_squares, "alpha and sigma are squared"),
+    ("loss", loss, "prediction_error", error_as_a_sum, "you took the sum over a sample"),
+    ("loss", loss, "prediction_error", error_of_eps, "the target is eps, whatever is predicted"),
+    ("loss", loss, "prediction_error", error_of_the_batch, r"has shape \(\), expected \(4,\)"),
+    ("attention", blocks, "_attend", attention_without_root, "not divided by sqrt"),
+    ("attention", blocks, "_attend", attention_without_mask, "the mask does nothing"),
+    (
+        "attention",
+        blocks.Attention,
+        "forward",
+        heads_that_ignore_the_mask,
+        "the mask does not get to _attend",
+    ),
+    (
+        "schedule",
+        NoiseSchedule,
+        "alpha_bar",
+        property(lambda self: (1 - self._betas).cumprod(0).sqrt()),
+        "it is the root, alpha",
+    ),
+    (
+        "schedule",
+        NoiseSchedule,
+        "alpha_bar",
+        property(lambda self: (1 - self._betas).cumprod(0)),
+        "zero_snr does nothing",
+    ),
+    ("ddim", DDIM, "step", lambda self, x, x0, eps, now, nxt: None, "TypeError.*cannot unpack"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "function", "wrong", "told"),
+    WRONG,
+    ids=[f"{w[0]}-{w[4][:30]}" for w in WRONG],
+)
+def test_a_wrong_answer_is_told_what_is_wrong(monkeypatch, name, place, function, wrong, told):
+    monkeypatch.setattr(place, function, wrong)
+    found = verdict(name)
+    assert "\n" not in found
+    assert re.search(told, found), found
+    assert all(verdict(other) == "" for other in NAMES if other != name)
+
+
+# ---- the folder that is written
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=NAMES)
+def test_a_blank_keeps_signature_and_docstring_alone(exercise):
+    text = (PACKAGE / exercise.module).read_text(encoding="utf-8")
+    made = blanked(text, exercise)
+    for name in exercise.functions:
+        before, after = find(text, name), find(made, name)
+        assert ast.dump(before.args) == ast.dump(after.args)
+        assert ast.get_docstring(before) == ast.get_docstring(after)
+        (only,) = [node for node in after.body if not ast.unparse(node).startswith(("'", '"'))]
+        assert isinstance(only, ast.Raise)
+        written = ast.get_source_segment(made, after)
+        for node in before.body[1:] if ast.get_docstring(before) else before.body:
+            assert ast.get_source_segment(text, node) not in written
+    untouched = [line for line in text.splitlines() if line.startswith(("class ", "def ", "@"))]
+    assert [line for line in made.splitlines() if line.startswith(("class ", "def ", "@"))] == (
+        untouched
+    )
+
+
+def grade(folder, *names):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(
+        [sys.executable, "grade.py", *names],
+        cwd=folder,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_kit_from_blank_to_right(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert dispatch(COMMANDS, ["exercise", "homework"]) == 0
+    assert "7 exercises" in capsys.readouterr().out
+    homework = tmp_path / "homework"
+    assert not list(homework.glob("tinyldm/kit")) + list(homework.rglob("__pycache__"))
+    page = (homework / "README.md").read_text()
+    for exercise in EXERCISES:
+        for name in exercise.functions:
+            text = (homework / "tinyldm" / exercise.module).read_text()
+            line = find(text, name).lineno
+            assert f"`{name}` in `tinyldm/{exercise.module}`, line {line}" in page
+            assert name.rpartition(".")[2] in text.splitlines()[line - 1]
+    done = grade(homework)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.count("not written yet") == 7
+    assert "0 of 7 right" in done.stdout
+
+    for exercise in EXERCISES:  # the solution
+        text = (PACKAGE / exercise.module).read_text()
+        (homework / "tinyldm" / exercise.module).write_text(text)
+    done = grade(homework)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "7 of 7 right" in done.stdout
+
+
+def test_some_exercises_and_a_folder_that_is_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert dispatch(COMMANDS, ["exercise", "a/b", "--only", "ddim", "ddpm"]) == 0
+    page = (tmp_path / "a" / "b" / "README.md").read_text()
+    assert "(`ddim`)" in page
+    assert "(`loss`)" not in page
+    kept = (tmp_path / "a" / "b" / "tinyldm" / "diffusion" / "loss.py").read_bytes()
+    assert kept == (PACKAGE / "diffusion" / "loss.py").read_bytes()
+    capsys.readouterr()
+    assert dispatch(COMMANDS, ["exercise", "a/b"]) == 2
+    assert "a/b: exists already; expected a new folder" in capsys.readouterr().err
+    assert dispatch(COMMANDS, ["exercise", "c", "--only", "ddmi"]) == 2
+    assert "did you mean dd" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()

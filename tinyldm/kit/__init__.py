@@ -1,0 +1,1 @@
+"""The assignment kit: a copy of the library with blanks, instructions, and a grader."""
