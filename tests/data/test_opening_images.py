@@ -290,3 +290,15 @@ def test_16_bit_grey_with_an_alpha_channel_lies_on_white(tmp_path):
 def test_16_bits_of_other_formats(tmp_path):
     (tmp_path / "x.pgm").write_bytes(b"P5 2 1 65535\n" + struct.pack(">2H", 257, 65535))
     assert grey_levels(tmp_path / "x.pgm") == [1, 255]
+
+
+def test_of_a_large_image_that_is_broken_there_is_one_line_and_no_warning(tmp_path):
+    """Pillow warns of 92 million pixels; here, a warning would be what is reported."""
+    header = struct.pack(">IIBBBBB", 10_000, 9_200, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", len(header)) + b"IHDR" + header
+    chunk += struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    file = tmp_path / "large.png"
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    with pytest.raises(InputError, match=r"large\.png: not an image that can be read") as raised:
+        load_image(file)
+    assert "bomb" not in str(raised.value)

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -278,3 +279,20 @@ def test_one_function_loads_models_through_transformers():
             loaders.append(file)
     assert loaders == [Path(loading.__file__)]
     assert '"trust_remote_code": False' in loaders[0].read_text()
+
+
+@pytest.mark.parametrize("wrapper", ["text_model", "vision_model"])
+def test_a_fingerprint_does_not_depend_on_how_transformers_wraps_a_tower(wrapper):
+    """5.0 has the layers of a CLIP's tower in a module, 5.23 at the top."""
+    from tinyldm.frozen.loading import fingerprint
+
+    config = SimpleNamespace(to_dict=lambda: {"hidden_size": 3, "transformers_version": "5"})
+    layer = torch.nn.Linear(3, 3)
+    plain = torch.nn.ModuleDict({"embeddings": layer})
+    wrapped = torch.nn.ModuleDict({wrapper: plain})
+    prints = []
+    for model in (plain, wrapped, torch.nn.ModuleDict({"other": plain})):
+        weights = model.state_dict()
+        named = SimpleNamespace(config=config, state_dict=lambda weights=weights: weights)
+        prints.append(fingerprint(named))
+    assert prints[0] == prints[1] != prints[2]
