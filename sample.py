@@ -52,7 +52,7 @@ def draw(options: SampleOptions) -> None:
     """Draw what the options ask for."""
     from tinyldm.device import pick_device
     from tinyldm.sampling import job
-    from tinyldm.sampling.drawing import Painter
+    from tinyldm.sampling.drawing import Painter, draw_requests
     from tinyldm.sampling.edit_options import editing_of
     from tinyldm.sampling.folder import run_name
     from tinyldm.sampling.guide import load_guide
@@ -72,7 +72,7 @@ def draw(options: SampleOptions) -> None:
     strip = None if options.strip is None else editing.composed(task.prompt(options.strip))
     job.check_requests(requests, strip, task.prompted)
 
-    # 3. The network, averaged; a weaker one to guide it, if asked for; the frozen models of the run.
+    # 3. The averaged network, a weaker one to guide it if asked for, and the run's frozen models.
     device = pick_device(options.device)
     checkpoint = load_averaged(
         folder, device, how.ema_length, base=options.base, scale=options.lora_scale
@@ -96,17 +96,17 @@ def draw(options: SampleOptions) -> None:
         editing=editing,
     ) as out:
         # 5. Conditions, noise, solver steps, decoder, files: batch by batch.
-        job.draw_all(
+        painter = editing.begin(painter, models, len(requests), options.seed)
+        draw_requests(
             painter,
-            models,
+            models.encoder,
             requests,
             out,
             seed=options.seed,
-            strip=strip,
             batch_size=options.batch_size,
-            editing=editing,
         )
-
+        job.save_grid(requests, out, columns=editing.rows or None)
+        job.save_strip(painter, models.encoder, strip, out, seed=options.seed)
     say(job.told(requests, run_name(folder), out))
 
 

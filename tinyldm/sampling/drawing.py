@@ -68,6 +68,8 @@ class Painter:
     guidance:     makes a guided denoiser of the network; None leaves it as it is
     null:         the null condition, which a composition of prompts is compared with
     canvas:       the picture to draw on; None: from noise alone
+    starts:       (n, c, h, w), the noise that the n pictures of a job start from, in place of that
+                  of their seeds
     bfloat16:     whether the network runs in bfloat16: what how.precision means on the device
     """
 
@@ -82,6 +84,7 @@ class Painter:
     guidance: Callable[[Denoiser], Denoiser] | None = None
     null: Condition = field(default_factory=Condition)
     canvas: Canvas | None = None
+    starts: Tensor | None = None
     device: torch.device = CPU
     bfloat16: bool = field(init=False)
 
@@ -253,12 +256,8 @@ def draw_requests(
     out: Path,
     seed: int = 0,
     batch_size: int = 32,
-    noise: Tensor | None = None,
 ) -> None:
-    """Draw the requests into a folder, under their names. Pictures already there are kept.
-
-    noise: what each of the n pictures starts from (n, c, h, w), in place of that of its seed
-    """
+    """Draw the requests into a folder, under their names. Pictures already there are kept."""
     todo = [k for k, request in enumerate(requests) if not (out / request.name).exists()]
     if not todo:
         return
@@ -270,8 +269,8 @@ def draw_requests(
             seeds = [picture_seed(seed, k) for k in batch]
             watch = progress(bar, done + start, len(batch), steps)
             rows = condition[start : start + batch_size]
-            starts = None if noise is None else noise[batch]
-            pictures = painter.draw(rows, seeds, watch, noise=starts)
+            noise = None if painter.starts is None else painter.starts[batch]
+            pictures = painter.draw(rows, seeds, watch, noise=noise)
             for k, picture in zip(batch, pictures, strict=True):
                 save_image(picture, out / requests[k].name)
 
@@ -291,11 +290,11 @@ def progress(bar: Any, before: int, count: int, steps: int) -> Callback:
 
 
 def draw_strip(
-    painter: Painter, condition: Condition | Composed, seed: int, noise: Tensor | None = None
+    painter: Painter, condition: Condition | Composed, seed: int
 ) -> tuple[Image.Image, list[Image.Image]]:
     """How one picture is drawn, from noise to the end: a strip, and the frames of a film.
 
-    x_t is above, the estimate of x0 below. noise: (1, c, h, w), in place of that of the seed
+    x_t is above, the estimate of x0 below. It starts as the first picture of the job does.
     """
     steps = len(painter.grid) - 1
     frames = min(10, steps)
@@ -309,6 +308,7 @@ def draw_strip(
                 states.append(x)
                 estimates.append(x0)
 
+        noise = None if painter.starts is None else painter.starts[:1]
         painter.draw(condition, [seed], keep, noise=noise)
     above = painter.decode(torch.cat(states))
     below = painter.decode(torch.cat(estimates))

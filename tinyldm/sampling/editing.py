@@ -20,7 +20,7 @@ from tinyldm.errors import InputError
 from tinyldm.methods.editing import Inpainting, cells_to_draw
 from tinyldm.methods.interpolation import slerp
 from tinyldm.sampling.compositions import Also, between, composed
-from tinyldm.sampling.drawing import Canvas, Painter, encode_asked, picture_seed
+from tinyldm.sampling.drawing import Canvas, Painter, encode_prompts, picture_seed
 from tinyldm.tasks.base import Encoder
 from tinyldm.training.frozen_models import FrozenModels
 
@@ -96,7 +96,7 @@ class Editing:
         painter: with its canvas
         """
         if self.invert is not None:
-            shown = encode_asked(encoder, [self.invert])
+            shown = encode_prompts(encoder, [self.invert])
             return painter.invert(shown).expand(count, -1, -1, -1)
         if not self.rows:
             return None
@@ -106,12 +106,10 @@ class Editing:
             ends.append(noise_source(shape, seeds, painter.device, torch.float32)())
         return slerp(ends[0], ends[1], torch.tensor(self.shares))
 
-    def begin(
-        self, painter: Painter, models: FrozenModels, count: int, seed: int
-    ) -> tuple[Painter, Tensor | None]:
-        """The painter with its canvas, and what each of `count` pictures starts from, if known."""
+    def begin(self, painter: Painter, models: FrozenModels, count: int, seed: int) -> Painter:
+        """The painter with what it needs to draw `count` pictures: its canvas, where they start."""
         painter = replace(painter, canvas=self.canvas(painter, models.vae))
-        return painter, self.noise(painter, models.encoder, max(count, 1), seed)
+        return replace(painter, starts=self.noise(painter, models.encoder, max(count, 1), seed))
 
 
 def read_picture(file: Path, size: tuple[int, int]) -> Image.Image:
