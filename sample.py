@@ -5,7 +5,6 @@ The story of a drawing: checkpoint, prompts, frozen models, conditions, pictures
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,10 +37,17 @@ interrupted.
 
 def parser() -> Parser:
     """The command line of sample.py. Nothing heavy is imported for it: --help answers at once."""
-    parser = Parser(description=DESCRIPTION, epilog=EXAMPLES, argument_default=argparse.SUPPRESS)
+    parser = Parser(prog="sample.py", description=DESCRIPTION)
+    add_arguments(parser)
+    return parser
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the options of a drawing to a parser."""
+    parser.end_with(EXAMPLES)
+    parser.keep_only_given()
     parser.add_argument_group("what to draw")  # the first of them
     add_options(parser, SampleOptions)
-    return parser
 
 
 def main() -> None:
@@ -74,9 +80,7 @@ def draw(options: SampleOptions) -> None:
 
     # 3. The averaged network, a weaker one to guide it if asked for, and the run's frozen models.
     device = pick_device(options.device)
-    checkpoint = load_averaged(
-        folder, device, how.ema_length, base=options.base, scale=options.lora_scale
-    )
+    checkpoint = load_averaged(folder, device, how.ema_length, **options.adapting)
     how = job.with_grid(checkpoint, how)
     guide = load_guide(checkpoint, how, device)
     models = load_frozen(config, device, folder)

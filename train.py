@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import guarded
 from tinyldm.errors import say
+from tinyldm.installation import called
 from tinyldm.signals import leave
 from tinyldm.training.options import parse_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tinyldm.training.processes import Processes
     from tinyldm.training.run import RunFolder
     from tinyldm.training.trainer import Trainer
@@ -23,18 +26,18 @@ def main() -> None:
     train(parse_options())  # --help answers here, before torch is imported
 
 
-def train(options: dict[str, Any]) -> None:
-    """Train. options: those that were given, by name; all others have their defaults."""
+def train(options: dict[str, Any]) -> Path:
+    """Train, and return the run. options: those that were given; all others have their defaults."""
     from tinyldm.device import pick_device
     from tinyldm.training.processes import joined
     from tinyldm.training.run import RunFolder
 
     run, given = RunFolder.asked(options)
     with joined(pick_device(given.get("device", "auto"))) as processes:
-        train_in(run, given, processes)
+        return train_in(run, given, processes)
 
 
-def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> None:
+def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Path:
     """Train in a run folder, as the only process or as one of those that torchrun has started."""
     from tinyldm.autoencoder.perceptual import Perceptual
     from tinyldm.device import describe
@@ -50,13 +53,11 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
     # 1. The data, and the settings that follow from it and from the options.
     given = run.settings_given(given)
     start = start_of(run, given)
-    if not run.saved:
-        given = start.given(given)
+    given = given if run.saved else start.given(given)
     with processes.main_first():
         data = read_data(data_folder(given.get("data")), given)
     settings = data.settings(given, bool(run.saved) or start.complete)
-    if not run.saved:
-        settings = start.settings(settings, given)
+    settings = settings if run.saved else start.settings(settings, given)
     settings = run.of_length(settings, len(data.examples), processes)
     prompts = data.preview_prompts()
 
@@ -76,9 +77,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
     facts |= {**built, "data": cache.key, "latent_shape": list(cache.shape)}
     facts |= {**models.fingerprints, "machine": describe(processes.device, processes.world)}
     with run.claimed(data.name(settings), processes) as folder:
-        previews = Previews(
-            settings, data.task, cache, models, prompts=prompts, processes=processes
-        )
+        shown = Previews(settings, data.task, cache, models, prompts=prompts, processes=processes)
         trainer = Trainer(
             network,
             cache,
@@ -87,7 +86,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
             facts=facts,
             processes=processes,
             perceptual=Perceptual(models.vae, cache.mean, cache.std),
-            preview=previews.draw,
+            preview=shown.draw,
             report=after_save,
             check=cache.check_files,
             objective=start.objective(settings, processes.device),
@@ -96,6 +95,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Non
             trainer.restore(find_checkpoint(folder))
         run.clear_earlier(folder, processes)
         fit(trainer)
+    return folder
 
 
 def fit(trainer: Trainer) -> None:
@@ -122,11 +122,11 @@ def fit(trainer: Trainer) -> None:
         if is_main:
             say(
                 f"{run}: stopped at step {trainer.progress.step}; "
-                f"go on with: python train.py --resume --out {place}"
+                f"go on with: {called('python train.py')} --resume --out {place}"
             )
         raise Stopped(stop.number)
     if is_main:
-        say(f"{run}: trained; draw with: python sample.py --run {place}")
+        say(f"{run}: trained; draw with: {called('python sample.py')} --run {place}")
 
 
 if __name__ == "__main__":

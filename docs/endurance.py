@@ -250,6 +250,11 @@ def killed_until_done(
         return kills
 
 
+def times(kills: int, jobs: int, noun: str) -> str:
+    """How many kills there were in how many jobs, in words."""
+    return f"{kills} in {jobs} {noun}" + ("" if jobs == 1 else "s")
+
+
 def kill_trainings(count: int, steps: int, chance: random.Random) -> str:
     """Kill trainings of train.py, from the building of the cache on."""
     line = f"{TRAIN} --max-steps {steps} --save-every 1"
@@ -270,7 +275,7 @@ def kill_trainings(count: int, steps: int, chance: random.Random) -> str:
         compared = check_runs("whole", "killed")
         demand(not litter("killed", "cache"), f"left behind: {litter('killed', 'cache')}")
         runs += 1
-    return f"| kill -9 of train.py | {kills} in {runs} runs | {compared} tensors equal in each |"
+    return f"| kill -9 of train.py | {times(kills, runs, 'run')} | {compared} tensors equal |"
 
 
 def kill_drawings(count: int, pictures: int, chance: random.Random) -> str:
@@ -290,7 +295,7 @@ def kill_drawings(count: int, pictures: int, chance: random.Random) -> str:
             demand(file.read_bytes() == other.read_bytes(), f"{other} is another picture")
         demand(not litter("pictures"), f"left behind: {litter('pictures')}")
         runs += 1
-    return f"| kill -9 of sample.py | {kills} in {runs} jobs | {pictures} pictures equal in each |"
+    return f"| kill -9 of sample.py | {times(kills, runs, 'job')} | {pictures} pictures equal |"
 
 
 def kill_autoencoders(count: int, steps: int, chance: random.Random) -> str:
@@ -313,7 +318,7 @@ def kill_autoencoders(count: int, steps: int, chance: random.Random) -> str:
             file = f"{name}.safetensors"
             compared += check_equal(Path("whole-vae", file), Path("vae", file))
         runs += 1
-    return f"| kill -9 of vae train | {kills} in {runs} runs | {compared} tensors equal in each |"
+    return f"| kill -9 of vae train | {times(kills, runs, 'run')} | {compared} tensors equal |"
 
 
 def part_kills(options: argparse.Namespace) -> list[str]:

@@ -15,9 +15,9 @@ HEART = ("condition", "diffusion", "nn")
 CORE = (*HEART, "autoencoder", "methods", "frozen", "data", "tasks", "training", "sampling")
 GROUND = (
     *("errors", "files", "folders", "typed", "weights", "signals", "device", "randomness", "cli"),
-    *("spelling", "__init__", "__main__"),
+    *("spelling", "installation", "keywords", "__init__", "__main__"),
 )
-LEAVES = ("scores", "stage_one", "toy", "compat", "pages", "kit", "commands")
+LEAVES = ("scores", "stage_one", "toy", "compat", "pages", "kit", "commands", "model")
 
 
 def sizes(file: Path) -> tuple[int, int, int, int]:

@@ -2,6 +2,10 @@
 
 import os
 
+import pytest
+
+from tinyldm import installation
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # set before torch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -9,3 +13,11 @@ from hypothesis import settings
 
 settings.register_profile("tinyldm", derandomize=True, deadline=None, database=None)
 settings.load_profile("tinyldm")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def as_in_a_clone():
+    """Messages of this process name commands as in the folder of a clone, wherever a test is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(installation, "at_clone", lambda: True)
+        yield

@@ -1,5 +1,6 @@
 """What tests of the scripts share: stand-ins for the frozen models, settings of a tiny run."""
 
+import json
 from types import SimpleNamespace
 
 import torch
@@ -16,6 +17,13 @@ SMALL_RUN = {
     "device": "cpu",
     "precision": "float32",
 }
+
+
+def without_seal(file):
+    """What a sealed file of JSON says, to be changed and written back as an unsealed one."""
+    content = json.loads(file.read_text())
+    del content["checksum"]
+    return content
 
 
 class AveragingVae:

@@ -22,8 +22,10 @@ GROUND = {
     "device",
     "weights",
     "randomness",
+    "installation",
     "cli",
     "spelling",
+    "keywords",
 }
 HEART = {"condition", "diffusion", "nn"}
 CORE = (
@@ -41,8 +43,10 @@ ALLOWED = {  # room -> the rooms that it may import, besides itself
     "device": {"errors"},
     "weights": {"errors", "files"},
     "randomness": set(),
-    "cli": {"errors", "signals", "spelling"},
+    "installation": set(),
     "spelling": set(),
+    "cli": {"errors", "installation", "signals", "spelling"},
+    "keywords": {"cli", "errors"},
     "condition": set(),
     "diffusion": {"condition"},
     "nn": {"condition"},
@@ -60,10 +64,12 @@ ALLOWED = {  # room -> the rooms that it may import, besides itself
     "pages": CORE | {"scores", "toy"},
     "kit": CORE,
     "commands": CORE | LEAVES,
+    "model": CORE | {"compat"},
     "__main__": {"cli", "signals"},
     "__init__": set(),  # lazy
 }
 FOR_TYPES_ALONE = {  # under TYPE_CHECKING a room may name what it is handed
+    "__init__": CORE | {"model"},  # all that the package exports
     "data": {"tasks"},
     "tasks": {"training", "sampling"},
 }
@@ -166,7 +172,8 @@ def test_import_is_light_and_complete():
         "from tinyldm import UNet, UNetConfig, NoiseSchedule, DDPM, DDIM, DPMSolver, Guidance, "
         "Condition, sample, training_loss, EMA; "
         "heavy = {'transformers', 'PIL', 'diffusers'} & set(sys.modules); "
-        "assert not heavy, heavy; from tinyldm import AutoencoderKL"
+        "assert not heavy, heavy; "
+        "from tinyldm import AutoencoderKL, load, train, Model"
     )
     subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT)
     import tinyldm
@@ -276,10 +283,10 @@ def test_nothing_is_called_utils():
 
 
 def test_every_command_is_a_file_of_its_name():
-    from tinyldm.__main__ import COMMANDS
+    from tinyldm.__main__ import COMMANDS, STORIES
 
     files = {path.stem for path in (PACKAGE / "commands").glob("*.py")}
-    assert files - {"__init__", "checks"} == COMMANDS.keys()
+    assert files - {"__init__", "checks"} == COMMANDS.keys() | STORIES.keys()
 
 
 def test_shipped_models_are_small():
@@ -298,9 +305,12 @@ def test_the_top_level_holds_what_it_should():
 TOP_LEVEL = {
     ".ci",
     ".gitignore",
+    ".pre-commit-config.yaml",
     "CHANGELOG.md",
+    "CITATION.cff",
     "CONTRIBUTING.md",
     "LICENSE",
+    "MANIFEST.in",
     "README.md",
     "constraints.txt",
     "docs",

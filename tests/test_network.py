@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from stand_ins import SMALL_RUN, AveragingVae, Lengths
+from stand_ins import SMALL_RUN, AveragingVae, Lengths, without_seal
 
 import sample as sample_script
 import train as train_script
@@ -95,7 +95,7 @@ def config_file():
 
 def name_in_checkpoint(recipe):
     """Let the checkpoint say that its network is built otherwise."""
-    config = json.loads(config_file().read_text())
+    config = without_seal(config_file())
     config["network"] = recipe
     config_file().write_text(json.dumps(config))
 
@@ -227,7 +227,7 @@ def test_a_mistake_in_the_function_itself_is_told_as_it_is():
 def test_a_broken_config_is_one_line_that_names_it(key, value, message):
     train(max_steps=1)
     file = find_checkpoint("run") / "config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    file.write_text(json.dumps({**without_seal(file), key: value}))
     with pytest.raises(InputError, match=message):
         draw("drawn")
     assert not Path("drawn").exists()

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from stand_ins import SMALL_RUN, AveragingVae, Lengths
+from stand_ins import SMALL_RUN, AveragingVae, Lengths, without_seal
 
 import train as train_script
 from tinyldm.cli import guarded
@@ -103,7 +103,7 @@ def test_what_is_held_out_is_not_trained_on(place, capsys):
 def test_what_a_config_says_wrongly_is_told_with_its_place(place, key, value, said):
     train()
     file = find_checkpoint("run") / "config.json"
-    config = json.loads(file.read_text())
+    config = without_seal(file)
     file.write_text(json.dumps({**config, key: {**config[key], **value}}))
     with pytest.raises(InputError, match=said):
         train(resume=True, max_steps=3)

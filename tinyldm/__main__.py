@@ -1,8 +1,15 @@
-"""python -m tinyldm COMMAND: everything besides train.py and sample.py."""
+"""python -m tinyldm COMMAND, or where the package is installed, tinyldm COMMAND."""
+
+import sys
+from pathlib import Path
 
 from tinyldm.cli import dispatch
 from tinyldm.signals import leave
 
+STORIES = {  # python train.py and python sample.py, called as the other commands are
+    "train": "train a latent-diffusion model",
+    "sample": "draw pictures from prompts with a trained run",
+}
 COMMANDS = {  # each lives in tinyldm/commands/NAME.py
     "toy": "draw the toy monsters; retrain the tiny VAE and the tiny CLIP that ship",
     "encode": "build the latent cache of a data folder without training",
@@ -20,5 +27,12 @@ COMMANDS = {  # each lives in tinyldm/commands/NAME.py
     "evaluate": "score generated images, or an autoencoder's reconstructions",
 }
 
+
+def main() -> None:
+    """What the command `tinyldm` runs, and `python -m tinyldm`."""
+    as_module = Path(sys.argv[0]).name == "__main__.py"
+    leave(dispatch(STORIES | COMMANDS, prog="python -m tinyldm" if as_module else "tinyldm"))
+
+
 if __name__ == "__main__":
-    leave(dispatch(COMMANDS, prog="python -m tinyldm"))
+    main()

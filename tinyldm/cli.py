@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tinyldm.errors import InputError, shortened
+from tinyldm.installation import called
 from tinyldm.signals import Stopped, end_with_parent, interrupted_by_signal, tell
 from tinyldm.spelling import SuggestingParser, nearest
 
@@ -243,7 +244,16 @@ def load_object(name: str, flag: str) -> Any:
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows each default that says something; leaves descriptions and examples as they are."""
+    """Shows each default that says something; leaves descriptions and examples as they are.
+
+    Commands that a text names are called as they are where this copy of the library lies.
+    """
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return super()._split_lines(called(text), width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return super()._fill_text(called(text), width, indent)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         says_it_already = "(default:" in (action.help or "")

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from tinyldm.errors import InputError, say
 from tinyldm.files import clear_drafts, draft_folder, making, write_text
-from tinyldm.typed import read_json
+from tinyldm.typed import as_type, read_json, unsealed
 
 LOCK = ".lock"
 MARKER = ".tinyldm.json"
@@ -123,11 +123,11 @@ def written(folder: Path, kind: Kind) -> Iterator[Path]:
 
 
 def recorded(samples: Path) -> set[str]:
-    """The names of the pictures of a folder of samples, from its record."""
+    """The names of the pictures of a folder of samples; none if its record is damaged."""
     try:
-        record: dict[str, Any] = read_json(samples / RECORD, dict[str, Any])
-        return set(record.get("images", ()))
-    except (InputError, OSError, TypeError):
+        record = unsealed(read_json(samples / RECORD, dict[str, Any]), RECORD)
+        return set(as_type(record.get("images", {}), RECORD, dict[str, str]))
+    except (InputError, OSError):
         return set()
 
 

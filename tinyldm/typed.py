@@ -3,6 +3,9 @@
 The type is a dataclass, or built from list, dict, tuple, Literal and the like, with Limits in
 Annotated; pydantic checks it strictly: no true for 1, no "3" for 3, no NaN. pydantic is imported
 when the first file is read, so that --help answers at once.
+
+A type does not tell damage that leaves another value in range. So a file that only commands write
+and read is sealed: it holds a checksum of everything else in it.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tinyldm.errors import InputError, printable, shortened
-from tinyldm.files import read_text
+from tinyldm.files import checksum, read_text
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
 MOST_SIDE = 65_536
+SEAL = "checksum"
+"""The key of a seal."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,36 @@ def parse_json(text: str, where: str, kind: Any, extra: Extra = "forbid", wrong:
     return as_type(value, where, kind, extra=extra, wrong=wrong)
 
 
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """An object of JSON with its seal, for a command to write."""
+    return {**content, SEAL: checksum_of(content)}
+
+
+def unsealed(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """An object that was read, without its seal; InputError, naming its place, if that is broken.
+
+    Files of the first versions have no seal, and neither has one from which somebody took it out.
+    """
+    others = {key: value for key, value in content.items() if key != SEAL}
+    if SEAL in content and content[SEAL] != checksum_of(others):
+        raise InputError(
+            f"{where}: damaged: not what was written (if it was changed on purpose, take {SEAL!r} "
+            "out of it)"
+        )
+    return others
+
+
+def checksum_of(content: Mapping[str, Any]) -> str:
+    """The checksum of an object, whatever the order of its keys."""
+    return checksum(json.dumps(content, sort_keys=True).encode())
+
+
 def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON. A key that comes twice is refused: one of its values would be lost."""
     content: dict[str, Any] = {}
     for key, value in pairs:
         if key in content:
-            raise ValueError(f"the key {key!r} comes twice")
+            raise ValueError(f"the key {shortened(key)!r} comes twice")
         content[key] = value
     return content
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from tinyldm.errors import InputError
+from tinyldm.errors import InputError, reason
 from tinyldm.files import check_regular, replacing
 
 Shape = tuple[int, ...]
@@ -45,9 +45,11 @@ def read_weights(
     try:
         weights = load_file(file)
     except SafetensorError as error:
-        raise InputError(f"{file}: not a safetensors file ({error})") from None
+        raise InputError(f"{file}: not a safetensors file ({reason(error)})") from None
     except (AttributeError, KeyError) as error:  # a dtype that this torch does not have
-        raise InputError(f"{file}: not a safetensors file that torch reads ({error})") from None
+        raise InputError(
+            f"{file}: not a safetensors file that torch reads ({reason(error)})"
+        ) from None
     if rename is not None:
         weights = dict(rename(name, weight) for name, weight in weights.items())
     if expected is not None:
@@ -181,7 +183,7 @@ def read_shapes(file: str | Path) -> dict[str, Shape]:
             names = opened.keys()
             return {name: tuple(opened.get_slice(name).get_shape()) for name in names}
     except SafetensorError as error:
-        raise InputError(f"{file}: not a safetensors file ({error})") from None
+        raise InputError(f"{file}: not a safetensors file ({reason(error)})") from None
 
 
 # ---- writing
@@ -199,7 +201,7 @@ def write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
         with replacing(file) as temporary:
             save_file(ready, temporary, metadata={"format": "pt"})  # which transformers asks for
     except SafetensorError as error:
-        raise OSError(None, f"can't be written ({error})", str(file)) from None
+        raise OSError(None, f"can't be written ({reason(error)})", str(file)) from None
 
 
 def weights_hash(weights: Mapping[str, Tensor], about: object = None) -> str:

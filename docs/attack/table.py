@@ -56,15 +56,13 @@ def of_a_run() -> list[Kind]:
             "config.json, to draw",
             (f"{NEWEST}/config.json",),
             draw_one,
-            accepts=TEXT,
-            named=("config.json", "step-0000002", "clip", "vae"),
+            named=("config.json", "step-0000002"),
         ),
         Kind(
             "config.json, to resume",
             (f"{NEWEST}/config.json",),
             resume,
-            accepts=(*TEXT, "missing", "kind"),  # the lowest loss so far is null, or a number
-            named=("config.json", "step-0000002", "runs/captions", "clip", "vae", "captions: "),
+            named=("config.json", "step-0000002"),
         ),
         Kind("model.safetensors", (f"{NEWEST}/model.safetensors",), draw_one),
         Kind("latents.safetensors", (f"{NEWEST}/latents.safetensors",), draw_one),
@@ -111,24 +109,16 @@ def of_results() -> list[Kind]:
             "sweep.json",
             (f"{RUN}/sweep/sweep.json",),
             go_on_sweeping,
-            # rows are told as they stand there; a judge or a fact may be null
-            accepts=(*LIST, "sign", "huge", "kind", "null"),
             writes=(f"{RUN}/sweep",),
         ),
         Kind(
             "scores.json",
             (f"{RUN}/scores.json",),
             report,
-            accepts=(*LIST, "sign", "huge", "null"),  # an infinite score is null
             writes=(f"{RUN}/report.html",),
         ),
         Kind("attributes.json", ("toy/attributes.json",), score_toys, accepts=TEXT),
-        Kind(
-            "evaluator config.json",
-            ("evaluator/config.json",),
-            judge,
-            accepts=(*LIST, "sign", "huge", "null"),  # what it scored is told as it stands there
-        ),
+        Kind("evaluator config.json", ("evaluator/config.json",), judge),
         Kind("evaluator weights", ("evaluator/model.safetensors",), judge),
         Kind("moments", ("moments/*.npy",), moments, accepts=ANYTHING),
         Kind(

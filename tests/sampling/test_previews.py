@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from stand_ins import without_seal
 
 import sample as sample_script
 import train as train_script
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNetConfig
+from tinyldm.sampling import previews
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.toy.landscapes import write_landscapes
 from tinyldm.training.checkpoint import find_checkpoint
@@ -90,7 +92,7 @@ def preview_prompts():
 
 def say(data=None, **changes):
     """Change what the copied checkpoint says. data: of its settings."""
-    config = json.loads(config_file().read_text()) | changes
+    config = without_seal(config_file()) | changes
     if data is not None:
         config["settings"]["data"] = data
     config_file().write_text(json.dumps(config))
@@ -98,7 +100,7 @@ def say(data=None, **changes):
 
 def of_an_earlier_version(prompts):
     """Let the copied checkpoint say what those did: these previews, and not where its data lay."""
-    config = json.loads(config_file().read_text())
+    config = without_seal(config_file())
     config.pop("data_folder")
     config_file().write_text(json.dumps({**config, "preview_prompts": prompts}))
 
@@ -156,3 +158,19 @@ def test_paths_from_the_working_folder_of_earlier_versions_are_still_read(place)
     )
     before, now = pictures(place / "before"), pictures(draw("drawn"))
     same(dict(enumerate(before.values())), dict(enumerate(now.values())))
+
+
+def test_a_preview_that_is_not_finite_is_a_line_and_the_training_goes_on(
+    tmp_path, monkeypatch, capsys
+):
+    class Broken:
+        def draw(self, condition, seeds):
+            raise InputError("the pictures are not finite numbers")
+
+    monkeypatch.setattr(previews, "replace", lambda painter, network: Broken())
+    view = object.__new__(previews.Previews)
+    view.painter, view.condition, view.seeds = None, None, []
+    file = tmp_path / "previews" / "step-0000001.png"
+    view.draw(None, file)
+    assert capsys.readouterr().err == f"{file}: not drawn: the pictures are not finite numbers\n"
+    assert not file.exists()

@@ -81,7 +81,7 @@ def test_a_trained_classifier_is_kept(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_it_learns():
-    net = train_classifier(steps=80, images=1500)
+    net = train_classifier(steps=110, images=1500)
     images, labels = drawings(300, seed=9)
     right = accuracy(net.read(from_bytes(images)), labels)
     assert right["colour"] > 0.85

@@ -45,3 +45,25 @@ def test_rows_behind_the_step_are_taken_back(tmp_path):
         ["3", "5"],
     ]
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["log.csv"]
+
+
+ROWS = [f"{k},0.5,0.001,1,{k}00" for k in (1, 2, 3)]
+HEADER = "step,loss,lr,grad_norm,images_per_second"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [HEADER, *ROWS],
+        ROWS,  # the header is lost
+        [HEADER, ROWS[1], ROWS[0], ROWS[2]],
+        [HEADER, *ROWS, *ROWS],
+        [HEADER, "nonsense", *ROWS, "1.0,2,2,2,2", "2,\x00", "4,5", "-1,2,2,2,2"],
+    ],
+)
+def test_a_damaged_log_keeps_each_whole_row_once(tmp_path, lines):
+    (tmp_path / "log.csv").write_text("\n".join(lines))
+    assert read_log(tmp_path / "log.csv") == [row.split(",") for row in ROWS]
+    with RunLog(tmp_path, 2, 10):
+        pass
+    assert read_log(tmp_path / "log.csv") == [row.split(",") for row in ROWS[:2]]

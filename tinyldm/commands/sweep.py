@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import BATCH_SIZE, GUIDANCE, SEED, SOLVER_STEPS, whole
 from tinyldm.errors import InputError, say
+from tinyldm.installation import called
 from tinyldm.spelling import nearest
 
 if TYPE_CHECKING:
@@ -242,8 +243,9 @@ def read_validation(run: Path, settings: dict[str, Any], task: Task, options) ->
         data = read_data(data_folder(settings.get("data")), settings)
         return Validation.of_held_out(data.examples, data.folder, options.count)
     raise InputError(
-        f"{run}: its training held nothing out to judge by (train.py --hold-out 0.05); give "
-        "--prompts FILE, with prompts other than those of the test"
+        f"{run}: its training held nothing out to judge by "
+        f"({called('train.py')} --hold-out 0.05); give --prompts FILE, with prompts other than "
+        "those of the test"
     )
 
 

@@ -6,10 +6,12 @@ import csv
 from argparse import ArgumentParser, Namespace
 from dataclasses import fields
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from tinyldm.cli import STEPS, as_typed, flag_of, parse_size, whole
 from tinyldm.errors import InputError, say
+from tinyldm.installation import called
 from tinyldm.signals import Stopped, StopRequest, stop_on_signal
 from tinyldm.stage_one.recipe import Recipe
 
@@ -32,8 +34,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     recipe = train.add_argument_group("training")
     for name, how in OPTIONS.items():
         value = getattr(DEFAULTS, name)
+        placeholder = "N" if how.bounds.kind is int else "X"
         recipe.add_argument(
-            flag_of(name), type=how.bounds, default=value, metavar="X", help=how.help
+            flag_of(name), type=how.bounds, default=value, metavar=placeholder, help=how.help
         )
     add_run(train)
 
@@ -159,4 +162,5 @@ def report(options: Namespace, held_out: int, stop: StopRequest) -> None:
     if int(step) < options.steps:
         say("stopped; continue with the same command and --resume")
         raise Stopped(stop.number)
-    say(f"use it with: python train.py --data {options.data} --vae {options.out}")
+    train = called("python train.py")
+    say(f"use it with: {train} --data {quote(str(options.data))} --vae {quote(str(options.out))}")

@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from torch import Tensor, nn
 
+from tinyldm.compat.config_file import check_settings
 from tinyldm.compat.settings import SETTINGS, Setting, signature_of
 from tinyldm.errors import InputError
 from tinyldm.typed import read_json
@@ -125,6 +126,7 @@ class Configured:
     config: Any  # a Config
     known: ClassVar[Mapping[str, Setting]]
     foreign: ClassVar[frozenset[str]] = frozenset()
+    _table: ClassVar[str]  # the name of the class in the table
 
     if TYPE_CHECKING:
 
@@ -135,6 +137,7 @@ class Configured:
         if cls.__name__ not in SETTINGS or "__init__" in vars(cls):
             return
         cls.known = SETTINGS[cls.__name__]
+        cls._table = cls.__name__
         cls.__init__ = _constructor(cls.known)
         # older scripts say unet.in_channels for unet.config.in_channels
         for name in cls.known.keys() - vars(cls).keys():
@@ -202,8 +205,23 @@ class Configured:
         options are the hub's, or change settings.
         """
         hub = {name: options.pop(name) for name in HUB if name in options}
-        config = cls.load_config(pretrained_model_name_or_path, subfolder, **hub)
-        return cls.from_config(config, **options)
+        file = find(pretrained_model_name_or_path, subfolder, cls.FILE, hub)
+        return cls.of_file(file, options)
+
+    @classmethod
+    def of_file(cls, file: Path, changes: dict[str, Any]):
+        """An object with the settings in a file, some of them changed.
+
+        InputError, which names the file: a setting there is not supported, or of a wrong type.
+        """
+        config = read_json(file, dict[str, Any])
+        check_settings(config, file, cls._table, cls.foreign)
+        try:
+            return cls.from_config(config, **changes)
+        except ValueError as error:
+            if changes:  # which may be what is wrong
+                raise
+            raise InputError(f"{file}: {error}") from None
 
     def save_config(self, save_directory: str | Path, push_to_hub: bool = False) -> None:
         """Write the settings where from_pretrained and diffusers find them."""
@@ -244,10 +262,10 @@ class ConfiguredModel(Configured, nn.Module):
         """
         cls.support(use_safetensors=(use_safetensors is not False, True))
         hub = {name: options.pop(name) for name in HUB if name in options}
-        config = cls.load_config(pretrained_model_name_or_path, subfolder, **hub)
+        config = find(pretrained_model_name_or_path, subfolder, cls.FILE, hub)
         file = find(pretrained_model_name_or_path, subfolder, _weights_file(variant), hub)
-        with sized_by(file, config):  # on the meta device
-            model = cls.from_config(config, **options)
+        with sized_by(file, read_json(config, dict[str, Any])):  # on the meta device
+            model = cls.of_file(config, options)
         load_into(model, read_weights(file), file)
         return model.to(torch_dtype or torch.float32).eval()
 

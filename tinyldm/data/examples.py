@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, overload
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.errors import InputError, say
 

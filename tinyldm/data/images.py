@@ -92,12 +92,17 @@ def load_image(path: str | Path, content: bytes | None = None) -> Image.Image:
     """
     with open_image(path, content) as image:
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        if _has_16_bits(image):
-            return _from_grey(upright, white=65535)
-        if image.mode in ("I", "F"):
-            return _from_grey(upright, white=_white(np.asarray(upright)))
-        return _from_bytes(upright)
+        return as_rgb(image)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image as load_image gives it; ValueError where its values are in none of the RANGES."""
+    upright = ImageOps.exif_transpose(image)
+    if _has_16_bits(image):
+        return _from_grey(upright, white=65535)
+    if image.mode in ("I", "F"):
+        return _from_grey(upright, white=_white(np.asarray(upright)))
+    return _from_bytes(upright)
 
 
 def read_anew(path: str | Path) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.data.cache import Header, build_once, key_of
 from tinyldm.data.encode import Building, ChangedError, file_hash, file_hashes, problem_of

@@ -14,10 +14,14 @@ Loaded = TypeVar("Loaded")
 
 @dataclass(frozen=True)
 class Role:
-    """What a frozen model is for: its name in messages, and the option that chooses it."""
+    """What a frozen model is for: its name in messages, and the option that chooses it.
+
+    ships: whether a tiny one comes with the package
+    """
 
     name: str
     option: str
+    ships: bool = True
 
 
 def local_or_hub(
@@ -46,8 +50,8 @@ def local_or_hub(
         download = " ".join(["hf download", source, *files, "--local-dir FOLDER"])
         raise InputError(
             f"{role.name} {source} is not a folder and can't be fetched ({type(error).__name__}): "
-            f"where there is a network, `{download}`, then give {role.option} FOLDER; "
-            f"or use {role.option} tiny"
+            f"where there is a network, `{download}`, then give {role.option} FOLDER"
+            + (f"; or use {role.option} tiny" if role.ships else "")
         ) from error
 
 

@@ -150,8 +150,14 @@ def fingerprint(model: Any, *about: object) -> str:
     """A hash of a transformers model: its configuration, its weights, and whatever else is given.
 
     about: all other values, expressible in JSON, that decide what is computed with it
+    Some versions of transformers wrap the tower of a CLIP in a module, so that the names of all its
+    weights begin with the module's; these beginnings do not count.
     """
     config = model.config.to_dict()
     for name in ("_name_or_path", "transformers_version"):  # change nothing that is computed
         config.pop(name, None)
-    return weights_hash(model.state_dict(), [config, *about])[:16]
+    weights = model.state_dict()
+    for wrapper in ("text_model.", "vision_model."):
+        if all(name.startswith(wrapper) for name in weights):
+            weights = {name.removeprefix(wrapper): weight for name, weight in weights.items()}
+    return weights_hash(weights, [config, *about])[:16]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -30,6 +30,7 @@ OTHER_PARTS = (
 )
 
 
+PARTS = ("text_encoder", "tokenizer")  # folders of a published pipeline
 WHOLE_TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 # Entries of a tokenizer_config.json that change no token
@@ -51,7 +52,8 @@ TOKENIZER_NOTES = frozenset(
 class TokenizerConfig:
     """The type of what is read of a tokenizer_config.json: the most tokens of a text."""
 
-    model_max_length: Annotated[float, Limits(ge=2)] | None = None
+    # transformers writes 10^30 where there is no limit, which pydantic 2.6 takes for no float
+    model_max_length: Annotated[int, Limits(ge=2)] | Annotated[float, Limits(ge=2)] | None = None
 
 
 def tokenizer_files(tokenizer: Any, source: str) -> dict[str, str]:
@@ -87,10 +89,15 @@ class TextEncoder:
     width:      of its tokens
     max_length: the most tokens that a caption may have; of a longer one the rest is cut off
     files:      a hash of each file of the tokenizer
+    padded:     whether captions are encoded as published pipelines do it: each is padded to
+                max_length, and the padding is attended to like words, for there is no mask
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str, files: Mapping[str, str]):
+    def __init__(
+        self, model: Any, tokenizer: Any, name: str, files: Mapping[str, str], padded: bool = False
+    ):
         self.model = model
+        self.padded = padded
         self.tokenizer = tokenizer
         self.name = name
         self.files = dict(files)
@@ -101,33 +108,46 @@ class TextEncoder:
             tokenizer.add_special_tokens({"pad_token": tokenizer.eos_token})
 
     @classmethod
-    def load(cls, name: str | Path, device: torch.device | str = "cpu") -> TextEncoder:
+    def load(
+        cls, name: str | Path, device: torch.device | str = "cpu", padded: bool = False
+    ) -> TextEncoder:
         """The text encoder in a folder or under a hub name, or in a whole CLIP or T5; or "tiny".
 
+        In the folder of a published pipeline, it lies in text_encoder/ and its tokenizer in
+        tokenizer/.
         InputError: it cannot be reached, or a weight is missing, unexpected or of another shape.
         """
         from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer, CLIPTextModel
 
-        source = resolve(name)
+        source = words = resolve(name)
+        if Path(source, PARTS[0]).is_dir() and Path(source, PARTS[1]).is_dir():
+            source, words = (str(Path(source, part)) for part in PARTS)
         config = load_pretrained(AutoConfig, source, ROLE)
         of_clip = config.model_type.startswith("clip")
         model_class = CLIPTextModel if of_clip else AutoModelForTextEncoding
         # The last hidden states are used, so a BERT may come without the layer that pools them.
         model = load_model(model_class, source, ROLE, OTHER_PARTS, optional=("pooler.",))
-        tokenizer = load_pretrained(AutoTokenizer, source, ROLE)
-        files = tokenizer_files(tokenizer, source)
-        return cls(model.to(device), tokenizer, str(name), files)
+        tokenizer = load_pretrained(AutoTokenizer, words, ROLE)
+        files = tokenizer_files(tokenizer, words)
+        return cls(model.to(device), tokenizer, str(name), files, padded=padded)
 
     @torch.no_grad()
-    def encode(self, texts: list[str]) -> Condition:
+    def encode(self, texts: str | Sequence[str]) -> Condition:
         """The last hidden states: tokens (b, n, width) float32 and their mask (b, n) bool.
 
-        n is the length of the longest caption, at most max_length.
+        A single text is a batch of one. n is the length of the longest caption, at most max_length;
+        of a padded encoder it is max_length, and there is no mask.
         """
         inputs = self.tokenizer(
-            texts, return_tensors="pt", padding=True, truncation=True, max_length=self.max_length
+            [texts] if isinstance(texts, str) else list(texts),
+            return_tensors="pt",
+            padding="max_length" if self.padded else True,
+            truncation=True,
+            max_length=self.max_length,
         )
         ids = inputs.input_ids.to(self.model.device)  # (b, n)
+        if self.padded:
+            return Condition(tokens=self.model(input_ids=ids).last_hidden_state.float())
         mask = inputs.attention_mask.to(self.model.device)  # (b, n)
         states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # (b, n, width)
         return Condition(tokens=states.float(), mask=mask.bool())
@@ -136,7 +156,8 @@ class TextEncoder:
     def fingerprint(self) -> str:
         """A hash of configuration, weights and tokenizer: equal models give equal conditions."""
         kind = type(self.tokenizer).__name__.removesuffix("Fast")
-        return fingerprint(self.model, kind, self.files, self.max_length)
+        about = [kind, self.files, self.max_length, *(["padded"] if self.padded else [])]
+        return fingerprint(self.model, *about)
 
     @cached_property
     def former_fingerprint(self) -> str:

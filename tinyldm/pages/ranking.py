@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tinyldm.errors import shortened
+from tinyldm.installation import called
 from tinyldm.pages.curves import Chart, Line
 from tinyldm.pages.html import Table
 from tinyldm.scores.evaluation import METRICS
-from tinyldm.typed import Count, Index, Limits, as_type, read_json
+from tinyldm.typed import Count, Index, Limits, as_type, read_json, unsealed
 
 AXES = ("checkpoint", "guidance", "steps", "solver")
 MORE_AXES = ("ema_length", "guide", "guide_scale")
@@ -138,9 +139,9 @@ class Summary:
 def read_sweep(file: Path) -> dict[str, Any]:
     """The content of a sweep.json, which may have come from anywhere."""
     content: dict[str, Any] = read_json(file, dict[str, Any])
-    wrong = "not a sweep of python -m tinyldm sweep"
+    wrong = f"not a sweep of {called('python -m tinyldm')} sweep"
     as_type(content, str(file), Content, extra="ignore", wrong=wrong)
-    return content
+    return unsealed(content, str(file))
 
 
 def summary(file: Path) -> Summary:

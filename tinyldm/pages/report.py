@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from tinyldm.cli import flag_of
 from tinyldm.errors import InputError, say
 from tinyldm.folders import numbered, owned_file
+from tinyldm.installation import called
 from tinyldm.pages.curves import Chart, Line, loss_lines, smoothed, thinned
 from tinyldm.pages.html import Picture, Table, embedded, write_page
 from tinyldm.pages.ranking import summary
@@ -33,7 +34,7 @@ from tinyldm.training.checkpoint import (
 from tinyldm.training.chosen import settings_for
 from tinyldm.training.log import COLUMNS, LOSS_BY_NOISE, read_log, read_loss_by_noise
 from tinyldm.training.settings import TrainSettings
-from tinyldm.typed import Index, read_json
+from tinyldm.typed import Index, as_type, read_json, unsealed
 
 REPORT = "report.html"
 EARLIER = 8  # previews shown beside the newest
@@ -211,9 +212,12 @@ class Scores:
 
 def scores(file: Path) -> Table:
     """The scores in a file that `python -m tinyldm evaluate --out` wrote."""
-    wrong = "not scores of python -m tinyldm evaluate"
+    wrong = f"not scores of {called('python -m tinyldm')} evaluate"
     rows = []
-    for name, score in read_json(file, Scores, "ignore", wrong).scores.items():
+    content = read_json(file, dict[str, Any], wrong=wrong)
+    read = as_type(content, str(file), Scores, extra="ignore", wrong=wrong)
+    unsealed(content, str(file))
+    for name, score in read.scores.items():
         value = "infinite" if score.value is None else f"{score.value:.4f}"
         rows.append((name, value, score.n, score.extractor))
     return Table(("metric", "value", "n", "read by"), rows)
@@ -225,13 +229,14 @@ def commands(run: Path, config: dict[str, Any]) -> list[str]:
     samples = shlex.quote(f"samples/{run.resolve().name}")
     prompts = prompts_of(config)
     asked = f" --prompts {shlex.quote(str(prompts))}" if prompts else ""
+    others = called("python -m tinyldm")
     lines = [
         command_line(config["settings"], task_of(config)),
-        f"python sample.py --run {folder}{asked} --out {samples}",
+        f"{called('python sample.py')} --run {folder}{asked} --out {samples}",
     ]
     if prompts:
-        lines.append(f"python -m tinyldm evaluate {samples}{asked} --out {folder}/scores.json")
-    lines.append(f"python -m tinyldm report {folder}")
+        lines.append(f"{others} evaluate {samples}{asked} --out {folder}/scores.json")
+    lines.append(f"{others} report {folder}")
     return lines
 
 
@@ -244,7 +249,7 @@ def command_line(settings: Mapping[str, Any], task: Task) -> str:
         if any(layout.asked for layout in task.layouts):  # the files may not say so by themselves
             given["task"] = wanted.task
     default = settings_for(given, wanted.size, task)
-    words = ["python", "train.py"]
+    words: list[str] = []
     for f in fields(wanted):
         value = getattr(wanted, f.name)
         if f.name not in given and value == getattr(default, f.name):
@@ -256,4 +261,4 @@ def command_line(settings: Mapping[str, Any], task: Task) -> str:
             words += [flag, "x".join(map(str, value[::-1]))]
         else:
             words += [flag, str(value)]
-    return shlex.join(words)
+    return f"{called('python train.py')} {shlex.join(words)}".strip()

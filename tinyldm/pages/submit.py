@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.data.examples import images_in
 from tinyldm.data.images import load_image

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.errors import InputError
 from tinyldm.files import write_text
 from tinyldm.folders import is_empty, owned
+from tinyldm.installation import called
 from tinyldm.pages.html import write_page
 from tinyldm.pages.ranking import (
     AXES,
@@ -44,6 +45,7 @@ from tinyldm.training.averages import load_averaged
 from tinyldm.training.checkpoint import read_config, task_of
 from tinyldm.training.data import find_test_prompts
 from tinyldm.training.run import SWEEP
+from tinyldm.typed import sealed
 
 RESULT, PAGE = "sweep.json", "sweep.html"
 
@@ -228,7 +230,7 @@ def draw_and_score(job: Sweep, grid: list[Setting], overwrite: bool) -> dict[str
             "rows": rows,
             "readers": {name: _facts(score) for name, score in scores.items()},
         }
-        write_text(job.out / RESULT, json.dumps(result, indent=1, ensure_ascii=False))
+        write_text(job.out / RESULT, json.dumps(sealed(result), indent=1, ensure_ascii=False))
     write_page(
         job.out / PAGE,
         "sweep.html",
@@ -291,7 +293,7 @@ def advice(run: Path, row: Row, prompts: str) -> str:
         if row.get(axis) is not None:
             options[axis.replace("_", "-")] = shown(row[axis])
     options["out"] = "submission"
-    words = ["python", "sample.py"]
+    words: list[str] = []
     for name, value in options.items():
         words += [f"--{name}", str(value)]
-    return shlex.join(words)
+    return f"{called('python sample.py')} {shlex.join(words)}"

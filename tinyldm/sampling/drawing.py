@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.condition import Condition
 from tinyldm.data.examples import Prompt, Request
@@ -71,6 +71,7 @@ class Painter:
     starts:       (n, c, h, w), the noise that the n pictures of a job start from, in place of that
                   of their seeds
     bfloat16:     whether the network runs in bfloat16: what how.precision means on the device
+    grid, init:   the levels that a drawing visits, and the latents that it begins with, if any
     """
 
     network: Denoiser
@@ -87,9 +88,16 @@ class Painter:
     starts: Tensor | None = None
     device: torch.device = CPU
     bfloat16: bool = field(init=False)
+    grid: Grid = field(init=False)
+    init: Tensor | None = field(init=False)
 
     def __post_init__(self) -> None:
+        grid, init = self.how.grid(self.schedule), None
+        if self.canvas is not None:
+            grid, init = begin(self.canvas.x0, grid, self.canvas.strength)
         object.__setattr__(self, "bfloat16", runs_bfloat16(self.device, self.how.precision))
+        object.__setattr__(self, "grid", grid)
+        object.__setattr__(self, "init", init)
 
     @classmethod
     def of(
@@ -129,18 +137,6 @@ class Painter:
             device=device,
         )
 
-    @property
-    def grid(self) -> Grid:
-        """The levels that a drawing visits: on a canvas, those that are left of them."""
-        return self.start()[0]
-
-    def start(self) -> tuple[Grid, Tensor | None]:
-        """The levels that a drawing visits, and the latents that it begins with, if any."""
-        grid = self.how.grid(self.schedule)
-        if self.canvas is None:
-            return grid, None
-        return begin(self.canvas.x0, grid, self.canvas.strength)
-
     @torch.inference_mode()
     def invert(self, condition: Condition) -> Tensor:
         """The noise (1, c, h, w) from which the canvas would be drawn, given what it shows.
@@ -173,7 +169,7 @@ class Painter:
         callback(step, x, x0) after every step, in units of x0
         noise:   (b, c, h, w) to start from, in place of that of the seeds
         """
-        guidance, (grid, init) = self.guidance, self.start()
+        guidance = self.guidance
         if isinstance(condition, Composed):
             guidance = condition.guidance(self.how.guidance, self.null, self.device)
             condition = condition.parts[0]
@@ -189,11 +185,11 @@ class Painter:
                 prediction=self.prediction,
                 seeds=seeds,
                 guidance=guidance,
-                spacing=grid,
+                spacing=self.grid,
                 clip=self.canvas.clip if self.canvas else None,
                 device=self.device,
                 noise=noise,
-                init=init,
+                init=self.init,
                 callback=callback,
             )
         pictures = self.decode(x0)

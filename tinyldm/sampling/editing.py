@@ -118,19 +118,32 @@ def read_picture(file: Path, size: tuple[int, int]) -> Image.Image:
 
 
 def read_mask(file: Path, picture: Path, size: tuple[int, int]) -> Image.Image:
+    """The mask in a file of the picture in another; see mask_at."""
+    mask, like = load_image(file), load_image(picture)
+    return mask_at(mask, like, size, named=f"--mask {file}", picture=str(picture))
+
+
+def mask_at(
+    mask: Image.Image,
+    like: Image.Image,
+    size: tuple[int, int],
+    named: str = "mask",
+    picture: str = "init",
+) -> Image.Image:
     """A mask of a picture at a size (h, w). A pixel is white if any is that it is made of.
 
+    named, picture: what messages call the two
     InputError: it is not as large as the picture, or nothing of it is white.
     """
-    mask, width_height = load_image(file).convert("L"), load_image(picture).size
-    if mask.size != width_height:
+    mask = mask.convert("L")
+    if mask.size != like.size:
         raise InputError(
-            f"--mask {file}: has {mask.width}x{mask.height} pixels, "
-            f"expected {width_height[0]}x{width_height[1]} as {picture} has"
+            f"{named}: has {mask.width}x{mask.height} pixels, "
+            f"expected {like.width}x{like.height} as {picture} has"
         )
     white = torch.from_numpy(np.array(mask) >= WHITE)
     if not white.any():
-        raise InputError(f"--mask {file}: nothing is white; expected white where to draw anew")
+        raise InputError(f"{named}: nothing is white; expected white where to draw anew")
     drawn = cells_to_draw(white[None, None], size)[0, 0]
     return Image.fromarray(drawn.numpy().astype(np.uint8) * 255)
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from tinyldm.errors import InputError, shortened
 from tinyldm.files import write_text
 from tinyldm.folders import owned_file
+from tinyldm.installation import called
 from tinyldm.sampling.folder import hash_of, solver_facts
 from tinyldm.sampling.settings import FITTED, Drawing
 from tinyldm.training.checkpoint import Checkpoint, find_checkpoint
@@ -64,7 +65,7 @@ def drawing_facts(how: Drawing) -> dict[str, Any]:
 def read_grids(checkpoint: Checkpoint) -> FittedGrids:
     """The grids beside a checkpoint, as far as they are its own; InputError where none are."""
     file = checkpoint.path / GRIDS
-    advice = f"python -m tinyldm grid {checkpoint.path} fits some"
+    advice = f"{called('python -m tinyldm')} grid {checkpoint.path} fits some"
     if not file.exists():
         raise InputError(f"{checkpoint.path}: has no {GRIDS}; {advice}")
     found: FittedGrids = read_json(file, FittedGrids)
@@ -93,7 +94,8 @@ def with_fitted_grid(checkpoint: Checkpoint, how: Drawing) -> Drawing:
     for grid in fitting:
         if grid.steps == how.steps:
             return replace(how, timesteps=grid.timesteps)
-    advice = f"python -m tinyldm grid {checkpoint.path} with the same options fits one"
+    command = called("python -m tinyldm")
+    advice = f"{command} grid {checkpoint.path} with the same options fits one"
     if fitting:
         known = ", ".join(str(n) for n in sorted(grid.steps for grid in fitting))
         raise InputError(f"--steps {how.steps}: {file} has grids of {known} steps; {advice}")

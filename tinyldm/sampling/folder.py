@@ -25,7 +25,7 @@ from tinyldm.folders import RECORD, owned, recorded, remove_written
 from tinyldm.sampling.settings import Drawing
 from tinyldm.training.checkpoint import Checkpoint
 from tinyldm.training.run import SAMPLES
-from tinyldm.typed import as_type, read_json
+from tinyldm.typed import as_type, read_json, sealed, unsealed
 
 GRID = "about/grid.png"
 STRIP = "about/strip.png"
@@ -133,7 +133,7 @@ def read_record_file(path: Path) -> dict[str, Any]:
     """The record in a file; InputError if it is damaged."""
     content: dict[str, Any] = read_json(path, dict[str, Any])
     as_type(content, str(path), Record, extra="ignore")
-    return content
+    return unsealed(content, str(path))
 
 
 def difference(path: Path, record: dict[str, Any]) -> str | None:
@@ -176,7 +176,7 @@ def open_folder(out: Path, record: dict[str, Any], overwrite: bool) -> Iterator[
         check_folder(out, record, overwrite)
         if overwrite or not is_started(out, record):
             remove_written(out, SAMPLES)
-            write_text(out / RECORD, json.dumps(record, indent=1, ensure_ascii=False))
+            write_text(out / RECORD, json.dumps(sealed(record), indent=1, ensure_ascii=False))
         try:
             yield
         except BaseException:

@@ -10,6 +10,7 @@ from tinyldm.data.examples import Prompt, Request, check_names
 from tinyldm.data.images import grid, load_image, save_animation, save_image
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError
+from tinyldm.installation import called
 from tinyldm.methods.consistency import ConsistencySolver
 from tinyldm.sampling.compositions import parts_of
 from tinyldm.sampling.drawing import (
@@ -116,15 +117,16 @@ def with_grid(checkpoint: Checkpoint, how: Drawing) -> Drawing:
     not have, or that no grid was fitted for.
     """
     tuned = checkpoint.config["settings"].get("consistency") is not None
+    trained = f"{called('train.py')} --consistency"
     if isinstance(how.solver, ConsistencySolver) and not tuned:
         raise InputError(
-            f"--solver consistency: {checkpoint.path} is no run of train.py --consistency; "
+            f"--solver consistency: {checkpoint.path} is no run of {trained}; "
             "expected another solver"
         )
     if tuned and not isinstance(how.solver, ConsistencySolver):
         raise InputError(
-            f"--solver {type(how.solver).__name__}: {checkpoint.path} is a run of "
-            "train.py --consistency; expected --solver consistency"
+            f"--solver {type(how.solver).__name__}: {checkpoint.path} is a run of {trained}; "
+            "expected --solver consistency"
         )
     how = with_fitted_grid(checkpoint, how)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from tinyldm.data.examples import Prompt
 from tinyldm.data.images import grid, save_image
 from tinyldm.data.latents import LatentCache
 from tinyldm.diffusion.schedule import NoiseSchedule
+from tinyldm.errors import InputError, say
 from tinyldm.sampling.drawing import Painter, encode_prompts, picture_seed
 from tinyldm.sampling.settings import CONSISTENCY_STEPS, Drawing, make_solver
 from tinyldm.tasks.base import Task
@@ -59,8 +61,15 @@ class Previews:
         self.seeds = [picture_seed(s.seed, k) for k in range(len(prompts))]
 
     def draw(self, network: nn.Module, file: Path) -> None:
-        """Draw the prompts with a network, as a grid in a file."""
+        """Draw the prompts with a network, as a grid in a file.
+
+        Pictures that are not finite are a line on stderr and no file: the training goes on.
+        """
         painter = replace(self.painter, network=network)
-        images = painter.draw(self.condition, self.seeds)
+        try:
+            images = painter.draw(self.condition, self.seeds)
+        except InputError as error:
+            say(f"{file}: not drawn: {error}", sys.stderr)
+            return
         file.parent.mkdir(exist_ok=True)
         save_image(grid(images), file)

@@ -318,6 +318,11 @@ class SampleOptions(EditOptions):
         distinct = self.prompt or list(dict.fromkeys(texts))
         return list(islice(cycle(distinct), count))
 
+    @property
+    def adapting(self) -> dict[str, Any]:
+        """How to read a run that adapts another, for load_checkpoint()."""
+        return {"base": self.base, "scale": self.lora_scale}
+
     def drawing(self, task: Task, settings: Mapping[str, Any]) -> Drawing:
         """How to draw with a network of a task that was trained with these settings."""
         cfg_drop = settings.get("cfg_drop", TrainSettings.cfg_drop)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +22,11 @@ from tinyldm.data.images import from_bytes
 from tinyldm.errors import InputError
 from tinyldm.files import replacing_files
 from tinyldm.folders import Kind
+from tinyldm.installation import called
 from tinyldm.scores import classifier
 from tinyldm.scores.files import read_pixels
 from tinyldm.tasks.base import Judge, find_task
-from tinyldm.typed import Index, Limits, Side, read_json
+from tinyldm.typed import SEAL, Index, Limits, Side, as_type, read_json, sealed, unsealed
 from tinyldm.weights import load_into, read_weights, weights_hash, write_weights
 
 CONFIG = "config.json"
@@ -36,7 +37,7 @@ WEIGHTS = "model.safetensors"
 class Facts:
     """What config.json of an evaluator holds; see Evaluator.
 
-    hash: of its weights; the first evaluators have none
+    hash, checksum: of its weights and of these facts; the first evaluators have none
     """
 
     task: str
@@ -45,6 +46,7 @@ class Facts:
     images: Index
     held_out: dict[str, float] | None
     hash: str | None = None
+    checksum: str | None = None
 
 
 def has_evaluator(folder: Path) -> bool:
@@ -117,25 +119,28 @@ class Evaluator:
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors, together or not at all."""
-        facts = {f.name: getattr(self, f.name) for f in fields(Facts) if f.name != "hash"}
+        names = [f.name for f in fields(Facts) if f.name not in ("hash", SEAL)]
+        facts = {name: getattr(self, name) for name in names}
         facts["hash"] = weights_hash(self.net.state_dict())
         with replacing_files(folder) as draft:
             write_weights(draft / WEIGHTS, self.net.state_dict())
-            (draft / CONFIG).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+            (draft / CONFIG).write_text(json.dumps(sealed(facts), indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> Evaluator:
         """The inverse of save; InputError where a file is missing or is not an evaluator's."""
         file = Path(folder) / CONFIG
-        wrong = "not an evaluator; train one with python -m tinyldm evaluator train"
-        facts = read_json(file, Facts, wrong=wrong)
+        wrong = f"not an evaluator; train one with {called('python -m tinyldm')} evaluator train"
+        content = read_json(file, dict[str, Any], wrong=wrong)
+        facts = as_type(content, str(file), Facts, wrong=wrong)
+        unsealed(content, str(file))
         try:
             net = find_judge(facts.task, facts.names).network(len(facts.names))
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
         weights = Path(folder) / WEIGHTS
         load_into(net, read_weights(weights), weights)
-        given = dict(vars(facts))
+        given = {name: value for name, value in vars(facts).items() if name != SEAL}
         if given.pop("hash") not in (None, weights_hash(net.state_dict())):
             raise InputError(f"{weights}: damaged: not what was written with its {CONFIG}")
         return cls(net=net.to(device).eval(), **given)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.data.images import load_image
 from tinyldm.frozen.image import ClipScorer

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.data.examples import Request, images_below, images_in
 from tinyldm.data.images import load_image, open_image, resize, to_bytes

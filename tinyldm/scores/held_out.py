@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.data.examples import Examples, Request
 from tinyldm.data.images import load_image, save_image

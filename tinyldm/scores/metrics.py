@@ -206,7 +206,7 @@ class ToyAttributes(Metric):
 class ReadByEvaluator(Metric):
     """What a network that was trained on real images reads off these: labels or maps."""
 
-    needs = "--evaluator FOLDER (of python -m tinyldm evaluator train) and --prompts FILE"
+    needs = "--evaluator FOLDER (which the command `evaluator train` makes) and --prompts FILE"
 
     def applies(self, job: Job) -> bool:
         return job.evaluator is not None and bool(job.requests)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.autoencoder.kl import AutoencoderKL
 from tinyldm.data.examples import IMAGE_SUFFIXES

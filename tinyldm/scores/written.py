@@ -11,6 +11,7 @@ from typing import Any
 
 import tinyldm
 from tinyldm.files import write_text
+from tinyldm.typed import sealed
 
 # packages that a score may depend on
 MEASURED = ("torch", "torchvision", "transformers", "pillow", "numpy")
@@ -54,4 +55,4 @@ def write_scores(out: Path, scores: Mapping[str, Any], **about: Any) -> None:
     text = json.dumps({**about, "scores": scores, "versions": versions})
     report = json.loads(text, parse_constant=lambda _: None)  # NaN, Infinity, -Infinity
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, json.dumps(report, indent=1, ensure_ascii=False))
+    write_text(out, json.dumps(sealed(report), indent=1, ensure_ascii=False))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.autoencoder.kl import AutoencoderConfig, AutoencoderKL
 from tinyldm.autoencoder.perceptual import feature_distance

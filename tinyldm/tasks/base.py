@@ -101,7 +101,8 @@ class Encoder(ABC):
         return stored
 
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
-        """Prompts -> the whole Condition, for sampling."""
+        """Prompts -> the whole Condition, for sampling; a single text is a batch of one."""
+        prompts = [prompts] if isinstance(prompts, str) else prompts
         return self.finish(self.stored(prompts), None, None)
 
     def keys(self, prompts: Sequence[Prompt]) -> list[str]:

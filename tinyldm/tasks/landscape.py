@@ -154,6 +154,7 @@ class LandscapeEncoder(Encoder):
         """Scenes -> maps and styles; InputError for a file that is missing or wrong."""
         import torch
 
+        prompts = [prompts] if isinstance(prompts, str) else prompts
         scenes = [Scene.of(prompt) for prompt in prompts]
         condition = self.finish(self.stored(scenes), None, None)
         cells = torch.zeros(len(scenes), len(CLASSES), *self.area)

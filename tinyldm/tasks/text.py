@@ -154,9 +154,10 @@ class CaptionEncoder(Encoder):
 
 @dataclass(frozen=True)
 class Named:
-    """What a checkpoint says of the encoder: which it is."""
+    """What a checkpoint says of the encoder: which it is; padded: as in TextEncoder."""
 
     name: str
+    padded: bool = False
 
 
 class TextTask(Task):
@@ -213,4 +214,5 @@ class TextTask(Task):
         """The captions' encoder."""
         from tinyldm.frozen.text import TextEncoder
 
-        return CaptionEncoder(TextEncoder.load(facts["name"], device))
+        padded = facts.get("padded", False)
+        return CaptionEncoder(TextEncoder.load(facts["name"], device, padded))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.folders import Kind, whole_folder
 from tinyldm.randomness import plain_stream

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.errors import InputError
 from tinyldm.folders import Kind, whole_folder

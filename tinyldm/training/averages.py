@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyldm.errors import InputError
+from tinyldm.installation import called
 from tinyldm.methods.power_ema import Profile, Synthesis, decay, synthesis
 from tinyldm.training.checkpoint import (
     AVERAGES,
@@ -147,7 +148,7 @@ def snapshots_of(checkpoint: Checkpoint) -> list[tuple[Config, Path]]:
     if not has_averages(own):
         raise InputError(
             f"--ema-length: {checkpoint.path} holds no averages; expected a run of "
-            "train.py --post-hoc-ema"
+            f"{called('train.py')} --post-hoc-ema"
         )
     found = []
     for folder in checkpoints(checkpoint.path.parent.parent):

@@ -2,7 +2,7 @@
 
 runs/NAME/checkpoints/step-0001000/
     config.json           network, schedule, prediction, frozen models, image size, step, settings,
-                          progress, checksums of the other files
+                          progress, checksums of the other files and of itself
     model.safetensors     the averaged weights, float32
     latents.safetensors   mean and std of the latents, the null condition
     averages.safetensors  with --post-hoc-ema: two more averages of other lengths, float32
@@ -27,6 +27,7 @@ from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.files import file_checksum, replacing_files
 from tinyldm.folders import numbered
+from tinyldm.installation import called
 from tinyldm.methods.power_ema import LONGEST, Synthesis
 from tinyldm.nn.unet import UNet
 from tinyldm.tasks.base import Task, find_task
@@ -36,7 +37,7 @@ from tinyldm.training.learning_rate import Plateau
 from tinyldm.training.network import build_network, check_inputs, is_ours
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.statistics import LATENTS, read_latents
-from tinyldm.typed import Index, Limits, Side, as_type, read_json
+from tinyldm.typed import Index, Limits, Side, as_type, read_json, sealed, unsealed
 from tinyldm.weights import (
     check_shapes,
     load_into,
@@ -136,7 +137,8 @@ def save_checkpoint(
         for name, tensors in weights.items():
             write_weights(draft / f"{name}.safetensors", tensors)
         sums = {file.name: file_checksum(file) for file in sorted(draft.iterdir())}
-        content = json.dumps({"format": FORMAT, **config, "checksums": sums}, indent=2)
+        facts = sealed({"format": FORMAT, **config, "checksums": sums})
+        content = json.dumps(facts, indent=2)
         (draft / "config.json").write_text(content, encoding="utf-8")
 
 
@@ -176,7 +178,8 @@ def latest_run() -> Path:
     newest = [checkpoints(run)[-1] for run in Path("runs").glob("*") if checkpoints(run)]
     if not newest:
         raise InputError(
-            "runs: no run with a checkpoint; train one first (python train.py --cfg-drop 0.1)"
+            "runs: no run with a checkpoint; train one first "
+            f"({called('python train.py')} --cfg-drop 0.1)"
         )
     return max(newest, key=lambda path: (path / "config.json").stat().st_mtime).parent.parent
 
@@ -204,7 +207,8 @@ class Config(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         raise InputError(
-            f"{self.file}: says nothing of {key!r}; expected a checkpoint that train.py wrote"
+            f"{self.file}: says nothing of {key!r}; "
+            f"expected a checkpoint that {called('train.py')} wrote"
         )
 
 
@@ -218,9 +222,19 @@ def read_config(folder: str | Path) -> Config:
         if "progress" in content:
             content["progress"] = read_progress(content["progress"])
         as_type(content, str(file), Content, extra="ignore")
+        content = unsealed(content, str(file))
+        check_step(content, file)
         if "settings" in content:
             content["settings"] = {**UNSAID, **content["settings"]}
     return Config(content, file)
+
+
+def check_step(content: Mapping[str, Any], file: Path) -> None:
+    """InputError, naming the file, where it says twice how far the run is, and not the same."""
+    if "step" in content and "progress" in content:
+        step, progress = content["step"], content["progress"].get("step", 0)
+        if step != progress:
+            raise InputError(f"{file}: step is {step} and progress.step is {progress}")
 
 
 @contextmanager

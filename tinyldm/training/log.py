@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import time
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.files import naming, replacing
@@ -117,8 +118,15 @@ def write_rows(file: Path, rows: list[list[str]]) -> None:
 
 
 def read_log(file: Path) -> list[list[str]]:
-    """The rows of a log.csv, without its header and what is damaged; none if there is no file."""
-    return read_rows(file, LogRow)
+    """The rows of a log.csv, without its header and what is damaged; none if there is no file.
+
+    They are in the order of their steps, of which each is there once.
+    """
+    rows: dict[int, list[str]] = {}
+    for row in read_rows(file, LogRow):
+        if re.fullmatch("[0-9]+", row[0]):  # pydantic takes 1.0 and +1 for whole numbers too
+            rows.setdefault(int(row[0]), row)
+    return [rows[step] for step in sorted(rows)]
 
 
 def read_loss_by_noise(file: Path) -> list[tuple[float, float]]:
@@ -128,11 +136,11 @@ def read_loss_by_noise(file: Path) -> list[tuple[float, float]]:
 
 
 def read_rows(file: Path, kind: Any) -> list[list[str]]:
-    """The rows of a CSV file of numbers that fit a type, without its header."""
+    """The rows of a CSV file of numbers that fit a type; a header does not."""
     if not file.is_file():
         return []
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    rows = [line.split(",") for line in lines[1:]]
+    rows = [line.split(",") for line in lines]
     return [row for row in rows if fits(row, kind)]
 
 

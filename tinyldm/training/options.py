@@ -31,7 +31,7 @@ EXAMPLES = """examples:
   python train.py --data hw6 --vae tiny --text-encoder tiny --size 64    without any download
   python train.py --resume                             continue the latest run
   python train.py --lora 4 --from runs/toy-1 --data ghosts    adapt a run to other pictures
-  python train.py --network docs.examples.dit:build    a network of your own
+  python train.py --network my_module:build           a network of your own
   torchrun --nproc-per-node 8 train.py --data hw6 --batch-size 512      eight GPUs
 With --vae tiny and pictures of up to 128 pixels, the network is that of the toy monsters, trained
 by AdamW for 6000 steps at a learning rate of 1e-3. So it is for small landscapes, with 2000 steps,

@@ -128,9 +128,9 @@ class Tuning(Start):
         named = f"--consistency {settings.consistency}"
         if saved is not None and saved["teacher"] != facts["teacher"]:
             raise InputError(f"{named}: its weights are not those that the run was started from")
-        s, of_it = settings, self.teacher
+        s = settings
         schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
-        if (schedule, s.prediction) != (of_it.schedule, of_it.prediction):
+        if (schedule, s.prediction) != (self.teacher.schedule, self.teacher.prediction):
             raise InputError(f"{named}: its schedule or prediction is not that of its settings")
         if self.teacher.config.get("data", cache.key) != cache.key:
             raise InputError(
