@@ -78,7 +78,7 @@ def draw(options: SampleOptions) -> None:
     strip = None if options.strip is None else editing.composed(task.prompt(options.strip))
     job.check_requests(requests, strip, task.prompted)
 
-    # 3. The network, averaged; a weaker one to guide it, if asked for; and the frozen models.
+    # 3. The averaged network, a weaker one to guide it if asked for, and the run's frozen models.
     device = pick_device(options.device)
     checkpoint = load_averaged(folder, device, how.ema_length, **options.adapting)
     how = job.with_grid(checkpoint, how)
@@ -100,7 +100,7 @@ def draw(options: SampleOptions) -> None:
         editing=editing,
     ) as out:
         # 5. Conditions, noise, solver steps, decoder, files: batch by batch.
-        painter, noise = editing.begin(painter, models, len(requests), options.seed)
+        painter = editing.begin(painter, models, len(requests), options.seed)
         draw_requests(
             painter,
             models.encoder,
@@ -108,11 +108,9 @@ def draw(options: SampleOptions) -> None:
             out,
             seed=options.seed,
             batch_size=options.batch_size,
-            noise=noise,
         )
         job.save_grid(requests, out, columns=editing.rows or None)
-        job.save_strip(painter, models.encoder, strip, out, seed=options.seed, noise=noise)
-
+        job.save_strip(painter, models.encoder, strip, out, seed=options.seed)
     say(job.told(requests, run_name(folder), out))
 
 

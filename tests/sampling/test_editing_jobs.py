@@ -143,10 +143,10 @@ def test_inversion_leads_back_to_the_picture(place):
             vae=Halves(),
             how=Drawing(steps, DDIM(), guidance=1.0, precision="float32"),
         )
-        painter, noise = editing.begin(painter, FrozenModels(Halves(), encoder), 2, seed=0)
+        painter = editing.begin(painter, FrozenModels(Halves(), encoder), 2, seed=0)
         condition = encode_prompts(encoder, ["a cat", "a long green eel"])
-        assert noise.shape == (2, 3, 8, 8)
-        own, other = painter.draw(condition, [5, 6], noise=noise)
+        assert painter.starts.shape == (2, 3, 8, 8)
+        own, other = painter.draw(condition, [5, 6], noise=painter.starts)
         seeded = replace(painter, canvas=None).draw(condition, [5, 6])[0]
         (kept,) = painter.decode(painter.canvas.x0)
         errors[steps] = [mean_difference(each, kept) for each in (own, other, seeded)]

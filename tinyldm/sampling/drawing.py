@@ -68,8 +68,10 @@ class Painter:
     guidance:     makes a guided denoiser of the network; None leaves it as it is
     null:         the null condition, which a composition of prompts is compared with
     canvas:       the picture to draw on; None: from noise alone
+    starts:       (n, c, h, w), the noise that the n pictures of a job start from, in place of that
+                  of their seeds
     bfloat16:     whether the network runs in bfloat16: what how.precision means on the device
-    levels:       those that a drawing from noise alone visits
+    grid, init:   the levels that a drawing visits, and the latents that it begins with, if any
     """
 
     network: Denoiser
@@ -83,13 +85,19 @@ class Painter:
     guidance: Callable[[Denoiser], Denoiser] | None = None
     null: Condition = field(default_factory=Condition)
     canvas: Canvas | None = None
+    starts: Tensor | None = None
     device: torch.device = CPU
     bfloat16: bool = field(init=False)
-    levels: Grid = field(init=False)
+    grid: Grid = field(init=False)
+    init: Tensor | None = field(init=False)
 
     def __post_init__(self) -> None:
+        grid, init = self.how.grid(self.schedule), None
+        if self.canvas is not None:
+            grid, init = begin(self.canvas.x0, grid, self.canvas.strength)
         object.__setattr__(self, "bfloat16", runs_bfloat16(self.device, self.how.precision))
-        object.__setattr__(self, "levels", self.how.grid(self.schedule))
+        object.__setattr__(self, "grid", grid)
+        object.__setattr__(self, "init", init)
 
     @classmethod
     def of(
@@ -129,17 +137,6 @@ class Painter:
             device=device,
         )
 
-    @property
-    def grid(self) -> Grid:
-        """The levels that a drawing visits: on a canvas, those that are left of them."""
-        return self.start()[0]
-
-    def start(self) -> tuple[Grid, Tensor | None]:
-        """The levels that a drawing visits, and the latents that it begins with, if any."""
-        if self.canvas is None:
-            return self.levels, None
-        return begin(self.canvas.x0, self.levels, self.canvas.strength)
-
     @torch.inference_mode()
     def invert(self, condition: Condition) -> Tensor:
         """The noise (1, c, h, w) from which the canvas would be drawn, given what it shows.
@@ -172,7 +169,7 @@ class Painter:
         callback(step, x, x0) after every step, in units of x0
         noise:   (b, c, h, w) to start from, in place of that of the seeds
         """
-        guidance, (grid, init) = self.guidance, self.start()
+        guidance = self.guidance
         if isinstance(condition, Composed):
             guidance = condition.guidance(self.how.guidance, self.null, self.device)
             condition = condition.parts[0]
@@ -188,11 +185,11 @@ class Painter:
                 prediction=self.prediction,
                 seeds=seeds,
                 guidance=guidance,
-                spacing=grid,
+                spacing=self.grid,
                 clip=self.canvas.clip if self.canvas else None,
                 device=self.device,
                 noise=noise,
-                init=init,
+                init=self.init,
                 callback=callback,
             )
         pictures = self.decode(x0)
@@ -255,12 +252,8 @@ def draw_requests(
     out: Path,
     seed: int = 0,
     batch_size: int = 32,
-    noise: Tensor | None = None,
 ) -> None:
-    """Draw the requests into a folder, under their names. Pictures already there are kept.
-
-    noise: what each of the n pictures starts from (n, c, h, w), in place of that of its seed
-    """
+    """Draw the requests into a folder, under their names. Pictures already there are kept."""
     todo = [k for k, request in enumerate(requests) if not (out / request.name).exists()]
     if not todo:
         return
@@ -272,8 +265,8 @@ def draw_requests(
             seeds = [picture_seed(seed, k) for k in batch]
             watch = progress(bar, done + start, len(batch), steps)
             rows = condition[start : start + batch_size]
-            starts = None if noise is None else noise[batch]
-            pictures = painter.draw(rows, seeds, watch, noise=starts)
+            noise = None if painter.starts is None else painter.starts[batch]
+            pictures = painter.draw(rows, seeds, watch, noise=noise)
             for k, picture in zip(batch, pictures, strict=True):
                 save_image(picture, out / requests[k].name)
 
@@ -293,11 +286,11 @@ def progress(bar: Any, before: int, count: int, steps: int) -> Callback:
 
 
 def draw_strip(
-    painter: Painter, condition: Condition | Composed, seed: int, noise: Tensor | None = None
+    painter: Painter, condition: Condition | Composed, seed: int
 ) -> tuple[Image.Image, list[Image.Image]]:
     """How one picture is drawn, from noise to the end: a strip, and the frames of a film.
 
-    x_t is above, the estimate of x0 below. noise: (1, c, h, w), in place of that of the seed
+    x_t is above, the estimate of x0 below. It starts as the first picture of the job does.
     """
     steps = len(painter.grid) - 1
     frames = min(10, steps)
@@ -311,6 +304,7 @@ def draw_strip(
                 states.append(x)
                 estimates.append(x0)
 
+        noise = None if painter.starts is None else painter.starts[:1]
         painter.draw(condition, [seed], keep, noise=noise)
     above = painter.decode(torch.cat(states))
     below = painter.decode(torch.cat(estimates))

@@ -106,12 +106,10 @@ class Editing:
             ends.append(noise_source(shape, seeds, painter.device, torch.float32)())
         return slerp(ends[0], ends[1], torch.tensor(self.shares))
 
-    def begin(
-        self, painter: Painter, models: FrozenModels, count: int, seed: int
-    ) -> tuple[Painter, Tensor | None]:
-        """The painter with its canvas, and what each of `count` pictures starts from, if known."""
+    def begin(self, painter: Painter, models: FrozenModels, count: int, seed: int) -> Painter:
+        """The painter with what it needs to draw `count` pictures: its canvas, where they start."""
         painter = replace(painter, canvas=self.canvas(painter, models.vae))
-        return painter, self.noise(painter, models.encoder, max(count, 1), seed)
+        return replace(painter, starts=self.noise(painter, models.encoder, max(count, 1), seed))
 
 
 def read_picture(file: Path, size: tuple[int, int]) -> Image.Image:

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import Tensor
-
 from tinyldm.data.examples import Prompt, Request, check_names
 from tinyldm.data.images import grid, load_image, save_animation, save_image
 from tinyldm.device import pick_device
@@ -84,18 +82,10 @@ def sample_images(
         overwrite=overwrite,
         editing=editing,
     ) as folder:
-        painter, noise = editing.begin(painter, models, len(requests), seed)
-        draw_requests(
-            painter,
-            models.encoder,
-            requests,
-            folder,
-            seed=seed,
-            batch_size=batch_size,
-            noise=noise,
-        )
+        painter = editing.begin(painter, models, len(requests), seed)
+        draw_requests(painter, models.encoder, requests, folder, seed=seed, batch_size=batch_size)
         save_grid(requests, folder, columns=editing.rows or None)
-        save_strip(painter, models.encoder, strip, folder, seed=seed, noise=noise)
+        save_strip(painter, models.encoder, strip, folder, seed=seed)
     return folder
 
 
@@ -195,22 +185,12 @@ def save_grid(requests: Sequence[Request], folder: Path, columns: int | None = N
 
 
 def save_strip(
-    painter: Painter,
-    encoder: Encoder,
-    strip: Prompt | None,
-    folder: Path,
-    *,
-    seed: int,
-    noise: Tensor | None = None,
+    painter: Painter, encoder: Encoder, strip: Prompt | None, folder: Path, seed: int
 ) -> None:
-    """Save how one prompt is drawn, if asked for, unless it is there already.
-
-    noise: what the pictures start from, (n, c, h, w): the strip as the first of them
-    """
+    """Save how one prompt is drawn, if asked for, unless it is there already."""
     if strip is None or (folder / STRIP).exists():
         return
     condition = encode_asked(encoder, [strip])
-    first = None if noise is None else noise[:1]
-    still, frames = draw_strip(painter, condition, picture_seed(seed, 0), noise=first)
+    still, frames = draw_strip(painter, condition, picture_seed(seed, 0))
     save_animation(frames, folder / FILM)
     save_image(still, folder / STRIP)
