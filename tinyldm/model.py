@@ -193,7 +193,7 @@ class Model:
         condition, seeds = self._asked(prompts, options.seed)
         count = len(painter.grid) - 1
         calls = followed(lambda callback: painter.draw(condition, seeds, callback))
-        return (Step(index, count, x, x0, painter) for index, x, x0 in calls)
+        return (Step(index, count, x=x, x0=x0, painter=painter) for index, x, x0 in calls)
 
     def encode(self, pictures: Any) -> Tensor:
         """The latents of pictures, as the network sees them: x0, of about unit size.
@@ -296,7 +296,13 @@ def load(source: str | Path, device: str = "auto") -> Model:
         folder = local_or_hub(fetched, str(source), ROLE)
     checkpoint = load_any(folder, chosen)
     models = load_frozen(checkpoint.config, chosen, checkpoint.path)
-    return Model(checkpoint, models.vae, models.encoder, task_of(checkpoint.config), chosen)
+    return Model(
+        checkpoint,
+        vae=models.vae,
+        text_encoder=models.encoder,
+        task=task_of(checkpoint.config),
+        device=chosen,
+    )
 
 
 def is_hub_name(source: str) -> bool:
