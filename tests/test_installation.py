@@ -99,6 +99,18 @@ def test_the_sdist_holds_all_that_its_tests_need(built):
 
 
 @pytest.mark.slow
+def test_the_readmes_links_work_on_a_package_index(built):
+    with zipfile.ZipFile(built[2]) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        published = archive.read(name).decode()
+    assert "Description-Content-Type: text/markdown" in published
+    links = re.findall(r"\]\(([^)]+)\)", published)
+    assert [link for link in links if "://" not in link and not link.startswith("#")] == []
+    url = re.search(r"^url = (.*)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)[1]
+    assert f"{url}/blob/main/docs/design.md" in links
+
+
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_and_the_stories_and_nothing_else(built):
     with zipfile.ZipFile(built[2]) as archive:
         names = set(archive.namelist())
