@@ -290,6 +290,8 @@ ROWS = [  # a command line, and the words that its one line has to have
     ("convert runs/good", "--out"),
     ("convert broken/diffusers --out new", "broken/diffusers"),
     ("grid nowhere", "nowhere"),
+    ("merge nowhere --out merged", "nowhere"),
+    ("merge runs/good --out merged", "expected a run of train.py --lora"),
     ("grid photos", "photos"),
     ("grid runs/good --steps 65", "65"),
     ("grid runs/good --solver ddpm --device cpu", "--solver ddpm"),

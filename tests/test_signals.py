@@ -162,6 +162,9 @@ ARGUMENTS = {
     "picture": ["previews", "run", "--out", "out.png"],
     "report": ["run"],
     "evaluate": ["run", "--vae", "tiny"],
+    "exercise": ["out"],
+    "grid": ["run"],
+    "merge": ["run", "--out", "out"],
 }
 
 

@@ -9,7 +9,7 @@ from bad_inputs import run_command
 from PIL import Image
 
 from tinyldm.tasks.base import find_task
-from tinyldm.training.settings import settings_for
+from tinyldm.training.chosen import settings_for
 
 ANIMALS, OBJECTS = ("fish", "owl", "shark"), ("chair", "apple", "sneaker")
 

@@ -137,7 +137,8 @@ def test_captions_that_are_not_json(tmp_path):
 def test_no_images_no_folder_no_layout(tmp_path):
     assert "no such folder" in refusal(read_examples, tmp_path / "nowhere")
     assert "not a folder" in refusal(read_examples, image(tmp_path / "a.png"))
-    message = refusal(read_examples, tmp_path)
+    (tmp_path / "empty").mkdir()
+    message = refusal(read_examples, tmp_path / "empty")
     assert all(word in message for word in ["train_info.json", "train.csv", "metadata.jsonl"])
     monsters(tmp_path / "hw", names=[])
     assert "no such folder" in refusal(read_examples, tmp_path / "hw")

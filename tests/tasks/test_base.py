@@ -20,6 +20,8 @@ from tinyldm.tasks.base import (
 )
 from tinyldm.tasks.labels import LabelTask
 from tinyldm.tasks.landscape import LandscapeTask
+from tinyldm.tasks.outline import OutlineTask
+from tinyldm.tasks.super_resolution import SuperResolutionTask
 from tinyldm.tasks.text import TextTask
 from tinyldm.tasks.uncaptioned import ClassTask, UnconditionalTask
 
@@ -86,6 +88,7 @@ def refusal(function, *arguments, **options) -> str:
 
 def test_the_tasks_of_the_library_are_known_by_name():
     kinds = [TextTask, LabelTask, LandscapeTask, ClassTask, UnconditionalTask]
+    kinds += [OutlineTask, SuperResolutionTask]
     assert [type(task) for task in tasks()] == kinds
     assert [task.name for task in tasks()] == list(TASKS)
 
@@ -101,7 +104,8 @@ def test_a_task_from_outside_is_found_in_the_current_folder(module):
     [
         (
             "sculpture",
-            "--task sculpture: expected text, labels, landscape, classes, unconditional or my",
+            "--task sculpture: expected text, labels, landscape, classes, unconditional, outline, "
+            "super-resolution or my",
         ),
         ("", "--task : expected text"),
         ("no_such_module_here:MyTask", "no module no_such_module_here"),

@@ -113,7 +113,7 @@ def test_where_latents_are_smaller_no_pixel_is_lost():
     ("given", "said"),
     [
         ({"factor": 5}, "--factor 5: expected a divisor of the size, 32x32"),
-        ({"task": None}, "photos: not a known layout"),
+        ({"task": None, "factor": 4}, "--factor 4: belongs to --task super-resolution"),
         ({"task": "text"}, "--task text: photos is for|photos: not a known layout"),
         ({"data": "empty"}, "empty: not a known layout, .*images, in the folder or in its train/"),
     ],

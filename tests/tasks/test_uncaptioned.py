@@ -9,7 +9,7 @@ from PIL import Image
 
 from tinyldm.errors import InputError
 from tinyldm.tasks.base import find_task, read_examples
-from tinyldm.training.settings import settings_for
+from tinyldm.training.chosen import settings_for
 
 
 def pictures(folder, count, suffix=".png", size=(8, 8)):

@@ -163,4 +163,7 @@ def test_a_run_that_does_not_name_its_optimizer_had_adamw(tmp_path):
     config = {"format": 1, "settings": {"lr": 1e-3}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     settings = read_config(tmp_path)["settings"]
-    assert settings == {"optimizer": "adamw", "t_sampling": "uniform", "lr": 1e-3}
+    assert settings == {
+        **{"optimizer": "adamw", "t_sampling": "uniform", "post_hoc_ema": False},
+        "lr": 1e-3,
+    }

@@ -17,7 +17,13 @@ def defaults_for(given, native, task="text"):
 
 def test_every_setting_is_an_option_and_every_option_means_something():
     options = {action.dest for action in train_parser()._actions} - {"help"}
-    assert options - set(TrainSettings().to_dict()) == {"out", "resume", "overwrite", "epochs"}
+    assert options - set(TrainSettings().to_dict()) == {
+        "out",
+        "resume",
+        "overwrite",
+        "epochs",
+        "start",
+    }
     assert set(TrainSettings().to_dict()) <= options
 
 
@@ -135,7 +141,8 @@ def test_defaults_follow_the_task_and_help_tells_them():
         in told
     )
     # no fixed default: it depends
-    assert "without it, this is detected from the files of --data --size" in told
+    assert "detected from the files of --data; or outline" in told
+    assert "my_module:MyTask (default" not in told
 
 
 def test_options_that_would_be_ignored_are_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
@@ -58,7 +59,7 @@ def network_recipe(unet: UNet2DConditionModel | UNet2DModel) -> dict[str, Any]:
         if got != part:
             found = " ".join(got or part)
             raise ValueError(f"expected a network that its config describes, but it has {found}")
-    settings: dict[str, Any] = asdict(config.native)
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(config.native)))  # lists, no tuples
     plain = read_unet_config(settings)
     if plain is not None:
         return asdict(plain)

@@ -11,6 +11,7 @@ from typing import Any
 from tinyldm.data.examples import Prompt, Request, images_in, images_of
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError, say
+from tinyldm.installation import called
 from tinyldm.sampling.folder import RECORD, read_record_file
 from tinyldm.scores.comparison import Comparison
 from tinyldm.scores.distances import MOMENTS
@@ -32,7 +33,7 @@ ONLY_FOR = {  # options that a single metric looks at -> that metric
 
 WITHOUT_EVALUATOR = (
     "labels and maps are read off pictures by a network, expected --evaluator FOLDER (made by "
-    "python -m tinyldm evaluator train --data FOLDER --out FOLDER)"
+    f"{called('python -m tinyldm')} evaluator train --data FOLDER --out FOLDER)"
 )
 
 

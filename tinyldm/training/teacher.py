@@ -16,6 +16,7 @@ from tinyldm.diffusion.sampler import Denoiser
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.files import file_checksum
+from tinyldm.installation import called
 from tinyldm.methods.consistency import ConsistencyLoss
 from tinyldm.training.checkpoint import (
     WEIGHTS,
@@ -62,7 +63,7 @@ def tuned(given: Mapping[str, Any]) -> dict[str, Any]:
     if "base" in config:
         raise InputError(
             f"--consistency {name}: adapts another run; "
-            "merge them first, with: python -m tinyldm merge RUN --out NEW"
+            f"merge them first, with: {called('python -m tinyldm')} merge RUN --out NEW"
         )
     if before.consistency is not None:
         raise InputError(f"--consistency {name}: is a consistency run already")
