@@ -106,9 +106,9 @@ def frozen(config: Config) -> FrozenModels:
 # ---- a checkpoint
 
 
-def draw_one() -> Any:
+def draw_one(run: str = "runs/captions") -> Any:
     """Draws a picture with the newest checkpoint, as sample.py does."""
-    checkpoint = load_checkpoint("runs/captions")
+    checkpoint = load_checkpoint(run)
     config = read_config(checkpoint.path)
     task = task_of(config)
     options = SampleOptions(steps=2, precision="float32", device="cpu")
@@ -312,4 +312,6 @@ def convert() -> Any:
     checkpoint = load_checkpoint(out)
     x = torch.linspace(-1, 1, 256).view(1, 4, 8, 8)
     drawn = checkpoint.network(x, torch.tensor([500.0]), checkpoint.null)
+    if not bool(drawn.isfinite().all()):
+        return draw_one(str(out))  # weights may be huge, but a drawing with them has to be refused
     return checkpoint.network.state_dict(), drawn, checkpoint.schedule, checkpoint.prediction
