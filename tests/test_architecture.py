@@ -305,6 +305,7 @@ def test_the_top_level_holds_what_it_should():
 TOP_LEVEL = {
     ".ci",
     ".gitignore",
+    "setup.py",
     ".pre-commit-config.yaml",
     "CHANGELOG.md",
     "CITATION.cff",

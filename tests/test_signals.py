@@ -162,7 +162,6 @@ ARGUMENTS = {
     "picture": ["previews", "run", "--out", "out.png"],
     "report": ["run"],
     "evaluate": ["run", "--vae", "tiny"],
-    "exercise": ["out"],
     "grid": ["run"],
     "merge": ["run", "--out", "out"],
 }
@@ -189,7 +188,8 @@ def test_every_command_heeds_signals(command, tmp_path):
 
 
 def test_the_table_has_every_command():
-    assert ARGUMENTS.keys() - {"train.py", "sample.py"} == COMMANDS.keys()
+    at_once = {"exercise"}  # imports nothing that takes long
+    assert ARGUMENTS.keys() - {"train.py", "sample.py"} == COMMANDS.keys() - at_once
 
 
 def test_an_interrupted_drawing_leaves_nothing(tmp_path):
