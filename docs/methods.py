@@ -107,7 +107,7 @@ def judged(run: Path, how, options, seed: int) -> dict[str, float]:
                 evaluator=options.evaluator,
             )
         if options.evaluator:
-            scores[file.stem] = found["evaluator"]["accuracy"]
+            scores[file.stem] = found["evaluator"]["value"]
         else:
             scores |= found["toy attributes"]["generated"]
     return scores
