@@ -26,6 +26,16 @@ def without_seal(file):
     return content
 
 
+def scrambled(network):
+    """The network with all weights random, so that no branch is silent."""
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in network.parameters():
+            scale = 0.3 if p.ndim == 1 else p[0].numel() ** -0.5
+            p.copy_(torch.randn(p.shape, generator=g) * scale)
+    return network
+
+
 class AveragingVae:
     """Averages 4x4 pixels, and repeats the averages; counts how often it encodes."""
 

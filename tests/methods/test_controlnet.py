@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from stand_ins import scrambled
 from torch import nn
 
 from tinyldm.compat.native import from_native
@@ -26,15 +27,6 @@ SHAPE = UNetConfig(
 X, T = torch.randn(2, 3, 8, 8), torch.tensor([5.0, 700.0])
 TOKENS, MAPS = torch.randn(2, 4, 6), torch.rand(2, 5, 8, 8)
 CONDITION = Condition(TOKENS, maps=MAPS)
-
-
-def scrambled(network):
-    g = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in network.parameters():
-            scale = 0.3 if p.ndim == 1 else p[0].numel() ** -0.5
-            p.copy_(torch.randn(p.shape, generator=g) * scale)
-    return network
 
 
 @pytest.fixture

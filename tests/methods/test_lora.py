@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from stand_ins import scrambled
 from torch import nn
 
 from docs.examples import dit
@@ -27,16 +28,6 @@ SHAPE = UNetConfig(
 )
 X, T = torch.randn(2, 3, 8, 8), torch.tensor([5.0, 700.0])
 CONDITION = Condition(torch.randn(2, 4, 6))
-
-
-def scrambled(network):
-    """The network with all weights random, so that no branch is silent."""
-    g = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in network.parameters():
-            scale = 0.3 if p.ndim == 1 else p[0].numel() ** -0.5
-            p.copy_(torch.randn(p.shape, generator=g) * scale)
-    return network
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""The settings of a new run, as data and options choose them; one without effect is refused."""
+"""The settings of a new run, as data and options choose them.
+
+An option that would have no effect is refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run starts from, and a start from another run that an adapter is trained on top of."""
+"""Which start a run has; and the start from another run, on top of which an adapter is trained."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from tinyldm.training.checkpoint import (
     Checkpoint,
     Config,
     load_base,
-    load_checkpoint,
     ordinary,
     settings_of,
 )
@@ -46,7 +45,7 @@ SHORT: dict[str, Any] = {
     "sample_every": 100,
     "save_every": 500,
 }
-"""Settings of an adapted run that are not given: little is learned, and soon."""
+"""What an adapted run has where no option says otherwise. There is little to learn: it is short."""
 
 ENCODER = "text_encoder_fingerprint"
 
@@ -136,7 +135,7 @@ def start_of(run: RunFolder, given: Mapping[str, Any]) -> Start:
     if given.get("consistency") is not None:
         if run.start is not None:
             raise InputError(f"--from {run.start}: expected no --consistency with it")
-        return Tuning(load_checkpoint(given["consistency"]))
+        return Tuning(ordinary(given["consistency"]))
     if run.saved is not None:
         if run.start is not None:
             raise InputError(f"--from {run.start}: expected no --resume with it")

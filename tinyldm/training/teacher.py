@@ -16,7 +16,6 @@ from tinyldm.diffusion.sampler import Denoiser
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.files import file_checksum
-from tinyldm.installation import called
 from tinyldm.methods.consistency import ConsistencyLoss
 from tinyldm.training.checkpoint import (
     WEIGHTS,
@@ -60,11 +59,6 @@ def tuned(given: Mapping[str, Any]) -> dict[str, Any]:
     folder = find_checkpoint(name)
     config = read_config(folder)
     before = settings_of(config)
-    if "base" in config:
-        raise InputError(
-            f"--consistency {name}: adapts another run; "
-            f"merge them first, with: {called('python -m tinyldm')} merge RUN --out NEW"
-        )
     if before.consistency is not None:
         raise InputError(f"--consistency {name}: is a consistency run already")
     if before.prediction == "eps":
@@ -80,7 +74,7 @@ def tuned(given: Mapping[str, Any]) -> dict[str, Any]:
                 f"{as_typed(getattr(before, option))}, as --consistency {name} was trained with"
             )
     taught = given.get("consistency_from", TrainSettings.consistency_from) == "teacher"
-    unused = WITHOUT + OF_THE_TEACHER * taught
+    unused = WITHOUT + OF_THE_TEACHER if taught else WITHOUT
     steps = given.get("max_steps", max(1, round(CONSISTENCY_STEPS * before.max_steps)))
     recipe: dict[str, Any] = {
         **dict.fromkeys(unused, 0),
