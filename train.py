@@ -93,7 +93,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Pat
         )
         if run.saved:
             trainer.restore(find_checkpoint(folder))
-        run.clear_earlier(folder, processes)
+        run.clear_earlier(folder, processes, cache.check_files)
         fit(trainer)
     return folder
 

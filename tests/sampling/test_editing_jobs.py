@@ -222,11 +222,11 @@ def test_an_interrupted_job_goes_on_and_ends_the_same(place, monkeypatch):
     whole = draw("whole", *prompts, **EDITS)
     saved = []
 
-    def broken(image, path):
+    def broken(image, path, **how):
         saved.append(path)
         if len(saved) == 2:
             raise OSError(28, "No space left on device", str(path))
-        save_image(image, path)
+        save_image(image, path, **how)
 
     with monkeypatch.context() as patched:
         patched.setattr(drawing, "save_image", broken)

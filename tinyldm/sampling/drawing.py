@@ -268,7 +268,7 @@ def draw_requests(
             noise = None if painter.starts is None else painter.starts[batch]
             pictures = painter.draw(rows, seeds, watch, noise=noise)
             for k, picture in zip(batch, pictures, strict=True):
-                save_image(picture, out / requests[k].name)
+                save_image(picture, out / requests[k].name, signed=True)
 
 
 def progress(bar: Any, before: int, count: int, steps: int) -> Callback:
