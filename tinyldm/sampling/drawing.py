@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from os import scandir
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,13 @@ from tinyldm.diffusion.schedule import Grid, NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.methods.autoguidance import predicting
 from tinyldm.methods.composition import Composed
-from tinyldm.methods.editing import Inpainting, begin, invert
+from tinyldm.methods.editing import Callback, Inpainting, begin, invert, passages, resample
 from tinyldm.processes import ALONE, Processes
 from tinyldm.sampling.compositions import Composition, joined, parts_of
 from tinyldm.sampling.settings import Drawing
 from tinyldm.tasks.base import Encoder, Task
 from tinyldm.training.checkpoint import Checkpoint
 
-Callback = Callable[[int, Tensor, Tensor], None]
 CPU = torch.device("cpu")
 
 
@@ -42,12 +42,14 @@ class Canvas:
     strength: 0 to 1, how far it is drawn anew; see methods/editing.py
     clip:     what of it stays, if something does
     kept:     the picture itself, and its mask, white where it is drawn, if something stays
+    times:    how many times each step is taken, to fit what stays
     """
 
     x0: Tensor
     strength: float
     clip: Inpainting | None = None
     kept: tuple[Image.Image, Image.Image] | None = None
+    times: int = 1
 
     def finish(self, drawn: Image.Image) -> Image.Image:
         """What was drawn, with the known pixels as they were."""
@@ -139,6 +141,16 @@ class Painter:
             device=device,
         )
 
+    @property
+    def times(self) -> int:
+        """How many times each step is taken."""
+        return 1 if self.canvas is None else self.canvas.times
+
+    @property
+    def steps(self) -> int:
+        """How many steps a drawing takes."""
+        return sum(len(part) - 1 for part in passages(self.grid, self.times))
+
     @torch.inference_mode()
     def invert(self, condition: Condition) -> Tensor:
         """The noise (1, c, h, w) from which the canvas would be drawn, given what it shows.
@@ -177,8 +189,9 @@ class Painter:
             condition = condition.parts[0]
         elif condition is not None and not condition.parts():
             condition = None  # nothing is asked for, and so it has no rows
+        draw = sample if self.times == 1 else partial(resample, times=self.times)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            x0 = sample(
+            x0 = draw(
                 self.network,
                 (len(seeds), *self.latent_shape),
                 self.schedule,
@@ -263,7 +276,7 @@ def draw_requests(
     colour may be another.
     """
     batches = torch.arange(len(requests)).split(batch_size)
-    steps = len(painter.grid) - 1
+    steps = painter.steps
     done = len(requests) - len(missing(requests, out))
     quiet = processes.rank != 0 or done == len(requests)
     shown = {"desc": "sampling", "unit": "image", "disable": quiet}
@@ -313,7 +326,7 @@ def draw_strip(
 
     x_t is above, the estimate of x0 below. It starts as the first picture of the job does.
     """
-    steps = len(painter.grid) - 1
+    steps = painter.steps
     frames = min(10, steps)
     shown = {round(k * (steps - 1) / max(frames - 1, 1)) for k in range(frames)}
     states, estimates = [], []
