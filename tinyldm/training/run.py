@@ -21,6 +21,7 @@ from tinyldm.folders import (
     remove_written,
     written,
 )
+from tinyldm.processes import Processes
 from tinyldm.training.checkpoint import (
     FORMAT,
     Config,
@@ -34,7 +35,6 @@ from tinyldm.training.checkpoint import (
 )
 from tinyldm.training.learning_rate import highest_rate
 from tinyldm.training.log import read_log
-from tinyldm.training.processes import Processes
 from tinyldm.training.settings import TrainSettings
 from tinyldm.typed import read_json
 
