@@ -21,6 +21,7 @@ from stand_ins import SMALL_RUN, AveragingVae, Lengths, without_seal
 import train as train_script
 from tinyldm.cli import guarded
 from tinyldm.data import cache as cache_module
+from tinyldm.data.images import save_image
 from tinyldm.errors import InputError
 from tinyldm.folders import foreign
 from tinyldm.nn.unet import UNetConfig
@@ -199,6 +200,16 @@ def test_a_run_to_resume_keeps_its_checkpoints_where_the_cache_is_damaged(place,
     assert steps() == [2, 4]
 
 
+def test_an_unknown_preset_is_told_before_the_cache_is_built(place):
+    with pytest.raises(
+        InputError, match=r"--preset tiny-tets: expected .*; did you mean tiny-test"
+    ):
+        train(preset="tiny-tets")
+    assert not place.asked
+    assert not Path("cache").exists()
+    assert not Path("run").exists()
+
+
 def test_a_perceptual_term_that_would_never_count_is_refused(place):
     with pytest.raises(InputError, match="--perceptual-from 5: expected less than 5"):
         train(max_steps=5, perceptual=1.0, perceptual_from=5)
@@ -363,8 +374,10 @@ def test_overwrite_removes_what_was_written_and_nothing_else(place):
     train(max_steps=5)
     drawn = Path("run/sweep/step-0000005_g3_s25_dpm++")
     (drawn / "about").mkdir(parents=True)
-    (drawn / "about/samples.json").write_text('{"images": {"ours.png": "a", "../../up.png": "b"}}')
-    for name in (drawn / "ours.png", Path("run/sweep/sweep.json"), Path("run/up.png")):
+    images = dict.fromkeys(["ours.png", "theirs.png", "../../up.png"], "a")
+    (drawn / "about/samples.json").write_text(json.dumps({"images": images}))
+    save_image(Image.new("RGB", (8, 8)), drawn / "ours.png", signed=True)
+    for name in (drawn / "theirs.png", Path("run/sweep/sweep.json"), Path("run/up.png")):
         name.write_text("{}")
     for name in FOREIGN:
         Path("run", name).parent.mkdir(parents=True, exist_ok=True)
@@ -374,6 +387,7 @@ def test_overwrite_removes_what_was_written_and_nothing_else(place):
     assert all(Path("run", name).read_text() == "mine" for name in FOREIGN)
     assert Path("run/up.png").exists()
     assert not (drawn / "ours.png").exists()
+    assert (drawn / "theirs.png").exists()  # a record may name anything
     assert not Path("run/sweep/sweep.json").exists()
     train(max_steps=5, overwrite=True)  # into the folder of step 5 that holds notes
     assert read_config(find_checkpoint("run"))["step"] == 5
