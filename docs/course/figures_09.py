@@ -27,7 +27,7 @@ PROMPTS = (
     "Yellow mushroom-like monster with two eyes and a tail. The monster is attacking.",
 )
 STEPS, SCALE = 20, 3.0
-TIMES = tuple(range(24, 1000, 95))
+TIMES = (0, 4, 12, 30, 80, 160, 280, 400, 520, 640, 760, 860, 940, 985)
 PICTURES = 24
 
 
@@ -78,7 +78,7 @@ def loss_by_noise(model: tinyldm.Model, run: Path, out: Path) -> None:
         ax.plot(noise, values, "o-", color=colour, label=f"after {step:,} steps")
     ax.set(xlabel=r"noise: $\log(\sigma / \alpha)$", ylabel="mean square error of v")
     ax.set_ylim(0, 1.12)
-    ax.legend(loc="lower center")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.88))
     save(made, out, "09_loss_by_noise")
 
 
@@ -143,7 +143,7 @@ def first_test(out: Path) -> None:
     for colour, lr, warmup in ((MORE[3], 3e-5, 0), (DATA, 3e-3, 0), (NOISE, 0.1, 0)):
         smooth = torch.tensor(train(lr, 150, fixed=False, warmup=warmup))
         smooth = smooth.unfold(0, 10, 1).mean(1).clamp(max=30)
-        right.plot(range(9, 150), smooth, color=colour, label=f"learning rate {lr:g}")
+        right.plot(range(9, 150), smooth, color=colour, label=f"learning rate {lr:f}".rstrip("0"))
     right.set(yscale="log", title="fresh batches (mean of ten)", xlabel="step")
     right.legend()
     save(made, out, "09_first_test")
@@ -218,11 +218,11 @@ def mistakes(model: tinyldm.Model) -> dict[str, list[Tensor]]:
 
 def pitfalls(model: tinyldm.Model, out: Path) -> None:
     """A panel of four pictures for each mistake."""
-    made = figure(10, 9)
+    made = figure(6.3, 5.9)
     for panel, (title, pictures) in zip(
         made.subfigures(3, 3).flat, mistakes(model).items(), strict=True
     ):
-        panel.suptitle(title, fontsize=13)
+        panel.suptitle(title, fontsize=10)
         for ax, picture in zip(panel.subplots(2, 2).flat, pictures, strict=True):
             show(ax, picture)
     save(made, out, "09_pitfalls")
