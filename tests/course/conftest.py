@@ -1,6 +1,10 @@
 """What the chapters find where they are read: a small toy set, and a run that was trained on it."""
 
+import importlib.util
+import re
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +13,7 @@ from tinyldm.nn.config import UNetConfig
 from tinyldm.toy.monsters import write_toy
 from tinyldm.training.presets import PRESETS
 
+COURSE = Path(__file__).parents[2] / "docs" / "course"
 SMALL = UNetConfig(  # the network of the toy monsters with a third of its channels
     channels=(32, 48, 64),
     attention=("none", "cross", "cross"),
@@ -52,3 +57,15 @@ def place(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("TINYLDM_CACHE", str(folder / "cache"))
     return folder
+
+
+@pytest.fixture(scope="module")
+def solutions(request):
+    """The module docs/course/solutions/NN_*.py, in test_solutions_NN.py."""
+    number = re.search(r"_(\d\d)$", request.module.__name__)[1]
+    (path,) = (COURSE / "solutions").glob(f"{number}_*.py")
+    spec = importlib.util.spec_from_file_location(f"solutions_{number}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
