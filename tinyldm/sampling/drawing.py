@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from os import scandir
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tinyldm.errors import InputError
 from tinyldm.methods.autoguidance import predicting
 from tinyldm.methods.composition import Composed
 from tinyldm.methods.editing import Callback, Inpainting, begin, invert, passages, resample
+from tinyldm.processes import ALONE, Processes
 from tinyldm.sampling.compositions import Composition, joined, parts_of
 from tinyldm.sampling.settings import Drawing
 from tinyldm.tasks.base import Encoder, Task
@@ -265,23 +267,42 @@ def draw_requests(
     out: Path,
     seed: int = 0,
     batch_size: int = 32,
+    processes: Processes = ALONE,
 ) -> None:
-    """Draw the requests into a folder, under their names. Pictures already there are kept."""
-    todo = [k for k, request in enumerate(requests) if not (out / request.name).exists()]
-    if not todo:
-        return
-    condition = encode_asked(encoder, [requests[k].prompt for k in todo])
-    done, steps = len(requests) - len(todo), painter.steps
-    with tqdm(desc="sampling", unit="image", total=len(requests), initial=done) as bar:
-        for start in range(0, len(todo), batch_size):
-            batch = todo[start : start + batch_size]
-            seeds = [picture_seed(seed, k) for k in batch]
-            watch = progress(bar, done + start, len(batch), steps)
-            rows = condition[start : start + batch_size]
+    """Draw the requests into a folder, under their names. Pictures already there are kept.
+
+    The batches are dealt out to the processes. Which pictures are drawn together depends neither on
+    how many processes there are nor on what is there already: in another batch, the last bit of a
+    colour may be another.
+    """
+    batches = torch.arange(len(requests)).split(batch_size)
+    steps = painter.steps
+    done = len(requests) - len(missing(requests, out))
+    quiet = processes.rank != 0 or done == len(requests)
+    shown = {"desc": "sampling", "unit": "image", "disable": quiet}
+    with tqdm(total=len(requests), initial=done, **shown) as bar:
+        for batch in batches[processes.rank :: processes.world]:
+            rows = batch.tolist()
+            todo = missing([requests[k] for k in rows], out)
+            if not todo:
+                continue
+            condition = encode_asked(encoder, [requests[k].prompt for k in rows])
+            seeds = [picture_seed(seed, k) for k in rows]
+            done = len(requests) - len(missing(requests, out))  # by all processes
+            watch = progress(bar, done, len(todo), steps)
             noise = None if painter.starts is None else painter.starts[batch]
-            pictures = painter.draw(rows, seeds, watch, noise=noise)
-            for k, picture in zip(batch, pictures, strict=True):
-                save_image(picture, out / requests[k].name)
+            pictures = painter.draw(condition, seeds, watch, noise=noise)
+            for k, picture in zip(rows, pictures, strict=True):
+                if requests[k].name in todo:
+                    save_image(picture, out / requests[k].name)
+        processes.barrier()
+        bar.update(len(requests) - bar.n)
+
+
+def missing(requests: Sequence[Request], folder: Path) -> list[str]:
+    """The names of the pictures that are not in a folder yet."""
+    there = {entry.name for entry in scandir(folder)}
+    return [request.name for request in requests if request.name not in there]
 
 
 def progress(bar: Any, before: int, count: int, steps: int) -> Callback:
