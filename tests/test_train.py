@@ -202,7 +202,7 @@ def test_a_run_to_resume_keeps_its_checkpoints_where_the_cache_is_damaged(place,
 
 def test_an_unknown_preset_is_told_before_the_cache_is_built(place):
     with pytest.raises(
-        InputError, match=r"--preset tiny-tets: expected .*; did you mean tiny-test"
+        InputError, match=r"--preset tiny-tets: expected one of toy, .*did you mean tiny-test"
     ):
         train(preset="tiny-tets")
     assert not place.asked
