@@ -144,8 +144,7 @@ def main(argv=None):
         "flop": {side: flops(job) / len(requests) for side, job in sides.items()},
         **taken,
     }
-    keep("drawing", result, given)
-    print(write(result))
+    keep("drawing", result, given, write(result))
 
 
 def write(result):

@@ -184,8 +184,7 @@ def main(argv=None):
     for kind, cost in (("seconds", building[0]), ("cpu seconds", building[1])):
         saved = (result[kind]["usual"] - result[kind]["ours"]) / given.batch
         result[f"paid after epochs, {kind}"] = cost / given.images / saved
-    keep("loop", result, given)
-    print(write(result))
+    keep("loop", result, given, write(result))
 
 
 def write(result):

@@ -138,10 +138,14 @@ def arguments(text: str) -> argparse.ArgumentParser:
     return parser
 
 
-def keep(name: str, result: dict[str, Any], given: argparse.Namespace) -> None:
-    """Write a result to its file, and print where; a quick one only if a file was asked for."""
+def keep(name: str, result: dict[str, Any], given: argparse.Namespace, text: str) -> None:
+    """Write a result to its file; a quick one only if a file was asked for. Print its table, text.
+
+    docs/benchmarks/page.py puts the tables of all files into docs/benchmarks.md.
+    """
     out = given.out or (None if given.quick else RESULTS / f"{name}.json")
-    result["machine after"] = machine()
+    result |= {"machine after": machine(), "table": text}
+    print(text)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=1) + "\n")

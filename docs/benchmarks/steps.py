@@ -113,8 +113,7 @@ def main(argv=None):
             row["network"] = row["network"] if isinstance(row["network"], str) else "quick"
             rows.append(row)
             print(write([row]).splitlines()[-1], flush=True)
-    keep("steps", {"machine": machine(), "rows": rows}, given)
-    print(write(rows))
+    keep("steps", {"machine": machine(), "rows": rows}, given, write(rows))
 
 
 if __name__ == "__main__":
