@@ -129,7 +129,10 @@ def test_the_most_bytes_at_once_are_counted(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     peak_bytes = importlib.import_module("rounds").peak_bytes
 
+    weight = torch.zeros(10**6)
+
     def job():
+        weight.view(10, -1).t()  # was there before
         for _ in range(5):
             made = torch.zeros(1000)  # 4,000 bytes, the last still there while the next is made
             view = made[10:]

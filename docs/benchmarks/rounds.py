@@ -72,9 +72,10 @@ class Peak(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
         made = function(*arguments, **(options or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, torch.Tensor):
-                self.take(tensor.untyped_storage())
+        given = {storage._cdata for storage in storages_of((arguments, options))}
+        for storage in storages_of(made):
+            if storage._cdata not in given:  # else a view, of a weight for example
+                self.take(storage)
         return made
 
     def take(self, storage: Any) -> None:
@@ -91,6 +92,12 @@ class Peak(TorchDispatchMode):
         """A storage is gone."""
         self.known.discard(key)
         self.now -= size
+
+
+def storages_of(nest: Any) -> list[Any]:
+    """The memory behind all tensors in nested lists and dictionaries."""
+    leaves = [leaf for leaf in tree_leaves(nest) if isinstance(leaf, torch.Tensor)]
+    return [leaf.untyped_storage() for leaf in leaves]
 
 
 def peak_bytes(job: Callable[[], object]) -> int:

@@ -532,6 +532,7 @@ def test_a_compiled_network_meets_one_shape_alone(tmp_path, monkeypatch):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_is_compiled_once(tmp_path, monkeypatch):
     """By torch's own count of compiled graphs: the length of captions, t and dropped conditions
     vary from step to step, and no graph is compiled again."""
