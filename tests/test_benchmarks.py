@@ -75,7 +75,8 @@ def test_the_networks_compute_the_same(run):
 @pytest.mark.slow
 def test_the_loops_encode_the_same(run):
     result = run("loop")
-    assert result["difference"]["latents"] < 2e-3  # float16 in the cache
+    # the cache rounds to float16, whose last bit is half a thousandth of a number
+    assert result["difference"]["latents"] < 1e-3
     assert result["difference"]["tokens"] < 2e-2
     flop = result["flop an image"]
     assert flop["usual"] > flop["ours"]

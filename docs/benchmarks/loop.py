@@ -132,7 +132,7 @@ def difference(cache, usual):
     theirs = torch.stack([posterior.mean[0], posterior.std[0]]).cpu()
     number = cache._choices[cache._firsts[0]][None]
     ours = cache.tokens(number).tokens
-    latents = ((kept - theirs).abs().max() / theirs[0].std()).item()
+    latents = ((kept - theirs).abs() / theirs.abs().clamp(min=0.1)).max().item()
     return {"latents": latents, "tokens": (ours - tokens.cpu()).abs().max().item()}
 
 
