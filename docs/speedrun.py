@@ -12,6 +12,7 @@ pictures go to runs/speedrun, data to data/toy. Under torchrun several processes
 FLOPs are those of one process that does the same.
 """
 
+import argparse
 import json
 import platform
 import sys
@@ -20,7 +21,6 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tinyldm.cli import Parser
 from tinyldm.data.images import from_bytes
 from tinyldm.device import pick_device
 from tinyldm.diffusion.loss import training_loss
@@ -218,8 +218,9 @@ def write_page():
     PAGE.write_text(text, encoding="utf-8")
 
 
-def main():
-    parser = Parser(description=__doc__.split("\n")[0])
+def arguments(words=None):
+    """The options of this script, and what is given of those of train.py."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--changed", default="the default", help="what the table calls it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds to train with")
     parser.add_argument("--sample-steps", type=int, default=20, help="steps of the solver")
@@ -228,7 +229,12 @@ def main():
     )
     parser.add_argument("--write", action="store_true", help="only write the table")
     parser.add_argument("--momentum", metavar="RUN", help="only look at the momenta of a run")
-    options, rest = parser.parse_known_args()
+    options, rest = parser.parse_known_args(words)
+    return options, vars(train_parser().parse_args(rest))
+
+
+def main():
+    options, given = arguments()
     if options.write:
         write_page()
         return
@@ -236,7 +242,7 @@ def main():
         momenta(options.momentum)
         return
     with joined(pick_device("cpu")) as processes:
-        measure(options, vars(train_parser().parse_args(rest)), processes)
+        measure(options, given, processes)
 
 
 if __name__ == "__main__":

@@ -316,6 +316,7 @@ TOP_LEVEL = {
     "README.md",
     "constraints.txt",
     "docs",
+    "mkdocs.yml",
     "pyproject.toml",
     "sample.py",
     "setup.cfg",

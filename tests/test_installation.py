@@ -24,7 +24,7 @@ from tinyldm.__main__ import COMMANDS, STORIES
 ROOT = Path(__file__).parent.parent
 CONFIG = ConfigParser()
 CONFIG.read(ROOT / "setup.cfg", encoding="utf-8")
-LEFT = {"__pycache__", "build", "dist", "runs", "data", "samples"}  # at the top, by .gitignore
+LEFT = {"__pycache__", "build", "dist", "runs", "data", "samples", "site"}  # by .gitignore
 NEEDS_SETUPTOOLS = "import setuptools.build_meta as b, sys; print(getattr(b, sys.argv[1])('dist'))"
 TINY = "--data toy --vae tiny --text-encoder tiny --size 32 --batch-size 4 --warmup 1 --device cpu"
 SMALL = f"{TINY} --max-steps 3"

@@ -68,9 +68,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        opened = play.chromium.launch(
-            executable_path=CHROMIUM, args=list(FLAGS), timeout=PATIENCE
-        )
+        opened = play.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS), timeout=PATIENCE)
         yield opened
         opened.close()
 

@@ -86,7 +86,7 @@ def whole(value: float) -> Any:
 def in_words(error: InputError) -> str:
     """What an error says, without the options of a command line."""
     text = re.sub(r" \(see \S.* --help\)$| --spacing \w+(?=:)", "", str(error))
-    return printable(re.sub(r"--([a-z]+)-?([a-z]*)", r"\1 \2", text).replace(" :", ":"))
+    return printable(re.sub(r"--([a-z-]+)", lambda flag: flag[1].replace("-", " "), text))
 
 
 def facts(model: Model) -> str:
@@ -124,10 +124,11 @@ def build(model: Model) -> Any:
         drawing = gr.State(None)
 
         def steps(*inputs: Any) -> Iterator[tuple[Any, ...]]:
+            newest: Any = 100  # where the first step sets the slider; then it is left alone
             for told, *shown in desk.draw(*inputs):
                 rest = (gr.skip() if part is None else part for part in shown)
-                warned = gr.HTML(told, visible=bool(told))
-                yield (warned, *rest, gr.skip() if told else 100)
+                yield (gr.HTML(told, visible=bool(told)), *rest, gr.skip() if told else newest)
+                newest = gr.skip()
 
         run = gr.on(
             [start.click, asked[0].submit],

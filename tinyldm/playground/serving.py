@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import tempfile
@@ -21,17 +22,18 @@ FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "mon
 
 def listen(host: str, port: int | None) -> socket.socket:
     """A socket that listens at the port asked for, or at the first free one of PORTS."""
-    reason: object = "expected a free one"
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError):
+        raise InputError(f"--host {host}: expected an address of this machine") from None
+    reason = errno.EADDRINUSE
     for each in PORTS if port is None else [port]:
         try:
-            return socket.create_server((host, each))
-        except socket.gaierror as error:
-            why = f"no address of this machine ({error.strerror})"
-            raise InputError(f"--host {host}: {why}") from None
+            return socket.create_server((address[0], each), family=family)
         except OSError as error:
-            reason = error.strerror or error
+            reason = error.errno or errno.EADDRINUSE
     ports = f"{PORTS[0]} to {PORTS[-1]}" if port is None else port
-    raise InputError(f"--port {ports}: cannot listen at {host}: {reason}")
+    raise InputError(f"--host {host} --port {ports}: cannot listen there: {os.strerror(reason)}")
 
 
 @contextmanager
@@ -55,7 +57,7 @@ def served(page: Any, at: socket.socket) -> Iterator[str]:
             time.sleep(0.02)
         host, port = at.getsockname()[:2]
         try:
-            yield f"http://{host}:{port}"
+            yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         finally:
             server.should_exit = True
             thread.join(timeout=5)
