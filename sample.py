@@ -15,6 +15,7 @@ from tinyldm.sampling.settings import SampleOptions
 from tinyldm.signals import leave
 
 if TYPE_CHECKING:
+    from tinyldm.processes import Processes
     from tinyldm.tasks.base import Request, Task
 
 DESCRIPTION = "Draw pictures from prompts with a trained run."
@@ -26,6 +27,7 @@ EXAMPLES = """examples:
   python sample.py --strip "a green ghost with horns"      one picture from noise to the end
   python sample.py --prompt cats --count 64                of a run that learned classes
   python sample.py --count 64                              of one that learned images alone
+  torchrun --nproc-per-node 8 sample.py --prompts test.json                   on 8 GPUs
   python sample.py --init ghost.png --strength 0.6 --prompt "a red ghost"     draw on a picture
   python sample.py --prompt "a red ghost" --and "a crown" --and "horns" -1    a crown, no horns
 
@@ -57,14 +59,18 @@ def main() -> None:
 def draw(options: SampleOptions) -> None:
     """Draw what the options ask for."""
     from tinyldm.device import pick_device
+    from tinyldm.processes import joined
+
+    with joined(pick_device(options.device)) as processes:
+        draw_in(options, processes)
+
+
+def draw_in(options: SampleOptions, processes: Processes) -> None:
+    """Draw as the only process, or as one of those that torchrun has started."""
     from tinyldm.sampling import job
-    from tinyldm.sampling.drawing import Painter, draw_requests
+    from tinyldm.sampling.drawing import draw_requests
     from tinyldm.sampling.edit_options import editing_of
-    from tinyldm.sampling.folder import run_name
-    from tinyldm.sampling.guide import load_guide
-    from tinyldm.training.averages import load_averaged
     from tinyldm.training.checkpoint import find_checkpoint, latest_run, read_config, task_of
-    from tinyldm.training.frozen_models import load_frozen
 
     # 1. The checkpoint's own words, and how to draw with it.
     folder = find_checkpoint(latest_run() if options.run is None else options.run)
@@ -79,39 +85,34 @@ def draw(options: SampleOptions) -> None:
     job.check_requests(requests, strip, task.prompted)
 
     # 3. The averaged network, a weaker one to guide it if asked for, and the run's frozen models.
-    device = pick_device(options.device)
-    checkpoint = load_averaged(folder, device, how.ema_length, **options.adapting)
-    how = job.with_grid(checkpoint, how)
-    guide = load_guide(checkpoint, how, device)
-    models = load_frozen(config, device, folder)
-    painter = Painter.of(checkpoint, models.vae, task, how, device=device, guide=guide)
+    model = job.Model.load(folder, how, processes.device, **options.adapting)
 
     # 4. The folder to draw into: a new one, or one that holds the start of this very job.
     with job.open_samples(
-        checkpoint,
-        models.encoder,
+        model,
         requests,
         options.out,
-        how=how,
-        guide=guide,
         seed=options.seed,
         strip=strip,
         overwrite=options.overwrite,
         editing=editing,
+        processes=processes,
     ) as out:
-        # 5. Conditions, noise, solver steps, decoder, files: batch by batch.
-        painter = editing.begin(painter, models, len(requests), options.seed)
+        # 5. Conditions, noise, solver steps, decoder, files: batch by batch, dealt to processes.
+        painter = editing.begin(model.painter, model.models, len(requests), options.seed)
         draw_requests(
             painter,
-            models.encoder,
+            model.models.encoder,
             requests,
             out,
             seed=options.seed,
             batch_size=options.batch_size,
+            processes=processes,
         )
-        job.save_grid(requests, out, columns=editing.rows or None)
-        job.save_strip(painter, models.encoder, strip, out, seed=options.seed)
-    say(job.told(requests, run_name(folder), out))
+        if processes.is_main:
+            job.save_grid(requests, out, columns=editing.rows or None)
+            job.save_strip(painter, model.models.encoder, strip, out, seed=options.seed)
+            say(job.told(requests, folder, out))
 
 
 def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) -> list[Request]:

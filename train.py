@@ -17,7 +17,7 @@ from tinyldm.training.options import parse_options
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tinyldm.training.processes import Processes
+    from tinyldm.processes import Processes
     from tinyldm.training.run import RunFolder
     from tinyldm.training.trainer import Trainer
 
@@ -29,7 +29,7 @@ def main() -> None:
 def train(options: dict[str, Any]) -> Path:
     """Train, and return the run. options: those that were given; all others have their defaults."""
     from tinyldm.device import pick_device
-    from tinyldm.training.processes import joined
+    from tinyldm.processes import joined
     from tinyldm.training.run import RunFolder
 
     run, given = RunFolder.asked(options)
@@ -66,8 +66,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Pat
     models = load_frozen(run.saved or facts, processes.device, run.out or "the run")
 
     # 3. The latent cache: from here on, training sees neither images nor frozen models.
-    with processes.main_first():
-        cache = start.prepared(open_cache(settings, data.examples, models, processes))
+    cache = start.prepared(open_cache(settings, data.examples, models, processes))
     run.check_data(data.folder, cache.key)
 
     # 4. The network, with random weights; or what tunes or adapts the network of another run.

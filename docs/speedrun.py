@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tinyldm.data.images import from_bytes
 from tinyldm.device import pick_device
 from tinyldm.diffusion.loss import training_loss
+from tinyldm.processes import joined
 from tinyldm.sampling.job import sample_images
 from tinyldm.sampling.settings import Drawing
 from tinyldm.scores import attributes
@@ -36,7 +37,6 @@ from tinyldm.training.frozen_models import load_frozen
 from tinyldm.training.muon import QUINTIC
 from tinyldm.training.network import DataShape, build_network, network_recipe
 from tinyldm.training.options import train_parser
-from tinyldm.training.processes import joined
 from tinyldm.training.trainer import Trainer
 from tinyldm.typed import read_json
 from tinyldm.weights import read_weights
@@ -57,8 +57,7 @@ def train(given, run, processes):
     settings = data.settings(given)
     facts = data.facts(settings, data.preview_prompts())
     models = load_frozen(facts, processes.device)
-    with processes.main_first():
-        cache = open_cache(settings, data.examples, models, processes)
+    cache = open_cache(settings, data.examples, models, processes)
     recipe = network_recipe(settings, DataShape.of(cache.shape, cache.null))
     torch.manual_seed(settings.seed)
     if processes.is_main:

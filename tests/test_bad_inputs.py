@@ -205,6 +205,7 @@ ROWS = [  # a command line, and the words that its one line has to have
     ("{sample} --out /proc/none", "/proc/none"),
     ('{sample} --strip ""', "--strip"),
     ("{sample} --mask photos/0.png", "--mask --init"),
+    ("{sample} --init photos/0.png --resample 3", "--resample --mask"),
     ("{sample} --strength 0.5", "--strength --init"),
     ("{sample} --invert x", "--invert --init"),
     ("{sample} --init nowhere.png", "nowhere.png no such image"),

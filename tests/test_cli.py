@@ -16,8 +16,8 @@ from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import Bounds, Parser, dispatch, guarded, real, whole
 from tinyldm.device import pick_device
 from tinyldm.errors import InputError, printable, reason, say
+from tinyldm.processes import joined
 from tinyldm.training.options import train_parser
-from tinyldm.training.processes import joined
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,4 +1,5 @@
-"""docs/endurance.py in small: kills, interruptions, and two processes of which one is lost."""
+"""docs/endurance.py in small: kills, interruptions, two processes of which one is lost, and two
+machines."""
 
 import subprocess
 import sys
@@ -31,4 +32,7 @@ def test_what_a_run_survives(tmp_path):
         "18 pictures, 2 times interrupted",
         "two processes, one killed",
         "two processes, one killed",
+        "drawn by two, one killed",
+        "encoded by two, one killed",
+        "two machines, a process each",
     ]

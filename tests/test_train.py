@@ -21,6 +21,7 @@ from tinyldm.cli import guarded
 from tinyldm.errors import InputError
 from tinyldm.folders import foreign
 from tinyldm.nn.unet import UNetConfig
+from tinyldm.processes import ALONE
 from tinyldm.signals import Stopped, StopRequest
 from tinyldm.training import data as training_data
 from tinyldm.training import frozen_models
@@ -32,7 +33,6 @@ from tinyldm.training.checkpoint import (
 )
 from tinyldm.training.log import read_log
 from tinyldm.training.presets import PRESETS
-from tinyldm.training.processes import ALONE
 from tinyldm.training.run import RUN, RunFolder
 from tinyldm.training.trainer import Trainer
 from tinyldm.weights import read_weights

@@ -52,6 +52,14 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
 
 
+def append_file(path: Path, part: Path) -> None:
+    """Append the bytes of another file to a file, and flush it to the disk."""
+    with naming(path), open(path, "ab") as file, open(part, "rb") as more:
+        shutil.copyfileobj(more, file, 2**24)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def draft_name(path: Path) -> Path:
     """A name beside `path` that nobody has, for what is to take its place; it keeps the suffix."""
     return path.with_name(f"{DRAFT}{secrets.token_hex(4)}-{path.name[-40:]}")

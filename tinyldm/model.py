@@ -171,7 +171,7 @@ class Model:
         options = call_options(steps=steps, guidance=guidance, seed=seed, solver=solver, **more)
         painter = self._painter(options, init, strength, mask)
         condition, seeds = self._asked(prompts, options.seed)
-        count, drawn = len(painter.grid) - 1, Pictures()
+        count, drawn = painter.steps, Pictures()
         with tqdm(desc="sampling", unit="image", total=len(seeds)) as bar:
             for start in range(0, len(seeds), options.batch_size):
                 batch = seeds[start : start + options.batch_size]
@@ -199,7 +199,7 @@ class Model:
         options = call_options(steps=steps, guidance=guidance, seed=seed, solver=solver, **more)
         painter = self._painter(options, init, strength, mask)
         condition, seeds = self._asked(prompts, options.seed)
-        count = len(painter.grid) - 1
+        count = painter.steps
         calls = followed(lambda callback: painter.draw(condition, seeds, callback))
         return (Step(index, count, x=x, x0=x0, painter=painter) for index, x, x0 in calls)
 

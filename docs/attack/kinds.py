@@ -24,6 +24,7 @@ from tinyldm.commands import convert as convert_command
 from tinyldm.data.images import load_image
 from tinyldm.frozen.image import ClipScorer
 from tinyldm.pages.report import write_report
+from tinyldm.processes import ALONE
 from tinyldm.sampling.drawing import Painter, encode_prompts
 from tinyldm.sampling.job import sample_images
 from tinyldm.sampling.settings import SampleOptions
@@ -44,7 +45,6 @@ from tinyldm.training.data import open_cache, read_data
 from tinyldm.training.frozen_models import FrozenModels, load_frozen
 from tinyldm.training.log import RunLog
 from tinyldm.training.network import build_network
-from tinyldm.training.processes import ALONE
 from tinyldm.training.run import RunFolder
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.trainer import Trainer

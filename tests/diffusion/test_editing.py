@@ -14,7 +14,15 @@ from tinyldm.diffusion.heun import Heun
 from tinyldm.diffusion.sampler import sample
 from tinyldm.diffusion.schedule import CLEAN, NoiseSchedule
 from tinyldm.diffusion.unipc import UniPC
-from tinyldm.methods.editing import Inpainting, begin, cells_to_draw, remaining
+from tinyldm.methods.editing import (
+    Inpainting,
+    begin,
+    cells_to_draw,
+    noised_up,
+    passages,
+    remaining,
+    resample,
+)
 
 COSINE = NoiseSchedule()
 ODE = [DDIM(), DPMSolver(2), DPMSolver(3), DPMSolver(2, form="eps"), UniPC(2), Heun()]
@@ -211,6 +219,137 @@ def test_inpainting_of_a_correlated_gaussian():
     assert errors[1] < errors[0] / 2
     assert errors[1] < 0.003
     assert abs(limit - right) < 0.6 * right
+
+
+# ---- resampling
+
+
+def test_a_grid_is_walked_as_in_algorithm_1():
+    """Each step but the last `times` times, from noise to clean data; jumps lead back j steps."""
+    a, b, c, d = COSINE.grid(4)[:-1]
+    assert passages((a, b, c, CLEAN), 2) == [(a, b), (a, b), (b, c), (b, c, CLEAN)]
+    assert passages((a, b, c, d, CLEAN), 2, jump=2) == [
+        *((a, b, c), (a, b, c)),
+        *((c, d), (c, d, CLEAN)),
+    ]
+    assert passages((a, b, c, CLEAN), 1, jump=9) == [(a, b, c, CLEAN)]
+    assert passages((a, CLEAN), 7) == [(a, CLEAN)]
+    assert passages((CLEAN,), 7) == [(CLEAN,)]
+    for times, jump in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match="at least one"):
+            passages((a, b, CLEAN), times, jump)
+
+
+@pytest.mark.parametrize("schedule", [COSINE, NoiseSchedule("flow")], ids=["cosine", "flow"])
+def test_the_way_up_is_that_of_the_forward_process(schedule):
+    """x_s = alpha_s a + sigma_s eps becomes alpha_t a + sigma_t (normal noise), t above s."""
+    for t, s in ((999, 500), (500, 499), (40, 3)):
+        at, of = schedule.level(float(t)), schedule.level(float(s))
+        moved = noised_up(torch.tensor([of.alpha, of.sigma]), of, at, torch.zeros(2))
+        noise = noised_up(torch.zeros(1), of, at, torch.ones(1))
+        assert moved[0].item() == pytest.approx(at.alpha, abs=1e-6)
+        assert math.hypot(moved[1].item(), noise.item()) == pytest.approx(at.sigma, abs=1e-6)
+
+
+def pairs(solver, times, steps=25, jump=1, n=4000, **more):
+    """Of n pairs of correlated pixels the second ones, drawn beside the known first ones."""
+    known = torch.tensor([KNOWN, 0.0], dtype=torch.float64).expand(1, 1, n, 2)
+    return resample(
+        correlated,
+        known.shape,
+        COSINE,
+        solver,
+        spacing=COSINE.grid(steps),
+        times=times,
+        jump=jump,
+        seeds=[0],
+        prediction="x0",
+        clip=Inpainting(known, torch.tensor([False, True]).expand(1, 1, n, 2)),
+        dtype=torch.float64,
+        **more,
+    )[0, 0, :, 1]
+
+
+@pytest.mark.parametrize(
+    ("solver", "jump"), [(DDIM(), 1), (DDPM("large"), 1), (DPMSolver(2), 3)], ids=str
+)
+def test_resampling_leads_to_the_conditional_distribution(solver, jump):
+    """That of the unknown is N(RHO KNOWN, 1 - RHO^2), if the other is KNOWN. Each resampling
+    brings mean and spread nearer to it."""
+    drawn = [pairs(solver, times, jump=jump) for times in (1, 5, 25)]
+    means = [abs(each.mean().item() - RHO * KNOWN) for each in drawn]
+    spreads = [abs(each.std().item() - math.sqrt(1 - RHO**2)) for each in drawn]
+    assert means[1] < means[0] / 2
+    assert means[2] < means[1] / 2
+    assert means[2] < 0.08
+    assert spreads[2] < 0.06
+
+
+@pytest.mark.parametrize("solver", [*ODE, *SDE], ids=str)
+def test_once_is_the_plain_drawing(solver):
+    """In one part; it starts from the same noise as sample(), and counts the same steps."""
+    seen = []
+    end = pairs(solver, 1, steps=6, jump=6, n=5, callback=lambda step, x, x0: seen.append(step))
+    known = torch.tensor([KNOWN, 0.0], dtype=torch.float64).expand(1, 1, 5, 2)
+    plain = sample(
+        correlated,
+        known.shape,
+        COSINE,
+        solver,
+        6,
+        seeds=[0],
+        prediction="x0",
+        clip=Inpainting(known, torch.tensor([False, True]).expand(1, 1, 5, 2)),
+        dtype=torch.float64,
+    )
+    assert torch.equal(end, plain[0, 0, :, 1])
+    assert seen == list(range(6))
+
+
+@pytest.mark.parametrize("solver", [DDIM(), Heun(), DDPM()], ids=str)
+def test_what_is_known_has_the_noise_of_its_level_each_time(solver):
+    known, drawn = square(64)
+    passed, grid = [], COSINE.grid(10)
+    end = resample(
+        Gaussian.on(COSINE, 0.2, 0.6).denoiser("v"),
+        known.shape,
+        COSINE,
+        solver,
+        spacing=grid,
+        times=3,
+        init=known,
+        seeds=[5],
+        clip=Inpainting(known, drawn),
+        callback=lambda step, x, x0: passed.append((step, x)),
+    )
+    levels = [level for level in grid[1:-1] for _ in range(3)] + [CLEAN]
+    assert [step for step, _ in passed] == list(range(len(levels)))
+    n, found = int((~drawn).sum()), []
+    for (_, x), level in zip(passed[:-1], levels[:-1], strict=True):
+        z = ((x - level.alpha * known) / level.sigma)[~drawn]
+        assert abs(z.mean()) < 4 / math.sqrt(n)
+        assert abs(z.std() - 1) < 4 / math.sqrt(2 * n)
+        found.append(z)
+    assert torch.equal(end[~drawn], known[~drawn])
+    assert (found[-1] - found[0]).std() > 0.5  # and is other noise than at the start
+
+
+def test_each_sample_follows_from_its_seed():
+    def ends(seeds):
+        return resample(
+            Gaussian.on(COSINE, 0.2, 0.6).denoiser("v"),
+            (len(seeds), 8),
+            COSINE,
+            DDPM(),
+            spacing=COSINE.grid(5),
+            times=2,
+            seeds=seeds,
+        )
+
+    both = ends([3, 4])
+    torch.testing.assert_close(both[0], ends([3])[0])
+    torch.testing.assert_close(both[1], ends([4])[0])
+    assert not torch.equal(both[0], both[1])
 
 
 @pytest.mark.parametrize(("h", "w", "size"), [(16, 16, (4, 4)), (17, 23, (4, 5)), (3, 3, (8, 8))])

@@ -96,7 +96,10 @@ def test_more_strength_leads_further_away(place):
     assert distances[0] > 1
 
 
-@pytest.mark.parametrize("options", [{}, {"solver": "heun"}, {"solver": "ddpm"}, {"strength": 0.5}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"solver": "heun"}, {"solver": "ddpm"}, {"strength": 0.5}, {"resample": 3}],
+)
 def test_what_the_mask_keeps_is_kept_to_the_bit(place, options):
     found = draw("out", "a cat", "a dog", init="init.png", mask="mask.png", **options)
     small = np.array(load_image("init.png").resize((16, 16), Image.Resampling.BICUBIC)).astype(int)
@@ -243,6 +246,7 @@ def test_an_interrupted_job_goes_on_and_ends_the_same(place, monkeypatch):
         ({"init": "other.png"}, "another picture to draw on"),
         ({"mask": "other.png"}, "another mask"),
         ({"mask": None}, "another mask"),
+        ({"resample": 2}, "another resample"),
         ({"strength": 0.7}, "strength 0.8, now 0.7"),
         ({"invert": "a cow"}, "invert a bird, now a cow"),
         ({"invert": None}, "another invert"),
@@ -273,11 +277,22 @@ def test_a_strip_of_an_edited_picture_has_its_steps(place):
         assert strip.size == (3 * 18 + 2, 2 * 18 + 2)  # half of the steps
 
 
+def test_a_strip_of_a_resampled_picture_has_its_steps(place):
+    edit = {"init": "init.png", "mask": "mask.png", "strength": 0.5, "strip": "a dog"}
+    assert draw("out", "a cat", **edit, resample=1)[0].shape == (16, 16, 3)
+    draw("more", "a cat", **edit, resample=3)
+    for out, steps in (("out", 3), ("more", 7)):
+        with Image.open(f"{out}/about/strip.png") as strip:
+            assert strip.size == (steps * 18 + 2, 2 * 18 + 2)
+
+
 def test_plain_jobs_record_what_they_did(place):
     """Their folders are continued by every version."""
     draw("out", "a cat")
     record = json.loads(Path("out/about/samples.json").read_text())
     assert not {"init", "strength", "mask", "invert", "interpolate", "to_seed"} & record.keys()
+    draw("filled", "a cat", init="init.png", mask="mask.png", resample=1)
+    assert "resample" not in json.loads(Path("filled/about/samples.json").read_text())
 
 
 def test_a_composition_reads_as_one_would_say_it():

@@ -3,8 +3,8 @@ import math
 
 import pytest
 
+from tinyldm.processes import ALONE
 from tinyldm.training.learning_rate import Plateau, highest_rate, learning_rate
-from tinyldm.training.processes import ALONE
 from tinyldm.training.run import RunFolder
 from tinyldm.training.settings import TrainSettings
 

@@ -20,6 +20,7 @@ from tinyldm.diffusion.loss import Noised, draw_noise, training_loss
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNetConfig
+from tinyldm.processes import ALONE, joined
 from tinyldm.randomness import torch_stream
 from tinyldm.sampling.drawing import Painter
 from tinyldm.sampling.settings import Drawing
@@ -30,7 +31,6 @@ from tinyldm.training.learning_rate import learning_rate
 from tinyldm.training.log import LossByNoise
 from tinyldm.training.network import DataShape, build_network, network_recipe
 from tinyldm.training.presets import PRESETS
-from tinyldm.training.processes import ALONE, joined
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.trainer import Trainer
 

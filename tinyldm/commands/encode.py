@@ -22,18 +22,21 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Encode what the options name, and print how much it is and where."""
     from tinyldm.device import pick_device
+    from tinyldm.processes import joined
     from tinyldm.toy.folder import data_folder
     from tinyldm.training.data import open_cache, read_data
     from tinyldm.training.frozen_models import load_frozen
-    from tinyldm.training.processes import Processes
 
     given = {name: value for name, value in vars(options).items() if name != "command"}
-    processes = Processes(device=pick_device(given.get("device", "auto")))
-    data = read_data(data_folder(given.get("data")), given)
-    settings = data.settings(given)
-    models = load_frozen(data.facts(settings, []), processes.device)
-    cache = open_cache(settings, data.examples, models, processes)
-    cache.check_files()
+    with joined(pick_device(given.get("device", "auto"))) as processes:
+        with processes.main_first():
+            data = read_data(data_folder(given.get("data")), given)
+        settings = data.settings(given)
+        models = load_frozen(data.facts(settings, []), processes.device)
+        cache = open_cache(settings, data.examples, models, processes)
+        if not processes.is_main:
+            return
+        cache.check_files()
     size = "x".join(map(str, cache.shape))
     left_out = ""
     if cache.left_out:

@@ -5,10 +5,11 @@ prompts.
 from __future__ import annotations
 
 import math
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,12 +31,14 @@ from tinyldm.data.images import (
     to_bytes,
 )
 from tinyldm.errors import InputError
-from tinyldm.files import checksum, file_checksum, require_space, writing
+from tinyldm.files import append_file, checksum, file_checksum, require_space, writing
+from tinyldm.processes import ALONE, Processes
 from tinyldm.typed import Count, Index, Positive
 
 if TYPE_CHECKING:
     from tinyldm.tasks.base import Encoder
 
+PARTS = ("latents.f16", "latents.f16.part{}")  # the file, and the shares of other processes
 PROMPTS_AT_ONCE = 64
 PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**21}  # 8 images of 256x256, or 32
 
@@ -125,6 +128,7 @@ class Building:
     workers:      threads that read images
     skip_bad:     leave out what cannot be read, in place of an InputError
     verification: compares large files with their checksums; None: sizes alone are compared
+    processes:    those that each encode a share of the images
     """
 
     root: Path
@@ -133,6 +137,7 @@ class Building:
     progress: bool = True
     skip_bad: bool = False
     verification: Verification | None = None
+    processes: Processes = ALONE
 
 
 @dataclass(frozen=True)
@@ -172,8 +177,10 @@ class ImageSet:
             raise ChangedError(file)
         return content
 
-    def decoded(self, workers: int) -> Iterator[tuple[int, Tensor | InputError]]:
-        """(index, views or the error of that image) for each image; a few are decoded ahead."""
+    def decoded(
+        self, indices: Iterable[int], workers: int
+    ) -> Iterator[tuple[int, Tensor | InputError]]:
+        """(index, views or the error of that image) for some images; a few are decoded ahead."""
 
         def decode(index: int) -> Tensor | InputError:
             try:
@@ -184,7 +191,7 @@ class ImageSet:
         with ThreadPoolExecutor(workers) as pool:
             ahead: deque[tuple[int, Any]] = deque()
             try:
-                for index in range(len(self.files)):
+                for index in indices:
                     ahead.append((index, pool.submit(decode, index)))
                     if len(ahead) > 4 * workers:
                         first, job = ahead.popleft()
@@ -196,57 +203,129 @@ class ImageSet:
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
-class Moments:
-    """Running sums over latents, for the mean and the deviation of each channel."""
+@dataclass
+class Share:
+    """What one process has written of latents.f16, for consecutive images.
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.total = torch.zeros(())
-        self.squares = torch.zeros(())
+    rows:     views written
+    shape:    of one record, (2, c, h, w) or (1, c, h, w); empty without any
+    left_out: {index: why}
+    sums:     of each call of the VAE: how many values a channel had, and for each of the c channels
+              the sum of the means; for each the sum of the squares of what is sampled
+    """
+
+    rows: int = 0
+    shape: tuple[int, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    sums: array[float] = field(default_factory=lambda: array("d"))
 
     def add(self, record: Tensor) -> None:
-        """Take posteriors (b, 2, c, h, w), or pixels (b, 1, c, h, w), into the sums."""
+        """Count posteriors (b, 2, c, h, w), or pixels (b, 1, c, h, w)."""
+        self.rows += len(record)
+        self.shape = tuple(record.shape[1:])
         record = record.double()
         mean = record[:, 0]  # (b, c, h, w)
         squares = mean**2
         if record.shape[1] == 2:
             squares = squares + record[:, 1] ** 2  # E x^2 = mean^2 + std^2 of what is sampled
-        self.count += mean[:, 0].numel()
-        self.total = self.total + mean.sum((0, 2, 3))
-        self.squares = self.squares + squares.sum((0, 2, 3))
+        self.sums.append(mean[:, 0].numel())
+        self.sums.extend(mean.sum((0, 2, 3)).tolist())
+        self.sums.extend(squares.sum((0, 2, 3)).tolist())
 
-    def mean_and_std(self) -> tuple[Tensor, Tensor]:
-        """(c,) each. The deviation of a channel that never changes is given as 1."""
-        mean = self.total / self.count
-        std = (self.squares / self.count - mean**2).clamp(min=0).sqrt()
-        std[std < 1e-4] = 1
-        return mean, std
+
+def mean_and_std(shares: Sequence[Share]) -> tuple[Tensor, Tensor]:
+    """(c,) each, of all shares; added up in one order, however the images were shared out.
+
+    The deviation of a channel that never changes is given as 1.
+    """
+    channels = next(share.shape[1] for share in shares if share.rows)
+    sums = np.concatenate([np.array(share.sums) for share in shares]).reshape(-1, 1 + 2 * channels)
+    total = torch.from_numpy(np.add.accumulate(sums)[-1])
+    mean, square = (total[1:] / total[0]).chunk(2)
+    std = (square - mean**2).clamp(min=0).sqrt()
+    std[std < 1e-4] = 1
+    return mean, std
 
 
 def write_latents(folder: Path, images: ImageSet, vae: Any, building: Building) -> dict[str, Any]:
     """Write latents.f16, (rows, 2, c, h, w): mean and std of the posterior of each view, in order.
 
-    Without a VAE the pixels themselves, (rows, 1, 3, h, w). The header returned has the shape, the
-    number of views, the mean and std of each channel of the sampled posteriors, and what was left
-    out, {index: why}.
+    Without a VAE the pixels themselves, (rows, 1, 3, h, w). Each process of the building encodes
+    its share; see write_share. The header returned has the shape, the number of views, the mean and
+    std of each channel of the sampled posteriors, and what was left out, {index: why}.
+    """
+    shares = write_shares(folder, images, vae, building)
+    left_out = {index: why for share in shares for index, why in share.left_out.items()}
+    rows = sum(share.rows for share in shares)
+    if not rows:
+        raise InputError(f"no image that can be read: {next(iter(left_out.values()))}")
+    file = folder / PARTS[0]
+    for rank in range(1, len(shares)):
+        part = folder / PARTS[1].format(rank)
+        append_file(file, part)
+        part.unlink()
+    mean, std = mean_and_std(shares)
+    shape = next(share.shape for share in shares if share.rows)
+    return {
+        "shape": [rows, *shape],
+        "views": images.augmentation.views,
+        "left_out": left_out,
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+    }
+
+
+def write_shares(folder: Path, images: ImageSet, vae: Any, building: Building) -> list[Share]:
+    """Write this process's share of latents.f16; returns what each process has written.
+
+    A process that does not see the folder, because it runs on a machine with a disk of its own,
+    has no share. The calls of the VAE are the same, whatever the number of processes.
+    """
+    processes = building.processes
+    seen = processes.gathered([folder.is_dir()])
+    crew = [rank for rank, sees in enumerate(seen) if sees]
+    share = Share()
+    if processes.rank in crew:
+        place, count = crew.index(processes.rank), len(crew)
+        at_once = images_at_once(images, building.device)
+        batches = math.ceil(len(images.files) / at_once)
+        first, last = batches * place // count, batches * (place + 1) // count
+        own = range(first * at_once, min(last * at_once, len(images.files)))
+        name = PARTS[min(place, 1)].format(place)
+        share = write_share(folder / name, images, vae, building, own)
+    shares = processes.gathered([share])
+    return [shares[rank] for rank in crew]
+
+
+def images_at_once(images: ImageSet, device: torch.device | str) -> int:
+    """How many images are encoded together, with all their views."""
+    return math.ceil(views_at_once(images, device) / images.augmentation.views)
+
+
+def views_at_once(images: ImageSet, device: torch.device | str) -> int:
+    """How many views a call of the VAE takes."""
+    most = PIXELS_AT_ONCE.get(torch.device(device).type, PIXELS_AT_ONCE["cpu"])
+    return max(1, most // math.prod(images.size))
+
+
+def write_share(path: Path, images: ImageSet, vae: Any, building: Building, own: range) -> Share:
+    """Write the posteriors of all views of some of the images to a file, in order.
+
     InputError: an image that cannot be read, unless skip_bad; a VAE whose latents are not finite.
     """
-    views = images.augmentation.views
-    count = len(images.files)
-    most = PIXELS_AT_ONCE.get(torch.device(building.device).type, PIXELS_AT_ONCE["cpu"])
-    limit = max(1, most // math.prod(images.size))  # views in one call of the VAE
-    moments = Moments()
-    left_out = {}
-    shape = None
-    bar = tqdm(total=count, desc="encoding images", unit="image", disable=not building.progress)
-    with bar, writing(folder / "latents.f16") as file:
-        for batch in chunks(images.decoded(building.workers), math.ceil(limit / views)):
+    share = Share()
+    limit, views = views_at_once(images, building.device), images.augmentation.views
+    bar = tqdm(total=len(own), desc="encoding images", unit="image", disable=not building.progress)
+    with bar, writing(path) as file:
+        for batch in chunks(
+            images.decoded(own, building.workers), images_at_once(images, building.device)
+        ):
             good = []
             for index, pixels in batch:
                 if isinstance(pixels, Tensor):
                     good.append(pixels)
                 elif building.skip_bad and not isinstance(pixels, ChangedError):
-                    left_out[str(index)] = str(pixels)  # a string, as JSON will have it
+                    share.left_out[str(index)] = str(pixels)  # a string, as JSON will have it
                 else:
                     raise pixels
             parts = torch.cat(good).split(limit) if good else ()
@@ -257,23 +336,13 @@ def write_latents(folder: Path, images: ImageSet, vae: Any, building: Building) 
                     raise InputError(
                         f"the VAE's latents are not finite in float16, between {first} and {last}"
                     )
-                if shape is None:
-                    shape = list(record.shape[1:])
-                    size = count * views * math.prod(shape) * 2
-                    require_space(folder / "latents.f16", size)
+                if not share.rows:
+                    size = record[0].numel() * 2 * views * len(images.files)
+                    require_space(path, size)
                 file.write(record.numpy().data)
-                moments.add(record)
+                share.add(record)
             bar.update(len(batch))
-    if shape is None:
-        raise InputError(f"no image that can be read: {next(iter(left_out.values()))}")
-    mean, std = moments.mean_and_std()
-    return {
-        "shape": [(count - len(left_out)) * views, *shape],
-        "views": views,
-        "left_out": left_out,
-        "mean": mean.tolist(),
-        "std": std.tolist(),
-    }
+    return share
 
 
 @torch.no_grad()

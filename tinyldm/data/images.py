@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from tinyldm.errors import InputError, reason
@@ -55,6 +55,8 @@ def readable(path: str | Path) -> Iterator[None]:
         raise InputError(
             f"{path}: expected an image of at most {MOST_PIXELS // 10**6} million pixels"
         ) from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not an image that can be read (of no known format)") from None
     except (MemoryError, InputError):
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on broken bytes

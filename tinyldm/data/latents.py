@@ -8,6 +8,7 @@ Where prompts hold maps there is a third, maps/. Training reads nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,14 @@ from tinyldm.data.encode import (
     file_hashes,
     problem_of,
     write_latents,
+    write_shares,
     write_tokens,
 )
 from tinyldm.data.examples import Example, Examples, Prompt
 from tinyldm.data.images import Augmentation, load_image, pair, read_anew
 from tinyldm.data.maps import MapCache, open_maps
 from tinyldm.errors import InputError
+from tinyldm.processes import ALONE, Processes
 from tinyldm.randomness import numpy_stream
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ def open_or_build(
     progress: bool = True,
     skip_bad: bool = False,
     verify: bool = True,
+    processes: Processes = ALONE,
 ) -> LatentCache:
     """The latent cache of examples; it is built unless it is there already, and whole.
 
@@ -63,6 +67,8 @@ def open_or_build(
     workers: threads that read images
     verify:  compare the files with their checksums, the large ones in a thread that check_files()
              waits for; False: compare sizes alone
+    processes: those of torchrun, all of which call this: each reads and encodes its share of the
+             images, and the first of them the prompts
     InputError: an image that is missing or broken, unless skip_bad leaves it out; a size that the
     VAE cannot take.
     """
@@ -78,13 +84,15 @@ def open_or_build(
         progress=progress,
         skip_bad=skip_bad,
         verification=Verification() if verify else None,
+        processes=processes,
     )
     problems = list(examples.problems) if isinstance(examples, Examples) else []
     hashes = hashes_of(examples, building)
 
     maps = None
     if encoder.map_size is not None:
-        maps = open_maps(examples, encoder, hashes, augmentation, building=building)
+        with processes.main_first():
+            maps = open_maps(examples, encoder, hashes, augmentation, building=building)
         good = [k for k in range(len(examples)) if k not in maps.left_out]
         examples = [examples[k] for k in good]
         hashes = [hashes[k] for k in good]
@@ -95,7 +103,8 @@ def open_or_build(
     kept = [k for k in range(len(examples)) if k not in left_out]
     problems += left_out.values()
 
-    captions, choices = open_tokens([examples[k] for k in kept], encoder, building)
+    with processes.main_first():
+        captions, choices = open_tokens([examples[k] for k in kept], encoder, building)
     cache = LatentCache(latents, captions, choices, encoder, left_out=problems)
     if maps is not None:
         cache.add_maps(maps, kept)
@@ -116,7 +125,9 @@ def check_size(size: tuple[int, int], factor: int) -> None:
 def hashes_of(examples: Sequence[Example], building: Building) -> list[str | None]:
     """The hashes of the images; InputError for one that cannot be read, unless skip_bad."""
     files = [example.image for example in examples]
-    hashes = file_hashes(files, building.workers, building.progress)
+    own = building.processes.part_of(len(files))
+    hashes = file_hashes(files[own.start : own.stop], building.workers, building.progress)
+    hashes = building.processes.gathered(hashes)
     if None in hashes and not building.skip_bad:
         file = files[hashes.index(None)]
         load_image(file)  # raises, and says what is wrong with it
@@ -130,13 +141,7 @@ def open_latents(images: ImageSet, vae: Any, building: Building) -> tuple[Path, 
     views = images.augmentation.to_dict()
     key = key_of((VERSION, images.hashes, images.size, views, model))
     folder = building.root / "latents" / key
-    header = build_once(
-        folder,
-        lambda new: write_latents(new, images, vae, building),
-        LatentsHeader,
-        building.verification,
-        trusted=lambda: not any(read_anew(file) for file in images.files),
-    )
+    header = build_together(folder, images, vae, building)
     left_out = {}
     for index in map(int, header["left_out"]):
         file = images.files[index]
@@ -144,6 +149,39 @@ def open_latents(images: ImageSet, vae: Any, building: Building) -> tuple[Path, 
         if not building.skip_bad:
             raise InputError(left_out[index])
     return folder, left_out
+
+
+def build_together(folder: Path, images: ImageSet, vae: Any, building: Building) -> dict[str, Any]:
+    """The header of a folder of latents, which all processes build together unless it is there.
+
+    The main process looks, holds the lock, and calls the others to their shares. They open what has
+    been built, or build it again where they see another disk.
+    """
+    processes, called = building.processes, []
+
+    def build(draft: Path) -> dict[str, Any]:
+        called.append(processes.told(draft))
+        return write_latents(draft, images, vae, building)
+
+    nothing: Path | None = None
+    if not processes.is_main:
+        draft = processes.told(nothing)
+        if draft is not None:
+            write_shares(draft, images, vae, building)
+        processes.barrier()
+        building = replace(building, processes=ALONE)
+        processes = ALONE
+    header = build_once(
+        folder,
+        build,
+        LatentsHeader,
+        building.verification,
+        trusted=lambda: not any(read_anew(file) for file in images.files),
+    )
+    if not called:
+        processes.told(nothing)
+    processes.barrier()
+    return header
 
 
 def open_tokens(

@@ -7,20 +7,25 @@ Image to image (SDEdit, 2108.01073), inpainting (2201.09865), and the inversion 
     spacing, init = begin(x0, grid, strength=0.6)            # image to image
     sample(..., spacing=spacing, init=init)
     sample(..., clip=Inpainting(x0, drawn))                  # inpainting
+    resample(..., clip=Inpainting(x0, drawn), times=5)       # the same, going back and forth
     sample(..., noise=invert(denoiser, x0, schedule, grid))  # inversion, and back
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tinyldm.condition import Condition
-from tinyldm.diffusion.sampler import Denoiser, Solver, sample
-from tinyldm.diffusion.schedule import Grid, NoiseSchedule
+from tinyldm.diffusion.sampler import Denoiser, Solver, noise_source, sample
+from tinyldm.diffusion.schedule import Grid, Level, NoiseSchedule
+
+Callback = Callable[[int, Tensor, Tensor], None]  # see sample()
 
 
 def remaining(grid: Grid, strength: float) -> Grid:
@@ -80,6 +85,88 @@ def cells_to_draw(mask: Tensor, size: tuple[int, int]) -> Tensor:
     mask: True, or above zero, where pixels are drawn. In no cell that stays is anything drawn.
     """
     return F.adaptive_max_pool2d(mask.float(), size) > 0
+
+
+def passages(grid: Grid, times: int, jump: int = 1) -> list[Grid]:
+    """The parts in which resample() walks a grid: of `jump` steps each, every one `times` times.
+
+    The step to clean data is taken once, at the end of the last part.
+    """
+    if times < 1 or jump < 1:
+        raise ValueError(f"expected at least one time and one step, got {times} and {jump}")
+    *noisy, end = grid
+    parts = [tuple(noisy[k : k + jump + 1]) for k in range(0, len(noisy) - 1, jump)]
+    walked = [part for part in parts for _ in range(times)]
+    last = walked.pop() if walked else tuple(noisy)
+    return [*walked, (*last, end)]
+
+
+def noised_up(x: Tensor, now: Level, nxt: Level, noise: Tensor) -> Tensor:
+    """From x_s to x_t, of more noise, by the forward process (2006.11239, eq. 2, for any levels).
+
+        x_t = alpha_t / alpha_s x_s + sigma_t sqrt(1 - rho^2) noise
+
+    where rho is the share of x_s's noise in x_t's. now, nxt: the levels at s and at t
+    """
+    rho = nxt.correlation(now)
+    return nxt.alpha / now.alpha * x + nxt.sigma * (1 - rho**2) ** 0.5 * noise
+
+
+def resample(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    schedule: NoiseSchedule,
+    solver: Solver | None = None,
+    *,
+    spacing: Grid,
+    times: int,
+    jump: int = 1,
+    seeds: Sequence[int] | None = None,
+    callback: Callback | None = None,
+    **how: Any,
+) -> Tensor:
+    """sample(), going back and forth (RePaint, 2201.09865, algorithm 1 and sec. 4.2).
+
+    What was drawn at a level fits what is known as that level shows it, drowned in noise. So every
+    part of the grid is walked `times` times: after each but the last, noise leads back up to where
+    the part began. Each time the unknown is drawn anew, beside a known part that has met it. It
+    costs `times` as many calls, but for those of the step to clean data.
+
+    jump: how many steps a part has; a multistep solver remembers none of the part before
+    how:  as for sample(); the callback's steps count on
+    """
+    if seeds is None:
+        seeds = torch.randint(2**62, (shape[0],)).tolist()
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def further() -> list[int]:
+        return [int(torch.randint(2**62, (), generator=g)) for g in generators]
+
+    x, level, done = how.pop("noise", None), spacing[0], 0
+    for part in passages(spacing, times, jump):
+        if level.sigma < part[0].sigma:
+            up = noise_source(shape, further(), x.device, x.dtype)()
+            x = noised_up(x, level, part[0], up)
+        watch = None if callback is None else _counting(callback, done)
+        x = sample(
+            denoiser,
+            shape,
+            schedule,
+            solver,
+            spacing=part,
+            seeds=seeds,
+            noise=x,
+            callback=watch,
+            **how,
+        )
+        level, done, seeds = part[-1], done + len(part) - 1, further()
+        how["init"] = None
+    return x
+
+
+def _counting(callback: Callback, before: int) -> Callback:
+    """The callback for a part of a drawing, before which so many steps were taken."""
+    return lambda step, x, x0: callback(before + step, x, x0)
 
 
 def invert(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from os import scandir
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,13 @@ from tinyldm.diffusion.schedule import Grid, NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.methods.autoguidance import predicting
 from tinyldm.methods.composition import Composed
-from tinyldm.methods.editing import Inpainting, begin, invert
+from tinyldm.methods.editing import Callback, Inpainting, begin, invert, passages, resample
+from tinyldm.processes import ALONE, Processes
 from tinyldm.sampling.compositions import Composition, joined, parts_of
 from tinyldm.sampling.settings import Drawing
 from tinyldm.tasks.base import Encoder, Task
 from tinyldm.training.checkpoint import Checkpoint
 
-Callback = Callable[[int, Tensor, Tensor], None]
 CPU = torch.device("cpu")
 
 
@@ -40,12 +42,14 @@ class Canvas:
     strength: 0 to 1, how far it is drawn anew; see methods/editing.py
     clip:     what of it stays, if something does
     kept:     the picture itself, and its mask, white where it is drawn, if something stays
+    times:    how many times each step is taken, to fit what stays
     """
 
     x0: Tensor
     strength: float
     clip: Inpainting | None = None
     kept: tuple[Image.Image, Image.Image] | None = None
+    times: int = 1
 
     def finish(self, drawn: Image.Image) -> Image.Image:
         """What was drawn, with the known pixels as they were."""
@@ -137,6 +141,16 @@ class Painter:
             device=device,
         )
 
+    @property
+    def times(self) -> int:
+        """How many times each step is taken."""
+        return 1 if self.canvas is None else self.canvas.times
+
+    @property
+    def steps(self) -> int:
+        """How many steps a drawing takes."""
+        return sum(len(part) - 1 for part in passages(self.grid, self.times))
+
     @torch.inference_mode()
     def invert(self, condition: Condition) -> Tensor:
         """The noise (1, c, h, w) from which the canvas would be drawn, given what it shows.
@@ -175,8 +189,9 @@ class Painter:
             condition = condition.parts[0]
         elif condition is not None and not condition.parts():
             condition = None  # nothing is asked for, and so it has no rows
+        draw = sample if self.times == 1 else partial(resample, times=self.times)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            x0 = sample(
+            x0 = draw(
                 self.network,
                 (len(seeds), *self.latent_shape),
                 self.schedule,
@@ -252,23 +267,42 @@ def draw_requests(
     out: Path,
     seed: int = 0,
     batch_size: int = 32,
+    processes: Processes = ALONE,
 ) -> None:
-    """Draw the requests into a folder, under their names. Pictures already there are kept."""
-    todo = [k for k, request in enumerate(requests) if not (out / request.name).exists()]
-    if not todo:
-        return
-    condition = encode_asked(encoder, [requests[k].prompt for k in todo])
-    done, steps = len(requests) - len(todo), len(painter.grid) - 1
-    with tqdm(desc="sampling", unit="image", total=len(requests), initial=done) as bar:
-        for start in range(0, len(todo), batch_size):
-            batch = todo[start : start + batch_size]
-            seeds = [picture_seed(seed, k) for k in batch]
-            watch = progress(bar, done + start, len(batch), steps)
-            rows = condition[start : start + batch_size]
+    """Draw the requests into a folder, under their names. Pictures already there are kept.
+
+    The batches are dealt out to the processes. Which pictures are drawn together depends neither on
+    how many processes there are nor on what is there already: in another batch, the last bit of a
+    colour may be another.
+    """
+    batches = torch.arange(len(requests)).split(batch_size)
+    steps = painter.steps
+    done = len(requests) - len(missing(requests, out))
+    quiet = processes.rank != 0 or done == len(requests)
+    shown = {"desc": "sampling", "unit": "image", "disable": quiet}
+    with tqdm(total=len(requests), initial=done, **shown) as bar:
+        for batch in batches[processes.rank :: processes.world]:
+            rows = batch.tolist()
+            todo = missing([requests[k] for k in rows], out)
+            if not todo:
+                continue
+            condition = encode_asked(encoder, [requests[k].prompt for k in rows])
+            seeds = [picture_seed(seed, k) for k in rows]
+            done = len(requests) - len(missing(requests, out))  # by all processes
+            watch = progress(bar, done, len(todo), steps)
             noise = None if painter.starts is None else painter.starts[batch]
-            pictures = painter.draw(rows, seeds, watch, noise=noise)
-            for k, picture in zip(batch, pictures, strict=True):
-                save_image(picture, out / requests[k].name)
+            pictures = painter.draw(condition, seeds, watch, noise=noise)
+            for k, picture in zip(rows, pictures, strict=True):
+                if requests[k].name in todo:
+                    save_image(picture, out / requests[k].name)
+        processes.barrier()
+        bar.update(len(requests) - bar.n)
+
+
+def missing(requests: Sequence[Request], folder: Path) -> list[str]:
+    """The names of the pictures that are not in a folder yet."""
+    there = {entry.name for entry in scandir(folder)}
+    return [request.name for request in requests if request.name not in there]
 
 
 def progress(bar: Any, before: int, count: int, steps: int) -> Callback:
@@ -292,7 +326,7 @@ def draw_strip(
 
     x_t is above, the estimate of x0 below. It starts as the first picture of the job does.
     """
-    steps = len(painter.grid) - 1
+    steps = painter.steps
     frames = min(10, steps)
     shown = {round(k * (steps - 1) / max(frames - 1, 1)) for k in range(frames)}
     states, estimates = [], []

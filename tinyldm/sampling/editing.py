@@ -34,6 +34,7 @@ class Editing:
     init:     a picture to draw on, at the size of the run
     mask:     of mode "L" and the same size, 255 where it is drawn and 0 where it stays
     strength: 0 to 1, how far it is drawn anew
+    resample: how many times each step is taken, with a mask
     invert:   what the picture shows: it is drawn from its own noise, not from that of the seed
     also:     what every picture shows as well, with weights
     rows:     so many pictures lead from the first prompt to the last
@@ -43,6 +44,7 @@ class Editing:
     init: Image.Image | None = None
     mask: Image.Image | None = None
     strength: float = 1.0
+    resample: int = 1
     invert: Prompt | None = None
     also: Also = ()
     rows: int = 0
@@ -60,6 +62,7 @@ class Editing:
             known |= {"init": _hash(self.init), "strength": self.strength}
         if self.mask is not None:
             known["mask"] = _hash(self.mask)
+            known |= {"resample": self.resample} if self.resample > 1 else {}
         if self.invert is not None:
             known["invert"] = str(self.invert)
         if self.rows:
@@ -88,7 +91,8 @@ class Editing:
             return Canvas(x0, self.strength)
         pixels_to_draw = torch.from_numpy(np.array(self.mask))[None, None]
         cells = cells_to_draw(pixels_to_draw, (x0.shape[2], x0.shape[3]))
-        return Canvas(x0, self.strength, Inpainting(x0, cells), (self.init, self.mask))
+        stays = Inpainting(x0, cells)
+        return Canvas(x0, self.strength, stays, (self.init, self.mask), self.resample)
 
     def noise(self, painter: Painter, encoder: Encoder, count: int, seed: int) -> Tensor | None:
         """What each of `count` pictures starts from (count, c, h, w); None: the noise of its seed.

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from tinyldm.data.examples import Prompt, Request, check_names
 from tinyldm.data.images import grid, load_image, save_animation, save_image
@@ -12,6 +16,7 @@ from tinyldm.device import pick_device
 from tinyldm.errors import InputError
 from tinyldm.installation import called
 from tinyldm.methods.consistency import ConsistencySolver
+from tinyldm.processes import ALONE, Processes
 from tinyldm.sampling.compositions import parts_of
 from tinyldm.sampling.drawing import (
     Painter,
@@ -33,10 +38,10 @@ from tinyldm.sampling.folder import (
 )
 from tinyldm.sampling.guide import load_guide
 from tinyldm.sampling.settings import Drawing
-from tinyldm.tasks.base import Encoder
+from tinyldm.tasks.base import Encoder, Task
 from tinyldm.training.averages import load_averaged
 from tinyldm.training.checkpoint import Checkpoint, task_of
-from tinyldm.training.frozen_models import load_frozen
+from tinyldm.training.frozen_models import FrozenModels, load_frozen
 
 
 def sample_images(
@@ -62,31 +67,48 @@ def sample_images(
     """
     how, editing = how or Drawing(), editing or Editing()
     requests = editing.requests(requests)
-    chosen = pick_device(device)
-    checkpoint = load_averaged(run, chosen, how.ema_length)
-    task = task_of(checkpoint.config)
-    check_requests(requests, strip, task.prompted)
-    how = with_grid(checkpoint, how)
-    guide = load_guide(checkpoint, how, chosen)
-    models = load_frozen(checkpoint.config, chosen, checkpoint.path)
-    painter = Painter.of(checkpoint, models.vae, task, how, device=chosen, guide=guide)
+    model = Model.load(run, how, pick_device(device))
+    check_requests(requests, strip, model.task.prompted)
     with open_samples(
-        checkpoint,
-        models.encoder,
-        requests,
-        out,
-        how=how,
-        guide=guide,
-        seed=seed,
-        strip=strip,
-        overwrite=overwrite,
-        editing=editing,
+        model, requests, out, seed=seed, strip=strip, overwrite=overwrite, editing=editing
     ) as folder:
-        painter = editing.begin(painter, models, len(requests), seed)
-        draw_requests(painter, models.encoder, requests, folder, seed=seed, batch_size=batch_size)
+        painter = editing.begin(model.painter, model.models, len(requests), seed)
+        encoder = model.models.encoder
+        draw_requests(painter, encoder, requests, folder, seed=seed, batch_size=batch_size)
         save_grid(requests, folder, columns=editing.rows or None)
-        save_strip(painter, models.encoder, strip, folder, seed=seed)
+        save_strip(painter, encoder, strip, folder, seed=seed)
     return folder
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """All that draws, loaded.
+
+    checkpoint: with averaged weights
+    guide:      a weaker one, if the drawing asks for it
+    models:     the frozen models of the run
+    painter:    draws with all of these
+    """
+
+    checkpoint: Checkpoint
+    task: Task
+    guide: Checkpoint | None
+    models: FrozenModels
+    painter: Painter
+
+    @classmethod
+    def load(cls, run: str | Path, how: Drawing, device: torch.device, **adapting: Any) -> Model:
+        """Load what a drawing needs of a run or a checkpoint; adapting: see load_averaged.
+
+        InputError: it does not fit together, or cannot draw so.
+        """
+        checkpoint = load_averaged(run, device, how.ema_length, **adapting)
+        task = task_of(checkpoint.config)
+        how = with_grid(checkpoint, how)
+        guide = load_guide(checkpoint, how, device)
+        models = load_frozen(checkpoint.config, device, checkpoint.path)
+        painter = Painter.of(checkpoint, models.vae, task, how, device=device, guide=guide)
+        return cls(checkpoint, task, guide, models, painter=painter)
 
 
 def check_requests(
@@ -100,12 +122,12 @@ def check_requests(
             raise InputError(f"--strip {str(strip)!r}: names nothing to draw")
 
 
-def told(requests: Sequence[Request], run: str, out: Path) -> str:
+def told(requests: Sequence[Request], checkpoint: Path, out: Path) -> str:
     """What was drawn and where it lies, in one line."""
     made = []
     if requests:
         images = "image" if len(requests) == 1 else "images"
-        made.append(f"{len(requests)} {images} of {run} in {out}")
+        made.append(f"{len(requests)} {images} of {run_name(checkpoint)} in {out}")
     made += [str(out / name) for name in (GRID, STRIP) if (out / name).exists()]
     return "; ".join(made)
 
@@ -138,30 +160,35 @@ def with_grid(checkpoint: Checkpoint, how: Drawing) -> Drawing:
 
 @contextmanager
 def open_samples(
-    checkpoint: Checkpoint,
-    encoder: Encoder,
+    model: Model,
     requests: Sequence[Request],
     out: str | Path | None,
     *,
-    how: Drawing,
-    guide: Checkpoint | None,
     seed: int,
     strip: Prompt | None,
     overwrite: bool,
     editing: Editing,
+    processes: Processes = ALONE,
 ) -> Iterator[Path]:
-    """The folder to draw into, owned and ready (sampling/folder.py). Prompts are checked first."""
+    """The folder to draw into, owned and ready (sampling/folder.py). Prompts are checked first.
+
+    The main process owns it, and the others draw into it as well.
+    """
+    if not processes.is_main:
+        yield processes.told(Path())
+        return
+    checkpoint = model.checkpoint
     prompts = [request.prompt for request in requests]
     prompts += [prompt for prompt in (strip, editing.invert) if prompt is not None]
-    files = encoder.check(parts_of(prompts))
+    files = model.models.encoder.check(parts_of(prompts))
     record = make_record(
         checkpoint,
         requests,
-        how,
+        model.painter.how,
         seed,
         strip=strip,
         files=files,
-        guide=guide,
+        guide=model.guide,
         editing=editing.record(),
     )
     if out is None:
@@ -169,7 +196,7 @@ def open_samples(
     else:
         folder = Path(out)
     with open_folder(folder, record, overwrite):
-        yield folder
+        yield processes.told(folder)
 
 
 def save_grid(requests: Sequence[Request], folder: Path, columns: int | None = None) -> None:

@@ -14,11 +14,11 @@ from tinyldm.data.images import grid, save_image
 from tinyldm.data.latents import LatentCache
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError, say
+from tinyldm.processes import Processes
 from tinyldm.sampling.drawing import Painter, encode_prompts, picture_seed
 from tinyldm.sampling.settings import CONSISTENCY_STEPS, Drawing, make_solver
 from tinyldm.tasks.base import Task
 from tinyldm.training.frozen_models import FrozenModels
-from tinyldm.training.processes import Processes
 from tinyldm.training.settings import TrainSettings
 
 STEPS = 20

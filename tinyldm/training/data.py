@@ -11,10 +11,10 @@ from tinyldm.data.examples import Example, Examples, Prompt
 from tinyldm.data.images import Augmentation, load_image
 from tinyldm.data.latents import LatentCache, open_or_build
 from tinyldm.errors import InputError, say
+from tinyldm.processes import ALONE, Processes
 from tinyldm.tasks.base import Task, read_examples
 from tinyldm.training.chosen import settings_for
 from tinyldm.training.frozen_models import FrozenModels
-from tinyldm.training.processes import ALONE, Processes
 from tinyldm.training.settings import TrainSettings
 
 PREVIEWS = 16
@@ -101,7 +101,10 @@ def open_cache(
     models: FrozenModels,
     processes: Processes = ALONE,
 ) -> LatentCache:
-    """The latent cache that the settings ask for; it is built unless it is there already."""
+    """The latent cache that the settings ask for; it is built unless it is there already.
+
+    processes: all of them call this, and each encodes its share
+    """
     s = settings
     if processes.is_main:
         say(examples.summary)
@@ -122,6 +125,7 @@ def open_cache(
         progress=processes.is_main,
         skip_bad=s.skip_bad,
         verify=processes.is_main,
+        processes=processes,
     )
     if s.centre:
         cache.centre()

@@ -20,6 +20,7 @@ from tinyldm.folders import (
     remove_written,
     written,
 )
+from tinyldm.processes import Processes
 from tinyldm.training.checkpoint import (
     FORMAT,
     Config,
@@ -33,7 +34,6 @@ from tinyldm.training.checkpoint import (
 )
 from tinyldm.training.learning_rate import highest_rate
 from tinyldm.training.log import read_log
-from tinyldm.training.processes import Processes
 from tinyldm.training.settings import TrainSettings
 from tinyldm.typed import read_json
 

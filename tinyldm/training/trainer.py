@@ -21,6 +21,7 @@ from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.methods.power_ema import LENGTHS
 from tinyldm.nn.unet import UNet
+from tinyldm.processes import ALONE, Processes
 from tinyldm.randomness import torch_stream
 from tinyldm.signals import StopRequest
 from tinyldm.training.averages import PowerEMAs
@@ -39,7 +40,6 @@ from tinyldm.training.ema import EMA
 from tinyldm.training.learning_rate import learning_rate
 from tinyldm.training.log import LossByNoise, RunLog
 from tinyldm.training.muon import Muon, hidden_weights
-from tinyldm.training.processes import ALONE, Processes
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.timesteps import draw_timesteps
 from tinyldm.typed import as_type

@@ -9,6 +9,8 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +21,10 @@ from tinyldm.cli import Bounds, whole
 from tinyldm.errors import InputError, reason
 
 CPU = torch.device("cpu")
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other, as while one encodes what only it does."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,27 @@ class Processes:
         if self.world == 1:
             return flag
         return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def told(self, value: T) -> T:
+        """The value that the main process has; the others wait for it."""
+        if self.world == 1:
+            return value
+        box: list[Any] = [value]
+        dist.broadcast_object_list(box)
+        told: T = box[0]
+        return told
+
+    def gathered(self, own: list[T]) -> list[T]:
+        """The lists of all processes, one after another in the order of their ranks."""
+        if self.world == 1:
+            return own
+        parts: list[Any] = [None] * self.world
+        dist.all_gather_object(parts, own)
+        return [each for part in parts for each in part]
+
+    def part_of(self, count: int) -> range:
+        """This process's part of so many things: consecutive, as many as the others have."""
+        return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
     def share(self, network: nn.Module) -> nn.Module:
         """The network with its gradients averaged over all processes."""
@@ -99,7 +126,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
         device = torch.device("cuda", launched("LOCAL_RANK", whole(0, count - 1)))
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"the {world} processes of WORLD_SIZE don't find each other: {reason(error)}"
@@ -110,6 +137,6 @@ def joined(device: torch.device) -> Iterator[Processes]:
         if not GONE.search(str(error)):
             raise
         time.sleep(5)  # so that torchrun sees first the process that has failed first
-        raise InputError("another process of this training has ended") from None
+        raise InputError("another process of this job has ended") from None
     finally:
         dist.destroy_process_group()
