@@ -54,10 +54,16 @@ def server(trained, tmp_path_factory):
         stderr=subprocess.PIPE,
         text=True,
     )
-    line = process.stdout.readline()
-    yield re.match(r"(http://127\.0\.0\.1:\d+): play with ", line)[1]
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    try:
+        line = process.stdout.readline()
+        yield re.match(r"(http://127\.0\.0\.1:\d+): play with ", line)[1]
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=PATIENCE / 1000)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
     assert error == "interrupted\n"
     assert process.returncode == 130
     assert list(temporary.iterdir()) == []
