@@ -83,6 +83,7 @@ def test_the_loops_encode_the_same(run):
     assert flop["usual"] - flop["ours"] == pytest.approx(result["flop of encoding"], rel=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:__array__")  # of diffusers' schedulers
 @pytest.mark.slow
 def test_the_pictures_are_the_same(run, toy_run):
     folder, prompts = toy_run
@@ -92,6 +93,7 @@ def test_the_pictures_are_the_same(run, toy_run):
     assert not list(Path().rglob(RECORD))  # pictures lie in a temporary folder
 
 
+@pytest.mark.filterwarnings("ignore:__array__", "ignore:.*deprecated")
 @pytest.mark.slow
 def test_the_solvers_go_to_the_same_end(run, toy_run):
     folder, prompts = toy_run

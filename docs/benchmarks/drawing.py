@@ -80,7 +80,7 @@ def ways(quick):
         f"ours: DDIM, {steps} steps": Drawing(steps, DDIM(), **few),
         "ours: DPM-Solver++, 20 steps": Drawing(20, DPMSolver(2), **few),
         "ours: DPM-Solver++, 20 steps, interval": Drawing(
-            20, DPMSolver(2), guidance_interval=INTERVAL, **few
+            20, DPMSolver(2), interval=INTERVAL, **few
         ),
         "ours: UniPC, 8 steps": Drawing(8, UniPC(2), **few),
     }
