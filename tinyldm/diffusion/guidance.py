@@ -79,9 +79,7 @@ class Guidance:
                 weak = self.guide(x_t, t, condition).to(x_t.dtype)
                 beyond = (guide_scale - 1).to(x_t, non_blocking=True).view(-1, *ones)
                 prediction = prediction + beyond * (conditional - weak)
-            return (
-                prediction if prediction is conditional else self._rescaled(prediction, conditional)
-            )
+            return self._rescaled(prediction, conditional)
 
         return guided
 
@@ -96,7 +94,7 @@ class Guidance:
 
     def _rescaled(self, guided: Tensor, conditional: Tensor) -> Tensor:
         """2305.08891, eq. 15 and 16; each standard deviation is over the whole of a sample."""
-        if self.rescale == 0:
+        if self.rescale == 0 or guided is conditional:
             return guided
         dims = tuple(range(1, guided.ndim))
         ratio = conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True)
