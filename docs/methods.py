@@ -39,7 +39,7 @@ MARKS = ("<!-- methods -->\n", "<!-- end of methods -->\n")
 SEEDS = (0, 1, 2)
 EARLY = "EARLY"  # stands for a checkpoint after a third of the run
 WAYS = {  # method -> options of sample.py
-    "DPM-Solver++, 50 steps": {},
+    "DPM-Solver++, 50 steps": {"steps": 50},
     "DPM-Solver++, 25 steps": {"steps": 25},
     "DPM-Solver++, 8 steps": {"steps": 8},
     "UniPC, 8 steps": {"steps": 8, "solver": "unipc"},

@@ -234,7 +234,7 @@ def test_a_consistency_run_is_drawn_by_its_solver_alone(place):
     task = find_task("text")
     plain, tuned = (read_config(find_checkpoint(run))["settings"] for run in ("run", "tuned"))
     usual = SampleOptions().drawing(task, plain)
-    assert (usual.solver, usual.steps, usual.guidance) == (DPMSolver(), 50, 3)
+    assert (usual.solver, usual.steps, usual.guidance) == (DPMSolver(), 25, 3)
     few = SampleOptions().drawing(task, tuned)
     assert (few.solver, few.steps, few.guidance) == (ConsistencySolver(), 2, 1)
     assert SampleOptions(steps=4, solver="consistency").drawing(task, tuned).steps == 4

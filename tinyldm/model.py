@@ -149,7 +149,7 @@ class Model:
         """Draw a picture for each prompt; the same as sample.py draws of the same list.
 
         prompts:  one or several, as text: a caption; "red cube, blue sphere"; a map's file
-        steps:    of the solver, 50 if not given; each calls the network once
+        steps:    of the solver, 25 if not given; each calls the network once
         guidance: the scale of guidance, 1 for none; 3 if not given, 1 for a model without guidance
         seed:     picture k depends on it and on k
         solver:   dpm++, the default, sde-dpm++, dpm, unipc, heun, ddim or ddpm

@@ -125,6 +125,8 @@ def test_a_chapter_has_its_parts(chapter):
     for part in ("The code", "What to remember", "Exercises", "Read on"):
         assert part in sections, part
     assert len(text.splitlines()) <= 240
+    for line, block in blocks(chapter, "python"):
+        assert max(map(len, block.splitlines())) <= 100, line
     assert f"figures/{chapter.stem[:2]}_" in text
     solutions = f"solutions/{chapter.stem}.py"
     assert solutions in text

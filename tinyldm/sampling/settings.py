@@ -86,7 +86,7 @@ class Drawing:
                  guide_ema_length is for its weights what ema_length is for the network's
     """
 
-    steps: int = 50
+    steps: int = 25
     solver: Solver = field(default_factory=default_solver)
     guidance: float = DEFAULT_GUIDANCE
     style: float | None = None
@@ -206,7 +206,7 @@ class SampleOptions(EditOptions):
     steps: int | None = option(
         None,
         "steps of the solver; each calls the network once, with heun nearly all twice "
-        "(default: 50; 2 for a consistency run)",
+        "(default: 25; 2 for a consistency run)",
         "how",
         bounds=SOLVER_STEPS,
     )
