@@ -40,7 +40,7 @@ from tinyldm.training.frozen_models import load_frozen
 from tinyldm.training.options import train_parser
 
 DOCS = Path(__file__).parent
-MANY = {"grey": 200, "some": 600}  # pictures to learn from
+MANY = {"grey": 200, "some": 1000}  # pictures to learn from
 UNSEEN, SHOWN = 64, 6  # pictures to score, and those of them in the figure
 FACTOR = 4
 EDGE = 64  # from where on the gradient of a pixel, 0 to 255, counts as an outline

@@ -17,7 +17,7 @@ GROUND = (
     *("errors", "files", "folders", "typed", "weights", "signals", "device", "randomness", "cli"),
     *("spelling", "installation", "keywords", "__init__", "__main__"),
 )
-LEAVES = ("scores", "stage_one", "toy", "compat", "pages", "kit", "commands", "model")
+LEAVES = ("scores", "stage_one", "toy", "compat", "pages", "kit", "playground", "commands", "model")
 
 
 def sizes(file: Path) -> tuple[int, int, int, int]:

@@ -34,7 +34,7 @@ CORE = (
     | HEART
     | {*("autoencoder", "methods", "frozen", "data", "tasks", "training", "sampling")}
 )
-LEAVES = {"scores", "stage_one", "toy", "compat", "pages", "kit", "commands"}
+LEAVES = {"scores", "stage_one", "toy", "compat", "pages", "kit", "playground", "commands"}
 ALLOWED = {  # room -> the rooms that it may import, besides itself
     "errors": set(),
     "files": {"errors"},
@@ -65,7 +65,8 @@ ALLOWED = {  # room -> the rooms that it may import, besides itself
     "compat": CORE,
     "pages": CORE | {"scores", "toy"},
     "kit": CORE,
-    "commands": CORE | LEAVES,
+    "playground": CORE | {"model"},
+    "commands": CORE | LEAVES | {"model"},
     "model": CORE | {"compat"},
     "__main__": {"cli", "signals"},
     "__init__": set(),  # lazy
@@ -90,7 +91,7 @@ NEEDED = {
     "markupsafe",
     "pydantic",
 }
-OPTIONAL = {"torchvision", "matplotlib"}
+OPTIONAL = {"torchvision", "matplotlib", "gradio", "fastapi", "uvicorn"}
 
 
 def of_package(module, node, home):

@@ -164,6 +164,7 @@ ARGUMENTS = {
     "evaluate": ["run", "--vae", "tiny"],
     "grid": ["run"],
     "merge": ["run", "--out", "out"],
+    "play": ["run"],
 }
 
 

@@ -22,6 +22,7 @@ COMMANDS = {  # each lives in tinyldm/commands/NAME.py
     "grid": "fit the levels that few steps visit to a run, its solver and guidance",
     "submit": "check a folder of images against an assignment's prompts, and zip it",
     "picture": "draw the previews, the loss, or the training images that are nearest to samples",
+    "play": "a page in the browser: draw with a run, watch every step, compare two settings",
     "exercise": "write the library with blank functions for students, and a grader",
     "report": "rewrite report.html of a run",
     "evaluate": "score generated images, or an autoencoder's reconstructions",

@@ -43,7 +43,15 @@ from tinyldm.sampling.job import with_grid
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.tasks.base import Encoder, Task
 from tinyldm.training.averages import load_averaged
-from tinyldm.training.checkpoint import Checkpoint, Config, checkpoints, load_checkpoint, task_of
+from tinyldm.training.checkpoint import (
+    Checkpoint,
+    Config,
+    checkpoints,
+    find_checkpoint,
+    load_checkpoint,
+    read_config,
+    task_of,
+)
 from tinyldm.training.frozen_models import load_frozen
 from tinyldm.training.options import train_parser
 
@@ -303,6 +311,14 @@ def load(source: str | Path, device: str = "auto") -> Model:
         task=task_of(checkpoint.config),
         device=chosen,
     )
+
+
+def check_source(source: str | Path) -> None:
+    """InputError for what cannot be a model, without loading or fetching anything."""
+    folder = Path(source)
+    on_hub = not folder.exists() and is_hub_name(str(source))
+    if not on_hub and unet_folder(folder) is None:
+        read_config(find_checkpoint(folder))
 
 
 def is_hub_name(source: str) -> bool:

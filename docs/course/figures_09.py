@@ -218,7 +218,7 @@ def mistakes(model: tinyldm.Model) -> dict[str, list[Tensor]]:
 
 def pitfalls(model: tinyldm.Model, out: Path) -> None:
     """A panel of four pictures for each mistake."""
-    made = figure(6.3, 5.9)
+    made = figure(6.2, 5.8)
     for panel, (title, pictures) in zip(
         made.subfigures(3, 3).flat, mistakes(model).items(), strict=True
     ):

@@ -70,6 +70,7 @@ def test_every_page_is_on_the_site_and_fetches_nothing_elsewhere(site):
         for address in parser.addresses:
             assert "://" not in address, f"{path}: {address}"
             assert not address.startswith("//"), f"{path}: {address}"
+            assert (path.parent / address).exists(), f"{path}: {address}"
         assert 'data-md-component="source"' not in text  # it would ask GitHub for stars
 
 

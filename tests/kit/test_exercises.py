@@ -86,6 +86,19 @@ def ddpm_without_the_root(self, x, x0, eps, now, nxt, history=(), noise=None):
     return mean + nxt.sigma**2 * (1 - rho**2) * noise, ()
 
 
+def ddpm_without_a_history(self, x, x0, eps, now, nxt, history=(), noise=None):
+    return ddpm_without_the_root(self, x, x0, eps, now=now, nxt=nxt, noise=noise)[0]
+
+
+def ddim_that_writes_into_x0(self, x, x0, eps, now, nxt, history=(), noise=None):
+    x0 *= nxt.alpha
+    return x0 + nxt.sigma * eps, ()
+
+
+def ddim_with_a_typo(self, x, x0, eps, now, nxt, history=(), noise=None):
+    return nxt.alfa * x0 + nxt.sigma * eps, ()
+
+
 def guidance_beyond(self, denoiser):
     def guided(x, t, condition):
         null = denoiser(x, t, self.null.expand(len(x)))
@@ -198,7 +211,10 @@ WRONG = [
         property(lambda self: (1 - self._betas).cumprod(0)),
         "zero_snr does nothing",
     ),
-    ("ddim", DDIM, "step", lambda self, x, x0, eps, now, nxt: None, "TypeError.*cannot unpack"),
+    ("ddim", DDIM, "step", lambda self, x, x0, eps, now, nxt: None, "returns nothing, expected"),
+    ("ddpm", DDPM, "step", ddpm_without_a_history, "returns a Tensor, expected the pair"),
+    ("ddim", DDIM, "step", ddim_that_writes_into_x0, "your step changes x0, which it was given"),
+    ("ddim", DDIM, "step", ddim_with_a_typo, "AttributeError.*no attribute 'alfa'"),
 ]
 
 

@@ -114,3 +114,11 @@ def test_what_cannot_be_laid_over_the_picture():
         over_the_picture({}, (4, 4))
     with pytest.raises(ValueError, match="7 positions are not those of a level of 4x4"):
         over_the_picture({"a": torch.rand(1, 1, 7, 2)}, (4, 4))
+
+
+def test_weights_are_float32_under_autocast(unet, given):
+    with record_attention(unet) as maps, torch.autocast("cpu", torch.bfloat16):
+        unet(*given)
+    for weights in maps.values():
+        sums = weights.sum(dim=-1)
+        torch.testing.assert_close(sums, torch.ones_like(sums, dtype=torch.float32))

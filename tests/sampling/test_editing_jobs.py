@@ -198,6 +198,20 @@ def test_weights_add_up_to_the_scale_of_guidance(place):
     assert not same(draw("and", "a cat", and_=[["a dog"]]), back)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{"guidance_rescale": 0.7}, {"guidance_interval": [0.5, 3.0]}, {"guide": "runs/pets"}],
+)
+def test_compositions_are_guided_as_one_prompt_is(place, more):
+    """The first of a row between two prompts is the first prompt; the same prompt twice is it, too;
+    and what is asked for changes the picture."""
+    plain = draw("plain", "a cat", **more)
+    row = draw("row", "a cat", "a dog", interpolate=3, **more)
+    assert same([row[0]], plain)
+    assert same(draw("half", "a cat", and_=[["a cat", "0"]], **more), plain)
+    assert not same(plain, draw("other", "a cat"))
+
+
 def test_a_run_without_a_null_condition_composes_nothing(place):
     file = place / "checkpoints" / "step-0000007" / "config.json"
     config = json.loads(file.read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -151,6 +152,23 @@ class TextEncoder:
         mask = inputs.attention_mask.to(self.model.device)  # (b, n)
         states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # (b, n, width)
         return Condition(tokens=states.float(), mask=mask.bool())
+
+    def words(self, text: str) -> list[tuple[str, list[int]]]:
+        """What spaces part in a text, each with the places of its tokens in encode().
+
+        What is cut off is left out. Empty where a tokenizer in Python cannot say the places.
+        """
+        if not self.tokenizer.is_fast:
+            return []
+        spans = self.tokenizer(
+            text, truncation=True, max_length=self.max_length, return_offsets_mapping=True
+        ).offset_mapping
+        found = []
+        for word in re.finditer(r"\S+", text):
+            own = [k for k, (_, end) in enumerate(spans) if word.start() < end <= word.end()]
+            if own:
+                found.append((word[0], own))
+        return found
 
     @cached_property
     def fingerprint(self) -> str:

@@ -65,7 +65,8 @@ def attention_weights(
     """
     q = module.to_q(x).float().unflatten(-1, (module.heads, -1))  # (b, n, heads, d)
     k = module.to_k(context).float().unflatten(-1, (module.heads, -1))  # (b, m, heads, d)
-    scores = torch.einsum("bnhd,bmhd->bhnm", q, k) / math.sqrt(q.shape[-1])
+    with torch.autocast(q.device.type, enabled=False):  # in which einsum would be bfloat16
+        scores = torch.einsum("bnhd,bmhd->bhnm", q, k) / math.sqrt(q.shape[-1])
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
     return scores.softmax(dim=-1)

@@ -185,7 +185,9 @@ class Painter:
         """
         guidance = self.guidance
         if isinstance(condition, Composed):
-            guidance = condition.guidance(self.how.guidance, self.null, self.device)
+            plain = Guidance(self.how.guidance, self.null)
+            how = guidance if isinstance(guidance, Guidance) else plain
+            guidance = condition.guidance(how, self.device)
             condition = condition.parts[0]
         elif condition is not None and not condition.parts():
             condition = None  # nothing is asked for, and so it has no rows

@@ -109,6 +109,13 @@ class Encoder(ABC):
         """What decides each prompt's stored tokens: its text, or a hash of the file it names."""
         return [str(prompt) for prompt in prompts]
 
+    def words(self, prompt: Prompt) -> list[tuple[str, list[int]]]:
+        """The words of a prompt, each with the places of its tokens in the Condition.
+
+        Empty where a prompt has no words, or the network is told them in another form.
+        """
+        return []
+
     def map_file(self, prompt: Prompt) -> Path:
         """The file of a prompt's map. Called only if map_size is set."""
         raise NotImplementedError(f"{type(self).__name__} has a map_size but no map_file()")

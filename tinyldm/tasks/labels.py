@@ -113,6 +113,12 @@ class LabelEncoder(Encoder):
             vector=vector if "vector" in self.form else None,
         )
 
+    def words(self, prompt: Prompt) -> list[tuple[str, list[int]]]:
+        """The names of its labels, which have a token each."""
+        if "tokens" not in self.form:
+            return []
+        return [(self.names[number], [k]) for k, number in enumerate(self.numbers(prompt))]
+
     def check(self, prompts: Sequence[Prompt]) -> None:
         """InputError for an unknown name."""
         for prompt in prompts:

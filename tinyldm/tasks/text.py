@@ -151,6 +151,10 @@ class CaptionEncoder(Encoder):
         """The last hidden states of the captions."""
         return self.text_encoder.encode([str(prompt) for prompt in prompts])
 
+    def words(self, prompt: Prompt) -> list[tuple[str, list[int]]]:
+        """Those of the caption."""
+        return self.text_encoder.words(str(prompt))
+
 
 @dataclass(frozen=True)
 class Named:

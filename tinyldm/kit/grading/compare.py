@@ -60,7 +60,26 @@ def symptom(what: str, got: Tensor, expected: Tensor) -> str:
     index = tuple(int(k) for k in torch.unravel_index(torch.tensor(place), got.shape))
     where = "".join(f"[{k}]" for k in index)
     a, b = got.flatten()[place].item(), expected.flatten()[place].item()
-    return f"your {what}{where} is {a:.4g}, expected {b:.4g}"
+    return f"your {what} is {a:.4g} at {where}, expected {b:.4g}"
+
+
+def stepped(solver: Any, *tensors: Tensor, **how: Any) -> tuple[Any, Any]:
+    """(x_s, history) of a solver's step from x, x0 and eps.
+
+    WrongError for anything else that it returns, and where it changes what it was given.
+    """
+    given = [tensor.clone() for tensor in tensors]
+    returned = solver.step(*given, **how)
+    for name, tensor, before in zip(("x", "x0", "eps"), given, tensors, strict=True):
+        demand(
+            torch.equal(tensor, before),
+            f"your step changes {name}, which it was given: x += y writes into x, x = x + y not",
+        )
+    pair = isinstance(returned, tuple) and len(returned) == 2
+    kind = "nothing" if returned is None else f"a {type(returned).__name__}"
+    demand(pair, f"your step returns {kind}, expected the pair (x_s, history)")
+    x_s, history = returned
+    return x_s, history
 
 
 def demand(right: bool, told: str) -> None:

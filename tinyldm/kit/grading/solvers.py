@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .compare import MANY, compare, demand, level, normal, refused
+from .compare import MANY, compare, demand, level, normal, refused, stepped
 
 
 def check_ddim() -> None:
@@ -18,7 +18,7 @@ def check_ddim() -> None:
     t, s = level(-0.5), level(0.4)
     x0, eps, noise = normal(MANY), normal(MANY, seed=1), normal(MANY, seed=2)
     x = t.alpha * x0 + t.sigma * eps
-    got, history = DDIM().step(x, x0, eps, now=t, nxt=s)
+    got, history = stepped(DDIM(), x, x0, eps, now=t, nxt=s)
     mistakes = {
         "you took alpha and sigma at t, not at s": x,
         "you took sigma at t, not at s": s.alpha * x0 + t.sigma * eps,
@@ -31,7 +31,7 @@ def check_ddim() -> None:
     demand(history == (), f"your history is {history!r}, expected (): DDIM remembers nothing")
     rho = math.exp(t.lambda_ - s.lambda_)
     for eta in (1.0, 0.6):
-        got, _ = DDIM(eta).step(x, x0, eps, now=t, nxt=s, noise=noise)
+        got, _ = stepped(DDIM(eta), x, x0, eps, now=t, nxt=s, noise=noise)
         fresh = eta**2 * (1 - rho**2)
         kept = s.alpha * x0 + s.sigma * math.sqrt(1 - fresh) * eps
         mistakes = {
@@ -61,7 +61,7 @@ def check_ddpm() -> None:
     mean = s.alpha * x0 + gain * (x - t.alpha * x0)
     small = s.sigma**2 - gain * ratio * s.sigma**2
     large = small * (t.sigma / s.sigma) ** 2
-    got, history = DDPM().step(x, x0, eps, now=t, nxt=s, noise=noise)
+    got, history = stepped(DDPM(), x, x0, eps, now=t, nxt=s, noise=noise)
     mistakes = {
         "the noise has its variance for a factor, not the root": mean + small * noise,
         "the noise is missing": mean,
@@ -71,10 +71,10 @@ def check_ddpm() -> None:
     }
     compare("x_s", got, mean + math.sqrt(small) * noise, mistakes)
     demand(history == (), f"your history is {history!r}, expected (): DDPM remembers nothing")
-    got, _ = DDPM("large").step(x, x0, eps, now=t, nxt=s, noise=noise)
+    got, _ = stepped(DDPM("large"), x, x0, eps, now=t, nxt=s, noise=noise)
     mistakes = {"variance='large' does nothing": mean + math.sqrt(small) * noise}
     compare("x_s with the large variance", got, mean + math.sqrt(large) * noise, mistakes)
-    got, _ = DDPM().step(x, x0, eps, now=t, nxt=CLEAN, noise=None)
+    got, _ = stepped(DDPM(), x, x0, eps, now=t, nxt=CLEAN, noise=None)
     compare("x_s on clean data, where it is x0", got, x0)
     refused(lambda: DDPM().step(x, x0, eps, now=t, nxt=s), "where a step has no noise")
 
@@ -87,15 +87,15 @@ def check_dpm_solver() -> None:
     t, s = level(-0.5), level(0.4)
     x0, eps = normal(1000), normal(1000, seed=1)
     x = t.alpha * x0 + t.sigma * eps
-    got, history = DPMSolver().step(x, x0, eps, now=t, nxt=s)
+    got, history = stepped(DPMSolver(), x, x0, eps, now=t, nxt=s)
     compare("x_s of the first step", got, s.alpha * x0 + s.sigma * eps, {"it is x_t": x})
     remembered = "expected ((lambda_t, x0),) after the first step of order 2"
     demand(len(history) == 1, f"your history has {len(history)} entries, {remembered}")
     demand(abs(history[0][0] - t.lambda_) < 1e-6, f"your history has another lambda, {remembered}")
     compare("x0 in the history", history[0][1], x0)
-    _, history = DPMSolver(1).step(x, x0, eps, now=t, nxt=s)
+    _, history = stepped(DPMSolver(1), x, x0, eps, now=t, nxt=s)
     demand(history == (), "your history of order 1 is not empty: it needs no earlier prediction")
-    _, history = DPMSolver().step(x, x0, eps, now=t, nxt=s, history=((-1.2, x0),))
+    _, history = stepped(DPMSolver(), x, x0, eps, now=t, nxt=s, history=((-1.2, x0),))
     demand(len(history) == 1, f"your history has {len(history)} entries after the second step of 2")
 
     first, second = flow_error(DPMSolver(1), 40), flow_error(DPMSolver(1), 80)
@@ -109,7 +109,7 @@ def check_dpm_solver() -> None:
         f"twice the steps divide your error by {times:.1f}, expected about 4 for second order, "
         f"which takes {told}",
     )
-    last, _ = DPMSolver().step(x, x0, eps, now=t, nxt=CLEAN, history=((-1.2, x0),))
+    last, _ = stepped(DPMSolver(), x, x0, eps, now=t, nxt=CLEAN, history=((-1.2, x0),))
     compare("x_s on clean data, where it is x0", last, x0)
 
 

@@ -7,11 +7,14 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import tinyldm
+
 from .compare import WrongError
 from .network import check_attention, check_guidance
 from .noise import check_loss, check_schedule
 from .solvers import check_ddim, check_ddpm, check_dpm_solver
 
+PACKAGE = Path(tinyldm.__file__).parent
 CHECKS: dict[str, Callable[[], None]] = {
     "schedule": check_schedule,
     "loss": check_loss,
@@ -33,7 +36,7 @@ def verdict(name: str) -> str:
         return f"not written yet ({str(error).partition(': ')[2] or error})"
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        theirs = next((f for f in reversed(frames) if "tinyldm" in Path(f.filename).parts), None)
+        theirs = next((f for f in reversed(frames) if PACKAGE in Path(f.filename).parents), None)
         place = f" in {Path(theirs.filename).name}, line {theirs.lineno}" if theirs else ""
         return f"{type(error).__name__}{place}: {' '.join(str(error).split())}"
     return ""
