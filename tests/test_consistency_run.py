@@ -65,7 +65,6 @@ def place(trained, tmp_path, monkeypatch):
     monkeypatch.setenv("TINYLDM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(PRESETS, "tiny-test", TINY)
     monkeypatch.setattr(frozen_models, "load_frozen", stand_in)
-    monkeypatch.setattr(job, "load_frozen", stand_in)
 
 
 def tune(**given):

@@ -35,7 +35,7 @@ from tinyldm.diffusion.unipc import UniPC
 from tinyldm.errors import InputError
 from tinyldm.folders import owned
 from tinyldm.nn.unet import UNet, UNetConfig
-from tinyldm.sampling import drawing, job
+from tinyldm.sampling import drawing
 from tinyldm.sampling.drawing import Painter, encode_prompts, picture_seed
 from tinyldm.sampling.folder import RECORD, read_record
 from tinyldm.sampling.job import sample_images
@@ -141,7 +141,6 @@ def run(tmp_path, monkeypatch):
     def load_frozen(config, device, place):
         return FrozenModels(Pixels(), CaptionEncoder(Words()))
 
-    monkeypatch.setattr(job, "load_frozen", load_frozen)
     monkeypatch.setattr(frozen_models, "load_frozen", load_frozen)
     monkeypatch.chdir(tmp_path)
     return folder
