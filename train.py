@@ -67,6 +67,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Pat
 
     # 3. The latent cache: from here on, training sees neither images nor frozen models.
     cache = start.prepared(open_cache(settings, data.examples, models, processes))
+    data = data.without_examples()
     run.check_data(data.folder, cache.key)
 
     # 4. The network, with random weights; or what tunes or adapts the network of another run.
