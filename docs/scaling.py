@@ -21,7 +21,7 @@ ASSUMED = {
     "network": (
         40e9,
         "B/s",
-        "of gradients that a GPU passes on between machines (400 Gbit/s each)",
+        "the same between machines, of the 50e9 that 400 Gbit/s are",
     ),
     "disk": (5e9, "B/s", "read from the disks of a machine, or from the storage that it shares"),
     "price": (2.5, "$", "an hour of one GPU"),
@@ -137,6 +137,18 @@ def worlds(counts: dict) -> str:
     return table(head, rows)
 
 
+def loops(counts: dict) -> str:
+    """FLOPs of training on a picture, with the frozen models in the loop and without."""
+    frozen, rows = counts["frozen"], []
+    encoding = frozen["vae encoder"] + frozen["text encoder"]
+    for name in ("base", "large"):
+        step = of_network(counts, name)["flop"]
+        cells = [f"{count / 1e9:,.0f}" for count in (encoding, encoding + step, step)]
+        rows.append([name, *cells, f"{(encoding + step) / step:.2f}"])
+    head = ["network", "GFLOP of encoding", "of the usual loop", "of ours", "times fewer"]
+    return table(head, rows)
+
+
 def data(counts: dict) -> str:
     """What sets of images take: cache, lists in memory, encoding, an epoch."""
     frozen = counts["frozen"]
@@ -172,6 +184,7 @@ def main() -> None:
         "assumed": assumed(),
         "counted": steps(counts),
         "worlds": worlds(counts),
+        "loops": loops(counts),
         "data": data(counts),
     }
     for name, content in tables.items():

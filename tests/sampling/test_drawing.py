@@ -24,7 +24,7 @@ from tinyldm.autoencoder.pixels import load_vae
 from tinyldm.cli import guarded
 from tinyldm.condition import Condition
 from tinyldm.data.examples import Request
-from tinyldm.data.images import load_image, save_image, to_bytes
+from tinyldm.data.images import grid, load_image, save_image, to_bytes
 from tinyldm.device import PRECISIONS
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.ddpm import DDPM
@@ -467,6 +467,16 @@ def test_strip_shows_ten_steps_of_both(run):
     assert not (out / "about/grid.png").exists()
     few = sample_images(run, [], "few", how=Drawing(steps=4, precision="float32"), strip="a cat")
     assert load_image(few / "about/strip.png").size == (4 * 18 + 2, 2 * 18 + 2)
+
+
+def test_wide_pictures_of_a_strip_say_their_t(run, monkeypatch):
+    """The last step leads to clean data; the one before it to the first timestep of `linspace`."""
+    sheets = []
+    monkeypatch.setattr(drawing, "LABELLED", 16)
+    monkeypatch.setattr(drawing, "grid", lambda *args, **how: sheets.append(how) or grid(*args))
+    how = Drawing(steps=3, spacing="linspace", precision="float32")
+    sample_images(run, [], "out", how=how, strip="a cat")
+    assert sheets[0]["words"] == ["t = 499", "t = 0", "the end", "x0", "x0", "x0"]
 
 
 def test_the_strip_ends_in_the_picture(run):
