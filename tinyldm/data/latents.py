@@ -7,11 +7,11 @@ Where prompts hold maps there is a third, maps/. Training reads nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from tinyldm.tasks.base import Encoder
 
 VERSION = 1  # of the files and of what is computed: a part of every key
+
+Row = TypeVar("Row")
 
 
 def open_or_build(
@@ -89,28 +91,28 @@ def open_or_build(
     )
     problems = list(examples.problems) if isinstance(examples, Examples) else []
     hashes = hashes_of(examples, building)
-
     maps = None
     if encoder.map_size is not None:
         with processes.main_first():
             maps = open_maps(examples, encoder, hashes, augmentation, building=building)
-        good = [k for k in range(len(examples)) if k not in maps.left_out]
-        examples = [examples[k] for k in good]
-        hashes = [hashes[k] for k in good]
+        examples, hashes = without(maps.left_out, examples), without(maps.left_out, hashes)
         problems += maps.left_out.values()
 
     images = ImageSet(tuple(e.image for e in examples), tuple(hashes), size, augmentation)
     latents, left_out = open_latents(images, vae, building)
-    kept = [k for k in range(len(examples)) if k not in left_out]
     problems += left_out.values()
-
     with processes.main_first():
-        captions, choices = open_tokens([examples[k] for k in kept], encoder, building)
+        captions, choices = open_tokens(without(left_out, examples), encoder, building)
     cache = LatentCache(latents, captions, choices, encoder, left_out=problems)
     if maps is not None:
-        cache.add_maps(maps, kept)
+        cache.add_maps(maps, without(left_out, range(len(examples))))
     cache.verify_with(building.verification)
     return cache
+
+
+def without(left_out: Container[int], rows: Sequence[Row]) -> list[Row]:
+    """Those of some rows whose number is not among those left out."""
+    return [row for k, row in enumerate(rows) if k not in left_out]
 
 
 def check_size(size: tuple[int, int], factor: int) -> None:
