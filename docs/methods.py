@@ -4,6 +4,7 @@
     python docs/methods.py measure runs/iclevr-1 --prompts iclevr/test.json iclevr/new_test.json \\
            --evaluator judge --name i-CLEVR
     python docs/methods.py measure runs/toy-2 --tuned ...         a run of train.py --consistency
+    python docs/methods.py measure RUN --name "after 300 steps" --only "UniPC, 8 steps"
     python docs/methods.py write
 
 Each way of drawing draws the prompts with three seeds; a judge that the network has never met says
@@ -134,6 +135,8 @@ def measure(options) -> None:
     config = read_config(find_checkpoint(options.run))
     first = task_of(config).requests(options.prompts[0])[0].prompt
     for method, given in (TUNED if options.tuned else WAYS).items():
+        if options.only not in (None, method):
+            continue
         if any(row["on"] == options.name and row["method"] == method for row in results()):
             continue
         how, typed = way_of(options.run, given)
@@ -176,6 +179,7 @@ def main() -> None:
     parser.add_argument("--name", default="toy set")
     parser.add_argument("--count", type=int, default=100, help="prompts of each file")
     parser.add_argument("--tuned", action="store_true", help="the run is a consistency run")
+    parser.add_argument("--only", metavar="METHOD", help="this one alone")
     options = parser.parse_args()
     if options.what == "write":
         write()

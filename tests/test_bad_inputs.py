@@ -226,8 +226,6 @@ ROWS = [  # a command line, and the words that its one line has to have
     ("{sample} --interpolate 3 --prompt a --prompt b --solver sde-dpm++", "sde-dpm++"),
     ("{sample} --to-seed 3", "--to-seed --interpolate"),
     ("{sample} --interpolate 3 --prompt a --prompt b --count 9", "--count --interpolate"),
-    ("{sample} --and a --guide runs/good", "--and --guide"),
-    ("{sample} --and a --guidance-rescale 0.5", "--and --guidance-rescale"),
     ("{sample} --and a b", "--and weight"),
     ("{sample} --and a 1 2", "--and weight"),
     ("{sample} --and a nan", "--and weight"),

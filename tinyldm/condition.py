@@ -127,4 +127,5 @@ class Condition:
         b = len(self)
         both = Condition.cat([self, null.expand(b)])
         own = torch.arange(b, device=dropped.device)
-        return both[torch.where(dropped, own + b, own)]
+        rows = torch.where(dropped, own + b, own).to(self.device, non_blocking=True)
+        return both[rows]

@@ -137,7 +137,7 @@ def resume() -> Any:
         perceptual=Perceptual(frozen(run.saved).vae, cache.mean, cache.std),
     )
     trainer.restore(find_checkpoint("runs/captions"))
-    losses = [trainer.gradient() for _ in range(1)]
+    losses = [trainer.gradient().item() for _ in range(1)]
     return trainer.training_state(), trainer.ema.network.state_dict(), trainer.progress, losses
 
 

@@ -169,8 +169,7 @@ def main(argv=None):
         print("{:10} {:32} {:3} calls  {:.4f}".format(*row), flush=True)
     result = {"machine": machine(), "rows": rows, "reference": given.reference}
     result |= {"prompts": given.judge, "guidance": given.guidance}
-    keep("error_by_calls", result, given)
-    print(write(rows))
+    keep("error_by_calls", result, given, write(rows))
 
 
 if __name__ == "__main__":

@@ -163,9 +163,7 @@ def main(argv=None):
                 pair.compile()
                 rows += measure(pair, given.rounds, True)
             result["rows"] += [facts | row for row in rows]
-            print(write([facts | row for row in rows]), flush=True)
-            keep("network", result, given)
-    print(write(result["rows"]))
+            keep("network", result, given, write(result["rows"]))
 
 
 if __name__ == "__main__":

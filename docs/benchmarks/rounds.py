@@ -72,9 +72,10 @@ class Peak(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
         made = function(*arguments, **(options or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, torch.Tensor):
-                self.take(tensor.untyped_storage())
+        given = {storage._cdata for storage in storages_of((arguments, options))}
+        for storage in storages_of(made):
+            if storage._cdata not in given:  # else a view, of a weight for example
+                self.take(storage)
         return made
 
     def take(self, storage: Any) -> None:
@@ -91,6 +92,12 @@ class Peak(TorchDispatchMode):
         """A storage is gone."""
         self.known.discard(key)
         self.now -= size
+
+
+def storages_of(nest: Any) -> list[Any]:
+    """The memory behind all tensors in nested lists and dictionaries."""
+    leaves = [leaf for leaf in tree_leaves(nest) if isinstance(leaf, torch.Tensor)]
+    return [leaf.untyped_storage() for leaf in leaves]
 
 
 def peak_bytes(job: Callable[[], object]) -> int:
@@ -138,10 +145,14 @@ def arguments(text: str) -> argparse.ArgumentParser:
     return parser
 
 
-def keep(name: str, result: dict[str, Any], given: argparse.Namespace) -> None:
-    """Write a result to its file, and print where; a quick one only if a file was asked for."""
+def keep(name: str, result: dict[str, Any], given: argparse.Namespace, text: str) -> None:
+    """Write a result to its file; a quick one only if a file was asked for. Print its table, text.
+
+    docs/benchmarks/page.py puts the tables of all files into docs/benchmarks.md.
+    """
     out = given.out or (None if given.quick else RESULTS / f"{name}.json")
-    result["machine after"] = machine()
+    result |= {"machine after": machine(), "table": text}
+    print(text)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=1) + "\n")

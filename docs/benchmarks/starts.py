@@ -90,8 +90,7 @@ def main(argv=None):
             "processor": median(cpu for _, cpu in pairs),
         }
     result = {"machine": machine(), "rounds": given.rounds, "rows": rows}
-    keep("starts", result, given)
-    print(write(result))
+    keep("starts", result, given, write(result))
 
 
 def write(result):

@@ -6,6 +6,7 @@ from gaussian import Gaussian
 
 from tinyldm.condition import Condition
 from tinyldm.diffusion.dpm_solver import DPMSolver
+from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.sampler import sample
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.methods.composition import Composed
@@ -29,7 +30,7 @@ def denoiser(x, t, condition):
 
 def draw(composed, scale=1.0, steps=400, **how):
     b = len(composed)
-    guidance = composed.guidance(scale, NULL)
+    guidance = composed.guidance(Guidance(scale, NULL))
     return sample(
         denoiser,
         (b, 2, 1, 1),
@@ -78,7 +79,7 @@ def test_the_score_is_that_of_the_product_of_powers(weights, scale):
     """p(x) (p(x | c_1) / p(x))^(s w_1) (p(x | c_2) / p(x))^(s w_2), differentiated by hand."""
     rows = [(0.0, 1.0), (1.0, 0.5), (-0.7, 0.8)]
     parts = tuple(told(*row, *row) for row in rows[1:])
-    guided = Composed(parts, torch.tensor([weights])).guidance(scale, NULL)(denoiser)
+    guided = Composed(parts, torch.tensor([weights])).guidance(Guidance(scale, NULL))(denoiser)
     x = torch.linspace(-2, 2, 2).view(1, 2, 1, 1)
     for t in (50.0, 400.0, 800.0):
         level = COSINE.level(t)
@@ -99,3 +100,62 @@ def test_rows_are_picked_with_their_weights():
     both = draw(composed, steps=5)
     torch.testing.assert_close(both[1:], draw(composed[1:], steps=5))
     torch.testing.assert_close(both[[2]], draw(composed[[2]], steps=5))
+
+
+def weaker(x, t, condition):
+    """Another denoiser: of data twice as wide, whatever is asked for."""
+    wide = condition.vector * torch.tensor([1.0, 2.0, 1.0, 2.0])
+    return denoiser(x, t, Condition(vector=wide))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"rescale": 0.7},
+        {"interval": (0.5, 2.0), "schedule": COSINE},
+        {"guide": weaker, "guide_scale": 1.8},
+        {"rescale": 0.4, "guide": weaker, "guide_scale": 0.5, "interval": (0.5, 2.0)},
+    ],
+)
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_of_one_prompt_everything_is_as_without_a_composition(scale, more):
+    """And of the same prompt twice, with weights that add up to 1."""
+    schedule = {"schedule": COSINE} if "interval" in more else {}
+    how = Guidance(scale, NULL, **{**more, **schedule})
+    asked, x = told(2.0, 0.3, -1.0, 0.4).expand(4), torch.randn(4, 2, 3, 3)
+    for t in (100.0, 400.0, 500.0, 900.0):
+        times = torch.full((4,), t)
+        expected = how(denoiser)(x, times, asked)
+        for parts, weights in (((asked,), [[1.0]]), ((asked, asked), [[0.3, 0.7]])):
+            guided = Composed(parts, torch.tensor(weights).expand(4, -1)).guidance(how)
+            torch.testing.assert_close(
+                guided(denoiser)(x, times, asked), expected, atol=2e-5, rtol=1e-5
+            )
+
+
+def test_of_two_prompts_each_option_does_what_it_says():
+    """With C = D_0 + .8 (D_1 - D_0) - .5 (D_2 - D_0) and its like of the guide, W."""
+    parts = tuple(told(*row).expand(3) for row in ((2.0, 0.3, 1.0, 0.4), (-1.0, 0.6, 0.0, 1.0)))
+    composed = Composed(parts, torch.tensor([[0.8, -0.5]]).expand(3, -1))
+    x, t = torch.randn(3, 2, 3, 3), torch.full((3,), 500.0)
+
+    def asked(network):
+        d = [network(x, t, part) for part in (NULL.expand(3), *parts)]
+        return d[0], d[0] + 0.8 * (d[1] - d[0]) - 0.5 * (d[2] - d[0])
+
+    (d_0, c), (_, w) = asked(denoiser), asked(weaker)
+    guided = d_0 + 2.5 * (c - d_0)
+    dims = (1, 2, 3)
+    narrower = guided * c.std(dims, keepdim=True) / guided.std(dims, keepdim=True)
+    here = (-COSINE.lambda_(500.0)).exp().item()  # sigma / alpha
+    ways = [
+        ({}, guided),
+        ({"rescale": 1.0}, narrower),
+        ({"interval": (0.9 * here, 1.1 * here), "schedule": COSINE}, guided),
+        ({"interval": (1.1 * here, 9.0), "schedule": COSINE}, c),
+        ({"guide": weaker, "guide_scale": 1.6}, guided + 0.6 * (c - w)),
+    ]
+    for more, expected in ways:
+        found = composed.guidance(Guidance(2.5, NULL, **more))(denoiser)(x, t, parts[0])
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)

@@ -5,7 +5,6 @@ import torch
 
 from tinyldm.condition import Condition
 from tinyldm.diffusion.loss import (
-    add_noise,
     draw_noise,
     drop_condition,
     loss_weight,
@@ -31,7 +30,7 @@ def zeros(x_t, t, condition):
 def test_pitfall_07_noise_of_the_right_size_at_small_t(dtype, t):
     x0 = (3 * torch.randn(4, 4, 32, 32, generator=seeded())).to(dtype)
     eps = torch.randn(4, 4, 32, 32, generator=seeded(1))
-    x_t = add_noise(x0, eps, torch.full((4,), t), COSINE)
+    x_t = draw_noise(x0, COSINE, t=torch.full((4,), t), eps=eps).x_t
     assert x_t.dtype == torch.float32
     signal = COSINE.alpha_bar[t].sqrt().item() * x0.double()
     added = (x_t - signal).square().mean().sqrt().item()
@@ -45,13 +44,14 @@ def test_pitfall_07_noising_rounds_nothing_to_half_precision(dtype):
     t, ab = torch.arange(0, 1000, 37), COSINE.alpha_bar[::37, None]
     x0, eps = (torch.randn(len(t), 64, generator=seeded(k)).to(dtype) for k in range(2))
     expected = ab.sqrt() * x0.double() + (1 - ab).sqrt() * eps.double()
-    assert (add_noise(x0, eps, t, COSINE) - expected).abs().max() < 1e-6
+    assert (draw_noise(x0, COSINE, t=t, eps=eps).x_t - expected).abs().max() < 1e-6
 
 
 def test_noising_has_the_marginal_variance():
     x0 = torch.randn(1000, 64, generator=seeded())
     t = torch.arange(1000)
-    x_t = add_noise(x0, torch.randn(1000, 64, generator=seeded(1)), t, COSINE)
+    eps = torch.randn(1000, 64, generator=seeded(1))
+    x_t = draw_noise(x0, COSINE, t=t, eps=eps).x_t
     ratio = (x_t - COSINE.alpha_bar.sqrt()[:, None] * x0).var(1) / (1 - COSINE.alpha_bar)
     assert ratio.mean().item() == pytest.approx(1, abs=0.02)
 
@@ -199,7 +199,6 @@ def test_the_three_steps_are_the_loss(kind, gamma):
     predicted = denoiser(noised.x_t, noised.t.float(), dropped)
     assert torch.equal(prediction_error(predicted, noised, kind, COSINE, gamma), whole)
     # and what lies between the steps is what it says
-    assert torch.equal(noised.x_t, add_noise(x0, noised.eps, noised.t, COSINE))
     assert torch.equal(noised.x_t, noised.level.alpha * noised.x0 + noised.level.sigma * noised.eps)
     assert noised.level.alpha.shape == (6, 1, 1, 1)
     given = draw_noise(x0, COSINE, t=noised.t, eps=noised.eps)
@@ -221,4 +220,4 @@ def test_the_order_of_the_draws_is_drop_t_eps():
     t = torch.randint(1000, (5,), generator=generator)
     assert torch.equal(seen["t"], t.float())
     eps = torch.randn(5, 2, 3, generator=generator)
-    assert torch.equal(seen["x_t"], add_noise(x0, eps, t, COSINE))
+    assert torch.equal(seen["x_t"], draw_noise(x0, COSINE, t=t, eps=eps).x_t)

@@ -18,7 +18,7 @@ from tinyldm.diffusion.ddpm import DDPM
 from tinyldm.diffusion.dpm_solver import DPMSolver, integral_weights
 from tinyldm.diffusion.heun import Heun
 from tinyldm.diffusion.prediction import eps_of
-from tinyldm.diffusion.sampler import sample
+from tinyldm.diffusion.sampler import Again, sample
 from tinyldm.diffusion.schedule import CLEAN, SPACINGS, NoiseSchedule
 from tinyldm.diffusion.unipc import UniPC
 
@@ -64,8 +64,8 @@ def error_of(solver, n, mean, std, straight):
     for now, nxt in itertools.pairwise(grid[3:]):
         x0, eps = data.pair(x, now)
         x, history = solver.step(x, x0, eps, now, nxt, history)
-        if isinstance(solver, Heun):
-            x = solver.corrected(x0, eps, data.pair(x, nxt)[1], now, nxt)
+        while isinstance(history, Again):
+            x, history = history.step(*data.pair(x, nxt))
     if isinstance(solver, UniPC):  # the last prediction, corrected by what is seen there
         _, (_, eps, ((_, x0), *_)) = solver.step(x, *data.pair(x, nxt), nxt, CLEAN, history)
         x = nxt.alpha * x0 + nxt.sigma * eps
@@ -215,6 +215,55 @@ def test_heun_looks_twice_but_on_the_way_from_pure_noise_and_to_clean_data():
     seen = []
     sample(lambda x, t, c: seen.append(t[0].item()) or x, (1, 2), FLOW, Heun(), 4, prediction="v")
     assert seen == [999, 749, 499, 499, 249, 249]
+
+
+class Trapezoid:
+    """The implicit rule by n further looks: a solver from outside."""
+
+    stochastic = False
+
+    def __init__(self, n):
+        self.n = n
+
+    def step(self, x, x0, eps, now, nxt, history=(), noise=None):
+        def end(slope):
+            k = nxt.sigma / nxt.alpha - now.sigma / now.alpha
+            return nxt.alpha * (x / now.alpha + k * slope)
+
+        def again(left):
+            if not left:
+                return ()
+            return Again(lambda x0_s, eps_s: (end((eps + eps_s) / 2), again(left - 1)))
+
+        return end(eps), again(self.n)
+
+
+def test_a_solver_may_look_at_the_end_of_its_step_several_times():
+    """Until x_s = x_t + (k_s - k_t) (eps_t + eps_s) / 2, for the eps of N(0, s^2), linear in x."""
+    now, nxt = level_at(-0.4, 1.0), level_at(0.3, 0.0)
+    data = Gaussian(0.0, 0.5, (now, nxt, CLEAN))
+    start, seen = torch.tensor([0.7], dtype=torch.float64), []
+
+    def denoiser(x, t, condition):
+        seen.append(t[0].item())
+        return data.denoiser()(x, t, condition)
+
+    found = sample(
+        denoiser,
+        (1,),
+        COSINE,
+        Trapezoid(40),
+        prediction="x0",
+        spacing=(now, nxt),
+        noise=start,
+        dtype=torch.float64,
+    )
+    assert seen == [1.0] + [0.0] * 40
+    k_t, k_s = (level.sigma / level.alpha for level in (now, nxt))
+    slopes = [k / (k**2 + 0.25) for k in (k_t, k_s)]  # eps = slope x / alpha
+    h = (k_s - k_t) / 2
+    exact = (1 + h * slopes[0]) / (1 - h * slopes[1]) * start.item() / now.alpha
+    assert found.item() == pytest.approx(nxt.alpha * exact, abs=1e-10)
 
 
 @pytest.mark.parametrize("form", ["x0", "eps"])

@@ -1,6 +1,8 @@
 """The training loop on a small cache in memory, with a network of a few thousand weights."""
 
+import contextlib
 import csv
+import functools
 import json
 import os
 import socket
@@ -11,6 +13,7 @@ import torch
 import torch.multiprocessing as mp
 from safetensors import SafetensorError
 from stand_ins import without_seal
+from torch._dynamo.testing import CompileCounter
 
 from tinyldm.autoencoder.perceptual import Perceptual
 from tinyldm.cli import guarded
@@ -20,7 +23,7 @@ from tinyldm.diffusion.loss import Noised, draw_noise, training_loss
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNetConfig
-from tinyldm.processes import ALONE, joined
+from tinyldm.processes import ALONE, Processes, joined
 from tinyldm.randomness import torch_stream
 from tinyldm.sampling.drawing import Painter
 from tinyldm.sampling.settings import Drawing
@@ -235,7 +238,7 @@ def test_pitfall_41_the_gradient_of_a_batch_is_the_mean_of_its_parts(tmp_path):
     loss, parts = whole.gradient(), []
     for single.progress.step in range(4):
         parts.append((single.gradient(), gradients(single)))
-    assert loss == pytest.approx(sum(part for part, _ in parts) / 4)
+    assert loss.item() == pytest.approx(sum(part.item() for part, _ in parts) / 4)
     torch.testing.assert_close(gradients(whole), torch.stack([g for _, g in parts]).mean(0))
     assert gradients(whole).norm() > 0
     total = torch.stack([g for _, g in parts]).sum(0)
@@ -529,6 +532,38 @@ def test_a_compiled_network_meets_one_shape_alone(tmp_path, monkeypatch):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.slow
+def test_a_compiled_network_is_compiled_once(tmp_path, monkeypatch):
+    """By torch's own count of compiled graphs: the length of captions, t and dropped conditions
+    vary from step to step, and no graph is compiled again."""
+    cache, counter = MemoryCache(), CompileCounter()
+    cache.longest, whole, real = 5, cache.batch, torch.compile
+
+    def cut(indices, generator, device="cpu"):
+        x0, condition = whole(indices, generator, device)
+        n = 1 + int(indices[0]) % 2
+        return x0, Condition(condition.tokens[:, :n], condition.mask[:, :n])
+
+    cache.batch = cut
+    compiled = functools.partial(real, backend=counter)
+    monkeypatch.setattr(torch, "compile", compiled)
+    torch._dynamo.reset()
+    trainer(tmp_path / "run", cache, compile=True, cfg_drop=0.5).fit()
+    assert counter.frame_count == 1
+
+
+def test_pitfall_25_no_part_of_a_step_waits_for_the_device(tmp_path, monkeypatch):
+    """On the meta device there is nothing to read: whoever waits for a value fails."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    there = Processes(device=torch.device("meta"))
+    for name, settings in {"plain": {}, "weighted": {"snr_gamma": 5.0, "accumulate": 2}}.items():
+        t = trainer(tmp_path / name, processes=there, cfg_drop=0.5, **settings)
+        loss = t.gradient()
+        norm = torch.nn.utils.clip_grad_norm_(t.network.parameters(), 1.0)
+        t.ema.update(t.network)
+        assert loss.device == norm.device == torch.device("meta")
+
+
 def test_a_batch_that_cannot_be_split_is_refused(tmp_path):
     with pytest.raises(InputError, match="--batch-size 4: expected a multiple of 3"):
         trainer(tmp_path / "run", accumulate=3)
@@ -653,7 +688,7 @@ def test_the_perceptual_term_counts_by_its_weight_and_the_share_of_clear_samples
     losses = []
     for weight in (0.0, 10.0, 20.0):
         t = trainer(tmp_path / f"run{weight}", perceptual=weight, batch_size=8, decoder=Decoder())
-        losses.append(t.gradient())
+        losses.append(t.gradient().item())
     assert losses[1] - losses[0] > 0.01
     assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-3)
     x0, guess = torch.randn(2, 8, 2, 8, 8, generator=torch.Generator().manual_seed(0))

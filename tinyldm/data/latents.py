@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tinyldm.condition import Condition
 from tinyldm.data.cache import build_once, cache_folder, key_of, read_header
-from tinyldm.data.checksums import Verification
+from tinyldm.data.checksums import Damaged, Verification
 from tinyldm.data.encode import (
     Building,
     ImageSet,
@@ -34,6 +34,7 @@ from tinyldm.data.encode import (
 from tinyldm.data.examples import Example, Examples, Prompt
 from tinyldm.data.images import Augmentation, load_image, pair, read_anew
 from tinyldm.data.maps import MapCache, open_maps
+from tinyldm.device import sent
 from tinyldm.errors import InputError
 from tinyldm.processes import ALONE, Processes
 from tinyldm.randomness import numpy_stream
@@ -289,7 +290,7 @@ class LatentCache:
             verification.start()
 
     def check_files(self) -> None:
-        """Wait until all files are known to be whole. InputError: one is damaged."""
+        """Wait until all files are known to be whole; Damaged if one is not."""
         if self.verification is not None:
             self.verification.wait()
 
@@ -310,20 +311,20 @@ class LatentCache:
         """x0 float32 (b, c, h, w), normalised, and its condition, for images (b,).
 
         The view, the prompt and the noise of the posterior are drawn with the generator, which is
-        on the CPU whatever the device. InputError if the files turn out to be damaged.
+        on the CPU whatever the device. Damaged if the files turn out to be.
         """
         if self.verification is not None and self.verification.problem is not None:
-            raise InputError(self.verification.problem)
+            raise Damaged(self.verification.problem)
         b = len(indices)
         view = torch.randint(self.views, (b,), generator=generator)
         which = (torch.rand(b, generator=generator) * self._counts[indices]).long()
         rows = (indices * self.views + view).numpy()
-        record = torch.from_numpy(self._latents[rows]).to(device).float()
+        record = sent(torch.from_numpy(self._latents[rows]), device).float()
         latents = record[:, 0]  # (b, c, h, w)
         if record.shape[1] == 2:  # mean and std of a posterior, not pixels: sample it
             noise = torch.randn(b, *self.shape, generator=generator)
-            latents = latents + record[:, 1] * noise.to(device)
-        x0 = (latents - self.mean.to(device)) / self.std.to(device)  # (b, c, h, w)
+            latents = latents + record[:, 1] * sent(noise, device)
+        x0 = (latents - sent(self.mean, device)) / sent(self.std, device)  # (b, c, h, w)
         stored = self.tokens(self._choices[self._firsts[indices] + which], device)
         maps = None if self._maps is None else self._maps.rows(self._map_rows[rows])
         return x0, self.encoder.finish(stored, maps, generator)
@@ -337,7 +338,7 @@ class LatentCache:
         rows = torch.where(mask, begins[:, None] + position, 0)
         tokens = torch.from_numpy(self._tokens[rows.numpy()])  # (b, n, width)
         tokens = tokens.masked_fill_(~mask[..., None], 0)
-        return Condition(tokens.to(device).float(), mask.to(device))
+        return Condition(sent(tokens, device).float(), sent(mask, device))
 
 
 def data_order(n: int, batch_size: int, seed: int, rank: int, world: int, step: int) -> Tensor:

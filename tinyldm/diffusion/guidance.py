@@ -63,7 +63,7 @@ class Guidance:
         def guided(x_t: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
             if condition is None:
                 raise ValueError("guidance needs a condition")
-            scale, guide_scale = self._at(t, self.scale), self._at(t, self.guide_scale)
+            scale, guide_scale = self.scale_at(t, self.scale), self.scale_at(t, self.guide_scale)
             null = self.null.to(x_t.device, non_blocking=True).expand(len(x_t))
             ones = (1,) * (x_t.ndim - 1)
             if (scale == 1).all():
@@ -79,13 +79,11 @@ class Guidance:
                 weak = self.guide(x_t, t, condition).to(x_t.dtype)
                 beyond = (guide_scale - 1).to(x_t, non_blocking=True).view(-1, *ones)
                 prediction = prediction + beyond * (conditional - weak)
-            return (
-                prediction if prediction is conditional else self._rescaled(prediction, conditional)
-            )
+            return self.rescaled(prediction, conditional)
 
         return guided
 
-    def _at(self, t: Tensor, scale: float) -> Tensor:
+    def scale_at(self, t: Tensor, scale: float) -> Tensor:
         """A scale (b,) for each sample: 1 outside of the interval (2404.07724)."""
         scales = torch.full(t.shape, float(scale))
         if self.interval is None or self.schedule is None:
@@ -94,9 +92,9 @@ class Guidance:
         edm_sigma = (-self.schedule.lambda_(t)).exp()
         return scales.where((low < edm_sigma) & (edm_sigma <= high), 1.0)
 
-    def _rescaled(self, guided: Tensor, conditional: Tensor) -> Tensor:
+    def rescaled(self, guided: Tensor, conditional: Tensor) -> Tensor:
         """2305.08891, eq. 15 and 16; each standard deviation is over the whole of a sample."""
-        if self.rescale == 0:
+        if self.rescale == 0 or guided is conditional:
             return guided
         dims = tuple(range(1, guided.ndim))
         ratio = conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True)

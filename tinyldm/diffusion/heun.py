@@ -1,18 +1,19 @@
-"""Heun's method in the variables of EDM (2206.00364, algorithm 1), which calls twice a step."""
+"""Heun's method in the variables of EDM (2206.00364, algorithm 1), which looks twice a step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from tinyldm.diffusion.ddim import DDIM
+from tinyldm.diffusion.sampler import Again
 from tinyldm.diffusion.schedule import Level
 
 
 @dataclass(frozen=True)
-class Heun(DDIM):
-    """DDIM, each of whose steps is done again by sample() with what is seen at its end.
+class Heun:
+    """DDIM, each of whose steps is done again with what is seen at its end.
 
     With k = sigma / alpha the flow is d(x / alpha) / dk = eps. DDIM is Euler's method for it, which
     takes eps to be constant; Heun's takes the mean of eps at the two ends of the step.
@@ -21,16 +22,26 @@ class Heun(DDIM):
              (e^h - 1) / 2 times, without bound on the way from pure noise or to clean data.
     """
 
-    eta: float = field(default=0.0, init=False)
     longest: float = 2.0
+    stochastic = False
 
-    def corrects(self, now: Level, nxt: Level) -> bool:
-        """Whether the step from t to s is to be done again."""
-        return nxt.lambda_ - now.lambda_ <= self.longest
+    def step(
+        self,
+        x: Tensor,
+        x0: Tensor,
+        eps: Tensor,
+        now: Level,
+        nxt: Level,
+        history: tuple[Any, ...] = (),
+        noise: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """From x_t to DDIM's x_s, and how to go again. Arguments: see Solver in sampler.py."""
 
-    def corrected(self, x0: Tensor, eps: Tensor, eps_s: Tensor, now: Level, nxt: Level) -> Tensor:
-        """x_s from x0 and eps at t, and from eps_s, which was seen at the end of DDIM's step."""
-        mean = (eps + eps_s) / 2
-        # alpha_s (x_t / alpha_t + (k_s - k_t) mean), with x_t = alpha_t x0 + sigma_t eps put in
-        bend = nxt.alpha * now.sigma / now.alpha * (eps - mean)
-        return nxt.alpha * x0 + nxt.sigma * mean + bend
+        def corrected(x0_s: Tensor, eps_s: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+            mean = (eps + eps_s) / 2
+            # alpha_s (x_t / alpha_t + (k_s - k_t) mean), with x_t = alpha_t x0 + sigma_t eps put in
+            bend = nxt.alpha * now.sigma / now.alpha * (eps - mean)
+            return nxt.alpha * x0 + nxt.sigma * mean + bend, ()
+
+        x_s = nxt.alpha * x0 + nxt.sigma * eps
+        return x_s, Again(corrected) if nxt.lambda_ - now.lambda_ <= self.longest else ()

@@ -40,11 +40,6 @@ class Noised:
     x_t: Tensor
 
 
-def add_noise(x0: Tensor, eps: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """x_t (2006.11239, eq. 4) in float32, whatever the dtype of x0. x0, eps: (b, ...); t: (b,)."""
-    return draw_noise(x0, schedule, t=t, eps=eps).x_t
-
-
 def draw_noise(
     x0: Tensor,
     schedule: NoiseSchedule,
@@ -52,7 +47,7 @@ def draw_noise(
     t: Tensor | None = None,
     eps: Tensor | None = None,
 ) -> Noised:
-    """Noise x0 (b, ...) at timesteps drawn uniformly from 0 to T - 1.
+    """Noise x0 (b, ...), in float32, at timesteps drawn uniformly from 0 to T - 1.
 
     generator: on the CPU; draws t first, then eps. None takes torch's own.
     t, eps:    (b,) and (b, ...), for a caller who has drawn them already

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from tinyldm.condition import Condition
 from tinyldm.diffusion.dpm_solver import DPMSolver
-from tinyldm.diffusion.heun import Heun
 from tinyldm.diffusion.prediction import check_prediction, eps_of, to_x0_eps
 from tinyldm.diffusion.schedule import Grid, Level, NoiseSchedule
 
@@ -29,6 +28,15 @@ class Denoiser(Protocol):
     """
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Condition | None, /) -> Tensor: ...
+
+
+class Again(NamedTuple):
+    """What a step returns in place of a history, if it has to see its own end to be done well.
+
+    step: (x0, eps), as they are seen in x_s, -> (x_s, history), as from any step
+    """
+
+    step: Callable[[Tensor, Tensor], tuple[Tensor, tuple[Any, ...]]]
 
 
 class Solver(Protocol):
@@ -51,7 +59,7 @@ class Solver(Protocol):
         history: tuple[Any, ...] = (),
         noise: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Any, ...]]:
-        """From x_t to (x_s, history for the next step).
+        """From x_t to (x_s, history for the next step), or to (x_s, Again) and from there again.
 
         x, x0, eps: (b, ...): x_t and what the denoiser makes of it, x = alpha x0 + sigma eps
         now, nxt:   the levels at t and at s
@@ -83,7 +91,7 @@ def sample(
 ) -> Tensor:
     """Draw x0 (b, ...) of the given shape, with one call of the denoiser for each step.
 
-    solver:    None is DPMSolver(), DPM-Solver++ of second order; Heun calls twice for each step
+    solver:    None is DPMSolver(), DPM-Solver++ of second order; Again costs one call more
     condition: b rows
     seeds:     b numbers; sample k depends on seeds[k] alone. None is torch's own generator.
     guidance:  a value such as Guidance, which makes a guided denoiser of the denoiser
@@ -104,8 +112,7 @@ def sample(
     grid = schedule.grid(steps, spacing) if isinstance(spacing, str) else spacing
     elsewhere = "cpu" if noise is None else noise.device
     device = torch.device(elsewhere if device is None else device)
-    if condition is not None:
-        condition = condition.to(device)
+    condition = None if condition is None else condition.to(device)
     draw = noise_source(shape, seeds, device, dtype)
     x = draw() if noise is None else noise.to(device, dtype)
     if init is not None:
@@ -116,9 +123,8 @@ def sample(
         x0, eps = look(x, now)
         fresh = draw() if solver.stochastic else None
         x, history = solver.step(x, x0, eps, now=now, nxt=nxt, history=history, noise=fresh)
-        if isinstance(solver, Heun) and solver.corrects(now, nxt):
-            _, eps_s = look(x, nxt)
-            x = solver.corrected(x0, eps, eps_s, now=now, nxt=nxt)
+        while isinstance(history, Again):
+            x, history = history.step(*look(x, nxt))
         if callback is not None:
             callback(index, x, x0)
     return x

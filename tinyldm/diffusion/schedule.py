@@ -91,7 +91,7 @@ class NoiseSchedule:
     beta_start, beta_end: the ends of the linear kinds; None takes the published ones
     zero_snr:   rescale so that the last level is pure noise (2305.08891, algorithm 1)
     shift:      multiplies alpha / sigma at every level; below 1 for latents of many channels
-                (2301.11093, eq. 4; the shift of 2403.03206, eq. 23, is its inverse)
+                (2301.11093; the shift of 2403.03206, eq. 23, is its inverse)
     """
 
     kind: str = "cosine"

@@ -76,9 +76,9 @@ EXERCISES = (
         ("Guidance.__call__",),
         title="Classifier-free guidance",
         task="Return a denoiser (x_t, t, condition) -> prediction: null + scale (conditional - "
-        "null) (2207.12598). self._scale(t) is each sample's scale, (b,): where all are 1, call "
+        "null) (2207.12598). self.scale_at(t, self.scale) is (b,): where all are 1, call "
         "the network once with the condition; where all are 0, once with the null condition, "
-        "expanded to b rows; else once for both, by predictions_of. End with self._rescaled. "
+        "expanded to b rows; else once for both, by predictions_of. End with self.rescaled. "
         "ValueError without a condition.",
     ),
     Exercise(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tinyldm.condition import Condition
-from tinyldm.diffusion.guidance import predictions_of
+from tinyldm.diffusion.guidance import Guidance, predictions_of
 
 if TYPE_CHECKING:
     from tinyldm.diffusion.sampler import Denoiser
@@ -38,21 +38,26 @@ class StepwiseGuidance:
         """The guided denoiser."""
 
         def guided(x_t: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
-            if condition is None:
-                raise ValueError("guidance needs a condition")
-            conditions = self.conditions(condition)
-            if len(conditions) != len(self.scales) + 1:
-                raise ValueError(
-                    f"{len(self.scales)} scales need as many conditions and the null one, "
-                    f"got {len(conditions)}"
-                )
-            rows = [c.to(x_t.device, non_blocking=True) for c in conditions]
-            rows = [c if len(c) == len(x_t) else c.expand(len(x_t)) for c in rows]
-            # the full condition goes first in the batch, as in Guidance
-            predictions = predictions_of(denoiser, x_t, t, rows[::-1])
-            return self.combine(predictions[::-1])
+            return self.combine(self.predictions(denoiser, x_t, t, condition))
 
         return guided
+
+    def predictions(
+        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, condition: Condition | None
+    ) -> list[Tensor]:
+        """D_0, ..., D_n, each (b, ...), by one call."""
+        if condition is None:
+            raise ValueError("guidance needs a condition")
+        conditions = self.conditions(condition)
+        if len(conditions) != len(self.scales) + 1:
+            raise ValueError(
+                f"{len(self.scales)} scales need as many conditions and the null one, "
+                f"got {len(conditions)}"
+            )
+        rows = [c.to(x_t.device, non_blocking=True) for c in conditions]
+        rows = [c if len(c) == len(x_t) else c.expand(len(x_t)) for c in rows]
+        # the full condition goes first in the batch, as in Guidance
+        return predictions_of(denoiser, x_t, t, rows[::-1])[::-1]
 
     def combine(self, predictions: Sequence[Tensor]) -> Tensor:
         """D_0, ..., D_n, each (b, ...) -> the guided prediction."""
@@ -72,11 +77,41 @@ class IndependentGuidance(StepwiseGuidance):
         D_0 + s_1 (D_1 - D_0) + s_2 (D_2 - D_0) + ... + s_n (D_n - D_0)
     """
 
-    def combine(self, predictions: Sequence[Tensor]) -> Tensor:
+    def combine(self, predictions: Sequence[Tensor], times: float | Tensor = 1.0) -> Tensor:
+        """As in StepwiseGuidance; times: a factor of all scales."""
         prediction = null = predictions[0]
         for scale, now in zip(self.scales, predictions[1:], strict=True):
-            prediction = prediction + scale * (now - null)
+            prediction = prediction + times * scale * (now - null)
         return prediction
+
+
+@dataclass(frozen=True, eq=False)
+class ComposedGuidance(IndependentGuidance):
+    """Guidance of scale s by conditions that are weighed against each other; scales: w_1, ..., w_n.
+
+    What they ask for together, C = D_0 + w_1 (D_1 - D_0) + ... + w_n (D_n - D_0), stands where the
+    prediction under one condition does otherwise: D_0 + s (C - D_0), outside of an interval C, and
+    so on for how.rescale and how.guide, which is asked about all the conditions as well.
+    """
+
+    how: Guidance
+
+    def __call__(self, denoiser: Denoiser) -> Denoiser:
+        how = self.how
+
+        def guided(x_t: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
+            shape = (-1,) + (1,) * (x_t.ndim - 1)
+            scale, guide_scale = (
+                how.scale_at(t, each).to(x_t).view(shape) for each in (how.scale, how.guide_scale)
+            )
+            predictions = self.predictions(denoiser, x_t, t, condition)
+            asked, prediction = self.combine(predictions), self.combine(predictions, scale)
+            if how.guide is not None:
+                weak = self.combine(self.predictions(how.guide, x_t, t, condition))
+                prediction = prediction + (guide_scale - 1) * (asked - weak)
+            return how.rescaled(prediction, asked)
+
+        return guided
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,15 +143,12 @@ class Composed:
         """The rows of a slice, of a list or of an index tensor."""
         return Composed(tuple(part[rows] for part in self.parts), self.weights[rows])
 
-    def guidance(
-        self, scale: float, null: Condition, device: torch.device | str = "cpu"
-    ) -> IndependentGuidance:
+    def guidance(self, how: Guidance, device: torch.device | str = "cpu") -> ComposedGuidance:
         """The guidance by all parts, of x (b, c, h, w), whatever the denoiser is called with.
 
-        null: the null condition, one row
+        how: as for one prompt, with the null condition
         """
-        weights = (scale * self.weights).to(device)
-        columns = weights[:, :, None, None, None].unbind(1)  # (b, 1, 1, 1) each
-        rows = [null.expand(len(self)), *self.parts]
+        columns = self.weights.to(device)[:, :, None, None, None].unbind(1)  # (b, 1, 1, 1) each
+        rows = [how.null.expand(len(self)), *self.parts]
         conditions = [row.to(device) for row in rows]
-        return IndependentGuidance(columns, lambda condition: conditions)
+        return ComposedGuidance(columns, lambda condition: conditions, how)

@@ -91,6 +91,7 @@ class LoRA(Adapter):
         self.rank = rank
         self.alpha = float(rank if alpha is None else alpha)
         self.layers = list(layers)
+        self.merged = False
         self.unet = nn.Module()
         for name in self.layers:
             *path, last = name.split(".")
@@ -106,7 +107,12 @@ class LoRA(Adapter):
         return {"lora": {"rank": self.rank, "alpha": self.alpha, "layers": self.layers}}
 
     def weights(self, scale: float = 1.0) -> dict[str, Tensor]:
-        """W + scale (alpha / r) B A of each layer, by the name of the weight in the base."""
+        """W + scale (alpha / r) B A of each layer, by the name of the weight in the base.
+
+        ValueError after merge(): the base has them already.
+        """
+        if self.merged:
+            raise ValueError("the factors are merged into the base already")
         changed = {}
         for name in self.layers:
             weight = self.base.get_parameter(f"{name}.weight")
@@ -128,6 +134,7 @@ class LoRA(Adapter):
         """
         for name, weight in self.weights(scale).items():
             self.base.get_parameter(name).copy_(weight)
+        self.merged = True
         return self.base
 
     ready = merge

@@ -272,26 +272,20 @@ class UNet(nn.Module):
         mask = condition.mask
         if mask is not None and mask.dtype != torch.bool:
             raise ValueError(f"UNet: condition.mask is {mask.dtype}, expected torch.bool")
-        _check_part("tokens", condition.tokens, self._token_dim, [b, "n", self._token_dim])
-        _check_part("vector", condition.vector, self._vector_dim, [b, self._vector_dim])
-        _check_part("maps", condition.maps, config.map_channels, [b, config.map_channels, h, w])
+        _check_part("tokens", condition.tokens, [b, "n", self._token_dim])
+        _check_part("vector", condition.vector, [b, self._vector_dim])
+        _check_part("maps", condition.maps, [b, config.map_channels, h, w])
 
 
-def _check_part(
-    name: str, part: Tensor | None, wanted: int | None, shape: Sequence[int | str | None]
-) -> None:
+def _check_part(name: str, part: Tensor | None, shape: Sequence[int | str | None]) -> None:
     """ValueError unless a part of the condition is there just where the network reads one.
 
-    wanted: its width, None or 0 where the network has no use for it
-    shape:  what its shape has to be; "n" stands for any length
+    shape: what its shape has to be; "n" stands for any length, None or 0 for no use of the part
     """
-    got = None if part is None else tuple(part.shape)
-    if got is None or not wanted:
-        good = got is None and not wanted
-    else:
-        good = len(got) == len(shape) and all(
-            expected in ("n", side) for expected, side in zip(shape, got, strict=True)
-        )
+    got, wanted = None if part is None else tuple(part.shape), all(shape)
+    good = got is None and not wanted
+    if got is not None and wanted and len(got) == len(shape):
+        good = all(side in ("n", size) for side, size in zip(shape, got, strict=True))
     if not good:
         text = f"({', '.join(map(str, shape))})" if wanted else None
         raise ValueError(f"UNet: condition.{name} has shape {got}, expected {text}")

@@ -20,7 +20,7 @@ from tinyldm.data.images import grid, save_image, to_pil
 from tinyldm.device import runs_bfloat16
 from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.sampler import Denoiser, sample
-from tinyldm.diffusion.schedule import Grid, NoiseSchedule
+from tinyldm.diffusion.schedule import Grid, Level, NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.methods.autoguidance import predicting
 from tinyldm.methods.composition import Composed
@@ -32,6 +32,9 @@ from tinyldm.tasks.base import Encoder, Task
 from tinyldm.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
+
+LABELLED = 48
+"""Pictures of this width or more have room for "t = 999" above them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +152,12 @@ class Painter:
     @property
     def steps(self) -> int:
         """How many steps a drawing takes."""
-        return sum(len(part) - 1 for part in passages(self.grid, self.times))
+        return len(self.reached)
+
+    @property
+    def reached(self) -> list[Level]:
+        """The level that each step leads to; the last is that of clean data."""
+        return [level for part in passages(self.grid, self.times) for level in part[1:]]
 
     @torch.inference_mode()
     def invert(self, condition: Condition) -> Tensor:
@@ -185,7 +193,9 @@ class Painter:
         """
         guidance = self.guidance
         if isinstance(condition, Composed):
-            guidance = condition.guidance(self.how.guidance, self.null, self.device)
+            plain = Guidance(self.how.guidance, self.null)
+            how = guidance if isinstance(guidance, Guidance) else plain
+            guidance = condition.guidance(how, self.device)
             condition = condition.parts[0]
         elif condition is not None and not condition.parts():
             condition = None  # nothing is asked for, and so it has no rows
@@ -294,7 +304,7 @@ def draw_requests(
             pictures = painter.draw(condition, seeds, watch, noise=noise)
             for k, picture in zip(rows, pictures, strict=True):
                 if requests[k].name in todo:
-                    save_image(picture, out / requests[k].name)
+                    save_image(picture, out / requests[k].name, signed=True)
         processes.barrier()
         bar.update(len(requests) - bar.n)
 
@@ -319,12 +329,18 @@ def progress(bar: Any, before: int, count: int, steps: int) -> Callback:
     return advance
 
 
+def time_of(level: Level) -> str:
+    """A label for x_t at a level."""
+    return "the end" if level.sigma == 0 else f"t = {level.t:.0f}"
+
+
 def draw_strip(
     painter: Painter, condition: Condition | Composed, seed: int
 ) -> tuple[Image.Image, list[Image.Image]]:
     """How one picture is drawn, from noise to the end: a strip, and the frames of a film.
 
-    x_t is above, the estimate of x0 below. It starts as the first picture of the job does.
+    x_t is above, the estimate of x0 that led to it below. It starts as the first picture of the job
+    does. Where pictures are wide enough for words, each says its t.
     """
     steps = painter.steps
     frames = min(10, steps)
@@ -342,6 +358,9 @@ def draw_strip(
         painter.draw(condition, [seed], keep, noise=noise)
     above = painter.decode(torch.cat(states))
     below = painter.decode(torch.cat(estimates))
-    strip = grid(above + below, columns=frames)
+    words: list[str] = []
+    if above[0].width >= LABELLED:
+        words = [time_of(painter.reached[step]) for step in sorted(shown)] + ["x0"] * len(below)
+    strip = grid(above + below, columns=len(above), words=words)
     film = [grid(list(pair), columns=1) for pair in zip(above, below, strict=True)]
     return strip, film

@@ -141,11 +141,10 @@ def editing_of(
             "--and: the run was trained with --cfg-drop 0 and has learned no null condition"
         )
     several = bool(also) or (len(o.prompt or ()) == 2 and o.interpolate is not None)
-    apart = how.interval or how.rescale or how.style is not None or how.guide is not None
-    if several and apart:
+    if several and how.style is not None:
         raise InputError(
-            "--and, --interpolate between prompts: not allowed with --guide, --guidance-interval, "
-            "--guidance-rescale, --guidance-map or --guidance-style"
+            "--and, --interpolate between prompts: not allowed with --guidance-map or "
+            "--guidance-style"
         )
     height, width = config["size"]
     init, mask = None, None

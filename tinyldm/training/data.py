@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ class Data:
         if resumed:
             return TrainSettings.from_dict(given)
         return settings_for(given, native_size(self.examples), self.task)
+
+    def without_examples(self) -> Data:
+        """The same without the list of examples, which may be long, for when there is a cache."""
+        return replace(self, examples=replace(self.examples, items=(), held_out=()))
 
     def name(self, settings: TrainSettings) -> str:
         """What a run without --out is named after."""

@@ -135,8 +135,11 @@ class Trainer:
         if isinstance(network, UNet):
             self.facts.setdefault("network", asdict(network.config))
         self.progress = Progress()
+        self.null = cache.null.to(processes.device)
         self.micro_batch = s.micro_batch(processes.world)
         self.bfloat16 = runs_bfloat16(processes.device, s.precision)
+        if self.bfloat16 and processes.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32 for what is left, as in Muon
         self.schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
         self.loss_by_noise = LossByNoise(self.schedule, processes.device)
         self.network = network.to(processes.device)
@@ -168,10 +171,12 @@ class Trainer:
                 for group in optimizer.param_groups:
                     group["lr"] = lr * group["lr_factor"]
 
-            loss = self.gradient()
-            norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), s.clip))
+            mean_loss = self.gradient()
+            clipped = nn.utils.clip_grad_norm_(self.network.parameters(), s.clip)
+            # the only place in a step where the host waits for a GPU
+            loss, norm = torch.stack([mean_loss, clipped]).tolist()
             if not math.isfinite(norm):  # the same in all processes: gradients are averaged
-                now.skipped += 1
+                now.leave_out()
                 skipped_in_a_row += 1
                 if skipped_in_a_row == MAX_SKIPPED:
                     raise InputError(
@@ -186,8 +191,7 @@ class Trainer:
                 optimizer.step()
             self.ema.update(self.network)
             self.power_emas.update(self.network)
-            now.step += 1
-            now.plateau.observe(loss, s.lr_every)
+            now.advance(loss, s.lr_every)
 
             last = now.step == s.max_steps
             if log is not None:
@@ -210,10 +214,10 @@ class Trainer:
         except InputError as error:
             raise InputError(f"{error}; earlier checkpoints are whole; try a lower --lr") from None
 
-    def gradient(self) -> float:
+    def gradient(self) -> Tensor:
         """The gradient of one optimiser step, in `accumulate` parts.
 
-        Returns the mean loss over all parts and processes.
+        Returns the mean loss over all parts and processes, a scalar on the device.
         """
         s, device = self.settings, self.processes.device
         position = self.progress.step + self.progress.skipped
@@ -226,7 +230,7 @@ class Trainer:
                     loss = self.loss(x0, condition, generator)
                 (loss / s.accumulate).backward()
             total += loss.detach() / s.accumulate
-        return float(self.processes.mean(total))
+        return self.processes.mean(total)
 
     def synchronised(self, last: bool) -> Any:
         """A context in which backward() averages gradients over processes, after the last part."""
@@ -237,7 +241,7 @@ class Trainer:
     def loss(self, x0: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         """The loss of one part of a batch, a scalar: noise, predict, compare."""
         s = self.settings
-        dropped = drop_condition(condition, self.cache.null, s.cfg_drop, generator)
+        dropped = drop_condition(condition, self.null, s.cfg_drop, generator)
         t = None  # each as often as any other
         if s.t_sampling != "uniform":
             t = draw_timesteps(s.t_sampling, len(x0), self.schedule.timesteps, generator)

@@ -23,7 +23,7 @@ from tinyldm.compat.schedule import PREDICTIONS, schedule_of
 from tinyldm.compat.settings import FOREIGN
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.ddpm import DDPM
-from tinyldm.diffusion.loss import add_noise
+from tinyldm.diffusion.loss import draw_noise
 from tinyldm.diffusion.prediction import check_prediction, eps_of, target, to_x0_eps
 from tinyldm.diffusion.schedule import CLEAN, Grid, Level
 
@@ -98,8 +98,8 @@ class Scheduler(Configured):
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t, computed in float32 and returned in the dtype of the samples."""
-        x_t = add_noise(original_samples, noise, timesteps, self.schedule)
-        return x_t.to(original_samples.dtype)
+        noised = draw_noise(original_samples, self.schedule, t=timesteps, eps=noise)
+        return noised.x_t.to(original_samples.dtype)
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """v = alpha noise - sigma sample, the target of v prediction."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tinyldm.compat.config import StepOutput
 from tinyldm.compat.schedulers.multistep import MultistepScheduler
 from tinyldm.compat.schedulers.sigmas import SigmaScheduler
@@ -43,13 +45,10 @@ class HeunDiscreteScheduler(SigmaScheduler, MultistepScheduler):
             eps = eps_of(x0, x, at)
         if k % 2 == 0:  # the start of a step
             nxt = self.levels[k + 1]
-            x_s, _ = Heun().step(x, x0, eps, now=at, nxt=nxt)
-            left = (x0, eps)
+            x_s, left = Heun(longest=math.inf).step(x, x0, eps, now=at, nxt=nxt)
         else:
             nxt = at
-            before = self.levels[k - 1]
-            x_s = Heun().corrected(*start, eps, now=before, nxt=nxt)
-            left = ()
+            x_s, left = start.step(x0, eps)
         prev_sample = (x_s / nxt.alpha).to(sample.dtype)
         self._leave(prev_sample, k + 1, left)
         out = StepOutput(prev_sample, x0)
