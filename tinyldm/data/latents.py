@@ -7,11 +7,11 @@ Where prompts hold maps there is a third, maps/. Training reads nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of the files and of what is computed: a part of every key
 
-Row = TypeVar("Row")
-
 
 def open_or_build(
     examples: Sequence[Example],
@@ -70,8 +68,7 @@ def open_or_build(
     workers: threads that read images
     verify:  compare the files with their checksums, the large ones in a thread that check_files()
              waits for; False: compare sizes alone
-    processes: those of torchrun, all of which call this: each reads and encodes its share of the
-             images, and the first of them the prompts
+    processes: those of torchrun, all of which call this; each encodes its share of the images
     InputError: an image that is missing or broken, unless skip_bad leaves it out; a size that the
     VAE cannot take.
     """
@@ -91,28 +88,39 @@ def open_or_build(
     )
     problems = list(examples.problems) if isinstance(examples, Examples) else []
     hashes = hashes_of(examples, building)
-    maps = None
-    if encoder.map_size is not None:
-        with processes.main_first():
-            maps = open_maps(examples, encoder, hashes, augmentation, building=building)
-        examples, hashes = without(maps.left_out, examples), without(maps.left_out, hashes)
-        problems += maps.left_out.values()
+
+    maps, good = with_maps(examples, hashes, encoder, augmentation, building=building)
+    examples = [examples[k] for k in good]
+    hashes = [hashes[k] for k in good]
+    problems += maps.left_out.values() if maps is not None else ()
 
     images = ImageSet(tuple(e.image for e in examples), tuple(hashes), size, augmentation)
     latents, left_out = open_latents(images, vae, building)
+    kept = [k for k in range(len(examples)) if k not in left_out]
     problems += left_out.values()
-    with processes.main_first():
-        captions, choices = open_tokens(without(left_out, examples), encoder, building)
+
+    captions, choices = open_tokens([examples[k] for k in kept], encoder, building)
     cache = LatentCache(latents, captions, choices, encoder, left_out=problems)
     if maps is not None:
-        cache.add_maps(maps, without(left_out, range(len(examples))))
+        cache.add_maps(maps, kept)
     cache.verify_with(building.verification)
     return cache
 
 
-def without(left_out: Container[int], rows: Sequence[Row]) -> list[Row]:
-    """Those of some rows whose number is not among those left out."""
-    return [row for k, row in enumerate(rows) if k not in left_out]
+def with_maps(
+    examples: Sequence[Example],
+    hashes: Sequence[str | None],
+    encoder: Encoder,
+    augmentation: Augmentation,
+    *,
+    building: Building,
+) -> tuple[MapCache | None, list[int]]:
+    """The maps of the examples, if their prompts have any, and which of the examples are left."""
+    if encoder.map_size is None:
+        return None, list(range(len(examples)))
+    with building.processes.main_first():
+        maps = open_maps(examples, encoder, hashes, augmentation, building=building)
+    return maps, [k for k in range(len(examples)) if k not in maps.left_out]
 
 
 def check_size(size: tuple[int, int], factor: int) -> None:
@@ -202,12 +210,13 @@ def open_tokens(
     order = sorted(distinct, key=lambda key: (len(key), key))  # "" is first
     asked = {key: distinct[key] for key in order}
     folder = building.root / "captions" / key_of((VERSION, order, encoder.fingerprint))
-    build_once(
-        folder,
-        lambda new: write_tokens(new, asked, encoder, building.progress),
-        TokensHeader,
-        building.verification,
-    )
+    with building.processes.main_first():
+        build_once(
+            folder,
+            lambda new: write_tokens(new, asked, encoder, building.progress),
+            TokensHeader,
+            building.verification,
+        )
 
     number = {key: k for k, key in enumerate(order)}
     choices = []
