@@ -47,13 +47,6 @@ def describe(device: torch.device, count: int = 1) -> str:
     return f"{several}{name}, {platform.machine()}, torch {torch.__version__}"
 
 
-def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """The tensor on a device. The host does not wait until a GPU has it."""
-    if str(device).startswith("cuda"):
-        tensor = tensor.pin_memory()  # from other memory, the copy would wait for all that goes on
-    return tensor.to(device, non_blocking=True)
-
-
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices in hardware."""
     import torch

@@ -34,7 +34,6 @@ from tinyldm.data.encode import (
 from tinyldm.data.examples import Example, Examples, Prompt
 from tinyldm.data.images import Augmentation, load_image, pair, read_anew
 from tinyldm.data.maps import MapCache, open_maps
-from tinyldm.device import sent
 from tinyldm.errors import InputError
 from tinyldm.processes import ALONE, Processes
 from tinyldm.randomness import numpy_stream
@@ -350,6 +349,13 @@ class LatentCache:
         tokens = torch.from_numpy(self._tokens[rows.numpy()])  # (b, n, width)
         tokens = tokens.masked_fill_(~mask[..., None], 0)
         return Condition(sent(tokens, device).float(), sent(mask, device))
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on a device. The host does not wait until a GPU has it."""
+    if str(device).startswith("cuda"):
+        tensor = tensor.pin_memory()  # from other memory, the copy would wait for all that goes on
+    return tensor.to(device, non_blocking=True)
 
 
 def data_order(n: int, batch_size: int, seed: int, rank: int, world: int, step: int) -> Tensor:

@@ -157,6 +157,8 @@ class Painter:
     @property
     def reached(self) -> list[Level]:
         """The level that each step leads to; the last is that of clean data."""
+        if self.times == 1:
+            return list(self.grid[1:])
         return [level for part in passages(self.grid, self.times) for level in part[1:]]
 
     @torch.inference_mode()
