@@ -93,7 +93,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Pat
         )
         if run.saved:
             trainer.restore(find_checkpoint(folder))
-        run.clear_earlier(folder, processes)
+        run.clear_earlier(folder, processes, cache.check_files)
         fit(trainer)
     return folder
 
@@ -111,7 +111,7 @@ def fit(trainer: Trainer) -> None:
             say(f"left out: {line}")
         millions = sum(p.numel() for p in trainer.network.parameters()) / 1e6
         say(
-            f"{run}: {s.network or s.preset} network of {millions:.1f}M parameters, "
+            f"{run}: {s.kind_of_network} of {millions:.3g}M parameters, "
             f"{len(cache)} images ({len(cache.left_out)} left out), batch {s.batch_size}, "
             f"steps {trainer.progress.step} to {s.max_steps}, on {trainer.processes.device}"
         )

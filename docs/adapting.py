@@ -8,8 +8,9 @@
     python docs/adapting.py runs/toy-1 score
     python docs/adapting.py runs/toy-1 figure     # docs/adapting.png
 
-What is there already is left as it is. data/unseen holds monsters of the test captions, which no
-run has seen. train and draw print their commands. --trial trains three steps and draws in two.
+What is there already is left as it is, and an interrupted training goes on. data/unseen holds
+monsters of the test captions, which no run has seen. train and draw print their commands. --trial
+trains three steps and draws in two.
 """
 
 import argparse
@@ -108,12 +109,15 @@ def trainings(base: str, trial: bool = False) -> dict[str, list[str]]:
 
 
 def train_all(base: str, trial: bool) -> None:
-    """Train the runs that are not there yet."""
+    """Train the runs that are not there yet, and go on with one that was interrupted."""
     for name, words in trainings(base, trial).items():
-        if not Path("runs", name).exists():
-            words = [*words, "--out", f"runs/{name}"]
-            print("python train.py", shlex.join(words), flush=True)
-            train.train(vars(train_parser().parse_args(words)))
+        run, steps = Path("runs", name), vars(train_parser().parse_args(words))["max_steps"]
+        if (run / f"checkpoints/step-{steps:07d}").is_dir():
+            continue
+        words = ["--resume"] if (run / "checkpoints").is_dir() else words
+        words = [*words, "--out", str(run)]
+        print("python train.py", shlex.join(words), flush=True)
+        train.train(vars(train_parser().parse_args(words)))
 
 
 def count(base: str) -> None:

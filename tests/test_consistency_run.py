@@ -65,7 +65,6 @@ def place(trained, tmp_path, monkeypatch):
     monkeypatch.setenv("TINYLDM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(PRESETS, "tiny-test", TINY)
     monkeypatch.setattr(frozen_models, "load_frozen", stand_in)
-    monkeypatch.setattr(job, "load_frozen", stand_in)
 
 
 def tune(**given):
@@ -182,6 +181,8 @@ def test_with_guidance_1_the_teacher_is_called_once_and_with_others_twice(place)
             "--teacher-guidance 2.0: would be ignored, expected .*--consistency-from teacher",
         ),
         ({"consistency_from": "noise"}, "--consistency-from noise: expected"),
+        ({"lora": 3}, "--lora: expected no --consistency with it"),
+        ({"controlnet": True}, "--controlnet: expected no --consistency with it"),
     ],
 )
 def test_what_contradicts_the_run_is_told_in_one_line(place, given, said):

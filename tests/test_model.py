@@ -375,10 +375,8 @@ needs_diffusers = pytest.mark.skipif(
 )
 
 
-@needs_diffusers
-@pytest.mark.filterwarnings("ignore")
-def test_a_pipeline_draws_as_in_diffusers(tmp_path):
-    """A text-to-image pipeline that diffusers has written, with random weights, drawn by both."""
+def random_pipeline():
+    """A small text-to-image pipeline of diffusers, with random weights and the tiny CLIP."""
     import diffusers
     from transformers import AutoTokenizer, CLIPTextModel
 
@@ -412,7 +410,7 @@ def test_a_pipeline_draws_as_in_diffusers(tmp_path):
         set_alpha_to_one=True,
         timestep_spacing="trailing",
     )
-    pipeline = diffusers.StableDiffusionPipeline(
+    return diffusers.StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
@@ -422,6 +420,13 @@ def test_a_pipeline_draws_as_in_diffusers(tmp_path):
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+@needs_diffusers
+@pytest.mark.filterwarnings("ignore")
+def test_a_pipeline_draws_as_in_diffusers(tmp_path):
+    """A text-to-image pipeline that diffusers has written, with random weights, drawn by both."""
+    pipeline = random_pipeline()
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(tmp_path)
     seeds = [picture_seed(3, k) for k in range(2)]

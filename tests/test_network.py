@@ -102,7 +102,7 @@ def name_in_checkpoint(recipe):
 
 def test_it_trains_and_samples(capsys):
     train()
-    assert "run: my_module:build network of 0.0M parameters" in capsys.readouterr().out
+    assert "run: my_module:build network of 0.00" in capsys.readouterr().out
     assert Path("run/previews/step-0000002.png").is_file()
     network = load_checkpoint("run").network
     assert type(network).__name__ == "Small"

@@ -7,6 +7,8 @@ import json
 import shutil
 import signal
 import sys
+import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,8 @@ from stand_ins import SMALL_RUN, AveragingVae, Lengths, without_seal
 
 import train as train_script
 from tinyldm.cli import guarded
+from tinyldm.data import cache as cache_module
+from tinyldm.data.images import save_image
 from tinyldm.errors import InputError
 from tinyldm.folders import foreign
 from tinyldm.nn.unet import UNetConfig
@@ -135,23 +139,75 @@ def test_data_may_move_but_not_change_before_a_run_is_resumed(place):
     assert steps() == [2, 3]
 
 
-def test_a_run_whose_large_cache_is_damaged_saves_nothing_and_the_next_builds_it_anew(
-    place, monkeypatch
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("found", ["at once", "after steps"])
+def test_a_run_whose_large_cache_is_damaged_leaves_no_folder_and_the_next_builds_it_anew(
+    place, monkeypatch, named, found
 ):
-    monkeypatch.setattr("tinyldm.data.cache.LARGE", 100)
+    out = {"out": "run" if named else None}
+    runs = Path("run" if named else "runs/data-1")
     train(out="whole")
+    comparing = cache_module.first_damaged
+
+    def late(*arguments):
+        in_background = threading.current_thread() is not threading.main_thread()
+        while in_background and not read_log(runs / "log.csv"):
+            time.sleep(0.01)
+        return comparing(*arguments)
+
+    with monkeypatch.context() as patched:
+        latents, content = damaged_large_cache(patched)
+        if found == "after steps":
+            patched.setattr(cache_module, "first_damaged", late)
+        with pytest.raises(InputError, match=r"latents\.f16: damaged, .*; start again"):
+            train(**out, sample_every=1)
+    assert not runs.exists()
+    train(**out)  # the same command
+    assert latents.read_bytes() == content
+    whole, again = (read_weights(find_checkpoint(r) / "model.safetensors") for r in ("whole", runs))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def damaged_large_cache(monkeypatch):
+    """The latents, which count as large from now on and are damaged, and what they were."""
+    monkeypatch.setattr(cache_module, "LARGE", 100)
     (latents,) = Path("cache/latents").glob("*/latents.f16")
     content = latents.read_bytes()
     latents.write_bytes(bytes(64) + content[64:])
+    return latents, content
+
+
+def test_overwrite_keeps_the_run_that_is_there_until_the_cache_is_known_to_be_whole(
+    place, monkeypatch
+):
+    train()
+    before = {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}
+    damaged_large_cache(monkeypatch)
     with pytest.raises(InputError, match=r"latents\.f16: damaged"):
-        train()
-    assert steps() == []
+        train(overwrite=True)
+    assert {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()} == before
     train(overwrite=True)
-    assert latents.read_bytes() == content
-    whole, again = (
-        read_weights(find_checkpoint(r) / "model.safetensors") for r in ("whole", "run")
-    )
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert steps() == [2]
+
+
+def test_a_run_to_resume_keeps_its_checkpoints_where_the_cache_is_damaged(place, monkeypatch):
+    train()
+    damaged_large_cache(monkeypatch)
+    with pytest.raises(InputError, match=r"latents\.f16: damaged"):
+        train(resume=True, max_steps=4)
+    assert steps() == [2]
+    train(resume=True, max_steps=4)
+    assert steps() == [2, 4]
+
+
+def test_an_unknown_preset_is_told_before_the_cache_is_built(place):
+    with pytest.raises(
+        InputError, match=r"--preset tiny-tets: expected one of toy, .*did you mean tiny-test"
+    ):
+        train(preset="tiny-tets")
+    assert not place.asked
+    assert not Path("cache").exists()
+    assert not Path("run").exists()
 
 
 def test_a_perceptual_term_that_would_never_count_is_refused(place):
@@ -318,8 +374,10 @@ def test_overwrite_removes_what_was_written_and_nothing_else(place):
     train(max_steps=5)
     drawn = Path("run/sweep/step-0000005_g3_s25_dpm++")
     (drawn / "about").mkdir(parents=True)
-    (drawn / "about/samples.json").write_text('{"images": {"ours.png": "a", "../../up.png": "b"}}')
-    for name in (drawn / "ours.png", Path("run/sweep/sweep.json"), Path("run/up.png")):
+    images = dict.fromkeys(["ours.png", "theirs.png", "../../up.png"], "a")
+    (drawn / "about/samples.json").write_text(json.dumps({"images": images}))
+    save_image(Image.new("RGB", (8, 8)), drawn / "ours.png", signed=True)
+    for name in (drawn / "theirs.png", Path("run/sweep/sweep.json"), Path("run/up.png")):
         name.write_text("{}")
     for name in FOREIGN:
         Path("run", name).parent.mkdir(parents=True, exist_ok=True)
@@ -329,6 +387,7 @@ def test_overwrite_removes_what_was_written_and_nothing_else(place):
     assert all(Path("run", name).read_text() == "mine" for name in FOREIGN)
     assert Path("run/up.png").exists()
     assert not (drawn / "ours.png").exists()
+    assert (drawn / "theirs.png").exists()  # a record may name anything
     assert not Path("run/sweep/sweep.json").exists()
     train(max_steps=5, overwrite=True)  # into the folder of step 5 that holds notes
     assert read_config(find_checkpoint("run"))["step"] == 5

@@ -272,6 +272,10 @@ class Parser(SuggestingParser):
         """Let --help end with these examples."""
         self.epilog = examples
 
+    def shorten_usage(self) -> None:
+        """Let the first line of --help not list the options, where they are too many."""
+        self.usage = "%(prog)s [OPTIONS]"
+
     def keep_only_given(self) -> None:
         """From now on, an option that is not given is absent from the parsed options."""
         self.argument_default = argparse.SUPPRESS

@@ -29,6 +29,8 @@ LOCK = ".lock"
 MARKER = ".tinyldm.json"
 RECORD = "about/samples.json"
 """In a folder of samples; its "images" are the names of the pictures beside about/."""
+DRAWN = "drawn by tinyldm"
+"""What a picture of a folder of samples says of itself, in its Exif data (data/images.py)."""
 
 
 def never(folder: Path) -> bool:
@@ -42,7 +44,7 @@ class Kind:
 
     name:    what the marker says the folder holds
     files:   the paths of its files in the folder, a regular expression; pictures that a RECORD
-             names belong to it wherever the record does
+             names, and that say they were drawn, belong to it wherever the record does
     folders: the folders in it that the command writes to
     known:   whether a folder is of this kind, for those without a marker
     lock:    the lock file
@@ -118,7 +120,8 @@ def written(folder: Path, kind: Kind) -> Iterator[Path]:
             path = Path(place, name)
             if path.is_symlink():
                 continue
-            if name in pictures or pattern.fullmatch((inside / name).as_posix()):
+            drawn = name in pictures and is_drawn(path)
+            if drawn or pattern.fullmatch((inside / name).as_posix()):
                 yield path
 
 
@@ -129,6 +132,20 @@ def recorded(samples: Path) -> set[str]:
         return set(as_type(record.get("images", {}), RECORD, dict[str, str]))
     except (InputError, OSError):
         return set()
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether a file, no link, is a picture that says it was drawn into a folder of samples.
+
+    A record alone proves nothing: somebody may have written another name into it.
+    """
+    if path.is_symlink() or not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        start = file.read(512)
+        file.seek(max(0, path.stat().st_size - 512))
+        end = file.read()  # where a WebP has its Exif data
+    return DRAWN.encode() in start + end
 
 
 def foreign(folder: Path, kind: Kind) -> Path | None:

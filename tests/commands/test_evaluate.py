@@ -212,10 +212,15 @@ def test_images_of_several_sizes_are_refused(toy):
     ("content", "said"),
     [
         ("{", "not JSON"),
-        ('{"0_main": {}}', "what each toy of test.json is to be .KeyError.'1_main'"),
+        ("{}", "says nothing of '0_main', which test.json names$"),
+        ('{"0_main": {}}', "0_main.colour: expected one of red, .*, found null$"),
         (
             json.dumps({f"{k}_main": {"colour": "plaid"} for k in range(4)}),
-            "what each toy .*'plaid'|not in tuple",
+            'colour: expected one of red, .*, found "plaid"$',
+        ),
+        (
+            json.dumps({"0_main": {"colour": "red", "shape": "round", "feature": "horns"}}),
+            r"0_main.eyes: expected one of 1, 2.*, found null$",
         ),
     ],
 )

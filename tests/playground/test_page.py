@@ -90,11 +90,20 @@ def test_looking_back_shows_an_earlier_step(model, shown):
     assert "nothing drawn yet" in desk.look_back(None, 50, PICTURES)[0]
 
 
-def test_a_picture_to_draw_on(model):
-    init = Image.new("RGBA", (40, 30), (200, 30, 30, 128))
+def test_a_picture_to_draw_on(model, tmp_path):
+    init = str(tmp_path / "red.png")
+    Image.new("RGBA", (40, 30), (200, 30, 30, 128)).save(init)
     *_, last = Desk(model).draw(PROMPT, 1, init, 0.5, PICTURES, *SIDES)
     expected = model(PROMPT, seed=1, init=init, strength=0.5, guidance=3, solver="dpm++", steps=4)
     assert Reader(last[1]).pictures["x_t"].tobytes() == expected[0].tobytes()
+
+
+def test_a_file_that_is_no_picture_is_told_by_its_name(model, tmp_path):
+    file = tmp_path / "notes.png"
+    file.write_text("no picture")
+    (only,) = Desk(model).draw(PROMPT, 1, str(file), 0.5, PICTURES, *SIDES)
+    assert Reader(only[0]).text.startswith("notes.png: ")
+    assert only[1:] == (None, None, None)
 
 
 @pytest.mark.parametrize(

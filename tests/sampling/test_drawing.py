@@ -35,9 +35,9 @@ from tinyldm.diffusion.unipc import UniPC
 from tinyldm.errors import InputError
 from tinyldm.folders import owned
 from tinyldm.nn.unet import UNet, UNetConfig
-from tinyldm.sampling import drawing, job
+from tinyldm.sampling import drawing
 from tinyldm.sampling.drawing import Painter, encode_prompts, picture_seed
-from tinyldm.sampling.folder import RECORD
+from tinyldm.sampling.folder import RECORD, read_record
 from tinyldm.sampling.job import sample_images
 from tinyldm.sampling.settings import Drawing, SampleOptions, make_solver
 from tinyldm.tasks.text import CaptionEncoder
@@ -45,6 +45,7 @@ from tinyldm.training import frozen_models
 from tinyldm.training.checkpoint import save_checkpoint
 from tinyldm.training.frozen_models import FrozenModels
 from tinyldm.training.run import SAMPLES
+from tinyldm.typed import sealed
 
 PROMPTS = [
     Request(f"{k}.png", text)
@@ -140,7 +141,6 @@ def run(tmp_path, monkeypatch):
     def load_frozen(config, device, place):
         return FrozenModels(Pixels(), CaptionEncoder(Words()))
 
-    monkeypatch.setattr(job, "load_frozen", load_frozen)
     monkeypatch.setattr(frozen_models, "load_frozen", load_frozen)
     monkeypatch.chdir(tmp_path)
     return folder
@@ -210,11 +210,11 @@ def test_an_interrupted_job_goes_on_and_ends_the_same(run, monkeypatch):
     whole = sample_images(run, PROMPTS, "whole", how=QUICK, batch_size=2, strip="a cat")
     drawn = []
 
-    def broken(image, path):
+    def broken(image, path, **how):
         drawn.append(path.name)
         if len(drawn) == 4:
             raise OSError(28, "No space left on device", str(path))
-        save_image(image, path)
+        save_image(image, path, **how)
 
     monkeypatch.setattr(drawing, "save_image", broken)
     with pytest.raises(OSError, match="No space"):
@@ -299,6 +299,38 @@ def test_overwrite_leaves_no_picture_of_the_job_before(run):
     sample_images(run, [Request("new.png", "a dog")], "out", how=QUICK, overwrite=True)
     assert {p.name for p in out.iterdir()} == {"new.png", "about", "mine.txt"}
     assert Path("victim").exists()
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "jpeg", "webp"])
+def test_overwrite_knows_a_picture_that_was_drawn_by_what_it_says(run, ending):
+    sample_images(run, [Request(f"old.{ending}", "a cat")], "out", how=QUICK)
+    new = [Request(f"new.{ending}", "a dog")]
+    sample_images(run, new, "out", how=QUICK, overwrite=True)
+    assert {p.name for p in Path("out").iterdir()} == {f"new.{ending}", "about"}
+
+
+@pytest.mark.parametrize("name", ["mine.png", "mine.txt", "link.png", "pipe.png"])
+@pytest.mark.parametrize("again", [False, True])
+def test_overwrite_leaves_what_a_forged_record_names(run, name, again):
+    """Whoever can write a record can write its checksum; again: the new job has the name too."""
+    out = sample_images(run, PROMPTS, "out", how=QUICK)
+    before = {p.name: p.read_bytes() for p in out.glob("*.png")}
+    path = out / name
+    if name == "link.png":
+        path.symlink_to("0.png")
+    elif name == "pipe.png":
+        os.mkfifo(path)
+    else:
+        Image.new("RGB", (8, 8)).save(path, format="PNG")
+    record = without_seal(out / RECORD)
+    record["images"][name] = "x"
+    (out / RECORD).write_text(json.dumps(sealed(record)))
+    asked = [Request(name if again and name != "mine.txt" else "new.png", "a dog")]
+    with pytest.raises(InputError, match=rf"out/{name}: about/samples\.json names it, but it does"):
+        sample_images(run, asked, "out", how=QUICK, overwrite=True)
+    assert os.path.lexists(path)
+    assert {p: (out / p).read_bytes() for p in before} == before
+    assert read_record(out / RECORD)["images"] == record["images"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -18,7 +18,7 @@ from tinyldm.data.images import load_image, save_image
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
-from tinyldm.sampling import drawing, job
+from tinyldm.sampling import drawing
 from tinyldm.sampling.compositions import Composition
 from tinyldm.sampling.drawing import Painter, encode_prompts
 from tinyldm.sampling.editing import Editing, read_mask
@@ -41,8 +41,7 @@ class Halves(Pixels):
 def place(run, monkeypatch):  # noqa: F811
     """The run of test_drawing, which can encode as well; a picture and a mask, 32x32 pixels."""
     models = FrozenModels(Halves(), CaptionEncoder(Words()))
-    for module in (job, frozen_models):
-        monkeypatch.setattr(module, "load_frozen", lambda config, device, place: models)
+    monkeypatch.setattr(frozen_models, "load_frozen", lambda config, device, place: models)
     picture = np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)
     Image.fromarray(picture.repeat(8, 0).repeat(8, 1)).save("init.png")
     mask = np.zeros((32, 32), np.uint8)
@@ -239,11 +238,11 @@ def test_an_interrupted_job_goes_on_and_ends_the_same(place, monkeypatch):
     whole = draw("whole", *prompts, **EDITS)
     saved = []
 
-    def broken(image, path):
+    def broken(image, path, **how):
         saved.append(path)
         if len(saved) == 2:
             raise OSError(28, "No space left on device", str(path))
-        save_image(image, path)
+        save_image(image, path, **how)
 
     with monkeypatch.context() as patched:
         patched.setattr(drawing, "save_image", broken)

@@ -136,6 +136,7 @@ def test_the_command_guides_by_a_checkpoint():
         ({"schedule": asdict(NoiseSchedule("linear"))}, "another schedule"),
         ({"condition": {"task": "labels", "names": ["a"], "form": "tokens"}}, "another task"),
         ({"std": 0.6}, "another mean and deviation"),
+        ({"settings": {"consistency": "runs/teacher"}}, "is a consistency run"),
     ],
 )
 def test_a_guide_of_another_kind_is_one_line_and_status_2(capsys, facts, said):

@@ -78,6 +78,11 @@ def model(run):
     return load_file(find_checkpoint(run) / "model.safetensors")
 
 
+def test_the_first_line_says_what_is_trained(place, capsys):
+    adapt(max_steps=1)
+    assert "runs/lora: LoRA of rank 2 for a tiny-test network of 0.00" in capsys.readouterr().out
+
+
 def test_factors_are_trained_and_saved_apart_and_the_base_is_not_touched(place):
     before = {file: file.read_bytes() for file in Path("runs/first").rglob("*") if file.is_file()}
     adapt(max_steps=3)

@@ -46,9 +46,9 @@ def run(options: argparse.Namespace) -> None:
 
     from tinyldm.playground.drawing import check_model
     from tinyldm.playground.page import build
-    from tinyldm.playground.serving import listen, served
+    from tinyldm.playground.serving import listen, own_folder, served
 
-    with listen(options.host, options.port) as at:
+    with listen(options.host, options.port) as at, own_folder():
         model = load(options.run, options.device)
         check_model(model)
         with served(build(model), at) as address:

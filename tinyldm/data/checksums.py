@@ -41,6 +41,10 @@ def first_damaged(folder: Path, header: Mapping[str, Any], names: Iterable[str])
     return None
 
 
+class Damaged(InputError):
+    """What a run is trained on turns out to be damaged: what it has learned is worth nothing."""
+
+
 class Verification:
     """A thread that goes through the large files of caches.
 
@@ -72,10 +76,10 @@ class Verification:
                 return
 
     def wait(self) -> None:
-        """Return when every file is known to be whole; InputError as soon as one is not."""
+        """Return when every file is known to be whole; Damaged as soon as one is not."""
         if self.thread is not None and self.thread.is_alive():
             say("waiting for the checksums of the cache", sys.stderr)
         if self.thread is not None:
             self.thread.join()
         if self.problem is not None:
-            raise InputError(self.problem)
+            raise Damaged(self.problem)

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageDraw, ImageEnhance, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, ImageEnhance, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from tinyldm.errors import InputError, reason
 from tinyldm.files import check_regular, replacing
+from tinyldm.folders import DRAWN
 from tinyldm.randomness import plain_stream
 
 FITS = ("squash", "crop")
@@ -321,10 +322,18 @@ def grid(
     return sheet
 
 
-def save_image(image: Image.Image, path: Path) -> None:
-    """Write an image, all of it or nothing; the suffix gives the format."""
+def save_image(image: Image.Image, path: Path, signed: bool = False) -> None:
+    """Write an image, all of it or nothing; the suffix gives the format.
+
+    signed: let its Exif data say that it was drawn, so that --overwrite may remove it. A BMP has
+            none.
+    """
+    words: dict[str, Any] = {}
+    if signed:
+        words["exif"] = Image.Exif()
+        words["exif"][ExifTags.Base.Software] = DRAWN
     with replacing(path) as temporary:
-        image.save(temporary, quality=95)
+        image.save(temporary, quality=95, **words)
 
 
 def save_animation(frames: Sequence[Image.Image], path: Path) -> None:

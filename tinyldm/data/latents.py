@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tinyldm.condition import Condition
 from tinyldm.data.cache import build_once, cache_folder, key_of, read_header
-from tinyldm.data.checksums import Verification
+from tinyldm.data.checksums import Damaged, Verification
 from tinyldm.data.encode import (
     Building,
     ImageSet,
@@ -290,7 +290,7 @@ class LatentCache:
             verification.start()
 
     def check_files(self) -> None:
-        """Wait until all files are known to be whole. InputError: one is damaged."""
+        """Wait until all files are known to be whole; Damaged if one is not."""
         if self.verification is not None:
             self.verification.wait()
 
@@ -311,10 +311,10 @@ class LatentCache:
         """x0 float32 (b, c, h, w), normalised, and its condition, for images (b,).
 
         The view, the prompt and the noise of the posterior are drawn with the generator, which is
-        on the CPU whatever the device. InputError if the files turn out to be damaged.
+        on the CPU whatever the device. Damaged if the files turn out to be.
         """
         if self.verification is not None and self.verification.problem is not None:
-            raise InputError(self.verification.problem)
+            raise Damaged(self.verification.problem)
         b = len(indices)
         view = torch.randint(self.views, (b,), generator=generator)
         which = (torch.rand(b, generator=generator) * self._counts[indices]).long()

@@ -38,13 +38,13 @@ class Setting:
 class Asked:
     """What both sides draw.
 
-    init:     a picture to draw on
+    init:     a picture to draw on, or its file
     strength: 0 to 1, how far it is drawn anew
     """
 
     prompt: str = ""
     seed: int = 0
-    init: Image.Image | None = None
+    init: Image.Image | str | None = None
     strength: float | None = None
 
 

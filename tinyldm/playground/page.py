@@ -8,9 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from tinyldm.errors import InputError, printable
 from tinyldm.model import Model
@@ -35,13 +34,14 @@ class Desk:
         self,
         prompt: str,
         seed: float | None,
-        init: Image.Image | None,
+        init: str | None,
         strength: float,
         view: str,
         *sides: Any,
     ) -> Iterator[Shown]:
         """What the page shows after each step, or what is wrong with what was asked for.
 
+        init:  an image file to draw on
         sides: guidance, solver and steps of A, and those of B
         """
         try:
@@ -49,7 +49,10 @@ class Desk:
             asked = Asked(prompt, whole(needed("seed", seed)), init, strength)
             drawings = draw(self.model, asked, settings)
         except InputError as error:
-            yield message(in_words(error)), None, None, None
+            told = in_words(error)
+            if init is not None:  # it lies in a folder of no interest
+                told = told.replace(init, Path(init).name)
+            yield message(told), None, None, None
             return
         for drawing in drawings:
             yield "", *cards(drawing, 1.0, view), drawing
@@ -173,12 +176,8 @@ def _asked(gr: Any, model: Model) -> tuple[list[Any], Any, Any]:
         shown = [[text] for text in dict.fromkeys(prompts)][:4]
         gr.Examples(shown, [prompt], label="prompts of the run's previews", cache_examples=False)
     with gr.Accordion("draw on a picture", open=False), gr.Row():
-        init = gr.Image(
-            label="init: the picture to begin with",
-            type="pil",
-            image_mode=None,
-            sources=["upload", "clipboard"],
-            height=200,
+        init = gr.File(
+            label="init: the picture to begin with", file_types=["image"], type="filepath"
         )
         strength = gr.Slider(
             *(0, 1, DEFAULT_STRENGTH),

@@ -37,30 +37,39 @@ def listen(host: str, port: int | None) -> socket.socket:
 
 
 @contextmanager
+def own_folder() -> Iterator[None]:
+    """A temporary folder for what gradio writes, such as pictures that are put in.
+
+    It goes at the end of the block. gradio asks where to write as soon as it is imported.
+    """
+    with tempfile.TemporaryDirectory(prefix="tinyldm-play-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        yield
+
+
+@contextmanager
 def served(page: Any, at: socket.socket) -> Iterator[str]:
     """Serve the page while the block lasts; its address.
 
-    Pictures that are put in are kept in a temporary folder, which goes at the end. The server is
-    not that of gradio's launch(), which gives up on a machine that is busy for five seconds.
+    The server is not that of gradio's launch(), which gives up on a machine that is busy for five
+    seconds.
     """
     import uvicorn
 
-    with tempfile.TemporaryDirectory(prefix="tinyldm-play-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        config = uvicorn.Config(
-            mounted(page), log_level="warning", timeout_graceful_shutdown=1, ws="none"
-        )
-        server = uvicorn.Server(config)
-        thread = Thread(target=server.run, kwargs={"sockets": [at]}, daemon=True)
-        thread.start()
-        while not server.started and thread.is_alive():
-            time.sleep(0.02)
-        host, port = at.getsockname()[:2]
-        try:
-            yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        finally:
-            server.should_exit = True
-            thread.join(timeout=5)
+    config = uvicorn.Config(
+        mounted(page), log_level="warning", timeout_graceful_shutdown=1, ws="none"
+    )
+    server = uvicorn.Server(config)
+    thread = Thread(target=server.run, kwargs={"sockets": [at]}, daemon=True)
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.02)
+    host, port = at.getsockname()[:2]
+    try:
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=5)
 
 
 def mounted(page: Any) -> Any:

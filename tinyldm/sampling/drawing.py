@@ -304,7 +304,7 @@ def draw_requests(
             pictures = painter.draw(condition, seeds, watch, noise=noise)
             for k, picture in zip(rows, pictures, strict=True):
                 if requests[k].name in todo:
-                    save_image(picture, out / requests[k].name)
+                    save_image(picture, out / requests[k].name, signed=True)
         processes.barrier()
         bar.update(len(requests) - bar.n)
 

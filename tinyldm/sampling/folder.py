@@ -21,7 +21,7 @@ from typing import Any
 from tinyldm.data.examples import Prompt, Request
 from tinyldm.errors import InputError
 from tinyldm.files import write_text
-from tinyldm.folders import RECORD, owned, recorded, remove_written
+from tinyldm.folders import RECORD, is_drawn, owned, recorded, remove_written
 from tinyldm.sampling.settings import Drawing
 from tinyldm.training.checkpoint import Checkpoint
 from tinyldm.training.run import SAMPLES
@@ -187,7 +187,7 @@ def open_folder(out: Path, record: dict[str, Any], overwrite: bool) -> Iterator[
 
 def check_folder(out: Path, record: dict[str, Any], overwrite: bool) -> None:
     """InputError: a job may not draw into a folder, because of the pictures that are there."""
-    drawn = recorded(out)
+    named = recorded(out)
     if has_pictures(out) and not overwrite:
         found = difference(out / RECORD, record)
         if found:
@@ -195,8 +195,18 @@ def check_folder(out: Path, record: dict[str, Any], overwrite: bool) -> None:
                 f"{out}: holds images of another job ({found}); give another --out, or --overwrite"
             )
         return
+    drawn = set()
+    for path in sorted(out.iterdir()) if named else ():
+        if path.name not in named or path.is_dir():
+            continue
+        if not is_drawn(path):
+            raise InputError(
+                f"{path}: {RECORD} names it, but it does not say that it was drawn by this version "
+                "of tinyldm, so --overwrite leaves it alone; give another --out"
+            )
+        drawn.add(path.name)
     names = [name for name in record["images"] if name not in drawn]
-    if not drawn:
+    if not named:
         names += [GRID, STRIP, FILM]
     for name in names:
         if (out / name).exists():

@@ -28,6 +28,11 @@ def load_guide(checkpoint: Checkpoint, how: Drawing, device: torch.device) -> Ch
 
 def check_guide(checkpoint: Checkpoint, guide: Checkpoint, named: Path) -> None:
     """InputError, naming the guide and what of it differs, unless it can guide the checkpoint."""
+    if guide.config["settings"].get("consistency") is not None:
+        raise InputError(
+            f"--guide {named}: is a consistency run, which predicts where a drawing ends rather "
+            "than a mean; expected an ordinary run"
+        )
     ours, theirs = facts_of(checkpoint), facts_of(guide)
     for name, fact in ours.items():
         if theirs[name] != fact:

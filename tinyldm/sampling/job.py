@@ -39,9 +39,9 @@ from tinyldm.sampling.folder import (
 from tinyldm.sampling.guide import load_guide
 from tinyldm.sampling.settings import Drawing
 from tinyldm.tasks.base import Encoder, Task
+from tinyldm.training import frozen_models
 from tinyldm.training.averages import load_averaged
 from tinyldm.training.checkpoint import Checkpoint, task_of
-from tinyldm.training.frozen_models import FrozenModels, load_frozen
 
 
 def sample_images(
@@ -93,7 +93,7 @@ class Model:
     checkpoint: Checkpoint
     task: Task
     guide: Checkpoint | None
-    models: FrozenModels
+    models: frozen_models.FrozenModels
     painter: Painter
 
     @classmethod
@@ -106,7 +106,7 @@ class Model:
         task = task_of(checkpoint.config)
         how = with_grid(checkpoint, how)
         guide = load_guide(checkpoint, how, device)
-        models = load_frozen(checkpoint.config, device, checkpoint.path)
+        models = frozen_models.load_frozen(checkpoint.config, device, checkpoint.path)
         painter = Painter.of(checkpoint, models.vae, task, how, device=device, guide=guide)
         return cls(checkpoint, task, guide, models, painter=painter)
 

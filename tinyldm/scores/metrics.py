@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyldm.errors import InputError
-from tinyldm.typed import read_json
+from tinyldm.typed import as_json, read_json
 
 if TYPE_CHECKING:
     from tinyldm.scores.attributes import AttributeNet
@@ -167,14 +167,18 @@ class ToyAttributes(Metric):
         file = job.prompts_file.with_name(TOYS)
         known = read_json(file, dict[str, dict[str, str | int]])
         wanted: dict[str, list[int]] = {}
-        try:
-            rows = [known[Path(request.name).stem] for request in job.requests]
+        for request in job.requests:
+            toy = Path(request.name).stem
+            if toy not in known:
+                raise InputError(
+                    f"{file}: says nothing of {toy!r}, which {job.prompts_file.name} names"
+                )
             for name, values in ATTRIBUTES.items():
-                wanted[name] = [values.index(row[name]) for row in rows]
-        except (KeyError, ValueError) as error:
-            raise InputError(
-                f"{file}: doesn't say what each toy of {job.prompts_file.name} is to be ({error!r})"
-            ) from None
+                value = known[toy].get(name)
+                if value not in values:
+                    expected = f"expected one of {', '.join(map(str, values))}"
+                    raise InputError(f"{file}: {toy}.{name}: {expected}, found {as_json(value)}")
+                wanted.setdefault(name, []).append(values.index(value))
         return wanted
 
     def classifier(self, job: Job) -> AttributeNet:

@@ -62,6 +62,15 @@ class Progress:
     skipped: Index = 0
     plateau: Plateau = field(default_factory=Plateau)
 
+    def leave_out(self) -> None:
+        """Count a batch whose gradient was infinite."""
+        self.skipped += 1
+
+    def advance(self, loss: float, window: int) -> None:
+        """Count a step with its loss. window: see Plateau.observe"""
+        self.step += 1
+        self.plateau.observe(loss, window)
+
 
 @dataclass(frozen=True)
 class TaskName:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyldm.cli import as_typed, flag_of
 from tinyldm.errors import InputError
+from tinyldm.training.presets import check_preset
 from tinyldm.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) -> TrainSettings:
     """The settings of a run: the toy set's defaults, the task's recipe over them, then `given`.
 
-    native: (h, w) of the data's first image. InputError for an option that would be ignored.
+    native: (h, w) of the data's first image. InputError for an option that would be ignored,
+    or a preset that there is not.
     """
     task.check_options(given)
     if given.get("data") is None:
@@ -27,6 +29,8 @@ def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) 
     else:
         name = given.get("task", task.name)
         settings = TrainSettings.from_dict({**task.recipe(native, given), **given, "task": name})
+    if settings.network is None:
+        check_preset(settings.preset)
     check_effect(settings, given)
     return settings
 

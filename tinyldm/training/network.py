@@ -19,9 +19,8 @@ from tinyldm.cli import load_object
 from tinyldm.condition import Condition
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNet, UNetConfig
-from tinyldm.spelling import nearest
 from tinyldm.training.format_1 import PUBLISHED, read_unet_config
-from tinyldm.training.presets import PRESETS
+from tinyldm.training.presets import PRESETS, check_preset
 from tinyldm.training.settings import TrainSettings
 from tinyldm.typed import Count, Index, Side, as_type
 
@@ -68,9 +67,7 @@ def network_recipe(settings: TrainSettings, shape: DataShape) -> dict[str, Any]:
     """How to build the network of a run, as plain values for the checkpoint; see build_network."""
     if settings.network is not None:
         return {"build": settings.network, "arguments": asdict(shape)}
-    if settings.preset not in PRESETS:
-        known = f"expected one of {', '.join(PRESETS)}{nearest(settings.preset, PRESETS)}"
-        raise InputError(f"--preset {settings.preset}: {known}")
+    check_preset(settings.preset)
     return asdict(fitted(PRESETS[settings.preset], shape))
 
 

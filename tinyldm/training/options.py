@@ -51,7 +51,7 @@ def add_train_options(parser: Parser) -> None:
     """Add the options of a training to a parser, which keeps those alone that are given."""
     parser.end_with(EXAMPLES)
     parser.keep_only_given()
-    parser.usage = "%(prog)s [OPTIONS]"  # there are too many to list twice
+    parser.shorten_usage()
     first = "the six that matter"
     add_options(parser, TrainSettings, only=FIRST, heading=first)
     parser.add_argument_group("when the pictures are bad", BAD_PICTURES)

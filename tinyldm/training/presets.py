@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tinyldm.errors import InputError
 from tinyldm.nn.config import UNetConfig
+from tinyldm.spelling import nearest
 
 PRESETS = {
     # 16x16 latents, two CPU cores: about half a second for a training step of 64
@@ -23,3 +25,10 @@ PRESETS = {
     "base": UNetConfig(channels=(128, 256, 512, 512)),
     "large": UNetConfig(channels=(256, 384, 512, 768)),
 }
+
+
+def check_preset(name: str) -> None:
+    """InputError unless there is a preset of this name."""
+    if name not in PRESETS:
+        expected = f"expected one of {', '.join(PRESETS)}{nearest(name, PRESETS)}"
+        raise InputError(f"--preset {name}: {expected}")

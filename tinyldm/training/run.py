@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+from tinyldm.data.checksums import Damaged
 from tinyldm.errors import InputError, say
 from tinyldm.folders import (
     LOCK,
@@ -187,7 +188,8 @@ class RunFolder:
         """The run folder, created or cleared of an old run, and locked for this process.
 
         name: of the data, for a run that nobody named. The main process alone writes to the folder;
-        the others get a path that they only read from.
+        the others get a path that they only read from. A training that fails before its first step,
+        or whose data turns out to be damaged, leaves nothing that stands in the way of the next.
         """
         if not processes.is_main:
             yield self.out or Path()
@@ -201,8 +203,10 @@ class RunFolder:
                     if not self.resume:  # another process may have been quicker
                         check_run(folder, resume=False, overwrite=self.overwrite)
                     yield folder
-                except BaseException:
-                    if not self.resume and is_blank(folder):
+                except BaseException as error:
+                    # damaged data: nothing was saved, and all that lies there is of this training
+                    is_void = isinstance(error, Damaged) and not self.overwrite
+                    if not self.resume and (is_void or is_blank(folder)):
                         remove_written(folder, RUN)
                     raise
         except BaseException:
@@ -211,13 +215,15 @@ class RunFolder:
                     folder.rmdir()
             raise
 
-    def clear_earlier(self, folder: Path, processes: Processes) -> None:
+    def clear_earlier(self, folder: Path, processes: Processes, check: Callable[[], None]) -> None:
         """Remove the run that --overwrite replaces: what train.py and sweep wrote, nothing else.
 
-        Called when nothing but the training itself can fail any more.
+        Called when nothing but the training itself can fail any more. check() waits until the data
+        is known to be whole; Damaged, and the run stays, if it is not.
         """
         if not self.overwrite or not processes.is_main:
             return
+        check()
         sweep = folder / "sweep"
         in_use: AbstractContextManager[object] = nullcontext()
         if (sweep / LOCK).is_file():

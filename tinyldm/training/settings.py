@@ -337,6 +337,14 @@ class TrainSettings:
             )
         return self.batch_size // parts
 
+    @property
+    def kind_of_network(self) -> str:
+        """What is trained, in words."""
+        whole = f"{self.network or self.preset} network"
+        if self.lora:
+            return f"LoRA of rank {self.lora} for a {whole}"
+        return f"ControlNet for a {whole}" if self.controlnet else whole
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
         return asdict(self)

@@ -135,6 +135,9 @@ def start_of(run: RunFolder, given: Mapping[str, Any]) -> Start:
     if given.get("consistency") is not None:
         if run.start is not None:
             raise InputError(f"--from {run.start}: expected no --consistency with it")
+        for name in ("lora", "lora_alpha", "lora_layers", "controlnet"):
+            if name in given and run.saved is None:
+                raise InputError(f"{flag_of(name)}: expected no --consistency with it")
         return Tuning(ordinary(given["consistency"]))
     if run.saved is not None:
         if run.start is not None:

@@ -176,7 +176,7 @@ class Trainer:
             # the only place in a step where the host waits for a GPU
             loss, norm = torch.stack([mean_loss, clipped]).tolist()
             if not math.isfinite(norm):  # the same in all processes: gradients are averaged
-                now.skipped += 1
+                now.leave_out()
                 skipped_in_a_row += 1
                 if skipped_in_a_row == MAX_SKIPPED:
                     raise InputError(
@@ -191,8 +191,7 @@ class Trainer:
                 optimizer.step()
             self.ema.update(self.network)
             self.power_emas.update(self.network)
-            now.step += 1
-            now.plateau.observe(loss, s.lr_every)
+            now.advance(loss, s.lr_every)
 
             last = now.step == s.max_steps
             if log is not None:
