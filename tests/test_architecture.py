@@ -277,6 +277,7 @@ def set_from_outside(tree):
 SET_FROM_OUTSIDE = {
     "compat/config.py": {"made.config", "__init__.__signature__"},  # in the class, of the class
     "kit/grading/network.py": {"blocks._attend"},  # a grader tries another attention in its place
+    "playground/serving.py": {"server.should_exit"},  # as uvicorn is told to stop
     "pages/curves.py": {"part.tag", "root.attrib"},  # of XML
 }
 

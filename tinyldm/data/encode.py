@@ -292,7 +292,7 @@ def write_shares(folder: Path, images: ImageSet, vae: Any, building: Building) -
         first, last = batches * place // count, batches * (place + 1) // count
         own = range(first * at_once, min(last * at_once, len(images.files)))
         name = PARTS[min(place, 1)].format(place)
-        share = write_share(folder / name, images, vae, building, own)
+        share = write_share(folder / name, images, vae, building, own=own)
     shares = processes.gathered([share])
     return [shares[rank] for rank in crew]
 
@@ -308,7 +308,7 @@ def views_at_once(images: ImageSet, device: torch.device | str) -> int:
     return max(1, most // math.prod(images.size))
 
 
-def write_share(path: Path, images: ImageSet, vae: Any, building: Building, own: range) -> Share:
+def write_share(path: Path, images: ImageSet, vae: Any, building: Building, *, own: range) -> Share:
     """Write the posteriors of all views of some of the images to a file, in order.
 
     InputError: an image that cannot be read, unless skip_bad; a VAE whose latents are not finite.

@@ -68,8 +68,7 @@ def open_or_build(
     workers: threads that read images
     verify:  compare the files with their checksums, the large ones in a thread that check_files()
              waits for; False: compare sizes alone
-    processes: those of torchrun, all of which call this: each reads and encodes its share of the
-             images, and the first of them the prompts
+    processes: those of torchrun, all of which call this; each encodes its share of the images
     InputError: an image that is missing or broken, unless skip_bad leaves it out; a size that the
     VAE cannot take.
     """
@@ -90,27 +89,38 @@ def open_or_build(
     problems = list(examples.problems) if isinstance(examples, Examples) else []
     hashes = hashes_of(examples, building)
 
-    maps = None
-    if encoder.map_size is not None:
-        with processes.main_first():
-            maps = open_maps(examples, encoder, hashes, augmentation, building=building)
-        good = [k for k in range(len(examples)) if k not in maps.left_out]
-        examples = [examples[k] for k in good]
-        hashes = [hashes[k] for k in good]
-        problems += maps.left_out.values()
+    maps, good = with_maps(examples, hashes, encoder, augmentation, building=building)
+    examples = [examples[k] for k in good]
+    hashes = [hashes[k] for k in good]
+    problems += maps.left_out.values() if maps is not None else ()
 
     images = ImageSet(tuple(e.image for e in examples), tuple(hashes), size, augmentation)
     latents, left_out = open_latents(images, vae, building)
     kept = [k for k in range(len(examples)) if k not in left_out]
     problems += left_out.values()
 
-    with processes.main_first():
-        captions, choices = open_tokens([examples[k] for k in kept], encoder, building)
+    captions, choices = open_tokens([examples[k] for k in kept], encoder, building)
     cache = LatentCache(latents, captions, choices, encoder, left_out=problems)
     if maps is not None:
         cache.add_maps(maps, kept)
     cache.verify_with(building.verification)
     return cache
+
+
+def with_maps(
+    examples: Sequence[Example],
+    hashes: Sequence[str | None],
+    encoder: Encoder,
+    augmentation: Augmentation,
+    *,
+    building: Building,
+) -> tuple[MapCache | None, list[int]]:
+    """The maps of the examples, if their prompts have any, and which of the examples are left."""
+    if encoder.map_size is None:
+        return None, list(range(len(examples)))
+    with building.processes.main_first():
+        maps = open_maps(examples, encoder, hashes, augmentation, building=building)
+    return maps, [k for k in range(len(examples)) if k not in maps.left_out]
 
 
 def check_size(size: tuple[int, int], factor: int) -> None:
@@ -200,12 +210,13 @@ def open_tokens(
     order = sorted(distinct, key=lambda key: (len(key), key))  # "" is first
     asked = {key: distinct[key] for key in order}
     folder = building.root / "captions" / key_of((VERSION, order, encoder.fingerprint))
-    build_once(
-        folder,
-        lambda new: write_tokens(new, asked, encoder, building.progress),
-        TokensHeader,
-        building.verification,
-    )
+    with building.processes.main_first():
+        build_once(
+            folder,
+            lambda new: write_tokens(new, asked, encoder, building.progress),
+            TokensHeader,
+            building.verification,
+        )
 
     number = {key: k for k, key in enumerate(order)}
     choices = []

@@ -92,7 +92,8 @@ class Editing:
         pixels_to_draw = torch.from_numpy(np.array(self.mask))[None, None]
         cells = cells_to_draw(pixels_to_draw, (x0.shape[2], x0.shape[3]))
         stays = Inpainting(x0, cells)
-        return Canvas(x0, self.strength, stays, (self.init, self.mask), self.resample)
+        kept = (self.init, self.mask)
+        return Canvas(x0, self.strength, stays, kept=kept, times=self.resample)
 
     def noise(self, painter: Painter, encoder: Encoder, count: int, seed: int) -> Tensor | None:
         """What each of `count` pictures starts from (count, c, h, w); None: the noise of its seed.
