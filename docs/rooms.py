@@ -15,7 +15,7 @@ HEART = ("condition", "diffusion", "nn")
 CORE = (*HEART, "autoencoder", "methods", "frozen", "data", "tasks", "training", "sampling")
 GROUND = (
     *("errors", "files", "folders", "typed", "weights", "signals", "device", "randomness", "cli"),
-    *("spelling", "installation", "keywords", "__init__", "__main__"),
+    *("processes", "spelling", "installation", "keywords", "__init__", "__main__"),
 )
 LEAVES = ("scores", "stage_one", "toy", "compat", "pages", "kit", "playground", "commands", "model")
 

@@ -91,6 +91,7 @@ def their_ends(runs, denoiser, kind, settings, steps):
         known["rescale_betas_zero_snr"] = True
     scheduler = kind(**known)
     scheduler.set_timesteps(steps)
+    scheduler.set_begin_index(0)  # else one that visits a timestep twice begins at the second
     x = runs.noise * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         shown = scheduler.scale_model_input(x, t)

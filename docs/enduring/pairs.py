@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import socket
@@ -90,7 +91,8 @@ def draw_in_two(pictures: int) -> str:
     pair = start_two(f"{line} by-two")
     demand([finish(pid) for pid in pair] == [0, 0], f"drawn by two: {last_words()}")
     said = Path("log.txt").read_text(errors="replace")[before:]
-    demand(said.count(f"{pictures}/{pictures}") == 1, f"not one bar to the end: {said}")
+    shown = [int(number) for number in re.findall(rf"(\d+)/{pictures} \[", said)]
+    demand(shown == sorted(shown) and shown[-1] == pictures, f"not one bar to the end: {shown}")
     pair = start_two(f"{line} by-torn")
     kill_second(pair, lambda: any(Path("by-torn").glob("[0-9]*.png")))
     left = pictures - len(list(Path("by-torn").glob("[0-9]*.png")))
