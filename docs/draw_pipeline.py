@@ -54,7 +54,7 @@ def main() -> None:
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, SIZE[0]), ylim=(0, SIZE[1]))
     axes.axis("off")
-    axes.add_patch(rounded((0.05, 0.05), SIZE[0] - 0.1, SIZE[1] - 0.1, "#fbfcfe", "#d0d7de"))
+    axes.add_patch(rounded((0.05, 0.05), SIZE[0] - 0.1, SIZE[1] - 0.1, "#fbfcfe", edge="#d0d7de"))
     draw(axes, pictures)
     figure.savefig(options.out, transparent=True)
     shrink(options.out)
@@ -85,12 +85,17 @@ def draw(axes: Axes, pictures: dict[str, Image.Image]) -> None:
 
     # training
     picture(axes, pictures["real"], (1.15, top), "a picture")
-    box(axes, (3.3, top), "VAE encoder", "autoencoder/kl.py", "frozen")
+    box(axes, (3.3, top), "VAE encoder", "autoencoder/kl.py", kind="frozen")
     box(
-        axes, (6.3, top), r"$x_t = \alpha_t\,x_0 + \sigma_t\,\epsilon$", SCHEDULE, "rule", width=2.7
+        axes,
+        (6.3, top),
+        r"$x_t = \alpha_t\,x_0 + \sigma_t\,\epsilon$",
+        SCHEDULE,
+        kind="rule",
+        width=2.7,
     )
     picture(axes, pictures["noised"], (8.85, top), f"$x_t$ at t = {T_TRAINED}")
-    box(axes, (14.0, top), "loss", "diffusion/loss.py", "rule", width=2.5)
+    box(axes, (14.0, top), "loss", "diffusion/loss.py", kind="rule", width=2.5)
     arrow(axes, (1.85, top), (2.2, top))
     arrow(axes, (4.4, top), (4.95, top), "$x_0$")
     arrow(axes, (7.65, top), (8.15, top))
@@ -103,7 +108,7 @@ def draw(axes: Axes, pictures: dict[str, Image.Image]) -> None:
     here = {"color": INK, "ha": "center", "va": "center"}
     axes.text(2.1, middle + 0.12, words, fontsize=10.5, style="italic", **here)
     axes.text(2.1, middle - 0.4, "a caption, or your prompt", fontsize=10, **here)
-    box(axes, (5.2, middle), "text encoder", "frozen/text.py", "frozen")
+    box(axes, (5.2, middle), "text encoder", "frozen/text.py", kind="frozen")
     arrow(axes, (3.6, middle), (4.1, middle))
     arrow(axes, (6.3, middle), (10.15, middle), "tokens, to cross-attention")
     axes.add_patch(rounded((10.15, 0.75), 1.9, 5.9, *FILLS["trained"][:2]))
@@ -118,12 +123,14 @@ def draw(axes: Axes, pictures: dict[str, Image.Image]) -> None:
     picture(axes, pictures["half"], (8.85, bottom), "$x_t$")
     arrow(axes, (1.85, bottom), (8.15, bottom))
     arrow(axes, (9.55, bottom), (10.15, bottom))
-    box(axes, (right, high), "guidance", "diffusion/guidance.py", "rule", height=0.85)
-    box(axes, (right, low), "solver", "diffusion/dpm_solver.py", "rule", height=0.85)
+    box(axes, (right, high), "guidance", "diffusion/guidance.py", kind="rule", height=0.85)
+    box(axes, (right, low), "solver", "diffusion/dpm_solver.py", kind="rule", height=0.85)
     arrow(axes, (12.05, high), (right - 1.1, high))
     arrow(axes, (right, high - 0.43), (right, low + 0.43))
     again(axes, (right, low - 0.43), (8.85, bottom - 0.98), 0.42)
-    box(axes, (15.7, low), "VAE decoder", "autoencoder/kl.py", "frozen", width=2.0, height=0.85)
+    box(
+        axes, (15.7, low), "VAE decoder", "autoencoder/kl.py", kind="frozen", width=2.0, height=0.85
+    )
     arrow(axes, (right + 1.1, low), (14.7, low))
     picture(axes, pictures["drawn"], (15.7, bottom + 1.05), "")
     arrow(axes, (15.7, low + 0.43), (15.7, bottom + 0.33))
@@ -148,7 +155,7 @@ def box(
     fill, edge, words = FILLS[kind]
     x, y = centre
     corner = (x - width / 2, y - height / 2)
-    axes.add_patch(rounded(corner, width, height, fill, edge))
+    axes.add_patch(rounded(corner, width, height, fill, edge=edge))
     note = f"{file}, frozen" if kind == "frozen" else file
     axes.text(x, y + 0.14, title, fontsize=12, color=words, ha="center", va="center")
     axes.text(x, y - 0.22, note, fontsize=8, color=words, ha="center", va="center", family=MONO)

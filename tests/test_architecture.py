@@ -290,7 +290,7 @@ def test_no_attribute_is_set_from_outside_of_its_class(path):
 
 
 PROBES: set[str] = set()
-OF_SHAPES = {"rand", "reshape"}  # calls whose arguments are the sides of a shape
+OF_SHAPES = {"rand", "randn", "reshape"}  # calls whose arguments are the sides of a shape
 
 
 def test_calls_pass_few_arguments_by_position():

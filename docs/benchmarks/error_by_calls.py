@@ -122,7 +122,7 @@ def measured(fitted, judged, given):
     for name, (kind, settings) in THEIRS.items():
         for n in given.steps:
             denoiser = Counted(judged.denoiser)
-            error = distance(their_ends(judged, denoiser, kind, settings, n), truth)
+            error = distance(their_ends(judged, denoiser, kind, settings, steps=n), truth)
             yield "diffusers", name, denoiser.calls, error
 
 

@@ -151,14 +151,14 @@ def main(argv=None):
         examples = write_images(folder, given.images, size)
         sized = {"in_channels": 4, "out_channels": 4, "token_dim": text.width}
         sized = UNetConfig(**{**vars(config), **sized})
-        usual = Usual(examples, vae, text, sized, given.batch, device=device)
+        usual = Usual(examples, vae, text, sized, batch=given.batch, device=device)
         wall, cpu = time.perf_counter(), time.process_time()
         cache = open_or_build(
             examples,
             vae,
             CaptionEncoder(text),
             size,
-            Augmentation(flip=False),
+            augmentation=Augmentation(flip=False),
             folder=folder / "cache",
             device=device,
             progress=False,

@@ -42,7 +42,7 @@ def flow(schedule, start):
         return guess(x, schedule.level(t[0].item()))[0]
 
     how = {"prediction": "x0", "noise": start, "callback": lambda i, x, x0: path.append(x[:, 0])}
-    sample(denoiser, tuple(start.shape), schedule, DDIM(), STEPS, **how)
+    sample(denoiser, tuple(start.shape), schedule, DDIM(), steps=STEPS, **how)
     return torch.stack(path)
 
 

@@ -88,7 +88,7 @@ def draw_network(out: Path) -> None:
     ax.set_axis_off()
     places = []
     for x, (_, kind, _, shape) in enumerate(seen):
-        box(ax, x, row[shape[1]], kind, shape[0])
+        box(ax, x, row[shape[1]], kind, channels=shape[0])
         places.append((x, row[shape[1]]))
     for (x, y), (x2, y2) in itertools.pairwise(places):
         arrow = {"arrowstyle": "-|>", "lw": 1, "color": "#555555"}

@@ -59,7 +59,7 @@ def draw_words(model: tinyldm.Model, out: Path) -> None:
             shape,
             model.schedule,
             DPMSolver(),
-            STEPS,
+            steps=STEPS,
             seeds=[5],
             callback=look,
             **how,
@@ -91,7 +91,7 @@ def draw_switch(model: tinyldm.Model, out: Path) -> None:
             chosen = first if float(t[0]) > t_switch else then
             return Guidance(3.0, null)(model.network)(x_t, t, chosen)
 
-        x0 = sample(told, shape, model.schedule, DPMSolver(), STEPS, seeds=[3])
+        x0 = sample(told, shape, model.schedule, DPMSolver(), steps=STEPS, seeds=[3])
         row.append(model.decode(x0)[0])
     labels = ["the first", *(f"t = {t}" for t in times[1:-1]), "the second"]
     style.save(style.strip([row], labels), out, "05_switch")

@@ -151,7 +151,7 @@ def run_errors(model: tinyldm.Model, calls: list[int]) -> dict[str, list[float]]
 
     def drawn(solver, steps, callback=None):
         how = {"condition": condition, "seeds": [0], "callback": callback}
-        return sample(model.network, shape, model.schedule, solver, steps, **how)
+        return sample(model.network, shape, model.schedule, solver, steps=steps, **how)
 
     def keep(index, x_s, x0):
         guesses[REFERENCE - 1 - index] = x0  # by t
@@ -203,7 +203,7 @@ def draw_solvers(model: tinyldm.Model, out: Path) -> None:
     counts = (1, 2, 3, 5, 10, 20)
     rows = []
     for solver in SOLVERS.values():
-        row = [sample(model.network, shape, model.schedule, solver, n, **how) for n in counts]
+        row = [sample(model.network, shape, model.schedule, solver, steps=n, **how) for n in counts]
         rows.append(model.decode(torch.cat(row)))
     labels = ["1 step", *(f"{n} steps" for n in counts[1:])]
     style.save(style.strip(rows, labels, list(SOLVERS), size=1.25), out, "06_solvers")

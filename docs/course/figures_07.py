@@ -60,7 +60,7 @@ def draw_line(out: Path) -> None:
     for ax, (scale, interval) in zip(axes, cases, strict=True):
         guidance = Guidance(scale, null, interval=interval, schedule=schedule if interval else None)
         how = {"condition": asked, "guidance": guidance, "noise": start, "dtype": torch.float64}
-        x = sample(denoise, (1, 4000), schedule, DPMSolver(2), 200, prediction="x0", **how)
+        x = sample(denoise, (1, 4000), schedule, DPMSolver(2), steps=200, prediction="x0", **how)
         ax.hist(
             x[0].numpy(), bins=100, range=(-2.4, 2.6), density=True, color=style.MODEL, alpha=0.6
         )
@@ -88,7 +88,9 @@ def draw_scales(model: tinyldm.Model, run: Path, out: Path) -> None:
 
     def picture(guidance):
         how = {"condition": condition, "seeds": [2], "guidance": guidance}
-        return model.decode(sample(model.network, shape, schedule, DPMSolver(), STEPS, **how))[0]
+        return model.decode(
+            sample(model.network, shape, schedule, DPMSolver(), steps=STEPS, **how)
+        )[0]
 
     plain = picture(None)
     rows = [

@@ -96,7 +96,7 @@ def draw(out: Path) -> None:
     latents = (z - mean) / std
     reconstruction(vae, x[:SHOWN], out)
     channels(latents[0], out)
-    scale(vae, latents[0], mean, std, out)
+    scale(vae, latents[0], mean, std, out=out)
 
 
 if __name__ == "__main__":

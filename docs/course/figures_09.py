@@ -55,7 +55,7 @@ def losses(network: nn.Module, x0: Tensor, condition: Condition, schedule) -> li
         times = torch.full((len(x0),), t)
         with torch.autocast("cpu", torch.bfloat16):
             loss = training_loss(
-                network, x0, condition, schedule, "v", generator=generator, t=times
+                network, x0, condition, schedule, prediction="v", generator=generator, t=times
             )
         found.append(loss.mean().item())
     return found
@@ -188,7 +188,7 @@ def mistakes(model: tinyldm.Model) -> dict[str, list[Tensor]]:
                 shape,
                 schedule,
                 DPMSolver() if solver is None else solver,
-                STEPS,
+                steps=STEPS,
                 condition=condition,
                 prediction=prediction,
                 seeds=range(len(PROMPTS)),

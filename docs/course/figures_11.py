@@ -65,8 +65,8 @@ def editing(model: tinyldm.Model, out: Path) -> None:
     filled = model([HORNS] * 4, init=picture, mask=mask, steps=STEPS, seed=1)
     grid = model.schedule.grid(STEPS)
     noise = inverted(model, picture, grid)
-    back = drawn_from(model, noise, [BLUE], 1.0, grid)
-    others = drawn_from(model, noise.expand(3, -1, -1, -1), [BLUE, RED, GHOST], 3.0, grid)
+    back = drawn_from(model, noise, [BLUE], 1.0, grid=grid)
+    others = drawn_from(model, noise.expand(3, -1, -1, -1), [BLUE, RED, GHOST], 3.0, grid=grid)
     seen = model.decode(noise.clamp(-3, 3))
     rows = [[picture, *again], [picture, framed, *filled], [picture, *seen, *back, *others]]
     made = strip(rows, names=["image to image", "inpainting", "inversion"], size=1.6)
@@ -92,7 +92,7 @@ def between(model: tinyldm.Model, out: Path) -> None:
     }
     grid, rows = model.schedule.grid(STEPS), []
     for noise in ways.values():
-        rows.append(drawn_from(model, noise, [""] * COLUMNS, 1.0, grid))
+        rows.append(drawn_from(model, noise, [""] * COLUMNS, 1.0, grid=grid))
     save(strip(rows, [f"{s:.0%}" for s in share], list(ways), size=1.6), out, "11_between")
 
 
