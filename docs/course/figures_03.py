@@ -30,7 +30,13 @@ def background(ax, schedule):
     density = torch.stack([column / column.max() for column in columns], 1).sqrt()
     extent = (1, 0, -3, 3)
     ax.imshow(
-        density, extent=extent, origin="lower", aspect="auto", cmap="Greys", vmax=2.2, zorder=0
+        density.numpy(),
+        extent=extent,
+        origin="lower",
+        aspect="auto",
+        cmap="Greys",
+        vmax=2.2,
+        zorder=0,
     )
 
 
