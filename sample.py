@@ -85,7 +85,7 @@ def draw_in(options: SampleOptions, processes: Processes) -> None:
     job.check_requests(requests, strip, task.prompted)
 
     # 3. The averaged network, a weaker one to guide it if asked for, and the run's frozen models.
-    model = job.Model.load(folder, how, processes.device, **options.adapting)
+    model = job.LoadedRun.load(folder, how, processes.device, **options.adapting)
 
     # 4. The folder to draw into: a new one, or one that holds the start of this very job.
     with job.open_samples(

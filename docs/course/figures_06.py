@@ -108,11 +108,11 @@ def draw_paths(out: Path) -> None:
         density.append((WEIGHTS * (-(((y - mean) / std) ** 2) / 2).exp() / std).sum(1))
     shown = torch.stack(density, 1)
     shown = shown / shown.amax(0)
+    place = {"extent": (999, 0, -2.6, 2.6)}
     for ax, title in zip(
         axes, ("the flow, exactly", "DDPM, 1000 steps", "DDIM, 5 steps"), strict=True
     ):
-        ax.imshow(shown.numpy(), extent=(999, 0, -2.6, 2.6), origin="lower", aspect="auto",
-                  cmap="Greys", vmax=2.2)  # fmt: skip
+        ax.imshow(shown.numpy(), **place, origin="lower", aspect="auto", cmap="Greys", vmax=2.2)
         ax.grid(False)
         ax.set(title=title, xlabel="t", xlim=(1010, -10), ylim=(-2.6, 2.6))
     t = [level.t for level in fine]

@@ -15,7 +15,7 @@ from tinyldm.frozen.text import TextEncoder
 from tinyldm.playground.drawing import (
     MARKS,
     Asked,
-    Drawing,
+    Footage,
     Setting,
     channels,
     check_model,
@@ -33,7 +33,7 @@ TWO = (Setting(3.0, "dpm++", 6), Setting(1.0, "ddim", 4))
 @pytest.fixture(scope="module")
 def drawn(model):
     """The finished drawing, and the lengths of its sides after each step."""
-    lengths, drawing = [], Drawing()
+    lengths, drawing = [], Footage()
     for drawing in draw(model, Asked(PROMPT, 5), TWO):
         lengths.append(tuple(len(side) for side in drawing.sides))
     return drawing, lengths
@@ -81,7 +81,7 @@ def test_looking_back(drawn):
     assert [frame.step.index for frame in first] == [0, 0]
     assert [frame.step.index for frame in last] == [5, 3]
     assert [frame.step.index for frame in drawing.at(0.6)] == [3, 2]
-    assert Drawing().at(0.5) == (None, None)
+    assert Footage().at(0.5) == (None, None)
 
 
 def test_latents_are_shown_channel_by_channel(drawn):

@@ -286,11 +286,11 @@ def write_shares(folder: Path, images: ImageSet, vae: Any, building: Building) -
     crew = [rank for rank, sees in enumerate(seen) if sees]
     share = Share()
     if processes.rank in crew:
-        place, count = crew.index(processes.rank), len(crew)
+        place = crew.index(processes.rank)
         at_once = images_at_once(images, building.device)
         batches = math.ceil(len(images.files) / at_once)
-        first, last = batches * place // count, batches * (place + 1) // count
-        own = range(first * at_once, min(last * at_once, len(images.files)))
+        mine = Processes(place, len(crew)).part_of(batches)
+        own = range(len(images.files))[mine.start * at_once : mine.stop * at_once]
         name = PARTS[min(place, 1)].format(place)
         share = write_share(folder / name, images, vae, building, own=own)
     shares = processes.gathered([share])

@@ -61,7 +61,7 @@ def of_frame(frame: Frame, latents: bool) -> dict[str, object]:
     """What the template is told of a frame."""
     noisy, estimate = frame.latents if latents else frame.pictures
     timesteps = frame.step.painter.schedule.timesteps
-    ticks = [100 * (1 - (level.t + 1) / timesteps) for level in frame.step.painter.grid[1:]]
+    ticks = [100 * (1 - (level.t + 1) / timesteps) for level in frame.step.painter.reached]
     picture = frame.pictures[1]
     return {
         "noisy": data_url(noisy),

@@ -92,7 +92,7 @@ def channels(x: Tensor) -> Image.Image:
 
 
 @dataclass(eq=False)
-class Drawing:
+class Footage:
     """All frames of both sides, as they come; what the page looks back at."""
 
     sides: tuple[list[Frame], list[Frame]] = field(default_factory=lambda: ([], []))
@@ -135,7 +135,7 @@ def own_settings(model: Model) -> tuple[Setting, Setting]:
     return first, Setting(1.0, "dpm++", 20)
 
 
-def draw(model: Model, asked: Asked, settings: tuple[Setting, Setting]) -> Iterator[Drawing]:
+def draw(model: Model, asked: Asked, settings: tuple[Setting, Setting]) -> Iterator[Footage]:
     """The drawing after each step; of the two sides, the one with more noise goes on.
 
     InputError, before the first step: something is asked for that the model does not do.
@@ -160,9 +160,9 @@ def begin(model: Model, asked: Asked, setting: Setting) -> Iterator[Step]:
 
 def interleaved(
     model: Model, streams: Sequence[Iterator[Step]], words: Sequence[Places]
-) -> Iterator[Drawing]:
+) -> Iterator[Footage]:
     """See draw(). It is a generator, so that its first step is made when it is asked for."""
-    drawing = Drawing()
+    drawing = Footage()
     noise = {k: math.inf for k in range(len(streams))}  # t of each side that is not at its end
     while noise:
         k = max(noise, key=lambda side: noise[side])
@@ -171,7 +171,7 @@ def interleaved(
         if step is None:
             del noise[k]
             continue
-        level = step.painter.grid[step.index + 1]
+        level = step.painter.reached[step.index]
         noise[k] = level.t
         drawing.sides[k].append(Frame(step, level, tuple(seen(maps, step, words))))
         yield drawing

@@ -14,13 +14,13 @@ from typing import Any
 from tinyldm.errors import InputError, printable
 from tinyldm.model import Model
 from tinyldm.playground.cards import card, heading, message
-from tinyldm.playground.drawing import Asked, Drawing, Setting, draw, own_settings
+from tinyldm.playground.drawing import Asked, Footage, Setting, draw, own_settings
 from tinyldm.sampling.edit_options import DEFAULT_STRENGTH
 from tinyldm.sampling.settings import SOLVERS
 from tinyldm.training.settings import TrainSettings
 
 PICTURES, LATENTS = "pictures", "latents"
-Shown = tuple[str, str | None, str | None, Drawing | None]
+Shown = tuple[str, str | None, str | None, Footage | None]
 """The message, the cards of A and B, what is drawn. None leaves what is there."""
 
 
@@ -57,12 +57,12 @@ class Desk:
         for drawing in drawings:
             yield "", *cards(drawing, 1.0, view), drawing
 
-    def look_back(self, drawing: Drawing | None, percent: float, view: str) -> tuple[str, str]:
+    def look_back(self, drawing: Footage | None, percent: float, view: str) -> tuple[str, str]:
         """The cards of what is drawn, so far on the way."""
-        return cards(drawing or Drawing(), percent / 100, view)
+        return cards(drawing or Footage(), percent / 100, view)
 
 
-def cards(drawing: Drawing, fraction: float, view: str) -> tuple[str, str]:
+def cards(drawing: Footage, fraction: float, view: str) -> tuple[str, str]:
     """The cards of both sides."""
     first, second = drawing.at(fraction)
     return card("A", first, view == LATENTS), card("B", second, view == LATENTS)

@@ -295,13 +295,13 @@ def draw_requests(
     with tqdm(total=len(requests), initial=done, **shown) as bar:
         for batch in batches[processes.rank :: processes.world]:
             rows = batch.tolist()
-            todo = missing([requests[k] for k in rows], out)
+            absent = missing(requests, out)  # the other processes draw as well
+            todo = {requests[k].name for k in rows}.intersection(absent)
             if not todo:
                 continue
             condition = encode_asked(encoder, [requests[k].prompt for k in rows])
             seeds = [picture_seed(seed, k) for k in rows]
-            done = len(requests) - len(missing(requests, out))  # by all processes
-            watch = progress(bar, done, len(todo), steps)
+            watch = progress(bar, len(requests) - len(absent), len(todo), steps)
             noise = None if painter.starts is None else painter.starts[batch]
             pictures = painter.draw(condition, seeds, watch, noise=noise)
             for k, picture in zip(rows, pictures, strict=True):

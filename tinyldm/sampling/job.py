@@ -67,7 +67,7 @@ def sample_images(
     """
     how, editing = how or Drawing(), editing or Editing()
     requests = editing.requests(requests)
-    model = Model.load(run, how, pick_device(device))
+    model = LoadedRun.load(run, how, pick_device(device))
     check_requests(requests, strip, model.task.prompted)
     with open_samples(
         model, requests, out, seed=seed, strip=strip, overwrite=overwrite, editing=editing
@@ -81,7 +81,7 @@ def sample_images(
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class LoadedRun:
     """All that draws, loaded.
 
     checkpoint: with averaged weights
@@ -97,7 +97,9 @@ class Model:
     painter: Painter
 
     @classmethod
-    def load(cls, run: str | Path, how: Drawing, device: torch.device, **adapting: Any) -> Model:
+    def load(
+        cls, run: str | Path, how: Drawing, device: torch.device, **adapting: Any
+    ) -> LoadedRun:
         """Load what a drawing needs of a run or a checkpoint; adapting: see load_averaged.
 
         InputError: it does not fit together, or cannot draw so.
@@ -160,7 +162,7 @@ def with_grid(checkpoint: Checkpoint, how: Drawing) -> Drawing:
 
 @contextmanager
 def open_samples(
-    model: Model,
+    model: LoadedRun,
     requests: Sequence[Request],
     out: str | Path | None,
     *,
