@@ -24,7 +24,7 @@ ASSUMED = {
         "the same between machines, of the 50e9 that 400 Gbit/s are",
     ),
     "disk": (5e9, "B/s", "read from the disks of a machine, or from the storage that it shares"),
-    "price": (2.5, "$", "an hour of one GPU"),
+    "price": (2.5, "USD", "an hour of one GPU"),
     "gpus": (8, "", "in a machine"),
     "batch": (32, "", "pictures on each GPU"),
 }
@@ -170,7 +170,7 @@ def data(counts: dict) -> str:
                 span(images * encoding / rate / 64),
                 span(images * epoch / rate / 8),
                 span(images * epoch / rate / 64),
-                f"{images * (encoding + epoch) / rate / 3600 * value('price'):,.2f} $",
+                f"{images * (encoding + epoch) / rate / 3600 * value('price'):,.2f} USD",
             ]
         )
     head = ["images", "cache", "list of examples", "order of an epoch", "encoding on 8", "on 64"]
