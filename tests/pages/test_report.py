@@ -270,7 +270,7 @@ def write_hostile(run, text):
         row = {"checkpoint": text, "guidance": guidance, "steps": steps, "solver": solver}
         rows.append({**row, "step": steps, "made": text, "scores": scores})
     asked = {"prompts": {text: text}, "metrics": ["clip-t", "clip-fd"]}
-    facts = {"n": text, "extractor": text, "preprocessing": text, "reference": text}
+    facts = {"n": 3, "extractor": text, "preprocessing": text, "reference": text}
     result = {"asked": asked, "advice": text, "rows": rows, "readers": {text: facts}}
     (run / "sweep").mkdir(exist_ok=True)
     (run / "sweep" / "sweep.json").write_text(json.dumps(result))
@@ -372,3 +372,16 @@ def test_a_sweep_that_is_none_is_named(run, content):
     (run / "sweep" / "sweep.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"sweep.json: not a sweep of python -m tinyldm sweep"):
         write_report(run)
+
+
+@pytest.mark.parametrize("facts", [{"n": "many"}, {"n": 1, "reference n": None}])
+def test_numbers_of_pictures_in_a_sweep_are_numbers(run, facts):
+    write_hostile(run, "plain words")
+    file = run / "sweep" / "sweep.json"
+    content = json.loads(file.read_text())
+    summary(file)
+    file.write_text(json.dumps({**content, "readers": {"clip-t": facts}}))
+    with pytest.raises(
+        InputError, match=r"sweep.json: not a sweep .*expected a number of pictures"
+    ):
+        summary(file)
