@@ -209,7 +209,7 @@ class TrainSettings:
         bounds=real(0, 1),
     )
     max_steps: int = training_option(
-        2000, "length of the training", default=toy_and_own("max_steps", 2000), bounds=STEPS
+        570, "length of the training", default=toy_and_own("max_steps", 570), bounds=STEPS
     )
     batch_size: int = training_option(
         32,
@@ -221,12 +221,13 @@ class TrainSettings:
         1, "how many parts to split a batch into, to save memory", bounds=BATCH_SIZE
     )
     optimizer: str = training_option(
-        "adamw",
+        "muon",
         "adamw, or muon for the hidden layers and adamw for the rest",
         choices=OPTIMIZERS,
+        default=toy_and_own("optimizer", "muon"),
     )
     lr: float = training_option(
-        1e-3, "highest learning rate of AdamW", default=toy_and_own("lr", 1e-3), bounds=RATE
+        2e-3, "highest learning rate of AdamW", default=toy_and_own("lr", 2e-3), bounds=RATE
     )
     muon_lr: float = training_option(0.02, "highest learning rate of --optimizer muon", bounds=RATE)
     lr_schedule: str = training_option(
@@ -246,9 +247,9 @@ class TrainSettings:
         bounds=STEPS,
     )
     warmup: int = training_option(
-        100,
+        30,
         "steps over which the learning rate rises; unless given, at most a tenth of the steps",
-        default=toy_and_own("warmup", 100),
+        default=toy_and_own("warmup", 30),
         bounds=whole(0, 10**9),
     )
     weight_decay: float = training_option(
@@ -270,10 +271,11 @@ class TrainSettings:
         "together one of any length (2312.02696); they take twice the space of the network",
     )
     t_sampling: str = training_option(
-        "uniform",
+        "logit-normal",
         "how the timesteps of training are drawn; logit-normal: most often in the middle "
         "(2403.03206); stratified: spread evenly over a batch",
         choices=T_SAMPLINGS,
+        default=toy_and_own("t_sampling", "logit-normal"),
     )
     snr_gamma: float = training_option(
         0.0,
@@ -298,11 +300,11 @@ class TrainSettings:
     compile: bool = training_option(False, "compile the network with torch.compile")
 
     sample_every: int = run_option(
-        500, "steps between preview grids", default=toy_and_own("sample_every", 500), bounds=STEPS
+        190, "steps between preview grids", default=toy_and_own("sample_every", 190), bounds=STEPS
     )
     preview_guidance: float = run_option(3.0, "guidance scale of the previews", bounds=GUIDANCE)
     save_every: int = run_option(
-        500, "steps between checkpoints", default=toy_and_own("save_every", 500), bounds=STEPS
+        190, "steps between checkpoints", default=toy_and_own("save_every", 190), bounds=STEPS
     )
 
     def __post_init__(self) -> None:
