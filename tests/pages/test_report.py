@@ -160,7 +160,15 @@ def test_training_goes_on_without_its_report(run, capsys):
     [
         TrainSettings(),
         TrainSettings(
-            flip=False, zero_snr=True, size=(48, 96), lr=3e-4, copies=2, crop=0.7, compile=True
+            flip=False,
+            schedule="cosine",
+            prediction="v",
+            zero_snr=True,
+            size=(48, 96),
+            lr=3e-4,
+            copies=2,
+            crop=0.7,
+            compile=True,
         ),
         replace(
             settings_for({"data": "my data", "vae": "tiny"}, (64, 64), find_task("text")),

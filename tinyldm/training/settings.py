@@ -149,12 +149,16 @@ class TrainSettings:
         negatable=True,
     )
     prediction: str = model_option(
-        "v",
+        "flow",
         "what the network predicts; flow: the velocity eps - x0 of the straight path",
         choices=PREDICTIONS,
+        default="flow; with --data or another --schedule: v",
     )
     schedule: str = model_option(
-        "cosine", "noise schedule; flow: the straight path from data to noise", choices=SCHEDULES
+        "flow",
+        "noise schedule; flow: the straight path from data to noise",
+        choices=SCHEDULES,
+        default="flow; with --data, another --prediction or --zero-snr: cosine",
     )
     shift: float = model_option(
         0.5,  # for the twelve channels of the tiny VAE
