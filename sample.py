@@ -110,9 +110,9 @@ def draw_in(options: SampleOptions, processes: Processes) -> None:
             processes=processes,
         )
         if processes.is_main:
-            job.save_grid(requests, out, columns=editing.rows or None)
+            job.save_grid(requests, out, columns=editing.interpolate or None)
             job.save_strip(painter, model.models.encoder, strip, out, seed=options.seed)
-            say(job.told(requests, folder, out))
+            say(job.summary(requests, folder, out))
 
 
 def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) -> list[Request]:

@@ -54,7 +54,7 @@ def find_layers(network: nn.Module, asked: str) -> list[str]:
 
 
 class Factors(nn.Module):
-    """A and B of one layer, as the layers that they would be one after the other.
+    """A and B of one linear or convolution layer, as layers that could run one after the other.
 
     Their weights alone are used; they are layers so that optimisers tell them from embeddings.
     """
@@ -63,9 +63,10 @@ class Factors(nn.Module):
         super().__init__()
         out, width_in, *kernel = layer.weight.shape
         kind: Any = next(kind for kind in LAYERS if isinstance(layer, kind))
-        square, one = ((tuple(kernel),), (1,)) if kernel else ((), ())
-        self.lora_A = kind(width_in, rank, *square, bias=False)
-        self.lora_B = zero(kind(rank, out, *one, bias=False))
+        of_a: dict[str, Any] = {"kernel_size": tuple(kernel)} if kernel else {}
+        of_b = {"kernel_size": 1} if kernel else {}
+        self.lora_A = kind(width_in, rank, bias=False, **of_a)
+        self.lora_B = zero(kind(rank, out, bias=False, **of_b))
 
     def product(self) -> Tensor:
         """B A as a matrix (out, in x kernel), in the precision of the factors."""
