@@ -77,5 +77,6 @@ def run(options: Namespace) -> None:
             device=device,
         )
         evaluator.save(options.out)
+    assert evaluator.held_out is not None  # it has just been measured
     scores = ", ".join(f"{name} {value:.4f}" for name, value in evaluator.held_out.items())
     say(f"{options.out}: on {evaluator.images} images held out: {scores}")

@@ -161,7 +161,7 @@ class Sweep:
 
         What scoring needs is loaded, and the references are read, now: before anything is drawn.
         """
-        judge = partial(
+        judge: Scorer = partial(
             evaluate,
             prompts=self.out / PROMPTS,
             device=self.device,
