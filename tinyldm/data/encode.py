@@ -58,6 +58,8 @@ class LatentsHeader(Header):
     def __post_init__(self) -> None:
         if self.files.get("latents.f16") != 2 * math.prod(self.shape):
             raise ValueError("shape: expected that of latents.f16")
+        if {len(self.mean), len(self.std)} != {self.shape[2]}:
+            raise ValueError("mean, std: expected one number for each channel")
 
 
 @dataclass(frozen=True, kw_only=True)

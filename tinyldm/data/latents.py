@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tinyldm.condition import Condition
 from tinyldm.data.cache import build_once, cache_folder, key_of, read_header
-from tinyldm.data.checksums import Damaged, Verification
+from tinyldm.data.checksums import Damaged, Verification, doubtful_latents, doubtful_tokens
 from tinyldm.data.encode import (
     Building,
     ImageSet,
@@ -186,12 +186,19 @@ def build_together(folder: Path, images: ImageSet, vae: Any, building: Building)
         build,
         LatentsHeader,
         building.verification,
-        trusted=lambda: not any(read_anew(file) for file in images.files),
+        doubt=partial(doubt, images),
     )
     if not called:
         processes.told(nothing)
     processes.barrier()
     return header
+
+
+def doubt(images: ImageSet, folder: Path, header: dict[str, Any]) -> str | None:
+    """What speaks against latents of the first versions, which have no checksums, or None."""
+    if any(read_anew(file) for file in images.files):
+        return "was built by a version that read some of its images otherwise"
+    return doubtful_latents(folder, header, len(images.files), images.augmentation.views)
 
 
 def open_tokens(
@@ -215,6 +222,7 @@ def open_tokens(
             lambda new: write_tokens(new, asked, encoder, building.progress),
             TokensHeader,
             building.verification,
+            doubt=partial(doubtful_tokens, prompts=len(asked)),
         )
 
     number = {key: k for k, key in enumerate(order)}
