@@ -110,7 +110,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
         return _from_grey(upright, white=65535)
     if image.mode in ("I", "F"):
         return _from_grey(upright, white=_white(np.asarray(upright)))
-    return _from_bytes(upright)
+    return _from_8_bits(upright)
 
 
 def read_anew(path: str | Path) -> bool:
@@ -153,7 +153,7 @@ def _from_grey(image: Image.Image, white: int) -> Image.Image:
     return Image.fromarray(grey).convert("RGB")
 
 
-def _from_bytes(image: Image.Image) -> Image.Image:
+def _from_8_bits(image: Image.Image) -> Image.Image:
     """An image of 8 bits as RGB, its transparent parts on white."""
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -328,12 +328,12 @@ def save_image(image: Image.Image, path: Path, signed: bool = False) -> None:
     signed: let its Exif data say that it was drawn, so that --overwrite may remove it. A BMP has
             none.
     """
-    words: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if signed:
-        words["exif"] = Image.Exif()
-        words["exif"][ExifTags.Base.Software] = DRAWN
+        options["exif"] = Image.Exif()
+        options["exif"][ExifTags.Base.Software] = DRAWN
     with replacing(path) as temporary:
-        image.save(temporary, quality=95, **words)
+        image.save(temporary, quality=95, **options)
 
 
 def save_animation(frames: Sequence[Image.Image], path: Path) -> None:

@@ -61,8 +61,8 @@ def open_or_build(
 ) -> LatentCache:
     """The latent cache of examples; it is built unless it is there already, and whole.
 
-    vae:     encode(images (b, 3, h, w) in [-1, 1]) gives mean and std; on the device already.
-             None: the pixels themselves
+    vae:     encode(images (b, 3, h, w) in [-1, 1]) gives mean and std; it has a factor and a
+             fingerprint, and is on the device already. None: the pixels themselves
     folder:  in place of cache_folder()
     workers: threads that read images
     verify:  compare the files with their checksums, the large ones in a thread that check_files()
@@ -99,10 +99,18 @@ def open_or_build(
     problems += left_out.values()
 
     captions, choices = open_tokens([examples[k] for k in kept], encoder, building)
-    cache = LatentCache(latents, captions, choices, encoder, left_out=problems)
-    if maps is not None:
-        cache.add_maps(maps, kept)
-    cache.verify_with(building.verification)
+    cache = LatentCache(
+        latents,
+        captions,
+        choices,
+        encoder,
+        maps=maps,
+        kept=kept,
+        left_out=problems,
+        verification=building.verification,
+    )
+    if building.verification is not None:
+        building.verification.start()  # now that all headers have been read
     return cache
 
 
@@ -164,23 +172,27 @@ def open_latents(images: ImageSet, vae: Any, building: Building) -> tuple[Path, 
 def build_together(folder: Path, images: ImageSet, vae: Any, building: Building) -> dict[str, Any]:
     """The header of a folder of latents, which all processes build together unless it is there.
 
-    The main process looks, holds the lock, and calls the others to their shares. They open what has
-    been built, or build it again where they see another disk.
+    The main process looks, holds the lock, and calls the others to their shares: it tells them the
+    draft to write to, or nothing. Then they open what has been built, or, where they see another
+    disk, build it again.
     """
-    processes, called = building.processes, []
-
-    def build(draft: Path) -> dict[str, Any]:
-        called.append(processes.told(draft))
-        return write_latents(draft, images, vae, building)
-
+    processes = building.processes
     nothing: Path | None = None
     if not processes.is_main:
-        draft = processes.told(nothing)
+        draft = processes.from_main(nothing)
         if draft is not None:
             write_shares(draft, images, vae, building)
         processes.barrier()
-        building = replace(building, processes=ALONE)
-        processes = ALONE
+        return build_together(folder, images, vae, replace(building, processes=ALONE))
+
+    called = False
+
+    def build(draft: Path) -> dict[str, Any]:
+        nonlocal called
+        called = True
+        processes.from_main(draft)
+        return write_latents(draft, images, vae, building)
+
     header = build_once(
         folder,
         build,
@@ -189,7 +201,7 @@ def build_together(folder: Path, images: ImageSet, vae: Any, building: Building)
         trusted=lambda: not any(read_anew(file) for file in images.files),
     )
     if not called:
-        processes.told(nothing)
+        processes.from_main(nothing)
     processes.barrier()
     return header
 
@@ -246,9 +258,18 @@ class LatentCache:
         captions: Path,
         choices: Sequence[Sequence[int]],
         encoder: Encoder,
-        left_out: Sequence[str] = (),
+        *,
+        maps: MapCache | None,
+        kept: Sequence[int],
+        left_out: Sequence[str],
+        verification: Verification | None,
     ):
-        """Open two finished cache folders. choices: the numbers of each image's prompts."""
+        """Open two finished cache folders.
+
+        choices:      the numbers of each image's prompts
+        maps, kept:   maps that batches have too, and the numbers of those of the images
+        verification: compares large files with their checksums, in a thread of its own
+        """
         header = read_header(latents, LatentsHeader)
         tokens_header = read_header(captions, TokensHeader)
         if header is None or tokens_header is None:
@@ -256,14 +277,17 @@ class LatentCache:
         self.folder = latents
         self.encoder = encoder
         self.left_out = list(left_out)
-        self.verification: Verification | None = None
+        self.verification = verification
         self.key = key_of((latents.name, captions.name, choices))
         self.views: int = header["views"]
         self.shape: tuple[int, ...] = tuple(header["shape"][2:])
         self.mean = torch.tensor(header["mean"])[:, None, None]
         self.std = torch.tensor(header["std"])[:, None, None]
-        self._maps: MapCache | None = None
-        self._map_rows: np.ndarray[Any, Any] = np.empty(0, np.int64)
+        self._maps = maps
+        if maps is not None:
+            self.key = key_of((self.key, maps.key))
+        rows = np.array(kept)[:, None] * self.views + np.arange(self.views)
+        self._map_rows = rows.ravel()
 
         file = latents / "latents.f16"
         self._latents = np.asarray(np.memmap(file, np.float16, "r", shape=tuple(header["shape"])))
@@ -279,25 +303,12 @@ class LatentCache:
         self._firsts = self._counts.cumsum(0) - self._counts
         self._choices = torch.tensor([number for numbers in choices for number in numbers])
 
-    def add_maps(self, maps: MapCache, kept: Sequence[int]) -> None:
-        """From now on, batches have maps too. kept: which of the maps belong to the images."""
-        self._maps = maps
-        rows = np.array(kept)[:, None] * self.views + np.arange(self.views)
-        self._map_rows = rows.ravel()
-        self.key = key_of((self.key, maps.key))
-
     @cached_property
     def null(self) -> Condition:
         return self.encoder.finish(self.tokens(torch.tensor([0])), None, None)
 
     def __len__(self) -> int:
         return len(self._counts)
-
-    def verify_with(self, verification: Verification | None) -> None:
-        """From now on, large files are being compared with their checksums, in a thread."""
-        self.verification = verification
-        if verification is not None:
-            verification.start()
 
     def check_files(self) -> None:
         """Wait until all files are known to be whole; Damaged if one is not."""
