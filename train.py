@@ -51,16 +51,13 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Pat
     from tinyldm.training.trainer import Trainer
 
     # 1. The data, and the settings that follow from it and from the options.
-    resumed = run.saved is not None
     given = run.settings_given(given)
     start = start_of(run, given)
-    if not resumed:
-        given = start.given(given)
+    given = given if run.saved else start.given(given)
     with processes.main_first():
         data = read_data(data_folder(given.get("data")), given)
-    settings = data.settings(given, complete=resumed or start.complete)
-    if not resumed:
-        settings = start.settings(settings, given)
+    settings = data.settings(given, complete=bool(run.saved) or start.complete)
+    settings = settings if run.saved else start.settings(settings, given)
     settings = run.of_length(settings, len(data.examples), processes)
     prompts = data.preview_prompts()
 
@@ -94,7 +91,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Pat
             check=cache.check_files,
             objective=start.objective(settings, processes.device),
         )
-        if resumed:
+        if run.saved:
             trainer.restore(find_checkpoint(folder))
         run.clear_earlier(folder, processes, cache.check_files)
         fit(trainer)

@@ -85,9 +85,21 @@ def open_or_build(
         verification=Verification() if verify else None,
         processes=processes,
     )
+    return assemble(examples, vae, encoder, building, size=size, augmentation=augmentation)
+
+
+def assemble(
+    examples: Sequence[Example],
+    vae: Any,
+    encoder: Encoder,
+    building: Building,
+    *,
+    size: tuple[int, int],
+    augmentation: Augmentation,
+) -> LatentCache:
+    """The cache of examples; of those that are left where maps or images cannot be read."""
     problems = list(examples.problems) if isinstance(examples, Examples) else []
     hashes = hashes_of(examples, building)
-
     maps, good = with_maps(examples, hashes, encoder, augmentation, building=building)
     examples = [examples[k] for k in good]
     hashes = [hashes[k] for k in good]
@@ -172,9 +184,8 @@ def open_latents(images: ImageSet, vae: Any, building: Building) -> tuple[Path, 
 def build_together(folder: Path, images: ImageSet, vae: Any, building: Building) -> dict[str, Any]:
     """The header of a folder of latents, which all processes build together unless it is there.
 
-    The main process looks, holds the lock, and calls the others to their shares: it tells them the
-    draft to write to, or nothing. Then they open what has been built, or, where they see another
-    disk, build it again.
+    The main process looks, holds the lock, and tells the others which draft to write their shares
+    to, if any. Then they open what has been built; where they see another disk, they build it.
     """
     processes = building.processes
     nothing: Path | None = None
@@ -286,8 +297,7 @@ class LatentCache:
         self._maps = maps
         if maps is not None:
             self.key = key_of((self.key, maps.key))
-        rows = np.array(kept)[:, None] * self.views + np.arange(self.views)
-        self._map_rows = rows.ravel()
+        self._map_rows = (np.array(kept)[:, None] * self.views + np.arange(self.views)).ravel()
 
         file = latents / "latents.f16"
         self._latents = np.asarray(np.memmap(file, np.float16, "r", shape=tuple(header["shape"])))
