@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -56,6 +56,8 @@ class LatentsHeader(Header):
     def __post_init__(self) -> None:
         if self.files.get(LATENTS) != 2 * math.prod(self.shape):
             raise ValueError("shape: expected that of latents.f16")
+        if {len(self.mean), len(self.std)} != {self.shape[2]}:
+            raise ValueError("mean, std: expected one number for each channel")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,15 +91,6 @@ def file_hash(file: Path) -> str | None:
         return file_checksum(file)
     except (OSError, InputError):
         return None
-
-
-def problem_of(file: Path, read: Callable[[], object]) -> str:
-    """Why a file that was left out of a cache cannot be read, by its name of today."""
-    try:
-        read()
-    except InputError as error:
-        return str(error)
-    return f"{file}: could not be read when the cache was built"
 
 
 def file_hashes(files: Sequence[Path], workers: int, progress: bool) -> list[str | None]:

@@ -169,6 +169,16 @@ def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
+def check_size(size: tuple[int, int], factor: int) -> None:
+    """InputError for a size (h, w) that is not a multiple of the VAE's factor."""
+    height, width = size
+    if height % factor or width % factor:
+        raise InputError(
+            f"--size {width}x{height}: expected multiples of {factor}, "
+            "by which the VAE shrinks images"
+        )
+
+
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 

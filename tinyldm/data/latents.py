@@ -18,21 +18,20 @@ import torch
 from torch import Tensor
 
 from tinyldm.condition import Condition
-from tinyldm.data.cache import build_once, cache_folder, key_of, read_header
-from tinyldm.data.checksums import Damaged, Verification
+from tinyldm.data.cache import build_once, cache_folder, key_of, problem_of, read_header
+from tinyldm.data.checksums import Damaged, Verification, doubtful_latents, doubtful_tokens
 from tinyldm.data.encode import (
     Building,
     ImageSet,
     LatentsHeader,
     TokensHeader,
     file_hashes,
-    problem_of,
     write_latents,
     write_shares,
     write_tokens,
 )
 from tinyldm.data.examples import Example, Examples, Prompt
-from tinyldm.data.images import Augmentation, load_image, pair, read_anew
+from tinyldm.data.images import Augmentation, check_size, load_image, pair, read_anew
 from tinyldm.data.maps import MapCache, open_maps
 from tinyldm.errors import InputError
 from tinyldm.processes import ALONE, Processes
@@ -142,16 +141,6 @@ def with_maps(
     return maps, [k for k in range(len(examples)) if k not in maps.left_out]
 
 
-def check_size(size: tuple[int, int], factor: int) -> None:
-    """InputError for a size (h, w) that is not a multiple of the VAE's factor."""
-    height, width = size
-    if height % factor or width % factor:
-        raise InputError(
-            f"--size {width}x{height}: expected multiples of {factor}, "
-            "by which the VAE shrinks images"
-        )
-
-
 def hashes_of(examples: Sequence[Example], building: Building) -> list[str | None]:
     """The hashes of the images; InputError for one that cannot be read, unless skip_bad."""
     files = [example.image for example in examples]
@@ -209,12 +198,19 @@ def build_together(folder: Path, images: ImageSet, vae: Any, building: Building)
         build,
         LatentsHeader,
         building.verification,
-        trusted=lambda: not any(read_anew(file) for file in images.files),
+        doubt=partial(doubt, images),
     )
     if not called:
         processes.from_main(nothing)
     processes.barrier()
     return header
+
+
+def doubt(images: ImageSet, folder: Path, header: dict[str, Any]) -> str | None:
+    """What speaks against latents of the first versions, which have no checksums, or None."""
+    if any(read_anew(file) for file in images.files):
+        return "was built by a version that read some of its images otherwise"
+    return doubtful_latents(folder, header, len(images.files), images.augmentation.views)
 
 
 def open_tokens(
@@ -238,6 +234,7 @@ def open_tokens(
             lambda new: write_tokens(new, asked, encoder, building.progress),
             TokensHeader,
             building.verification,
+            doubt=partial(doubtful_tokens, prompts=len(asked)),
         )
 
     number = {key: k for k, key in enumerate(order)}

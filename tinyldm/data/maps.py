@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tinyldm.data.cache import Header, build_once, key_of
-from tinyldm.data.encode import Building, ChangedError, file_hash, file_hashes, problem_of
+from tinyldm.data.cache import Header, build_once, key_of, problem_of
+from tinyldm.data.encode import Building, ChangedError, file_hash, file_hashes
 from tinyldm.data.examples import Example
 from tinyldm.data.images import Augmentation
 from tinyldm.errors import InputError
