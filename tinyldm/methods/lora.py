@@ -63,10 +63,11 @@ class Factors(nn.Module):
         super().__init__()
         out, width_in, *kernel = layer.weight.shape
         kind: Any = next(kind for kind in LAYERS if isinstance(layer, kind))
-        of_a: dict[str, Any] = {"kernel_size": tuple(kernel)} if kernel else {}
-        of_b = {"kernel_size": 1} if kernel else {}
-        self.lora_A = kind(width_in, rank, bias=False, **of_a)
-        self.lora_B = zero(kind(rank, out, bias=False, **of_b))
+        # a convolution is told the size of its kernel, a linear layer has none
+        size_a = [tuple(kernel)] if kernel else []
+        size_b = [1] if kernel else []
+        self.lora_A = kind(width_in, rank, *size_a, bias=False)
+        self.lora_B = zero(kind(rank, out, *size_b, bias=False))
 
     def product(self) -> Tensor:
         """B A as a matrix (out, in x kernel), in the precision of the factors."""

@@ -182,7 +182,7 @@ def open_samples(
     The main process owns it, and the others draw into it as well.
     """
     if not processes.is_main:
-        yield processes.told(Path())
+        yield processes.from_main(Path())
         return
     checkpoint = model.checkpoint
     prompts = [request.prompt for request in requests]
@@ -203,7 +203,7 @@ def open_samples(
     else:
         folder = Path(out)
     with open_folder(folder, record, overwrite):
-        yield processes.told(folder)
+        yield processes.from_main(folder)
 
 
 def save_grid(requests: Sequence[Request], folder: Path, columns: int | None = None) -> None:
