@@ -58,7 +58,7 @@ def check_effect(settings: TrainSettings, given: Mapping[str, Any]) -> None:
         ignored(given, "preview_guidance", "--cfg-drop above 0")
     if given.get("network") is not None and "preset" in given:
         ignored(given, "preset", "no --network beside it")
-    source = settings.consistency and settings.consistency_from
+    source = None if settings.consistency is None else settings.consistency_from
     if "consistency_from" in given and source is None:
         ignored(given, "consistency_from", "--consistency RUN with it")
     if "teacher_guidance" in given and source != "teacher":

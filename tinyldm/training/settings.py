@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinyldm.cli import (
     BATCH_SIZE,
@@ -27,9 +27,6 @@ from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError, shortened
 from tinyldm.spelling import nearest
 from tinyldm.tasks.recipes import FULL
-
-if TYPE_CHECKING:
-    pass
 
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
 PREDICTIONS = ("eps", "x0", "v", "flow")
@@ -346,10 +343,10 @@ class TrainSettings:
     @property
     def kind_of_network(self) -> str:
         """What is trained, in words."""
-        whole = f"{self.network or self.preset} network"
+        network = f"{self.network or self.preset} network"
         if self.lora:
-            return f"LoRA of rank {self.lora} for a {whole}"
-        return f"ControlNet for a {whole}" if self.controlnet else whole
+            return f"LoRA of rank {self.lora} for a {network}"
+        return f"ControlNet for a {network}" if self.controlnet else network
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
@@ -357,7 +354,7 @@ class TrainSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
-        """The inverse of to_dict(); an unknown key is refused."""
+        """The inverse of to_dict(); InputError for an unknown key, or a value out of bounds."""
         unknown = values.keys() - {f.name for f in fields(cls)}
         if unknown:
             names = ", ".join(map(shortened, sorted(unknown)))
@@ -369,7 +366,7 @@ class TrainSettings:
         return cls(**values)
 
     def resumed(self, given: Mapping[str, Any]) -> TrainSettings:
-        """These settings, with changes; only the RESUMABLE ones may differ."""
+        """These settings, with changes; InputError unless all that differ are RESUMABLE."""
         for name, value in given.items():
             before = getattr(self, name)
             if name not in RESUMABLE and value != before:
