@@ -271,8 +271,8 @@ def after_hashing(monkeypatch, module, change):
     """Call change() once, between the hashing of the files and their encoding."""
     hashing, done = module.file_hashes, []
 
-    def hash_then_change(*arguments):
-        hashes = hashing(*arguments)
+    def hash_then_change(*arguments, **options):
+        hashes = hashing(*arguments, **options)
         if not done:
             done.append(change())
         return hashes

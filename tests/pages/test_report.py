@@ -118,6 +118,24 @@ def test_a_report_tells_what_a_person_asks_for(run):
     assert re.search(r"batches left out\s+3", text)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"network": "mine:build"}, "mine:build network"),
+        ({"lora": 4}, "LoRA of rank 4 for a toy network"),
+        ({"controlnet": True}, "ControlNet for a toy network"),
+    ],
+)
+def test_a_report_names_what_was_trained_and_no_preset_that_was_not(run, given, said):
+    """In its title, its heading and the row "network"."""
+    file = run / "checkpoints" / "step-0000010" / "config.json"
+    config = json.loads(file.read_text())
+    config["settings"] |= given
+    config["base"] = {"checkpoint": "runs/other", "weights": ""}
+    file.write_text(json.dumps(config))
+    assert read(write_report(run)).text.count(said) == 3
+
+
 def test_a_report_is_one_file_without_scripts(run):
     reader = read(write_report(run))
     assert not {"script", "link", "iframe"} & {tag for tag, _ in reader.tags}
@@ -160,7 +178,15 @@ def test_training_goes_on_without_its_report(run, capsys):
     [
         TrainSettings(),
         TrainSettings(
-            flip=False, zero_snr=True, size=(48, 96), lr=3e-4, copies=2, crop=0.7, compile=True
+            flip=False,
+            schedule="cosine",
+            prediction="v",
+            zero_snr=True,
+            size=(48, 96),
+            lr=3e-4,
+            copies=2,
+            crop=0.7,
+            compile=True,
         ),
         replace(
             settings_for({"data": "my data", "vae": "tiny"}, (64, 64), find_task("text")),

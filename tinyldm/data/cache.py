@@ -151,6 +151,15 @@ def inspect(
     return header, None
 
 
+def problem_of(file: Path, read: Callable[[], object]) -> str:
+    """Why a file that was left out of a cache cannot be read, by its name of today."""
+    try:
+        read()
+    except InputError as error:
+        return str(error)
+    return f"{file}: could not be read when the cache was built"
+
+
 def record_checksums(folder: Path, header: dict[str, Any]) -> None:
     """Add the checksums of a cache to its header, unless its disk is read-only."""
     complete = with_checksums(folder, header)

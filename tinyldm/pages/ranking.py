@@ -11,7 +11,7 @@ from tinyldm.errors import shortened
 from tinyldm.installation import called
 from tinyldm.pages.curves import Chart, Line
 from tinyldm.pages.html import Table
-from tinyldm.scores.evaluation import METRICS
+from tinyldm.scores.metrics import METRICS
 from tinyldm.typed import Count, Index, Limits, as_type, read_json, unsealed
 
 AXES = ("checkpoint", "guidance", "steps", "solver")
