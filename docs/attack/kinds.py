@@ -204,7 +204,7 @@ def go_on_sweeping() -> Any:
     """Calls a sweep once more that is complete."""
     folder = Path("runs/captions/sweep")
     result = small_sweep(read_requests(folder / "prompts.json"))
-    return result, (folder / "sweep.html").read_text()
+    return result["rows"], result["asked"], (folder / "sweep.html").read_text()
 
 
 def report() -> Any:

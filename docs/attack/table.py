@@ -246,7 +246,7 @@ def without_checksums() -> list[Kind]:
         ("samples.json", "samples/about/samples.json", VALUES),
         ("samples.json, to overwrite", "samples/about/samples.json", VALUES),
         ("sweep.json", f"{RUN}/sweep/sweep.json", VALUES),
-        ("scores.json", f"{RUN}/scores.json", VALUES),
+        ("scores.json", f"{RUN}/scores.json", (*VALUES, "null")),  # null is infinite
         ("evaluator config.json", "evaluator/config.json", (*VALUES, "null")),
         ("evaluator weights", "evaluator/config.json", ANYTHING),
     ):

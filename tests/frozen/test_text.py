@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from tinyldm.errors import InputError
@@ -66,7 +66,7 @@ def publish(model, folder, tokenizer=None):
     """Write a folder as OpenAI's CLIP was published: both towers in one file, with position ids."""
     model.save_pretrained(folder)
     (tokenizer or byte_tokenizer()).save_pretrained(folder)
-    weights = load_file(folder / "model.safetensors")
+    weights = load((folder / "model.safetensors").read_bytes())
     for tower, n in (("text", 77), ("vision", 5)):
         weights[f"{tower}_model.embeddings.position_ids"] = torch.arange(n)[None]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})

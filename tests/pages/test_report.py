@@ -400,14 +400,14 @@ def test_a_sweep_that_is_none_is_named(run, content):
         write_report(run)
 
 
-@pytest.mark.parametrize("facts", [{"n": "many"}, {"n": 1, "reference n": None}])
-def test_numbers_of_pictures_in_a_sweep_are_numbers(run, facts):
+@pytest.mark.parametrize(
+    "facts", [{"n": "many"}, {"n": 1, "reference n": None}, {"extractor": 3}, {"reference": None}]
+)
+def test_what_read_the_scores_of_a_sweep_is_numbers_and_words(run, facts):
     write_hostile(run, "plain words")
     file = run / "sweep" / "sweep.json"
     content = json.loads(file.read_text())
     summary(file)
     file.write_text(json.dumps({**content, "readers": {"clip-t": facts}}))
-    with pytest.raises(
-        InputError, match=r"sweep.json: not a sweep .*expected a number of pictures"
-    ):
+    with pytest.raises(InputError, match=r"sweep.json: not a sweep .*readers"):
         summary(file)

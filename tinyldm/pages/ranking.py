@@ -64,16 +64,17 @@ class Content:
     asked: Asked
     advice: str
     rows: Annotated[list[Scored], Limits(min_length=1)]
-    readers: dict[str, dict[str, str | int | None]]
+    readers: dict[str, dict[str, str | int]]
 
     def __post_init__(self) -> None:
         for metric in self.asked.metrics:
             if metric not in METRICS or not all(metric in row.scores for row in self.rows):
                 raise ValueError(f"{shortened(metric)}: no metric that every row has a score of")
         for facts in self.readers.values():
-            for name in COUNTED & facts.keys():
-                if not isinstance(facts[name], int):
-                    raise ValueError(f"readers: {name}: expected a number of pictures")
+            for name in facts.keys() & FACTS:
+                expected = int if name in COUNTED else str
+                if not isinstance(facts[name], expected):
+                    raise ValueError(f"readers: {name}: expected {expected.__name__}")
 
 
 def ranked(rows: Iterable[Row], metrics: list[str]) -> list[Row]:
