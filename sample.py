@@ -48,7 +48,7 @@ def add_arguments(parser: Parser) -> None:
     """Add the options of a drawing to a parser."""
     parser.end_with(EXAMPLES)
     parser.keep_only_given()
-    parser.add_argument_group("what to draw")  # the first of them
+    parser.add_argument_group("what to draw")  # so that its heading comes first
     add_options(parser, SampleOptions)
 
 
@@ -110,9 +110,9 @@ def draw_in(options: SampleOptions, processes: Processes) -> None:
             processes=processes,
         )
         if processes.is_main:
-            job.save_grid(requests, out, columns=editing.rows or None)
+            job.save_grid(requests, out, columns=editing.interpolate or None)
             job.save_strip(painter, model.models.encoder, strip, out, seed=options.seed)
-            say(job.told(requests, folder, out))
+            say(job.summary(requests, folder, out))
 
 
 def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) -> list[Request]:
@@ -130,7 +130,8 @@ def read_prompts(options: SampleOptions, task: Task, config: Mapping[str, Any]) 
     else:
         texts = config["preview_prompts"]
         data = options.data_folder(config)
-    texts = texts if options.count is None else options.counted(texts, options.count)
+    if options.count is not None:
+        texts = options.counted(texts, options.count)
     names = numbered_names(texts)
     return [Request(name, task.prompt(text, data)) for name, text in zip(names, texts, strict=True)]
 

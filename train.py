@@ -56,7 +56,7 @@ def train_in(run: RunFolder, given: dict[str, Any], processes: Processes) -> Pat
     given = given if run.saved else start.given(given)
     with processes.main_first():
         data = read_data(data_folder(given.get("data")), given)
-    settings = data.settings(given, bool(run.saved) or start.complete)
+    settings = data.settings(given, complete=bool(run.saved) or start.complete)
     settings = settings if run.saved else start.settings(settings, given)
     settings = run.of_length(settings, len(data.examples), processes)
     prompts = data.preview_prompts()

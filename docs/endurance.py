@@ -4,6 +4,7 @@
     python docs/endurance.py kills --count 60
     python docs/endurance.py long --steps 2000 --pictures 2000
     python docs/endurance.py processes nodes
+    python docs/endurance.py --write docs/training.md    the table goes into that page
 
 kills      trains, draws and trains an autoencoder under kill -9 at random moments, the building of
            the latent cache and the writing of checkpoints among them, always going on from what is
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -32,11 +34,36 @@ from enduring.jobs import ROOT, Broken, workplace
 from enduring.kills import part_kills
 from enduring.long import part_long
 from enduring.pairs import part_nodes, part_processes
+from written import measured, put
 
 PARTS = {"kills": part_kills, "long": part_long, "processes": part_processes, "nodes": part_nodes}
 
 
 def main() -> None:
+    options = parse()
+    sys.path.insert(0, str(ROOT))
+    page = options.write and options.write.resolve()
+    table = ["| what | how | result |", "| --- | --- | --- |"]
+    with tempfile.TemporaryDirectory() as folder:
+        workplace(Path(folder).resolve() / "work")
+        print("\n".join(table), flush=True)
+        try:
+            for name in options.parts or PARTS:
+                for row in PARTS[name](options):
+                    table.append(row)
+                    print(row, flush=True)
+        except Broken as error:
+            print(f"broken: {error}", flush=True)
+            sys.exit(1)
+        finally:
+            os.chdir(ROOT)
+    if page:
+        command = shlex.join(["python", "docs/endurance.py", *sys.argv[1:]])
+        put(page, "endurance", "\n".join([*table, "", measured(command)]))
+
+
+def parse() -> argparse.Namespace:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which (default: all)")
     parser.add_argument("--count", type=int, default=60, help="kills")
@@ -46,20 +73,8 @@ def main() -> None:
     parser.add_argument("--pair-steps", type=int, default=12, help="steps of the two processes")
     parser.add_argument("--pair-pictures", type=int, default=16, help="that two processes draw")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of kills")
-    options = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
-    with tempfile.TemporaryDirectory() as folder:
-        workplace(Path(folder).resolve() / "work")
-        print("| what | how | result |\n| --- | --- | --- |", flush=True)
-        try:
-            for name in options.parts or PARTS:
-                for row in PARTS[name](options):
-                    print(row, flush=True)
-        except Broken as error:
-            print(f"broken: {error}", flush=True)
-            sys.exit(1)
-        finally:
-            os.chdir(ROOT)
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ return Noised(x0, eps, t, level, level.alpha * x0 + level.sigma * eps)
     "prediction_error": "return ((predicted - noised.eps) ** 2).flatten(1).mean(1)",
     "_attend": "return (q @ k.transpose(-1, -2)).softmax(-1) @ v",
 }
-RIGHT = ("DPMSolver.step", "NoiseSchedule._betas", "NoiseSchedule.alpha_bar")
+RIGHT = ("DPMSolver.step", "NoiseSchedule.betas", "NoiseSchedule.alpha_bar")
 
 
 def answered(text: str, name: str, answer: str) -> str:

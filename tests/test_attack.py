@@ -67,3 +67,28 @@ def test_json_is_damaged_whatever_is_in_it(tree, number):
     damaged, what = mutations.mutant(content, ".json", Random(number))
     assert damaged != content
     assert what
+
+
+def test_a_table_goes_between_the_marks_of_its_name(tmp_path):
+    spec = importlib.util.spec_from_file_location("written", ROOT / "docs" / "written.py")
+    written = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(written)
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- x -->\nold\n<!-- end of x -->\nb\n<!-- y -->\n<!-- end of y -->\n")
+    written.put(page, "x", "new\n")
+    written.put(page, "y", "| 1 |\n")
+    lines = ["a", "<!-- x -->", "new", "<!-- end of x -->"]
+    assert page.read_text().splitlines() == [
+        *lines,
+        *("b", "<!-- y -->", "| 1 |", "<!-- end of y -->"),
+    ]
+    with pytest.raises(ValueError, match="no marks of z"):
+        written.put(page, "z", "")
+
+
+def test_the_pages_have_the_marks_that_the_scripts_write_between():
+    for page, name in (("security", "attack"), ("training", "endurance")):
+        text = (ROOT / "docs" / f"{page}.md").read_text()
+        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+        assert text.count(start) == text.count(end) == 1
+        assert text.index(start) < text.index(end)

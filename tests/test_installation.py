@@ -269,7 +269,7 @@ def test_every_hint_asks_how_its_command_is_called_here():
 def test_editors_see_every_public_name(package):
     """Under TYPE_CHECKING each is imported from where it is, and __all__ is written out."""
     tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
-    (block,) = (n for n in tree.body if isinstance(n, ast.If))
+    (block,) = (n for n in tree.body if ast.unparse(n).startswith("if TYPE_CHECKING"))
     shown = {a.name: node.module for node in block.body for a in node.names}
     (listed,) = (ast.literal_eval(n.value) for n in tree.body if ast.unparse(n).startswith("__all"))
     assert shown.keys() == set(listed) == set(package.__all__) == set(dir(package))
@@ -288,6 +288,11 @@ def test_a_type_checker_knows_the_public_names(tmp_path):
         "reveal_type(tinyldm.UNet)\n"
         "reveal_type(tinyldm.load('run')('a', seed=1))\n"
         "tinyldm.NoiseSchedule(timestep=5)\n"
+        "tinyldm.NoiseShedule\n"
+        "from tinyldm.compat import DDMPScheduler, get_scheduler\n"
+        "from tinyldm.compat.schedulers import PNDMScheduler\n"
+        "reveal_type(get_scheduler)\n"
+        "reveal_type(PNDMScheduler())\n"
     )
     told = subprocess.run(
         [sys.executable, "-m", "mypy", str(script)], cwd=ROOT, capture_output=True, text=True
@@ -295,6 +300,10 @@ def test_a_type_checker_knows_the_public_names(tmp_path):
     assert "-> tinyldm.nn.unet.UNet" in told, told
     assert 'Revealed type is "tinyldm.model.Pictures"' in told
     assert 'Unexpected keyword argument "timestep"' in told
+    assert 'Module has no attribute "NoiseShedule"' in told
+    assert 'Module "tinyldm.compat" has no attribute "DDMPScheduler"' in told
+    assert "def (name: str, optimizer: " in told
+    assert "scheduling_pndm.PNDMScheduler" in told
 
 
 # ---- what else is published

@@ -1,10 +1,12 @@
 """load, train and Model: it draws what sample.py draws, and what diffusers draws of its folders."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
+from argparse import ArgumentParser
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from tinyldm.sampling.following import followed
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.toy.monsters import write_toy
 from tinyldm.training.options import train_parser
+from tinyldm.weights import read_weights, write_weights
 
 ROOT = Path(__file__).parent.parent
 PROMPTS = ["a green ghost with horns", "a red ghost", "a blue slime"]
@@ -356,18 +359,41 @@ def test_a_name_that_the_hub_cannot_give(inside, monkeypatch):
     assert "tiny" not in str(caught.value).replace("tinyldm", "")
 
 
-def test_a_run_that_became_a_folder_of_diffusers(inside, model, tmp_path):
-    import argparse
-
-    parser = argparse.ArgumentParser()
+def converted(tmp_path):
+    """The folder of diffusers' that the run becomes."""
+    parser = ArgumentParser()
     convert.add_arguments(parser)
     out = tmp_path / "folder"
     convert.run(parser.parse_args(["runs/toy-1", "--out", str(out)]))
-    again = tinyldm.load(out, device="cpu")
+    return out
+
+
+def test_a_run_that_became_a_folder_of_diffusers(inside, model, tmp_path):
+    again = tinyldm.load(converted(tmp_path), device="cpu")
     assert again.schedule == model.schedule
     how = {"steps": 3, "seed": 2, "precision": "float32"}
     one, other = model(PROMPTS, **how), again(PROMPTS, **how)
     assert [p.tobytes() for p in one] == [p.tobytes() for p in other]
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_a_folder_of_diffusers_without_its_statistics_is_one_line(inside, tmp_path, name):
+    out = converted(tmp_path)
+    file = out / "tinyldm" / "latents.safetensors"
+    tensors = read_weights(file)
+    del tensors[name]
+    write_weights(file, tensors)
+    with pytest.raises(InputError, match=f"latents.safetensors: .*{name}"):
+        tinyldm.load(out, device="cpu")
+
+
+@pytest.mark.parametrize("size", [[64], [8, 8, 8], 0, "64", None])
+def test_a_pipeline_of_no_size_is_one_line(tmp_path, size):
+    for part in ("unet", "vae", "text_encoder", "tokenizer"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "unet" / "config.json").write_text(json.dumps({"sample_size": size}))
+    with pytest.raises(InputError, match="config.json: sample_size: "):
+        tinyldm.load(tmp_path, device="cpu")
 
 
 needs_diffusers = pytest.mark.skipif(

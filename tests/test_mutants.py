@@ -21,7 +21,7 @@ from tinyldm.frozen.image import pixel_statistics
 from tinyldm.frozen.style import ROLE
 from tinyldm.nn.unet import UNetConfig
 from tinyldm.pages.ranking import summary
-from tinyldm.pages.report import read_rows, scores, write_report
+from tinyldm.pages.report import read_steps, scores, write_report
 from tinyldm.sampling.folder import read_record_file
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.scores.evaluator import Evaluator, find_judge
@@ -236,7 +236,7 @@ def test_damaged_rows_of_a_log_are_left_out(tmp_path):
     file = tmp_path / "log.csv"
     rows = b"step,loss,lr,grad_norm,images_per_second\n1,0.5,1e-3,0.1,9\n2,nan,1,1,1\n3,0.4,1,x\n"
     file.write_bytes(rows + b"\xff\xfe\x00,,\n" + b'"' * 200_000 + b"\n-4,1,1,1,1\n5,0.3,1,1,1")
-    assert [row["step"] for row in read_rows(file)] == [1, 5]
+    assert [row["step"] for row in read_steps(file)] == [1, 5]
 
 
 def test_a_training_that_goes_astray_saves_nothing_of_it(run, monkeypatch):

@@ -280,6 +280,10 @@ class Parser(SuggestingParser):
         """From now on, an option that is not given is absent from the parsed options."""
         self.argument_default = argparse.SUPPRESS
 
+    def options(self) -> dict[str, argparse.Action]:
+        """What argparse knows of each option but --help, by the name of its value."""
+        return {action.dest: action for action in self._actions if action.dest != "help"}
+
     def error(self, message: str) -> NoReturn:
         """What argparse calls for a wrong command line: an InputError, as for any other input."""
         message = re.sub(r"^argument (\S+): (?=expected )", r"\1: ", message)

@@ -17,7 +17,7 @@ def parse_keywords(parser: Parser, given: Mapping[str, Any]) -> argparse.Namespa
     None stands for an option that is not given. A flag takes True or False, an option with several
     values a sequence. TypeError, with the nearest name, for a keyword that is no option.
     """
-    actions = {action.dest: action for action in parser._actions if action.dest != "help"}
+    actions = parser.options()
     words: list[str] = []
     for name, value in given.items():
         if name not in actions:

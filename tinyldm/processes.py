@@ -58,14 +58,14 @@ class Processes:
             return flag
         return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
 
-    def told(self, value: T) -> T:
+    def from_main(self, value: T) -> T:
         """The value that the main process has; the others wait for it."""
         if self.world == 1:
             return value
         box: list[Any] = [value]
         dist.broadcast_object_list(box)
-        told: T = box[0]
-        return told
+        received: T = box[0]
+        return received
 
     def gathered(self, own: list[T]) -> list[T]:
         """The lists of all processes, one after another in the order of their ranks."""
@@ -76,7 +76,7 @@ class Processes:
         return [each for part in parts for each in part]
 
     def part_of(self, count: int) -> range:
-        """This process's part of so many things: consecutive, as many as the others have."""
+        """This process's part of so many things: consecutive ones, at most one more than others."""
         return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
     def share(self, network: nn.Module) -> nn.Module:

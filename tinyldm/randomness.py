@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 PURPOSES = {
-    "noise": 1,  # what the trainer draws noise with
-    "order": 2,  # of its images
+    "noise": 1,  # all that the trainer draws for a batch: noise, timesteps, what it drops
+    "order": 2,  # the order of its images
     "grid": 3,  # the noise of the pictures that a time grid is fitted to
 }
 

@@ -4,6 +4,7 @@
     python docs/attack --quick               40 of each, in a minute or two
     python docs/attack --kinds images maps   some of them
     python docs/attack --kinds images --case 17    one of them, with all that it prints
+    python docs/attack --write docs/security.md    the table goes into that page
 
 Each mutant is read in a process of its own by what its command reads it with. It must be refused
 in one line that names the file, or have the very result of the whole file, or, where its values
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -36,6 +38,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--kinds", nargs="+", metavar="KIND", help="only these; see the table")
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other mutants")
     parser.add_argument("--case", type=int, help="only this one, with all that it prints")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into this page")
     return parser.parse_args()
 
 
@@ -71,6 +74,7 @@ def prepare(out: Path) -> tuple[Path, Path]:
 
 def main() -> None:
     options = parse()
+    page = options.write and options.write.resolve()
     out = options.out.resolve() / version()  # what other code has led to says nothing of this
     work, pristine = prepare(out)
     from verdict import Attack  # what they import takes seconds
@@ -82,7 +86,13 @@ def main() -> None:
     if options.case is not None:
         attack.replay(options.kinds[0], options.case)
         return
-    faults = attack.all(count, lines, options.kinds)
+    table, faults = attack.all(count, lines, options.kinds)
+    if page:
+        sys.path.append(str(HERE.parent))
+        import written
+
+        command = shlex.join(["python", "docs/attack", *sys.argv[1:]])
+        written.put(page, "attack", f"{table}\n{written.measured(command)}")
     sys.exit(1 if faults else 0)
 
 

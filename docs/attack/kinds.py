@@ -7,13 +7,13 @@ returns whatever the command would go on with, or raises InputError.
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from material import LABELS, QUICK, small_sweep
@@ -21,6 +21,7 @@ from material import LABELS, QUICK, small_sweep
 from tinyldm.autoencoder.kl import AutoencoderKL
 from tinyldm.autoencoder.perceptual import Perceptual
 from tinyldm.commands import convert as convert_command
+from tinyldm.data.examples import Request
 from tinyldm.data.images import load_image
 from tinyldm.frozen.image import ClipScorer
 from tinyldm.pages.report import write_report
@@ -34,6 +35,7 @@ from tinyldm.scores.evaluation import evaluate
 from tinyldm.scores.evaluator import Evaluator
 from tinyldm.tasks.base import read_examples, read_requests
 from tinyldm.tasks.segmentation import load_map
+from tinyldm.training import frozen_models
 from tinyldm.training.checkpoint import (
     Config,
     find_checkpoint,
@@ -49,7 +51,6 @@ from tinyldm.training.run import RunFolder
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.trainer import Trainer
 
-sys.modules["matplotlib"] = None  # type: ignore[assignment]  # curves take a second each
 metrics.DRAWINGS = 8  # of the toys that show what the classifier can read, not 2,000
 NEWEST = "runs/captions/checkpoints/step-0000002"
 CPU = torch.device("cpu")
@@ -68,6 +69,7 @@ class Kind:
     writes:  folders and files that the command may write
     named:   words of which a refusal has to hold one; (): the name of the file
     must:    the file never stops the command
+    seal:    the JSON file whose checksums are taken out of it, or ""
     """
 
     name: str
@@ -77,6 +79,7 @@ class Kind:
     writes: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     must: bool = False
+    seal: str = ""
 
     def found(self) -> list[Path]:
         """The files of this kind that are there."""
@@ -137,8 +140,11 @@ def resume() -> Any:
         perceptual=Perceptual(frozen(run.saved).vae, cache.mean, cache.std),
     )
     trainer.restore(find_checkpoint("runs/captions"))
-    losses = [trainer.gradient().item() for _ in range(1)]
-    return trainer.training_state(), trainer.ema.network.state_dict(), trainer.progress, losses
+    loss = trainer.gradient().item()
+    gradients = [p.grad for p in trainer.network.parameters() if p.grad is not None]
+    if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        loss = 0.0  # the loop leaves such a batch out, and ends after some
+    return trainer.training_state(), trainer.ema.network.state_dict(), trainer.progress, loss
 
 
 @cache
@@ -170,11 +176,19 @@ def batches(run: str) -> Callable[[], Any]:
 # ---- what was drawn, and its scores
 
 
+def drawn(requests: list[Request], **options: Any) -> Path:
+    """Call sample_images, with frozen models from memory."""
+    with mock.patch.object(frozen_models, "load_frozen", lambda config, *where: frozen(config)):
+        return sample_images(
+            "runs/captions", requests, "samples", how=QUICK, device="cpu", **options
+        )
+
+
 def go_on_drawing() -> Any:
     """Calls a sampling job once more that is complete."""
     requests = read_requests("captions/prompts.txt")
     named = [replace(request, name=f"{k}.png") for k, request in enumerate(requests)]
-    out = sample_images("runs/captions", named, "samples", how=QUICK, device="cpu")
+    out = drawn(named)
     return [load_image(out / request.name) for request in named]
 
 
@@ -182,7 +196,7 @@ def draw_again() -> Any:
     """The same with --overwrite: what the record names is removed first."""
     requests = read_requests("captions/prompts.txt")
     named = [replace(request, name=f"{k}.png") for k, request in enumerate(requests)]
-    out = sample_images("runs/captions", named, "samples", how=QUICK, device="cpu", overwrite=True)
+    out = drawn(named, overwrite=True)
     return [load_image(out / request.name) for request in named]
 
 

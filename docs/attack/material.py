@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from tinyldm.training.checkpoint import find_checkpoint
 from tinyldm.training.presets import PRESETS
 from tinyldm.weights import write_weights
 
+sys.modules["matplotlib"] = None  # type: ignore[assignment]  # curves take a second each
 PRESET = "attacked"
 NETWORK = UNetConfig(
     channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4, token_dim=8

@@ -7,7 +7,7 @@ import os
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +23,11 @@ from worker import Ending, Reader, about, changes, restore, run, snapshot
 LINES = "command lines"
 ESCAPED = "tinyldm-escaped"  # in the place of a name; whoever is told it finds it in the file
 LONGEST = 700  # characters of a line
+SEALS = ("checksum", "checksums", "hash")  # the keys of checksums in JSON files
+HEAD = (
+    "| kind | mutants | refused | the same | another setting | faults | seconds |",
+    "| --- | --- | --- | --- | --- | --- | --- |",
+)
 
 
 def compared(before: Any, after: Any) -> set[str]:
@@ -73,6 +78,12 @@ def parsed(content: bytes) -> Any:
         return json.loads(content)
     except ValueError:
         return [json.loads(line) for line in content.decode().splitlines() if line.strip()]
+
+
+def without_seals(content: bytes) -> bytes:
+    """A JSON file without the checksums of itself and of other files that it holds."""
+    tree = {key: value for key, value in json.loads(content).items() if key not in SEALS}
+    return json.dumps(tree, indent=1).encode()
 
 
 def may_differ(kind: Kind, before: bytes, after: bytes) -> str:
@@ -156,14 +167,23 @@ class Attack:
         self.record = self.out / f"results-{self.seed}.jsonl"
         self.before = snapshot(self.work)
 
-    def case(self, kind: Kind, number: int) -> tuple[Path, bytes, bytes, str]:
-        """The file of a case, its content before and after, and what was done."""
+    def case(self, kind: Kind, number: int) -> tuple[Path, bytes, dict[Path, bytes], str]:
+        """The file of a case, its content before, what is written where, and what was done."""
         chance = Random(f"{self.seed} {kind.name} {number}")
         files = kind.found()
         file = files[number % len(files)]
-        content = (self.pristine / file).read_bytes()
-        damaged, what = mutant(content, file.suffix, chance)
-        return file, content, damaged, what
+        planted = {}
+        if kind.seal:
+            sealing = Path(kind.seal)
+            planted[sealing] = without_seals((self.pristine / sealing).read_bytes())
+        content = planted.get(file) or (self.pristine / file).read_bytes()
+        planted[file], what = mutant(content, file.suffix, chance)
+        return file, content, planted, what
+
+    def plant(self, planted: Mapping[Path, bytes]) -> None:
+        """Write the files of a case."""
+        for path, content in planted.items():
+            (self.work / path).write_bytes(content)
 
     def tidy(self) -> list[str]:
         """Put the folder back as it was; returns what had changed."""
@@ -198,15 +218,14 @@ class Attack:
 
     def judged(self, kind: Kind, number: int, whole: Ending, reader: Reader) -> dict[str, Any]:
         """Run a case with a reader, and put the folder back as it was."""
-        file, content, damaged, what = self.case(kind, number)
-        path = self.work / file
-        path.write_bytes(damaged)
+        start = time.process_time()
+        file, content, planted, what = self.case(kind, number)
+        self.plant(planted)
         ending = reader.run()
         outcome, fault = fault_of(kind, file, ending, whole)
-        kept = path.is_file() and path.read_bytes() == damaged
-        strange = self.strange(kind, file, self.tidy(), kept)
+        strange = self.strange(kind, planted)
         if outcome == "another":
-            fault = may_differ(kind, content, damaged)
+            fault = may_differ(kind, content, planted[file])
         if strange and not fault:
             fault = f"changed {strange[0]}"
         if fault:
@@ -219,23 +238,27 @@ class Attack:
             "outcome": outcome,
             "fault": fault,
             "line": ending.errors[0][:300] if ending.errors else "",
+            "seconds": time.process_time() - start + ending.seconds,
         }
 
-    def strange(self, kind: Kind, file: Path, touched: list[str], kept: bool) -> list[str]:
-        """Of the paths that a case has changed, those that it should have left alone.
+    def strange(self, kind: Kind, planted: Mapping[Path, bytes]) -> list[str]:
+        """Put the folder back as it was; the paths that a case has changed and should not have.
 
-        kept: whether the damaged file is as it was
+        planted: the files of the case, which may be as they were written
         """
+        paths = {self.work / path: content for path, content in planted.items()}
+        kept = {p for p, content in paths.items() if p.is_file() and p.read_bytes() == content}
         allowed = tuple(str(self.work / path) for path in kind.writes)
         left = []
-        for path in touched:
-            ours = path.endswith(".lock") or (kept and Path(path) == self.work / file)
+        for path in self.tidy():
+            ours = path.endswith(".lock") or Path(path) in kept
             if not ours and not path.startswith(allowed or ("nothing",)):
                 left.append(str(Path(path).relative_to(self.work)))
         return left
 
     def line(self, number: int) -> dict[str, Any]:
         """Run a command line; what became of it, as it is recorded."""
+        start = time.process_time()
         words = command_line(number, self.seed)
         ending = run(job(words), self.work)
         touched = [str(Path(path).relative_to(self.work)) for path in self.tidy()]
@@ -248,17 +271,18 @@ class Attack:
             "outcome": "fault" if fault else "refused" if ending.status else "another",
             "fault": fault,
             "line": ending.errors[0][:300] if ending.errors else "",
+            "seconds": time.process_time() - start + ending.seconds,
         }
 
-    def all(self, count: int, lines: int, only: list[str] | None) -> int:
-        """Run what is not on record yet, print the table and the faults; how many there are."""
+    def all(self, count: int, lines: int, only: list[str] | None) -> tuple[str, int]:
+        """Run what is not on record yet and print what came of all; the table, and how many faults.
+
+        count: mutants of each kind; lines: command lines; only: the kinds; None: all
+        """
         done = self.read_record()
-        names = only or [*self.kinds, LINES]
-        print("| kind | mutants | refused | the same | another setting | faults | seconds |")
-        print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
-        faults = []
-        for name in names:
-            start = time.monotonic()
+        table, faults = list(HEAD), []
+        print("\n".join(table), flush=True)
+        for name in only or [*self.kinds, LINES]:
             results = done.get(name, {})
             wanted = range(lines if name == LINES else count)
             for row in self.rows(name, [number for number in wanted if number not in results]):
@@ -267,12 +291,13 @@ class Attack:
                     record.write(json.dumps(row) + "\n")
             rows = [results[number] for number in wanted]
             counts = Counter(row["outcome"] for row in rows)
-            told = [str(counts[key]) for key in ("refused", "same", "another", "fault")]
-            seconds = time.monotonic() - start
-            print(f"| {name} | {len(rows)} | {' | '.join(told)} | {seconds:.0f} |", flush=True)
+            told = [len(rows), *(counts[key] for key in ("refused", "same", "another", "fault"))]
+            told.append(round(sum(row["seconds"] for row in rows)))
+            table.append(f"| {name} | {' | '.join(f'{number:,}' for number in told)} |")
+            print(table[-1], flush=True)
             faults += [row for row in rows if row["fault"]]
         self.tell(faults)
-        return len(faults)
+        return "\n".join(table) + "\n", len(faults)
 
     def rows(self, name: str, numbers: list[int]) -> Iterator[dict[str, Any]]:
         """What becomes of these cases of a kind, one after another."""
@@ -316,7 +341,7 @@ class Attack:
             print(run(job(words), self.work, quiet=False), self.tidy())
             return
         kind = self.kinds[name]
-        file, _, damaged, what = self.case(kind, number)
+        file, _, planted, what = self.case(kind, number)
         print(f"{file}: {what}")
-        (self.work / file).write_bytes(damaged)
+        self.plant(planted)
         print(run(kind.read, self.work, quiet=False))

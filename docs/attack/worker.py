@@ -18,7 +18,6 @@ import select
 import signal
 import stat
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -33,7 +32,8 @@ from tinyldm.cli import guarded
 
 MEMORY = 3 * 2**30  # bytes that a case may take beyond what it starts with
 SECONDS = 20  # of the processor
-PATIENCE = 90  # seconds in all, on a machine that may be busy with other things
+PATIENCE = 90  # seconds of waiting for something else than the processor
+LOOK = 0.5  # seconds between two looks at a process
 BAR = re.compile(r"\d%\||\d+\w* \[\d+:\d+.*/s\]|\d+\w* \[\d+:\d+, \?\w*/s\]")  # progress bars
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {  # events of sys.addaudithook -> which of their arguments are paths
@@ -60,6 +60,7 @@ class Ending:
     errors: what it printed to stderr, without progress bars
     digest: of what it returned, and whether all numbers in that are finite
     broken: a traceback, in one line; tried: what it was kept from doing
+    seconds: of the processor that it took
     """
 
     status: int | None
@@ -69,6 +70,7 @@ class Ending:
     broken: str = ""
     tried: tuple[str, ...] = ()
     killed: str = ""
+    seconds: float = 0.0
 
 
 # ---- what is returned, as a hash
@@ -181,13 +183,32 @@ class Reader:
         """Run the job once and say how it ended."""
         if not self.pid:
             self.start()
+        began, _ = self.looked_at()
         os.write(self.asking, b"?")
-        began = self.seconds()
-        until = time.monotonic() + PATIENCE
-        while not select.select([self.answer], [], [], 0.5)[0]:
-            if self.seconds() - began > SECONDS or time.monotonic() > until:
-                self.stop()
-                return Ending(None, killed=f"hangs: killed after {SECONDS} s of the processor")
+        stuck = self.wait(began)
+        took = self.looked_at()[0] - began
+        ending = Ending(None, killed=stuck) if stuck else self.told()
+        if stuck or ending.broken or ending.tried:
+            self.stop()
+        return dataclasses.replace(ending, seconds=took)
+
+    def wait(self, began: float) -> str:
+        """Wait for the answer; how the process hangs where none comes, otherwise nothing.
+
+        A process that waits for the processor does not hang, however busy the machine is.
+        """
+        asleep = 0.0
+        while not select.select([self.answer], [], [], LOOK)[0]:
+            computed, state = self.looked_at()
+            asleep += 0 if state == "R" else LOOK
+            if computed - began > SECONDS:
+                return f"hangs: killed after {SECONDS} s of the processor"
+            if asleep > PATIENCE:
+                return f"hangs: killed after {PATIENCE} s of sleep"
+        return ""
+
+    def told(self) -> Ending:
+        """The answer, or what the process died of."""
         length = os.read(self.answer, 4)
         if not length:  # it is gone
             _, status = os.waitpid(self.pid, 0)
@@ -197,15 +218,12 @@ class Reader:
         text = b""
         while len(text) < int.from_bytes(length, "little"):
             text += os.read(self.answer, 2**16)
-        ending = ending_of(json.loads(text))
-        if ending.broken or ending.tried:
-            self.stop()
-        return ending
+        return ending_of(json.loads(text))
 
-    def seconds(self) -> float:
-        """How long the process has computed."""
+    def looked_at(self) -> tuple[float, str]:
+        """How many seconds the process has computed, and its state: R runs, or would like to."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0]
 
     def start(self) -> None:
         """Fork the process."""

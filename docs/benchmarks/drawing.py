@@ -17,7 +17,7 @@ import diffusers
 import numpy as np
 import torch
 from PIL import Image
-from rounds import arguments, flops, in_turns, keep, machine, table
+from rounds import arguments, flops, in_turns, keep, machine, published_prediction, table
 
 from tinyldm.commands.convert import betas_of
 from tinyldm.compat.native import from_native
@@ -31,7 +31,6 @@ from tinyldm.sampling.settings import Drawing
 from tinyldm.training.checkpoint import load_checkpoint, task_of
 from tinyldm.training.frozen_models import load_frozen
 
-PREDICTION = {"v": "v_prediction", "eps": "epsilon", "x0": "sample"}
 GUIDANCE = 3.0
 INTERVAL = (0.3, 5.0)
 
@@ -48,7 +47,7 @@ class Usual:
         settings = betas_of(checkpoint.schedule)
         self.scheduler = diffusers.DDIMScheduler(
             **settings,
-            prediction_type=PREDICTION[checkpoint.prediction],
+            prediction_type=published_prediction(checkpoint.schedule, checkpoint.prediction),
             timestep_spacing="trailing",
             clip_sample=False,
             set_alpha_to_one=True,

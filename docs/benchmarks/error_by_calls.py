@@ -14,7 +14,7 @@ from pathlib import Path
 
 import diffusers
 import torch
-from rounds import arguments, keep, machine, table
+from rounds import arguments, keep, machine, published_prediction, table
 
 from tinyldm.commands.convert import betas_of
 from tinyldm.device import pick_device
@@ -27,7 +27,6 @@ from tinyldm.sampling.settings import Drawing
 from tinyldm.training.checkpoint import load_checkpoint, task_of
 from tinyldm.training.frozen_models import load_frozen
 
-PREDICTION = {"v": "v_prediction", "eps": "epsilon", "x0": "sample"}
 DPM, UNIPC = diffusers.DPMSolverMultistepScheduler, diffusers.UniPCMultistepScheduler
 OURS = {
     "dpm++ 2, trailing": (DPMSolver(2), "trailing"),
@@ -86,7 +85,8 @@ def runs_of(painter, encoder, requests, seed):
 def their_ends(runs, denoiser, kind, settings, steps):
     """The x0 that a scheduler of diffusers' ends with."""
     schedule = runs.schedule
-    known = {**betas_of(schedule), "prediction_type": PREDICTION[runs.prediction], **settings}
+    prediction = published_prediction(schedule, runs.prediction)
+    known = {**betas_of(schedule), "prediction_type": prediction, **settings}
     if schedule.zero_snr:
         known["rescale_betas_zero_snr"] = True
     scheduler = kind(**known)

@@ -23,6 +23,7 @@ from tinyldm.device import pick_device
 from tinyldm.training.presets import PRESETS
 
 TOKENS, TOKEN_DIM = 77, 512
+KINDS = ("products", "norms", "other kernels", "around them")  # where the time of a profile goes
 HEAVY = ("conv", "mm", "attention", "linear")  # in the names of kernels that multiply
 QUICK = UNetConfig(channels=(32, 64), attention=("cross", "none"), blocks=1, heads=2)
 
@@ -117,10 +118,10 @@ def profile(pair):
     return shares
 
 
-def write(rows):
-    """The rows as a table."""
+def write(result):
+    """The rows as a table, and under it what the profile says."""
     lines = []
-    for row in rows:
+    for row in result["rows"]:
         memory = row.get("peak bytes")
         lines.append(
             [
@@ -137,7 +138,16 @@ def write(rows):
         )
     head = ["widths", "precision", "job", "mode", "seconds", "of diffusers' time"]
     head += ["of its processor time", "of its memory", "GFLOP"]
-    return table(head, lines)
+    return table(head, lines) + shares(result["profile"])
+
+
+def shares(profiles):
+    """The profiles as a table, or nothing where there are none."""
+    lines = []
+    for name, sides in profiles.items():
+        for side, spent in sides.items():
+            lines.append([name, side, *(f"{spent.get(kind, 0):.1%}" for kind in KINDS)])
+    return "\n" + table(["forward and backward", "side", *KINDS], lines) if lines else ""
 
 
 def main(argv=None):
@@ -163,7 +173,7 @@ def main(argv=None):
                 pair.compile()
                 rows += measure(pair, given.rounds, True)
             result["rows"] += [facts | row for row in rows]
-            keep("network", result, given, write(result["rows"]))
+            keep("network", result, given, write(result))
 
 
 if __name__ == "__main__":

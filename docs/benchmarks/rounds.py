@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from tinyldm import NoiseSchedule
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -132,6 +135,14 @@ def machine() -> dict[str, Any]:
         "load": [round(number, 1) for number in os.getloadavg()],
         "cores": os.cpu_count(),
     }
+
+
+def published_prediction(schedule: NoiseSchedule, prediction: str) -> str:
+    """What diffusers' schedulers of betas call a prediction; the end where they have none."""
+    known = {"v": "v_prediction", "eps": "epsilon", "x0": "sample"}
+    if schedule.kind == "flow" or prediction not in known:
+        sys.exit(f"of schedule {schedule.kind} and prediction {prediction}; expected a run of v")
+    return known[prediction]
 
 
 def arguments(text: str) -> argparse.ArgumentParser:

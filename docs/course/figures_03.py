@@ -91,13 +91,14 @@ def pace(out):
         "straight": (NoiseSchedule("flow"), "flow", style.MODEL),
         "straight, shift 1/3": (NoiseSchedule("flow", shift=1 / 3), "flow", style.MORE[0]),
     }
-    lambdas = np.linspace(-4.4, 4.4, 45)
+    lambdas = torch.linspace(-4.4, 4.4, 89, dtype=torch.float64)
     figure = style.figure(3.7)
     left, right = figure.subplots(1, 2)
     for name, (schedule, kind, colour) in schedules.items():
-        density = -np.gradient(schedule.t_of_lambda(lambdas).numpy(), lambdas) / schedule.timesteps
-        ratio = np.exp(lambdas)
-        gain = {"eps": ratio, "v": np.hypot(1, ratio), "flow": 1 + ratio}[kind]
+        around = [schedule.t_of_lambda(lambdas + shift) for shift in (-0.15, 0.15)]
+        density = (around[0] - around[1]) / 0.3 / schedule.timesteps
+        ratio = lambdas.exp()
+        gain = {"eps": ratio, "v": (1 + ratio**2).sqrt(), "flow": 1 + ratio}[kind]
         left.plot(lambdas, density, color=colour, label=name)
         dashes = "-" if kind != "flow" or schedule.shift != 1 else (0, (4, 3))
         right.plot(

@@ -84,6 +84,16 @@ def test_toy_attributes_are_shares_of_the_images(toy):
     assert "64x64" in scores["preprocessing"]
 
 
+def test_pictures_of_a_run_on_pixels_have_no_reconstructions_beside_them(toy):
+    """No autoencoder drew them: their record says none."""
+    record = {"vae": "none", "images": {f"{k}_main.png": f"monster {k}" for k in range(4)}}
+    (toy / "samples" / "about").mkdir()
+    (toy / "samples" / "about" / "samples.json").write_text(json.dumps(record))
+    scores = evaluate(toy / "samples", toy / "test.json", device="cpu", metrics=["toy attributes"])
+    rows = [name for name, row in scores["toy attributes"].items() if isinstance(row, dict)]
+    assert rows == ["generated", "real drawings"]
+
+
 def test_pitfall_22_the_report_names_what_made_it(toy, capsys):
     parser = Parser()
     command.add_arguments(parser)

@@ -1,7 +1,6 @@
 """What scripts use besides networks and schedulers, against diffusers, one after another."""
 
 import importlib
-import warnings
 
 import pytest
 import torch
@@ -12,9 +11,8 @@ from tinyldm.compat.native import network_recipe
 from tinyldm.errors import InputError
 
 diffusers = pytest.importorskip("diffusers")
-with warnings.catch_warnings(action="ignore"):  # 0.36 warns of a machine without a GPU
-    from diffusers import optimization, training_utils
-    from diffusers.utils import pil_utils, torch_utils
+from diffusers import optimization, training_utils  # noqa: E402 - only where diffusers is there
+from diffusers.utils import pil_utils, torch_utils  # noqa: E402 - the same
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__", "ignore:.*deprecated")
 

@@ -132,10 +132,14 @@ def test_an_old_cache_is_kept_and_given_checksums(tmp_path, capsys):
     "change",
     [
         {"views": "1"},
+        {"views": 2},
+        {"views": 10**9},
         {"shape": [6, 2]},
         {"mean": [None]},
+        {"mean": [0.0]},
         {"std": [-1.0]},
         {"left_out": {"x": ""}},
+        {"left_out": {"0": ""}},
         {"files": {"../latents.f16": 1}},
         {"files": {"a\0b": 1}},
         {"views": "deep"},
@@ -151,6 +155,28 @@ def test_the_header_of_an_old_cache_that_is_of_another_form_is_damage(tmp_path, 
     file.write_text(text.replace('"deep"', "[" * 3000 + "]" * 3000))
     assert torch.equal(batch_of(opened(tmp_path, examples)), whole)
     assert "is damaged; it is built anew" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "value"),
+    [
+        ("captions offsets.i64", 0, np.int64(1)),
+        ("captions offsets.i64", 8, np.int64(10**9)),
+        ("captions offsets.i64", 8, np.int64(-1)),
+        ("captions tokens.f16", 0, np.float16("inf")),
+        ("latents latents.f16", 2, np.float16("nan")),
+    ],
+)
+def test_values_that_make_no_sense_are_damage_in_an_old_cache(tmp_path, capsys, name, start, value):
+    examples = pictures(tmp_path / "images")
+    whole = batch_of(opened(tmp_path, examples))
+    without_checksums(tmp_path)
+    file = cache_files(tmp_path)[name]
+    content = bytearray(file.read_bytes())
+    content[start : start + value.nbytes] = value.tobytes()
+    file.write_bytes(content)
+    assert torch.equal(batch_of(opened(tmp_path, examples)), whole)
+    assert f"{file.parent}: is damaged; it is built anew" in capsys.readouterr().err
 
 
 def test_an_old_cache_on_a_read_only_disk_is_opened(tmp_path, monkeypatch):
@@ -245,8 +271,8 @@ def after_hashing(monkeypatch, module, change):
     """Call change() once, between the hashing of the files and their encoding."""
     hashing, done = module.file_hashes, []
 
-    def hash_then_change(*arguments):
-        hashes = hashing(*arguments)
+    def hash_then_change(*arguments, **options):
+        hashes = hashing(*arguments, **options)
         if not done:
             done.append(change())
         return hashes

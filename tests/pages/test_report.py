@@ -118,6 +118,24 @@ def test_a_report_tells_what_a_person_asks_for(run):
     assert re.search(r"batches left out\s+3", text)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"network": "mine:build"}, "mine:build network"),
+        ({"lora": 4}, "LoRA of rank 4 for a toy network"),
+        ({"controlnet": True}, "ControlNet for a toy network"),
+    ],
+)
+def test_a_report_names_what_was_trained_and_no_preset_that_was_not(run, given, said):
+    """In its title, its heading and the row "network"."""
+    file = run / "checkpoints" / "step-0000010" / "config.json"
+    config = json.loads(file.read_text())
+    config["settings"] |= given
+    config["base"] = {"checkpoint": "runs/other", "weights": ""}
+    file.write_text(json.dumps(config))
+    assert read(write_report(run)).text.count(said) == 3
+
+
 def test_a_report_is_one_file_without_scripts(run):
     reader = read(write_report(run))
     assert not {"script", "link", "iframe"} & {tag for tag, _ in reader.tags}
@@ -160,7 +178,15 @@ def test_training_goes_on_without_its_report(run, capsys):
     [
         TrainSettings(),
         TrainSettings(
-            flip=False, zero_snr=True, size=(48, 96), lr=3e-4, copies=2, crop=0.7, compile=True
+            flip=False,
+            schedule="cosine",
+            prediction="v",
+            zero_snr=True,
+            size=(48, 96),
+            lr=3e-4,
+            copies=2,
+            crop=0.7,
+            compile=True,
         ),
         replace(
             settings_for({"data": "my data", "vae": "tiny"}, (64, 64), find_task("text")),
@@ -270,7 +296,7 @@ def write_hostile(run, text):
         row = {"checkpoint": text, "guidance": guidance, "steps": steps, "solver": solver}
         rows.append({**row, "step": steps, "made": text, "scores": scores})
     asked = {"prompts": {text: text}, "metrics": ["clip-t", "clip-fd"]}
-    facts = {"n": text, "extractor": text, "preprocessing": text, "reference": text}
+    facts = {"n": 3, "extractor": text, "preprocessing": text, "reference": text}
     result = {"asked": asked, "advice": text, "rows": rows, "readers": {text: facts}}
     (run / "sweep").mkdir(exist_ok=True)
     (run / "sweep" / "sweep.json").write_text(json.dumps(result))
@@ -372,3 +398,16 @@ def test_a_sweep_that_is_none_is_named(run, content):
     (run / "sweep" / "sweep.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"sweep.json: not a sweep of python -m tinyldm sweep"):
         write_report(run)
+
+
+@pytest.mark.parametrize("facts", [{"n": "many"}, {"n": 1, "reference n": None}])
+def test_numbers_of_pictures_in_a_sweep_are_numbers(run, facts):
+    write_hostile(run, "plain words")
+    file = run / "sweep" / "sweep.json"
+    content = json.loads(file.read_text())
+    summary(file)
+    file.write_text(json.dumps({**content, "readers": {"clip-t": facts}}))
+    with pytest.raises(
+        InputError, match=r"sweep.json: not a sweep .*expected a number of pictures"
+    ):
+        summary(file)

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -130,6 +131,17 @@ def test_what_does_not_fit_is_a_message_and_the_pictures_stay(model, change, tol
     assert told in read.text
     assert "--" not in read.text
     assert read.tags == ["p"]
+    assert only[1:] == (None, None, None)
+
+
+def test_pictures_that_are_not_finite_are_a_message(model):
+    class Broken:
+        def decode(self, latents):
+            return torch.full((len(latents), 3, 32, 32), torch.nan)
+
+    desk = Desk(replace(model, vae=Broken()))
+    (only,) = desk.draw(PROMPT, 1, None, 0.75, PICTURES, *SIDES)
+    assert "the pictures are not finite numbers with guidance 3" in Reader(only[0]).text
     assert only[1:] == (None, None, None)
 
 

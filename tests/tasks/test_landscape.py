@@ -302,6 +302,13 @@ def test_every_image_counts_whatever_its_suffix(data):
     ]
 
 
+def test_hidden_files_are_no_landscapes(data):
+    """A Mac leaves such files in an archive, beside the images and beside their maps."""
+    for name in ("imgs/._0.jpg", "labels/._0.png"):
+        (data / "train_resized" / name).write_bytes(b"\x00\x05\x16\x07")
+    assert len(read_examples(data)) == 6
+
+
 def test_maps_of_a_palette_hold_their_numbers(tmp_path):
     image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).convert("P")
     image.putpalette([255 - k // 3 for k in range(768)])

@@ -1,5 +1,6 @@
 """Typed prompts: what a text stands for, the text of a prompt, and paths when folders move."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,17 @@ def test_scenes_of_a_folder_name_its_files_from_there(tmp_path):
     assert examples.items == (Example(tmp_path / "train_resized/imgs/a.jpg", (scene,)),)
     assert examples[0].prompts[0].folder == tmp_path
     assert LANDSCAPE.text(examples[0].prompts[0], tmp_path) == LANDSCAPE.text(scene, tmp_path)
+
+
+def test_outlines_may_come_from_pictures_outside_of_the_data(tmp_path):
+    """A table of captions may name any picture by its whole path, as for --task text."""
+    picture, data = tmp_path / "disk/a.png", tmp_path / "data"
+    for folder in (picture.parent, data):
+        folder.mkdir()
+    Image.new("RGB", (8, 8)).save(picture)
+    rows = [{"file_name": str(picture), "text": "a ghost"}]
+    (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    _, examples = read_examples(data, task="outline")
+    (sketch,) = examples[0].prompts
+    assert sketch.file == picture
+    assert find_task("outline").text(sketch, data) == f"{picture} | a ghost"

@@ -100,6 +100,21 @@ def test_the_network_sees_the_small_picture_enlarged(place):
     torch.testing.assert_close(asked.maps, seen)
 
 
+def test_a_single_text_is_one_prompt(place):
+    encoder = SmallPictures((8, 8), (32, 32))
+    alone = encoder.encode("photos/0.png")
+    assert torch.equal(alone.maps, encoder.encode(["photos/0.png"]).maps)
+
+
+def test_a_linked_picture_is_recorded_by_its_place_in_the_data(place):
+    """So a run and its data can move, with the link or with a picture in its place."""
+    Path("photos/0.png").rename("elsewhere.png")
+    Path("photos/0.png").symlink_to(Path("elsewhere.png").resolve())
+    _, examples = read_examples("photos", task="super-resolution")
+    told = [TASK.text(example.prompts[0], Path("photos")) for example in examples]
+    assert told == ["0.png", "1.png", "2.png", "3.png"]
+
+
 def test_where_latents_are_smaller_no_pixel_is_lost():
     pictures = torch.randn(2, 3, 16, 8)
     folded = to_area(pictures, (4, 2))

@@ -1,6 +1,7 @@
 """Runs that adapt a run, through train.py, sample.py and the commands. Frozen models stand in."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from tinyldm.cli import dispatch, guarded
 from tinyldm.data.images import load_image
 from tinyldm.errors import InputError
 from tinyldm.nn.unet import UNet, UNetConfig
+from tinyldm.pages.report import commands
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.training import frozen_models
 from tinyldm.training.checkpoint import checkpoints, find_checkpoint, load_checkpoint, read_config
+from tinyldm.training.options import parse_options
 from tinyldm.training.presets import PRESETS
 
 TINY = UNetConfig(
@@ -133,6 +136,16 @@ def test_it_is_resumed_bit_for_bit(place):
         resume(max_steps=5, lora=3)
     with pytest.raises(InputError, match="--from runs/first: expected no --resume"):
         resume(max_steps=5, start="runs/first")
+
+
+def test_its_report_says_how_to_train_it_again(place):
+    adapt(max_steps=2, lora_alpha=3.0, lora_layers="all")
+    line, *_ = commands(Path("runs/lora"), read_config(find_checkpoint("runs/lora")))
+    python, script, *words = shlex.split(line)
+    assert (python, script) == ("python", "train.py")
+    train_script.train({**parse_options(words), "out": "runs/again"})
+    again = model("runs/again")
+    assert all(torch.equal(weight, again[name]) for name, weight in model("runs/lora").items())
 
 
 def test_merged_it_is_an_ordinary_run_that_draws_the_same(place, capsys):

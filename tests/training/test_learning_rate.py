@@ -64,10 +64,10 @@ def test_the_highest_rate_is_that_of_all_steps(schedule, steps, warmup):
     [
         ({"max_steps": 50}, 5, None),
         ({"max_steps": 5}, 0, None),
-        ({"max_steps": 5000}, 100, None),
+        ({"max_steps": 5000}, 30, None),
         ({"epochs": 10}, 4, None),  # of 128 images: 40 steps
         ({"max_steps": 50, "warmup": 30}, 30, None),  # what is given is kept
-        ({"max_steps": 50, "warmup": 900}, 900, "5.5e-05, less than a tenth of --lr 0.001"),
+        ({"max_steps": 50, "warmup": 900}, 900, "1.1e-04, less than a tenth of --lr 0.002"),
     ],
 )
 def test_warm_up_is_at_most_a_tenth_of_a_short_run(tmp_path, capsys, options, warmup, told):

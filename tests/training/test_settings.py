@@ -84,7 +84,10 @@ def test_settings_survive_json():
         ({"preview_guidance": math.nan}, "--preview-guidance nan: expected a number from 0 to"),
         ({"shift": 1e300}, "--shift 1e.300: expected a number from 0.001 to 1,000"),
         ({"prediction": "y"}, "--prediction y: expected one of eps, x0, v"),
-        ({"zero_snr": True, "prediction": "eps"}, "--zero-snr with --prediction eps"),
+        (
+            {"zero_snr": True, "schedule": "cosine", "prediction": "eps"},
+            "--zero-snr with --prediction eps",
+        ),
         ({"schedule": "flow", "prediction": "eps"}, "--schedule flow with --prediction eps"),
         ({"schedule": "flow", "zero_snr": True}, "--zero-snr with --schedule flow"),
         ({"t_sampling": "mode"}, "--t-sampling mode: expected one of uniform, logit-normal"),
@@ -93,6 +96,28 @@ def test_settings_survive_json():
 def test_impossible_settings_are_refused_by_name(values, message):
     with pytest.raises(InputError, match=message):
         TrainSettings(**values)
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ({}, ("flow", "flow")),
+        ({"schedule": "flow"}, ("flow", "flow")),
+        ({"prediction": "flow"}, ("flow", "flow")),
+        ({"schedule": "flow", "prediction": "v"}, ("flow", "v")),
+        ({"schedule": "linear"}, ("linear", "v")),
+        ({"prediction": "eps"}, ("cosine", "eps")),
+        ({"prediction": "v"}, ("cosine", "v")),
+        ({"zero_snr": True}, ("cosine", "v")),
+        ({"zero_snr": True, "prediction": "x0"}, ("cosine", "x0")),
+        ({"data": "photos"}, ("cosine", "v")),
+        ({"data": "photos", "vae": "tiny"}, ("cosine", "v")),
+        ({"data": "photos", "schedule": "flow"}, ("flow", "v")),
+    ],
+)
+def test_schedule_and_prediction_that_were_not_asked_for_go_together(given, path):
+    settings = defaults_for(given, (64, 64))
+    assert (settings.schedule, settings.prediction) == path
 
 
 def test_defaults_follow_the_data():

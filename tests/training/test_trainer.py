@@ -42,6 +42,10 @@ TINY = UNetConfig(
 )
 SETTINGS = TrainSettings(
     preset="tiny-test",
+    schedule="cosine",
+    prediction="v",
+    t_sampling="uniform",
+    optimizer="adamw",
     max_steps=10,
     batch_size=4,
     lr=1e-2,

@@ -10,7 +10,7 @@ from tinyldm.nn.config import is_whole
 from tinyldm.typed import Positive, as_json, as_type
 
 # What the weights depend on, and so what a fingerprint has to know
-SHAPE = (
+ARCHITECTURE = (
     "in_channels",
     "out_channels",
     "block_out_channels",
@@ -131,7 +131,7 @@ class AutoencoderConfig:
     def architecture(self) -> dict[str, Any]:
         """What the weights depend on: the part of to_dict that a fingerprint has to know."""
         values = self.to_dict()
-        return {name: values[name] for name in SHAPE}
+        return {name: values[name] for name in ARCHITECTURE}
 
 
 def _blocks(name: str, given: tuple[str, ...], kind: str, n: int) -> tuple[str, ...]:

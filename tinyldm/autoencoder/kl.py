@@ -33,7 +33,7 @@ class Posterior:
     std: Tensor
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw z. The noise comes from the CPU, so that every device gives the same latents."""
+        """Draw z. The noise comes from the CPU, or from wherever the generator is."""
         device = generator.device if generator is not None else "cpu"
         noise = torch.randn(self.mean.shape, generator=generator, device=device)
         return self.mean + self.std * noise.to(self.mean)

@@ -51,7 +51,7 @@ class Perceptual:
         """The loss of a batch, a scalar; its gradient reaches the network through predicted.
 
         predicted:  (b, c, h, w), what the network returned for noised.x_t
-        prediction: what it means: eps, x0 or v
+        prediction: what it means: eps, x0, v or flow
         Only samples with more signal than noise count, alpha > sigma; of the others the best
         estimate of x0 is a blur. The loss is a mean over the batch, in which those others are 0.
         """

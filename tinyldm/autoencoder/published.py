@@ -42,7 +42,8 @@ def find(name: str, subfolder: str | None = None) -> tuple[Path, Path]:
 
 
 def _find_in_folder(folder: Path, subfolder: str | None) -> tuple[Path, Path]:
-    for place in [folder / subfolder] if subfolder else [folder, folder / "vae"]:
+    places = [folder / subfolder] if subfolder else [folder, folder / "vae"]
+    for place in places:
         if not (place / CONFIG).is_file():
             continue
         for file in WEIGHTS:

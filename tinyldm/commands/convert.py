@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,40 +52,33 @@ def run(options: argparse.Namespace) -> None:
     source, out = options.source, options.out
     if out.exists() and not is_empty(out):
         raise InputError(f"--out {out}: exists already; expected a new folder")
-    from tinyldm.compat.trained import unet_folder
-    from tinyldm.training.run import RUN
-
-    kind = RUN
-    for_diffusers = options.vae or options.text_encoder or options.scheduler or options.size
-    if unet_folder(source) is None:
-        kind = LORA if not for_diffusers and adapts(source) else DIFFUSERS
+    kind, write = direction(options)
     with whole_folder(out, kind) as draft:
-        convert(options, draft)
+        try:
+            write(source, draft)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{source}: cannot be converted: {error}") from None
     say(f"{source} is now {out}")
 
 
-def convert(options: argparse.Namespace, out: Path) -> None:
-    """Write what the source becomes to an empty folder."""
+def direction(options: argparse.Namespace) -> tuple[Kind, Callable[[Path, Path], None]]:
+    """What the source becomes, and the function that writes it to an empty folder.
+
+    InputError: options are given that only a folder of diffusers' leaves open.
+    """
     from tinyldm.compat.trained import Elsewhere, unet_folder
+    from tinyldm.training.run import RUN
 
     source = options.source
-    try:
-        elsewhere = Elsewhere(
-            options.vae, options.text_encoder, options.scheduler, size=options.size
+    elsewhere = Elsewhere(options.vae, options.text_encoder, options.scheduler, size=options.size)
+    if unet_folder(source) is not None:
+        return RUN, partial(to_run, elsewhere=elsewhere)
+    if elsewhere != Elsewhere():
+        raise InputError(
+            f"{source}: no unet/ in it; --vae, --text-encoder, --scheduler and --size "
+            "are for diffusers' folders"
         )
-        if unet_folder(source) is not None:
-            to_run(source, out, elsewhere)
-        elif elsewhere != Elsewhere():
-            raise InputError(
-                f"{source}: no unet/ in it; --vae, --text-encoder, --scheduler and --size "
-                "are for diffusers' folders"
-            )
-        elif adapts(source):
-            to_lora_file(source, out)
-        else:
-            to_diffusers(source, out)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{source}: cannot be converted: {error}") from None
+    return (LORA, to_lora_file) if adapts(source) else (DIFFUSERS, to_diffusers)
 
 
 def adapts(source: Path) -> bool:

@@ -9,14 +9,15 @@ from tinyldm.cli import Parser, add_options
 from tinyldm.errors import say
 from tinyldm.training.settings import TrainSettings
 
-MODELS = ("vae", "text_encoder", "label_form", "image_encoder", "seed", "device")
+MORE = ("vae", "text_encoder", "label_form", "image_encoder", "seed", "device")
+"""Options of train.py besides those of its data that decide what is encoded, and where."""
 
 
 def add_arguments(parser: Parser) -> None:
     """The options of train.py that decide what is encoded."""
     parser.keep_only_given()
     data = [f.name for f in fields(TrainSettings) if f.metadata["option"].group == "data"]
-    add_options(parser, TrainSettings, only=[*data, *MODELS])
+    add_options(parser, TrainSettings, only=[*data, *MORE])
 
 
 def run(options: argparse.Namespace) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
 
-from tinyldm.cli import BATCH_SIZE, SIDE
+from tinyldm.cli import BATCH_SIZE, SIDE, Parser
 from tinyldm.errors import InputError, say
 from tinyldm.folders import owned_file
 from tinyldm.scores.metrics import CLIP, METRICS
@@ -23,12 +24,12 @@ EXAMPLES = """examples:
 """
 
 
-def add_arguments(parser):
+def add_arguments(parser: Parser) -> None:
     """The options of python -m tinyldm evaluate."""
     parser.end_with(EXAMPLES)
     parser.add_argument("images", metavar="IMAGES", help="the folder of images to score")
-    add_given(parser.add_argument_group("what to compare with"))
-    add_how(parser.add_argument_group("how"))
+    add_given(parser)
+    add_how(parser)
     out = parser.add_argument_group("where to")
     out.add_argument(
         "--out", metavar="FILE", help="also write the scores there, as JSON (such as scores.json)"
@@ -36,8 +37,9 @@ def add_arguments(parser):
     out.add_argument("--overwrite", action="store_true", help="replace that file")
 
 
-def add_given(given):
+def add_given(parser: Parser) -> None:
     """The options that say what the images are compared with."""
+    given = parser.add_argument_group("what to compare with")
     given.add_argument(
         "--prompts", metavar="FILE", help="what the images are to show: test.json, .csv or .txt"
     )
@@ -68,8 +70,9 @@ def add_given(given):
     )
 
 
-def add_how(how):
+def add_how(parser: Parser) -> None:
     """The options that say how images are scored."""
+    how = parser.add_argument_group("how")
     names = ", ".join(f"{name!r}" if " " in name else name for name in METRICS)
     how.add_argument(
         "--metrics",
@@ -95,7 +98,7 @@ def add_how(how):
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
-def run(options):
+def run(options: Namespace) -> None:
     """Score, print a table, write the scores."""
     out = None if options.out is None else Path(options.out)
     if out is not None and out.exists() and not options.overwrite:
@@ -106,7 +109,7 @@ def run(options):
         score(options, out)
 
 
-def score(options, out: Path | None) -> None:
+def score(options: Namespace, out: Path | None) -> None:
     """Score the images; print a table, and write it to the file out."""
     from tinyldm.scores.evaluation import evaluate
     from tinyldm.scores.written import table, write_scores

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
-from tinyldm.cli import BATCH_SIZE, SEED, STEPS, parse_size, real
+from tinyldm.cli import BATCH_SIZE, SEED, STEPS, Parser, parse_size, real
 from tinyldm.errors import say
 
 
-def add_arguments(parser):
+def add_arguments(parser: Parser) -> None:
     """The one part of the command, train, and its options."""
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     text = (
@@ -49,7 +50,7 @@ def add_arguments(parser):
     )
 
 
-def run(options):
+def run(options: Namespace) -> None:
     """Train, save, and print the held-out scores."""
     from tinyldm.device import pick_device
     from tinyldm.folders import check_free, owned
@@ -76,5 +77,6 @@ def run(options):
             device=device,
         )
         evaluator.save(options.out)
+    assert evaluator.held_out is not None  # it has just been measured
     scores = ", ".join(f"{name} {value:.4f}" for name, value in evaluator.held_out.items())
     say(f"{options.out}: on {evaluator.images} images held out: {scores}")

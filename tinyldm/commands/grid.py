@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tinyldm.cli import add_options, whole
+from tinyldm.cli import Parser, add_options, whole
 from tinyldm.errors import InputError, say
 from tinyldm.sampling.settings import SampleOptions
 
@@ -25,14 +26,27 @@ EXAMPLES = """examples:
 The grids are written beside the checkpoint, to grids.json. Those for other solvers, guidance or
 steps that are there already stay.
 """
-SHARED = (  # with sample.py: what a grid is fitted for, and where
-    *("solver", "order", "eta", "guidance", "guidance_map", "guidance_style"),
-    *("guidance_interval", "guidance_rescale", "ema_length"),
-    *("guide", "guide_scale", "guide_ema_length", "data", "seed", "device"),
+SHARED = (
+    "solver",
+    "order",
+    "eta",
+    "guidance",
+    "guidance_map",
+    "guidance_style",
+    "guidance_interval",
+    "guidance_rescale",
+    "ema_length",
+    "guide",
+    "guide_scale",
+    "guide_ema_length",
+    "data",
+    "seed",
+    "device",
 )
+"""Options of sample.py that a grid is fitted for, and those that say from what and where."""
 
 
-def add_arguments(parser):
+def add_arguments(parser: Parser) -> None:
     """The options of python -m tinyldm grid."""
     parser.end_with(EXAMPLES)
     parser.add_argument("run", metavar="RUN", help="a run or a checkpoint")
@@ -68,17 +82,13 @@ def add_arguments(parser):
     add_options(parser, SampleOptions, only=SHARED)
 
 
-def run(options):
+def run(options: Namespace) -> None:
     """Fit a grid for each number of steps, write them, and say how good they are."""
     from tinyldm.device import pick_device
     from tinyldm.methods.fitted_grid import fit
-    from tinyldm.sampling.drawing import Painter
     from tinyldm.sampling.fitted import FittedGrid, add_grids, drawing_facts
-    from tinyldm.sampling.guide import load_guide
-    from tinyldm.sampling.job import with_grid
-    from tinyldm.training.averages import load_averaged
+    from tinyldm.sampling.job import LoadedRun
     from tinyldm.training.checkpoint import find_checkpoint, read_config, task_of
-    from tinyldm.training.frozen_models import load_frozen
 
     given = {name: value for name, value in vars(options).items() if name in SHARED}
     asked = SampleOptions(run=options.run, steps=max(options.steps), **given)
@@ -92,13 +102,8 @@ def run(options):
     if max(options.steps) > options.fine:
         raise InputError(f"--steps {max(options.steps)}: expected at most --fine {options.fine}")
     requests = prompts_for(options, asked, task, config)
-    device = pick_device(asked.device)
-    checkpoint = load_averaged(folder, device, how.ema_length)
-    how = with_grid(checkpoint, how)
-    guide = load_guide(checkpoint, how, device)
-    models = load_frozen(config, device, folder)
-    painter = Painter.of(checkpoint, models.vae, task, how, device=device, guide=guide)
-    runs = runs_of(painter, models.encoder, requests, asked.seed)
+    model = LoadedRun.load(folder, how, pick_device(asked.device))
+    runs = runs_of(model.painter, model.models.encoder, requests, asked.seed)
     fitted = {}
     try:
         for n, grid, error in fit(runs, how.solver, sorted(set(options.steps)), fine=options.fine):
@@ -107,10 +112,12 @@ def run(options):
             say(f"{n} steps, off by {error:.3f}: t = {', '.join(f'{t:.1f}' for t in timesteps)}")
     except ValueError as error:
         raise InputError(f"--steps {max(options.steps)}: {error}") from None
-    say(add_grids(checkpoint, how, fitted))
+    say(add_grids(model.checkpoint, how, fitted))
 
 
-def prompts_for(options: Any, asked: SampleOptions, task: Task, config: Config) -> list[Request]:
+def prompts_for(
+    options: Namespace, asked: SampleOptions, task: Task, config: Config
+) -> list[Request]:
     """As many requests as the fit takes: of a file, or the previews', one after another."""
     from tinyldm.data.examples import Request
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
-from tinyldm.cli import SEED, as_typed, parse_size, whole
+from tinyldm.cli import SEED, Parser, as_typed, parse_size, whole
 from tinyldm.errors import InputError, say
 
 
-def add_arguments(parser):
+def add_arguments(parser: Parser) -> None:
     """The options of python -m tinyldm landscapes."""
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument("--train", type=whole(1, 10**6), default=6000, help="pictures to train on")
@@ -22,7 +23,7 @@ def add_arguments(parser):
     )
 
 
-def run(options):
+def run(options: Namespace) -> None:
     """Write a set of landscapes."""
     from tinyldm.toy.landscapes import write_landscapes
 

@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> None:
     from tinyldm.training.adapters import Recipe
     from tinyldm.training.checkpoint import load_checkpoint, save_checkpoint
     from tinyldm.training.run import RUN
+    from tinyldm.training.statistics import stored_latents
 
     source, out = options.source, options.out
     if out.exists() and not is_empty(out):
@@ -46,8 +47,7 @@ def run(options: argparse.Namespace) -> None:
         "lora_alpha": None,
         "lora_layers": "attention",
     }
-    latents = {"mean": merged.mean, "std": merged.std}
-    latents |= {f"null.{name}": part for name, part in merged.null.parts().items()}
+    latents = stored_latents(merged.mean, merged.std, merged.null)
     weights = {"model": merged.network.state_dict(), "latents": latents}
     with whole_folder(out, RUN) as draft:
         save_checkpoint(draft / "checkpoints" / merged.path.name, config, weights)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
-from tinyldm.cli import whole
+from tinyldm.cli import Parser, whole
 from tinyldm.commands.checks import check_file
 from tinyldm.errors import say
 from tinyldm.folders import owned_file
@@ -27,7 +28,7 @@ SUFFIXES = {
 }
 
 
-def add_arguments(parser):
+def add_arguments(parser: Parser) -> None:
     """The parts of the command and their options."""
     parser.end_with(EXAMPLES)
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
@@ -43,7 +44,7 @@ def add_arguments(parser):
         part.add_argument("--overwrite", action="store_true", help="replace that file")
 
 
-def add_neighbours_arguments(part):
+def add_neighbours_arguments(part: Parser) -> None:
     """The options of neighbours alone."""
     from tinyldm.scores.metrics import CLIP
 
@@ -65,7 +66,7 @@ def add_neighbours_arguments(part):
     part.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
-def run(options):
+def run(options: Namespace) -> None:
     """Draw the picture asked for, and print where it is."""
     out = options.out
     check_file(out, SUFFIXES[options.part], options.overwrite)
@@ -74,7 +75,7 @@ def run(options):
     say(out)
 
 
-def draw(options, out: Path) -> None:
+def draw(options: Namespace, out: Path) -> None:
     """Draw the picture asked for into a file."""
     from tinyldm.pages.pictures import draw_curve, draw_neighbours, draw_previews
 

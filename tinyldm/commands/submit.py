@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
-from tinyldm.cli import as_typed, parse_size
+from tinyldm.cli import Parser, as_typed, parse_size
 from tinyldm.commands.checks import check_file
 from tinyldm.errors import InputError, say
 
@@ -14,7 +15,7 @@ EXAMPLES = """examples:
 """  # noqa: E501 - a command to copy
 
 
-def add_arguments(parser):
+def add_arguments(parser: Parser) -> None:
     """The options of python -m tinyldm submit."""
     parser.end_with(EXAMPLES)
     parser.add_argument(
@@ -46,7 +47,7 @@ def add_arguments(parser):
     parser.add_argument("--overwrite", action="store_true", help="replace the .zip")
 
 
-def run(options):
+def run(options: Namespace) -> None:
     """Check the folder, and write the archive if asked to."""
     from tinyldm.pages.submit import check_submission, write_archive
     from tinyldm.tasks.base import task_of_prompts
@@ -68,7 +69,7 @@ def run(options):
     )
 
 
-def check_options(options) -> None:
+def check_options(options: Namespace) -> None:
     """InputError for an archive that cannot be written as asked, before anything is read."""
     out, inside = options.out, options.inside
     if out is not None:

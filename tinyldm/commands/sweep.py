@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyldm.cli import BATCH_SIZE, GUIDANCE, SEED, SOLVER_STEPS, whole
+from tinyldm.cli import BATCH_SIZE, GUIDANCE, SEED, SOLVER_STEPS, Parser, whole
 from tinyldm.errors import InputError, say
 from tinyldm.installation import called
 from tinyldm.spelling import nearest
@@ -28,7 +29,7 @@ EXAMPLES = """examples:
 """
 
 
-def add_arguments(parser):
+def add_arguments(parser: Parser) -> None:
     """The options of python -m tinyldm sweep."""
     parser.end_with(EXAMPLES)
     _add_grid(parser)
@@ -45,7 +46,7 @@ def add_arguments(parser):
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
-def _add_grid(parser):
+def _add_grid(parser: Parser) -> None:
     """The checkpoints and the settings of drawing to compare."""
     from tinyldm.sampling.settings import SOLVERS
 
@@ -106,7 +107,7 @@ def ema_length(text: str) -> float | None:
     return None if text == "saved" else EMA_LENGTH(text)
 
 
-def _add_judging(parser):
+def _add_judging(parser: Parser) -> None:
     """The prompts, the reference and the metrics that decide."""
     judged = parser.add_argument_group("how it is judged")
     judged.add_argument(
@@ -141,18 +142,19 @@ def _add_judging(parser):
     judged.add_argument("--clip", metavar="NAME", help="as in evaluate")
 
 
-def run(options):
+def run(options: Namespace) -> None:
     """Sweep, print the table, and say which setting to submit with."""
     from tinyldm.pages.ranking import ranked, ranking
     from tinyldm.pages.sweep import PAGE, Setting, Sweep, prompts_of, sweep
     from tinyldm.scores.held_out import IMAGES
     from tinyldm.training.checkpoint import latest_run, read_config, task_of
+    from tinyldm.training.settings import TrainSettings
 
     folder = Path(options.run or latest_run())
     checkpoints = chosen_checkpoints(folder, options.checkpoints)
     config = read_config(checkpoints[-1])
     settings, task = config["settings"], task_of(config)
-    guidance = chosen_guidance(options.guidance, settings.get("cfg_drop", 0.1))
+    guidance = chosen_guidance(options.guidance, settings.get("cfg_drop", TrainSettings.cfg_drop))
     validation = read_validation(folder, settings, task, options)
     out = Path(options.out) if options.out else folder / "sweep"
     reference = options.reference
@@ -172,11 +174,20 @@ def run(options):
         device=options.device,
     )
     guides = chosen_guides(folder, options.guide, options.guide_scale)
-    plain = product(checkpoints, guidance, options.steps, options.solver)
+    axes = (checkpoints, guidance, options.steps, options.solver, options.ema_length, guides)
     grid = []
-    for setting, length, (guide, scale) in product(plain, options.ema_length, guides):
-        more = {"ema_length": length, "guide": guide, "guide_scale": scale}
-        grid.append(Setting(*setting, **more))
+    for checkpoint, scale, steps, solver, length, (guide, guide_scale) in product(*axes):
+        grid.append(
+            Setting(
+                checkpoint,
+                scale,
+                steps,
+                solver,
+                ema_length=length,
+                guide=guide,
+                guide_scale=guide_scale,
+            )
+        )
     distinct = list(dict.fromkeys(grid))
     result = sweep(job, distinct, options.overwrite)
     print_table(ranking(ranked(result["rows"], metrics), metrics))
@@ -241,7 +252,9 @@ def asked_of(task: Task, validation: Validation, prompts: Path | str | None) -> 
     return "prompts", str(prompts or "FILE")
 
 
-def read_validation(run: Path, settings: dict[str, Any], task: Task, options) -> Validation:
+def read_validation(
+    run: Path, settings: dict[str, Any], task: Task, options: Namespace
+) -> Validation:
     """What to judge by: the prompts of a file, or else what the training held out."""
     from tinyldm.scores.held_out import Validation
     from tinyldm.toy.folder import data_folder
@@ -279,7 +292,7 @@ def default_metrics(
 
 def check_metrics(metrics: list[str]) -> None:
     """InputError for an unknown metric."""
-    from tinyldm.scores.evaluation import METRICS
+    from tinyldm.scores.metrics import METRICS
 
     for name in metrics:
         if name not in METRICS:

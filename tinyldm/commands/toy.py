@@ -7,18 +7,19 @@ docs/assets and not in the wheel, so those parts work only from a clone.
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from tinyldm.cli import SEED, STEPS, whole
+from tinyldm.cli import SEED, STEPS, Parser, whole
 from tinyldm.errors import InputError, say
 from tinyldm.files import naming
 
 SCRIPTS = Path(__file__).parents[2] / "docs" / "assets"
 
 
-def add_arguments(parser):
+def add_arguments(parser: Parser) -> None:
     """The parts of the command and their options."""
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     text = "draw the toy monsters in the format of the monster assignment"
@@ -63,12 +64,12 @@ def add_arguments(parser):
     score.add_argument("--seed", type=SEED, default=1, help="seed of the pictures")
 
 
-def run(options):
+def run(options: Namespace) -> None:
     """Run the part asked for."""
     PARTS[options.part](options)
 
 
-def draw(options):
+def draw(options: Namespace) -> None:
     """Write the toy set."""
     from tinyldm.toy.monsters import write_toy
 
@@ -77,7 +78,7 @@ def draw(options):
     say(f"wrote {options.out}")
 
 
-def clip(options):
+def clip(options: Namespace) -> None:
     """Train a tiny CLIP and measure it."""
     train_clip = script("train_clip")
     train_clip.train_clip(
@@ -90,12 +91,12 @@ def clip(options):
     show(train_clip.score_clip(options.out))
 
 
-def score_clip(options):
+def score_clip(options: Namespace) -> None:
     """Measure a CLIP."""
     show(script("train_clip").score_clip(options.clip, seed=options.seed))
 
 
-def vae(options):
+def vae(options: Namespace) -> None:
     """Train a tiny VAE, which measures itself on the way."""
     from tinyldm.folders import check_free, owned
     from tinyldm.stage_one.progress import AUTOENCODER
@@ -104,7 +105,7 @@ def vae(options):
     check_free(options.out, AUTOENCODER, options.overwrite)
     with owned(options.out, AUTOENCODER, "--out"):
         train_vae.train_tiny(options.out, options.steps, options.seed)
-    for line in (options.out / "scores.csv").read_text().splitlines():
+    for line in (options.out / "scores.csv").read_text(encoding="utf-8").splitlines():
         say(line)
 
 
@@ -120,7 +121,7 @@ def script(name: str) -> ModuleType:
     return import_module(name)
 
 
-def show(scores: dict[str, float]):
+def show(scores: dict[str, float]) -> None:
     """Print scores, one a line."""
     for name, score in scores.items():
         say(f"{name:>20}  {score:.3f}")

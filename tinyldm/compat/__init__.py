@@ -170,31 +170,31 @@ _PUBLISHED_PATHS = (
 """Modules of diffusers that scripts import from and that have no file here: see _add_paths."""
 
 
-def __getattr__(name: str) -> object:
-    """Import a class when it is first asked for, so that one does not load the others."""
-    if name not in _HOME:
-        raise AttributeError(
-            f"module {__name__!r} has no attribute {name!r}; it gives {', '.join(_HOME)}"
-        )
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
 def __dir__() -> list[str]:
     return __all__
 
 
-def _add_paths() -> None:
-    """Make a module of each published path; each gives every name that this package gives.
+if not TYPE_CHECKING:  # a type checker would take any name for one of these
 
-    So `from tinyldm.compat.models.unets.unet_2d import UNet2DModel` needs no file of that name.
-    """
-    for path in _PUBLISHED_PATHS:
-        module = ModuleType(f"{__name__}.{path}", f"diffusers.{path}: names of tinyldm.compat.")
-        vars(module).update(__getattr__=__getattr__, __path__=[])
-        sys.modules[module.__name__] = module
-        parent, _, last = module.__name__.rpartition(".")
-        if parent in sys.modules:
-            vars(sys.modules[parent])[last] = module
+    def __getattr__(name: str) -> object:
+        """Import a class when it is first asked for, so that one does not load the others."""
+        if name not in _HOME:
+            raise AttributeError(
+                f"module {__name__!r} has no attribute {name!r}; it gives {', '.join(_HOME)}"
+            )
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
+    def _add_paths() -> None:
+        """Make a module of each published path; each gives every name that this package gives.
 
-_add_paths()
+        So `from tinyldm.compat.models.unets.unet_2d import UNet2DModel` needs no file of that name.
+        """
+        for path in _PUBLISHED_PATHS:
+            module = ModuleType(f"{__name__}.{path}", f"diffusers.{path}: names of tinyldm.compat.")
+            vars(module).update(__getattr__=__getattr__, __path__=[])
+            sys.modules[module.__name__] = module
+            parent, _, last = module.__name__.rpartition(".")
+            if parent in sys.modules:
+                vars(sys.modules[parent])[last] = module
+
+    _add_paths()

@@ -15,7 +15,7 @@ from tinyldm.compat.config import AVERAGING
 class EMAModel:
     """Exponential moving averages of parameters, kept in a list of their own.
 
-    After step k, counted from 1, the average moves by 1 - d_k towards the parameters. The first
+    At step k, counted from 1, the average moves by 1 - d_k towards the parameters. The first
     step copies; d_k = min(decay, k / (9 + k)) or, with use_ema_warmup, the smaller of decay and
     1 - (1 + k / inv_gamma)^-power; never less than min_decay.
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-Factor = Callable[[float], float]  # progress after the warm-up, 0 to 1 and beyond -> a factor
-
 
 def get_constant_schedule(optimizer: Optimizer, last_epoch: int = -1) -> LambdaLR:
     """The optimiser's learning rate at all steps."""
@@ -162,8 +160,8 @@ SCHEDULES: dict[str, tuple[Callable[..., LambdaLR], tuple[str, ...]]] = {
 """For each name its function, and the arguments that get_scheduler hands to it."""
 
 
-def _progress(num_warmup_steps: int, num_training_steps: int) -> Factor:
-    """How far a step is from the end of the warm-up, 0, to the end of training, 1."""
+def _progress(num_warmup_steps: int, num_training_steps: int) -> Callable[[int], float]:
+    """How far a step is on the way from the end of the warm-up, 0, to that of training, 1."""
     length = max(1, num_training_steps - num_warmup_steps)
     return lambda step: (step - num_warmup_steps) / length
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -38,10 +39,12 @@ class DiffusionPipeline:
     """
 
     config_name = INDEX
+    _names: tuple[str, ...] = ()  # of the registered modules
+    _bar: Mapping[str, Any] = MappingProxyType({})  # options of progress bars
 
     def register_modules(self, **modules: Any) -> None:
         """Make modules attributes, and parts of what is saved and moved."""
-        self._names = [*vars(self).get("_names", []), *modules]
+        self._names = (*self._names, *modules)
         vars(self).update(modules)
 
     @property
@@ -70,7 +73,7 @@ class DiffusionPipeline:
 
     def progress_bar(self, iterable: Iterable | None = None, total: int | None = None) -> tqdm:
         """A progress bar over an iterable, or one to update by hand."""
-        return tqdm(iterable, total=total, **vars(self).get("_bar", {}))
+        return tqdm(iterable, total=total, **self._bar)
 
     @staticmethod
     def numpy_to_pil(images) -> list:

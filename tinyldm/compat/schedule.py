@@ -23,7 +23,7 @@ class TableSchedule(NoiseSchedule):
     table: tuple[float, ...] = ()
 
     @cached_property
-    def _betas(self) -> Tensor:
+    def betas(self) -> Tensor:
         return torch.tensor(self.table, dtype=torch.float64)
 
 

@@ -24,8 +24,9 @@ from tinyldm.errors import InputError
 from tinyldm.frozen.text import TextEncoder
 from tinyldm.training.checkpoint import read_config
 from tinyldm.training.network import build_network
-from tinyldm.typed import as_type, read_json
-from tinyldm.weights import load_into, read_weights, sized_by
+from tinyldm.training.statistics import read_latents, stored_latents
+from tinyldm.typed import Side, as_type, read_json
+from tinyldm.weights import load_into, sized_by
 
 OWN = "tinyldm"  # the folder, beside unet/ and scheduler/, of what diffusers has no place for
 
@@ -79,21 +80,13 @@ def read_trained(source: Path, elsewhere: Elsewhere, tables: bool = True) -> Tra
     scheduler = read_scheduler(source, elsewhere)
     schedule = scheduler.schedule
     own = source / OWN
-    if own.is_dir():
-        if elsewhere != Elsewhere():
-            raise InputError(
-                f"{source}: was a run, which says --vae, --text-encoder, --scheduler and --size"
-            )
-        config: dict[str, Any] = dict(read_config(own))
-        latents = read_weights(own / "latents.safetensors")
-        where = f"{own / 'config.json'}: schedule"
-        of_the_run = as_type(config["schedule"], where, NoiseSchedule)
-        as_long = of_the_run.timesteps == schedule.timesteps
-        if as_long and torch.allclose(of_the_run.alpha_bar, schedule.alpha_bar, atol=1e-9):
-            schedule = of_the_run
+    was_run = own.is_dir()
+    if was_run:
+        config, latents = read_own(own, elsewhere)
+        schedule = recorded_schedule(config, own, schedule)
     if isinstance(schedule, TableSchedule) and not tables:
         raise InputError(f"{source / 'scheduler'}: trained_betas are not supported in a run")
-    if not own.is_dir():
+    if not was_run:
         config, latents = trained_elsewhere(unet, elsewhere)
     if not isinstance(schedule, TableSchedule):
         schedule = as_type(asdict(schedule), f"{source / 'scheduler'}", NoiseSchedule)
@@ -107,6 +100,30 @@ def read_trained(source: Path, elsewhere: Elsewhere, tables: bool = True) -> Tra
         raise InputError(f"{source}: {error}") from None
     load_into(network, unet.state_dict(), weights)
     return Trained(network, schedule, config, latents)
+
+
+def read_own(own: Path, elsewhere: Elsewhere) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `convert` has kept of a run: its config, and what lies in its latents file.
+
+    InputError: it is damaged, or somebody says `elsewhere` what it says itself.
+    """
+    if elsewhere != Elsewhere():
+        raise InputError(
+            f"{own.parent}: was a run, which says --vae, --text-encoder, --scheduler and --size"
+        )
+    config = read_config(own)
+    return config, stored_latents(*read_latents(own, config))
+
+
+def recorded_schedule(config: dict[str, Any], own: Path, found: NoiseSchedule) -> NoiseSchedule:
+    """The schedule that a run says it has, where that is the one found beside its network.
+
+    What was found is a table of betas where diffusers has no words for the schedule.
+    """
+    recorded = as_type(config["schedule"], f"{own / 'config.json'}: schedule", NoiseSchedule)
+    as_long = recorded.timesteps == found.timesteps
+    same = as_long and torch.allclose(recorded.alpha_bar, found.alpha_bar, atol=1e-9)
+    return recorded if same else found
 
 
 def read_unet(folder: Path) -> Any:
@@ -161,11 +178,10 @@ def trained_elsewhere(unet: Any, elsewhere: Elsewhere) -> tuple[dict[str, Any], 
     }
     if elsewhere.padded:
         config["condition"] = {"task": "text", "name": text_encoder, "padded": True}
+    # x0 is the latent times scaling_factor
     std = torch.full((c, 1, 1), 1 / autoencoder.config.scaling_factor)
-    latents = {"mean": torch.zeros(c, 1, 1), "std": std}  # x0 is the latent times scaling_factor
-    for name, part in encoder.encode([""]).parts().items():  # the null condition: the empty text
-        latents[f"null.{name}"] = part
-    return config, latents
+    null = encoder.encode([""])  # the null condition: the empty text
+    return config, stored_latents(torch.zeros(c, 1, 1), std, null)
 
 
 def of_pipeline(source: Path) -> Elsewhere:
@@ -179,7 +195,7 @@ def of_pipeline(source: Path) -> Elsewhere:
         if not (source / part).is_dir():
             raise InputError(f"{source}: no {part}/ beside its unet/; expected a whole pipeline")
     sample_size = read_json(unet / "config.json", dict[str, Any]).get("sample_size")
-    as_type(sample_size, f"{unet / 'config.json'}: sample_size", int | list[int])
+    as_type(sample_size, f"{unet / 'config.json'}: sample_size", Side | tuple[Side, Side])
     height, width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
     factor = AutoencoderKL.load(source).factor
     size = (height * factor, width * factor)

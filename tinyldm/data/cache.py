@@ -28,6 +28,7 @@ from tinyldm.folders import locked
 from tinyldm.typed import Index, as_type, read_json
 
 HEADER = "cache.json"
+Doubt = Callable[[Path, dict[str, Any]], str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ def build_once(
     build: Callable[[Path], dict[str, Any]],
     kind: type[Header] = Header,
     verification: Verification | None = None,
-    trusted: Callable[[], bool] = lambda: True,
+    doubt: Doubt = lambda folder, header: None,
 ) -> dict[str, Any]:
     """The header of a cache folder, which is built first if it is absent or damaged.
 
@@ -82,14 +83,14 @@ def build_once(
     the disk and renamed, so that a half-written cache is never seen. A second process waits for
     the first and then finds its result. OSError names a file that could not be written.
 
-    kind: the type of the header; verification, trusted: see inspect()
+    kind: the type of the header; verification, doubt: see inspect()
     """
-    header, _ = inspect(folder, kind, verification, trusted)
+    header, _ = inspect(folder, kind, verification, doubt)
     if header is not None:  # opened without writing, so it may lie on a read-only disk
         return header
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(folder.name + ".lock")) as alone:
-        header, problem = inspect(folder, kind, verification, trusted)
+        header, problem = inspect(folder, kind, verification, doubt)
         if header is not None:
             return header
         if problem is not None:
@@ -115,14 +116,14 @@ def inspect(
     folder: Path,
     kind: type[Header],
     verification: Verification | None,
-    trusted: Callable[[], bool],
+    doubt: Doubt,
 ) -> tuple[dict[str, Any] | None, str | None]:
     """The header of a cache folder that is whole, or None and what is wrong, if there is anything.
 
     verification: takes over the large files; None: sizes alone are compared, for a process that
                   follows one which has compared the checksums
-    trusted:      whether to take a cache of the first versions, without checksums, for whole; it is
-                  given them
+    doubt:        what speaks against a cache of the first versions, which has no checksums; it is
+                  given them where nothing does
     """
     header = read_header(folder, kind)
     if header is None:
@@ -132,8 +133,9 @@ def inspect(
     large = [name for name, size in header["files"].items() if size > LARGE]
     small = [name for name in header["files"] if name not in large]
     if CHECKSUMS not in header:
-        if not trusted():
-            return None, "was built by a version that read some of its images otherwise"
+        problem = doubt(folder, header)
+        if problem is not None:
+            return None, problem
         if large:
             verification.add(partial(record_checksums, folder, header))
         else:
@@ -147,6 +149,15 @@ def inspect(
     if large:
         verification.add(partial(discard_if_damaged, folder, header, large))
     return header, None
+
+
+def problem_of(file: Path, read: Callable[[], object]) -> str:
+    """Why a file that was left out of a cache cannot be read, by its name of today."""
+    try:
+        read()
+    except InputError as error:
+        return str(error)
+    return f"{file}: could not be read when the cache was built"
 
 
 def record_checksums(folder: Path, header: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Checksums of the files of a cache: made when it is built, compared when it is opened.
 
 Files up to LARGE are compared at once, in about a second for each. Larger ones are compared by a
-thread while training has begun; the run waits for it before it saves anything.
+thread while training has begun; the run waits for it before it saves anything. Caches of the first
+versions have no checksums; they get theirs once nothing speaks against what they hold.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from threading import Thread
 from typing import Any
+
+import numpy as np
 
 from tinyldm.errors import InputError, say
 from tinyldm.files import checksum, file_checksum
@@ -39,6 +42,42 @@ def first_damaged(folder: Path, header: Mapping[str, Any], names: Iterable[str])
         if file_checksum(folder / name) != header[CHECKSUMS].get(name):
             return folder / name
     return None
+
+
+# ---- caches of the first versions, which have no checksums
+
+
+def doubtful_latents(
+    folder: Path, header: Mapping[str, Any], images: int, views: int
+) -> str | None:
+    """What speaks against a folder of latents of so many images with so many views, or None."""
+    left_out = {int(index) for index in header["left_out"]}
+    rows = (images - len(left_out)) * views
+    fits = header["views"] == views and header["shape"][0] == rows
+    if fits and max(left_out, default=0) < images and is_finite(folder / "latents.f16"):
+        return None
+    return "is damaged"
+
+
+def doubtful_tokens(folder: Path, header: Mapping[str, Any], prompts: int) -> str | None:
+    """What speaks against a folder of the tokens of so many prompts, or None."""
+    offsets = np.fromfile(folder / "offsets.i64", np.int64)
+    fits = len(offsets) == prompts + 1 and (offsets[0], offsets[-1]) == (0, header["tokens"])
+    if fits and bool((offsets[1:] >= offsets[:-1]).all()) and is_finite(folder / "tokens.f16"):
+        return None
+    return "is damaged"
+
+
+def is_finite(file: Path) -> bool:
+    """Whether a file of float16 holds neither NaN nor an infinity."""
+    at_once = 2**24
+    starts = range(0, file.stat().st_size, 2 * at_once)
+    return all(
+        np.isfinite(np.fromfile(file, np.float16, at_once, offset=start)).all() for start in starts
+    )
+
+
+# ---- large files
 
 
 class Damaged(InputError):

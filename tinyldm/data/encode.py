@@ -1,13 +1,11 @@
-"""What the latent cache writes: the posteriors of all views of all images, and the tokens of all
-prompts.
-"""
+"""What the latent cache writes: the posteriors of all images, and the tokens of all prompts."""
 
 from __future__ import annotations
 
 import math
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -38,7 +36,7 @@ from tinyldm.typed import Count, Index, Positive
 if TYPE_CHECKING:
     from tinyldm.tasks.base import Encoder
 
-PARTS = ("latents.f16", "latents.f16.part{}")  # the file, and the shares of other processes
+LATENTS = "latents.f16"
 PROMPTS_AT_ONCE = 64
 PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**21}  # 8 images of 256x256, or 32
 
@@ -56,8 +54,10 @@ class LatentsHeader(Header):
     std: list[Positive]
 
     def __post_init__(self) -> None:
-        if self.files.get("latents.f16") != 2 * math.prod(self.shape):
+        if self.files.get(LATENTS) != 2 * math.prod(self.shape):
             raise ValueError("shape: expected that of latents.f16")
+        if {len(self.mean), len(self.std)} != {self.shape[2]}:
+            raise ValueError("mean, std: expected one number for each channel")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +91,6 @@ def file_hash(file: Path) -> str | None:
         return file_checksum(file)
     except (OSError, InputError):
         return None
-
-
-def problem_of(file: Path, read: Callable[[], object]) -> str:
-    """Why a file that was left out of a cache cannot be read, by its name of today."""
-    try:
-        read()
-    except InputError as error:
-        return str(error)
-    return f"{file}: could not be read when the cache was built"
 
 
 def file_hashes(files: Sequence[Path], workers: int, progress: bool) -> list[str | None]:
@@ -210,14 +201,28 @@ class Share:
     rows:     views written
     shape:    of one record, (2, c, h, w) or (1, c, h, w); empty without any
     left_out: {index: why}
-    sums:     of each call of the VAE: how many values a channel had, and for each of the c channels
-              the sum of the means; for each the sum of the squares of what is sampled
+    sums:     1 + 2 c numbers for each call of the VAE: how many values a channel had; the sum of
+              the means of each channel; the sum of E x^2 of each, of what is sampled
     """
 
     rows: int = 0
     shape: tuple[int, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     sums: array[float] = field(default_factory=lambda: array("d"))
+
+    def sort_out(
+        self, batch: Iterable[tuple[int, Tensor | InputError]], skip_bad: bool
+    ) -> list[Tensor]:
+        """The views of the images that could be read; with skip_bad, the others are left out."""
+        good = []
+        for index, pixels in batch:
+            if isinstance(pixels, Tensor):
+                good.append(pixels)
+            elif skip_bad and not isinstance(pixels, ChangedError):
+                self.left_out[str(index)] = str(pixels)  # a string, as JSON will have it
+            else:
+                raise pixels
+        return good
 
     def add(self, record: Tensor) -> None:
         """Count posteriors (b, 2, c, h, w), or pixels (b, 1, c, h, w)."""
@@ -259,10 +264,9 @@ def write_latents(folder: Path, images: ImageSet, vae: Any, building: Building) 
     rows = sum(share.rows for share in shares)
     if not rows:
         raise InputError(f"no image that can be read: {next(iter(left_out.values()))}")
-    file = folder / PARTS[0]
-    for rank in range(1, len(shares)):
-        part = folder / PARTS[1].format(rank)
-        append_file(file, part)
+    for place in range(1, len(shares)):
+        part = folder / share_name(place)
+        append_file(folder / LATENTS, part)
         part.unlink()
     mean, std = mean_and_std(shares)
     shape = next(share.shape for share in shares if share.rows)
@@ -289,12 +293,16 @@ def write_shares(folder: Path, images: ImageSet, vae: Any, building: Building) -
         place = crew.index(processes.rank)
         at_once = images_at_once(images, building.device)
         batches = math.ceil(len(images.files) / at_once)
-        mine = Processes(place, len(crew)).part_of(batches)
+        mine = Processes(place, len(crew)).part_of(batches)  # the crew is numbered anew
         own = range(len(images.files))[mine.start * at_once : mine.stop * at_once]
-        name = PARTS[min(place, 1)].format(place)
-        share = write_share(folder / name, images, vae, building, own=own)
+        share = write_share(folder / share_name(place), images, vae, building, own=own)
     shares = processes.gathered([share])
     return [shares[rank] for rank in crew]
+
+
+def share_name(place: int) -> str:
+    """The file for a share: latents.f16 itself for the first, to which the others are appended."""
+    return f"{LATENTS}.part{place}" if place else LATENTS
 
 
 def images_at_once(images: ImageSet, device: torch.device | str) -> int:
@@ -314,22 +322,13 @@ def write_share(path: Path, images: ImageSet, vae: Any, building: Building, *, o
     InputError: an image that cannot be read, unless skip_bad; a VAE whose latents are not finite.
     """
     share = Share()
+    decoded = images.decoded(own, building.workers)
     limit, views = views_at_once(images, building.device), images.augmentation.views
     bar = tqdm(total=len(own), desc="encoding images", unit="image", disable=not building.progress)
     with bar, writing(path) as file:
-        for batch in chunks(
-            images.decoded(own, building.workers), images_at_once(images, building.device)
-        ):
-            good = []
-            for index, pixels in batch:
-                if isinstance(pixels, Tensor):
-                    good.append(pixels)
-                elif building.skip_bad and not isinstance(pixels, ChangedError):
-                    share.left_out[str(index)] = str(pixels)  # a string, as JSON will have it
-                else:
-                    raise pixels
-            parts = torch.cat(good).split(limit) if good else ()
-            for rows in parts:
+        for batch in chunks(decoded, images_at_once(images, building.device)):
+            good = share.sort_out(batch, building.skip_bad)
+            for rows in torch.cat(good).split(limit) if good else ():
                 record = posterior_record(vae, from_bytes(rows.to(building.device)))
                 if not torch.isfinite(record).all():
                     first, last = images.files[batch[0][0]], images.files[batch[-1][0]]
@@ -337,8 +336,7 @@ def write_share(path: Path, images: ImageSet, vae: Any, building: Building, *, o
                         f"the VAE's latents are not finite in float16, between {first} and {last}"
                     )
                 if not share.rows:
-                    size = record[0].numel() * 2 * views * len(images.files)
-                    require_space(path, size)
+                    require_space(path, 2 * record[0].numel() * views * len(images.files))
                 file.write(record.numpy().data)
                 share.add(record)
             bar.update(len(batch))

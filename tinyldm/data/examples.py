@@ -66,7 +66,7 @@ class Layout:
     check:       raises InputError if an example's files are broken, besides the image itself
     asked:       whether a folder that detect() leaves alone is read like this where --task asks for
                  it; None: never. Such a layout has no file that says what the images show.
-    told:        (folder, examples) -> what was understood, in one line; None: how many, and the
+    summary:     (folder, examples) -> what was understood, in one line; None: how many, and the
                  description
     """
 
@@ -77,7 +77,7 @@ class Layout:
     subject: str | None = None
     check: Callable[[Example], object] | None = None
     asked: Callable[[Path], bool] | None = None
-    told: Callable[[Path, Sequence[Example]], str] | None = None
+    summary: Callable[[Path, Sequence[Example]], str] | None = None
 
     def suits(self, folder: Path) -> bool:
         """Whether a folder may be read like this where --task asks for it."""
@@ -117,8 +117,8 @@ class Examples(Sequence[Example]):
     def summary(self) -> str:
         """What was understood of the folder, in one line."""
         found = (*self.items, *self.held_out)
-        if self.layout.told is not None:
-            return self.layout.told(self.folder, found)
+        if self.layout.summary is not None:
+            return self.layout.summary(self.folder, found)
         return f"{self.folder}: reading {len(found):,} {self.layout.description}"
 
     def checked(self) -> Examples:
@@ -255,8 +255,5 @@ def images_in(folder: Path) -> list[Path]:
     """The image files in a folder, sorted by name, without hidden files."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one with images")
-    found = []
-    for path in folder.iterdir():
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-            found.append(path)
-    return sorted(found)
+    files = (path for path in folder.iterdir() if not is_hidden(path.name))
+    return sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)

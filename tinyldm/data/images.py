@@ -110,7 +110,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
         return _from_grey(upright, white=65535)
     if image.mode in ("I", "F"):
         return _from_grey(upright, white=_white(np.asarray(upright)))
-    return _from_bytes(upright)
+    return _from_8_bits(upright)
 
 
 def read_anew(path: str | Path) -> bool:
@@ -153,7 +153,7 @@ def _from_grey(image: Image.Image, white: int) -> Image.Image:
     return Image.fromarray(grey).convert("RGB")
 
 
-def _from_bytes(image: Image.Image) -> Image.Image:
+def _from_8_bits(image: Image.Image) -> Image.Image:
     """An image of 8 bits as RGB, its transparent parts on white."""
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -167,6 +167,16 @@ def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     if min(height, width) < 1:
         raise InputError(f"--size {width}x{height}: expected at least 1")
     return height, width
+
+
+def check_size(size: tuple[int, int], factor: int) -> None:
+    """InputError for a size (h, w) that is not a multiple of the VAE's factor."""
+    height, width = size
+    if height % factor or width % factor:
+        raise InputError(
+            f"--size {width}x{height}: expected multiples of {factor}, "
+            "by which the VAE shrinks images"
+        )
 
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -328,12 +338,12 @@ def save_image(image: Image.Image, path: Path, signed: bool = False) -> None:
     signed: let its Exif data say that it was drawn, so that --overwrite may remove it. A BMP has
             none.
     """
-    words: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if signed:
-        words["exif"] = Image.Exif()
-        words["exif"][ExifTags.Base.Software] = DRAWN
+        options["exif"] = Image.Exif()
+        options["exif"][ExifTags.Base.Software] = DRAWN
     with replacing(path) as temporary:
-        image.save(temporary, quality=95, **words)
+        image.save(temporary, quality=95, **options)
 
 
 def save_animation(frames: Sequence[Image.Image], path: Path) -> None:

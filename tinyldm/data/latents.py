@@ -18,21 +18,20 @@ import torch
 from torch import Tensor
 
 from tinyldm.condition import Condition
-from tinyldm.data.cache import build_once, cache_folder, key_of, read_header
-from tinyldm.data.checksums import Damaged, Verification
+from tinyldm.data.cache import build_once, cache_folder, key_of, problem_of, read_header
+from tinyldm.data.checksums import Damaged, Verification, doubtful_latents, doubtful_tokens
 from tinyldm.data.encode import (
     Building,
     ImageSet,
     LatentsHeader,
     TokensHeader,
     file_hashes,
-    problem_of,
     write_latents,
     write_shares,
     write_tokens,
 )
 from tinyldm.data.examples import Example, Examples, Prompt
-from tinyldm.data.images import Augmentation, load_image, pair, read_anew
+from tinyldm.data.images import Augmentation, check_size, load_image, pair, read_anew
 from tinyldm.data.maps import MapCache, open_maps
 from tinyldm.errors import InputError
 from tinyldm.processes import ALONE, Processes
@@ -61,8 +60,8 @@ def open_or_build(
 ) -> LatentCache:
     """The latent cache of examples; it is built unless it is there already, and whole.
 
-    vae:     encode(images (b, 3, h, w) in [-1, 1]) gives mean and std; on the device already.
-             None: the pixels themselves
+    vae:     encode(images (b, 3, h, w) in [-1, 1]) gives mean and std; it has a factor and a
+             fingerprint, and is on the device already. None: the pixels themselves
     folder:  in place of cache_folder()
     workers: threads that read images
     verify:  compare the files with their checksums, the large ones in a thread that check_files()
@@ -85,9 +84,21 @@ def open_or_build(
         verification=Verification() if verify else None,
         processes=processes,
     )
+    return assemble(examples, vae, encoder, building, size=size, augmentation=augmentation)
+
+
+def assemble(
+    examples: Sequence[Example],
+    vae: Any,
+    encoder: Encoder,
+    building: Building,
+    *,
+    size: tuple[int, int],
+    augmentation: Augmentation,
+) -> LatentCache:
+    """The cache of examples; of those that are left where maps or images cannot be read."""
     problems = list(examples.problems) if isinstance(examples, Examples) else []
     hashes = hashes_of(examples, building)
-
     maps, good = with_maps(examples, hashes, encoder, augmentation, building=building)
     examples = [examples[k] for k in good]
     hashes = [hashes[k] for k in good]
@@ -99,10 +110,18 @@ def open_or_build(
     problems += left_out.values()
 
     captions, choices = open_tokens([examples[k] for k in kept], encoder, building)
-    cache = LatentCache(latents, captions, choices, encoder, left_out=problems)
-    if maps is not None:
-        cache.add_maps(maps, kept)
-    cache.verify_with(building.verification)
+    cache = LatentCache(
+        latents,
+        captions,
+        choices,
+        encoder,
+        maps=maps,
+        kept=kept,
+        left_out=problems,
+        verification=building.verification,
+    )
+    if building.verification is not None:
+        building.verification.start()  # now that all headers have been read
     return cache
 
 
@@ -120,16 +139,6 @@ def with_maps(
     with building.processes.main_first():
         maps = open_maps(examples, encoder, hashes, augmentation, building=building)
     return maps, [k for k in range(len(examples)) if k not in maps.left_out]
-
-
-def check_size(size: tuple[int, int], factor: int) -> None:
-    """InputError for a size (h, w) that is not a multiple of the VAE's factor."""
-    height, width = size
-    if height % factor or width % factor:
-        raise InputError(
-            f"--size {width}x{height}: expected multiples of {factor}, "
-            "by which the VAE shrinks images"
-        )
 
 
 def hashes_of(examples: Sequence[Example], building: Building) -> list[str | None]:
@@ -164,34 +173,44 @@ def open_latents(images: ImageSet, vae: Any, building: Building) -> tuple[Path, 
 def build_together(folder: Path, images: ImageSet, vae: Any, building: Building) -> dict[str, Any]:
     """The header of a folder of latents, which all processes build together unless it is there.
 
-    The main process looks, holds the lock, and calls the others to their shares. They open what has
-    been built, or build it again where they see another disk.
+    The main process looks, holds the lock, and tells the others which draft to write their shares
+    to, if any. Then they open what has been built; where they see another disk, they build it.
     """
-    processes, called = building.processes, []
-
-    def build(draft: Path) -> dict[str, Any]:
-        called.append(processes.told(draft))
-        return write_latents(draft, images, vae, building)
-
+    processes = building.processes
     nothing: Path | None = None
     if not processes.is_main:
-        draft = processes.told(nothing)
+        draft = processes.from_main(nothing)
         if draft is not None:
             write_shares(draft, images, vae, building)
         processes.barrier()
-        building = replace(building, processes=ALONE)
-        processes = ALONE
+        return build_together(folder, images, vae, replace(building, processes=ALONE))
+
+    called = False
+
+    def build(draft: Path) -> dict[str, Any]:
+        nonlocal called
+        called = True
+        processes.from_main(draft)
+        return write_latents(draft, images, vae, building)
+
     header = build_once(
         folder,
         build,
         LatentsHeader,
         building.verification,
-        trusted=lambda: not any(read_anew(file) for file in images.files),
+        doubt=partial(doubt, images),
     )
     if not called:
-        processes.told(nothing)
+        processes.from_main(nothing)
     processes.barrier()
     return header
+
+
+def doubt(images: ImageSet, folder: Path, header: dict[str, Any]) -> str | None:
+    """What speaks against latents of the first versions, which have no checksums, or None."""
+    if any(read_anew(file) for file in images.files):
+        return "was built by a version that read some of its images otherwise"
+    return doubtful_latents(folder, header, len(images.files), images.augmentation.views)
 
 
 def open_tokens(
@@ -215,6 +234,7 @@ def open_tokens(
             lambda new: write_tokens(new, asked, encoder, building.progress),
             TokensHeader,
             building.verification,
+            doubt=partial(doubtful_tokens, prompts=len(asked)),
         )
 
     number = {key: k for k, key in enumerate(order)}
@@ -246,9 +266,18 @@ class LatentCache:
         captions: Path,
         choices: Sequence[Sequence[int]],
         encoder: Encoder,
-        left_out: Sequence[str] = (),
+        *,
+        maps: MapCache | None,
+        kept: Sequence[int],
+        left_out: Sequence[str],
+        verification: Verification | None,
     ):
-        """Open two finished cache folders. choices: the numbers of each image's prompts."""
+        """Open two finished cache folders.
+
+        choices:      the numbers of each image's prompts
+        maps, kept:   maps that batches have too, and the numbers of those of the images
+        verification: compares large files with their checksums, in a thread of its own
+        """
         header = read_header(latents, LatentsHeader)
         tokens_header = read_header(captions, TokensHeader)
         if header is None or tokens_header is None:
@@ -256,14 +285,16 @@ class LatentCache:
         self.folder = latents
         self.encoder = encoder
         self.left_out = list(left_out)
-        self.verification: Verification | None = None
+        self.verification = verification
         self.key = key_of((latents.name, captions.name, choices))
         self.views: int = header["views"]
         self.shape: tuple[int, ...] = tuple(header["shape"][2:])
         self.mean = torch.tensor(header["mean"])[:, None, None]
         self.std = torch.tensor(header["std"])[:, None, None]
-        self._maps: MapCache | None = None
-        self._map_rows: np.ndarray[Any, Any] = np.empty(0, np.int64)
+        self._maps = maps
+        if maps is not None:
+            self.key = key_of((self.key, maps.key))
+        self._map_rows = (np.array(kept)[:, None] * self.views + np.arange(self.views)).ravel()
 
         file = latents / "latents.f16"
         self._latents = np.asarray(np.memmap(file, np.float16, "r", shape=tuple(header["shape"])))
@@ -279,25 +310,12 @@ class LatentCache:
         self._firsts = self._counts.cumsum(0) - self._counts
         self._choices = torch.tensor([number for numbers in choices for number in numbers])
 
-    def add_maps(self, maps: MapCache, kept: Sequence[int]) -> None:
-        """From now on, batches have maps too. kept: which of the maps belong to the images."""
-        self._maps = maps
-        rows = np.array(kept)[:, None] * self.views + np.arange(self.views)
-        self._map_rows = rows.ravel()
-        self.key = key_of((self.key, maps.key))
-
     @cached_property
     def null(self) -> Condition:
         return self.encoder.finish(self.tokens(torch.tensor([0])), None, None)
 
     def __len__(self) -> int:
         return len(self._counts)
-
-    def verify_with(self, verification: Verification | None) -> None:
-        """From now on, large files are being compared with their checksums, in a thread."""
-        self.verification = verification
-        if verification is not None:
-            verification.start()
 
     def check_files(self) -> None:
         """Wait until all files are known to be whole; Damaged if one is not."""

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from tinyldm.data.cache import Header, build_once, key_of
-from tinyldm.data.encode import Building, ChangedError, file_hash, file_hashes, problem_of
+from tinyldm.data.cache import Header, build_once, key_of, problem_of
+from tinyldm.data.encode import Building, ChangedError, file_hash, file_hashes
 from tinyldm.data.examples import Example
 from tinyldm.data.images import Augmentation
 from tinyldm.errors import InputError
@@ -62,7 +62,7 @@ def open_maps(
     InputError: a map that is wrong, unless skip_bad.
     """
     files = [encoder.map_file(example.prompts[0]) for example in examples]
-    map_hashes = file_hashes(files, building.workers, False)
+    map_hashes = file_hashes(files, building.workers, progress=False)
     views = augmentation.to_dict()
     kind = () if encoder.map_mode == "P" else (encoder.fingerprint,)  # how a picture becomes a map
     key = key_of(("maps", hashes, map_hashes, encoder.map_size, views, *kind))
@@ -121,7 +121,7 @@ def write_maps(
                 wrong[str(k)] = str(error)
                 if not skip_bad:
                     raise
-            if file_hash(map_file) != map_hashes[k]:
+            if file_hash(map_file) != map_hashes[k]:  # a wrong one may be whole by now
                 raise ChangedError(map_file)
             if str(k) in wrong:
                 continue

@@ -91,7 +91,7 @@ class DPMSolver:
         order = min(self.order, len(history) + 1)
         if order == 1:
             return 1
-        h = nxt.lambda_ - now.lambda_
+        h = nxt.lambda_ - now.lambda_  # below 0 where an inversion goes up the grid
         h_1 = now.lambda_ - history[0][0]  # the length of the step before
         # the step to clean data, of infinite h, is of first order: it ends on x0
         return order if 0 < abs(h) < math.inf and abs(h) <= self.reach * abs(h_1) else 1

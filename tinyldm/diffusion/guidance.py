@@ -1,6 +1,6 @@
 """Guidance: a denoiser made of a denoiser, so that no solver ever hears of it.
 
-Here it is the classifier-free one and autoguidance; methods/composition.py has several conditions.
+Here are classifier-free guidance and autoguidance; methods/composition.py has several conditions.
 """
 
 from __future__ import annotations

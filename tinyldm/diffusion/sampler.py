@@ -110,8 +110,8 @@ def sample(
     solver = DPMSolver() if solver is None else solver
     denoiser = denoiser if guidance is None else guidance(denoiser)
     grid = schedule.grid(steps, spacing) if isinstance(spacing, str) else spacing
-    elsewhere = "cpu" if noise is None else noise.device
-    device = torch.device(elsewhere if device is None else device)
+    default = "cpu" if noise is None else noise.device
+    device = torch.device(default if device is None else device)
     condition = None if condition is None else condition.to(device)
     draw = noise_source(shape, seeds, device, dtype)
     x = draw() if noise is None else noise.to(device, dtype)

@@ -133,7 +133,7 @@ class NoiseSchedule:
             )
 
     @cached_property
-    def _betas(self) -> Tensor:
+    def betas(self) -> Tensor:
         """(T,) float64: the variance that each step of the forward process adds."""
         if self.kind == "cosine":  # 2102.09672, eq. 17, and the clipping below it
             u = torch.linspace(0, 1, self.timesteps + 1, dtype=torch.float64)
@@ -149,7 +149,7 @@ class NoiseSchedule:
     @cached_property
     def alpha_bar(self) -> Tensor:
         """(T,) float64: the cumulative product of 1 - beta (2006.11239, eq. 4)."""
-        alpha_bar = (1 - self._betas).cumprod(0)
+        alpha_bar = (1 - self.betas).cumprod(0)
         if self.zero_snr:
             # 2305.08891, algorithm 1: shift the last alpha to 0, scale the first back
             alpha = alpha_bar.sqrt()

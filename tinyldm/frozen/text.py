@@ -29,9 +29,7 @@ OTHER_PARTS = (
     "lm_head.",
     "cls.",
 )
-
-
-PARTS = ("text_encoder", "tokenizer")  # folders of a published pipeline
+PIPELINE = ("text_encoder", "tokenizer")  # folders of a published pipeline
 WHOLE_TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 # Entries of a tokenizer_config.json that change no token
@@ -76,7 +74,7 @@ def tokenizer_files(tokenizer: Any, source: str) -> dict[str, str]:
         content = file.read_bytes()
         if name == TOKENIZER_CONFIG:
             settings = read_json(file, dict[str, Any])
-            as_type(settings, str(file), TokenizerConfig, extra="ignore")
+            as_type(settings, str(file), TokenizerConfig, extra="ignore")  # for its check alone
             kept = {key: settings[key] for key in settings if key not in TOKENIZER_NOTES}
             content = json.dumps(kept, sort_keys=True).encode()
         hashes[name] = sha256(content).hexdigest()
@@ -120,16 +118,17 @@ class TextEncoder:
         """
         from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer, CLIPTextModel
 
-        source = words = resolve(name)
-        if Path(source, PARTS[0]).is_dir() and Path(source, PARTS[1]).is_dir():
-            source, words = (str(Path(source, part)) for part in PARTS)
+        source = of_tokenizer = resolve(name)
+        parts = [Path(source, part) for part in PIPELINE]
+        if all(part.is_dir() for part in parts):
+            source, of_tokenizer = map(str, parts)
         config = load_pretrained(AutoConfig, source, ROLE)
         of_clip = config.model_type.startswith("clip")
         model_class = CLIPTextModel if of_clip else AutoModelForTextEncoding
         # The last hidden states are used, so a BERT may come without the layer that pools them.
         model = load_model(model_class, source, ROLE, OTHER_PARTS, optional=("pooler.",))
-        tokenizer = load_pretrained(AutoTokenizer, words, ROLE)
-        files = tokenizer_files(tokenizer, words)
+        tokenizer = load_pretrained(AutoTokenizer, of_tokenizer, ROLE)
+        files = tokenizer_files(tokenizer, of_tokenizer)
         return cls(model.to(device), tokenizer, str(name), files, padded=padded)
 
     @torch.no_grad()
@@ -174,7 +173,9 @@ class TextEncoder:
     def fingerprint(self) -> str:
         """A hash of configuration, weights and tokenizer: equal models give equal conditions."""
         kind = type(self.tokenizer).__name__.removesuffix("Fast")
-        about = [kind, self.files, self.max_length, *(["padded"] if self.padded else [])]
+        about: list[object] = [kind, self.files, self.max_length]
+        if self.padded:
+            about.append("padded")
         return fingerprint(self.model, *about)
 
     @cached_property

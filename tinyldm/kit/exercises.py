@@ -27,7 +27,7 @@ EXERCISES = (
     Exercise(
         "schedule",
         "diffusion/schedule.py",
-        ("NoiseSchedule._betas", "NoiseSchedule.alpha_bar"),
+        ("NoiseSchedule.betas", "NoiseSchedule.alpha_bar"),
         title="The noise schedule",
         task="beta_t is the variance that step t adds, alpha_bar_t the product of 1 - beta up to "
         "t (DDPM, 2006.11239, section 2), in float64, (T,). The linear betas are evenly spaced "

@@ -27,10 +27,10 @@ def write_kit(folder: Path, exercises: Sequence[Exercise]) -> None:
     entry.write_text("".join(kept), encoding="utf-8")
     for name in STORIES:
         shutil.copy(story_file(name), folder)
-    lines = {}
     for exercise in exercises:
         file = package / exercise.module
         file.write_text(blanked(file.read_text(encoding="utf-8"), exercise), encoding="utf-8")
+    lines = {}
     for exercise in exercises:  # where several are in one file, the last decides the lines
         text = (package / exercise.module).read_text(encoding="utf-8")
         lines[exercise.name] = [find(text, name).lineno for name in exercise.functions]

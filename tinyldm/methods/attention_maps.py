@@ -93,7 +93,7 @@ def _size_of(positions: int, size: tuple[int, int]) -> tuple[int, int]:
     """(h, w) of a level with h w positions; every level halves the one before, rounding up."""
     h, w = size
     while h * w > positions:
-        h, w = -(-h // 2), -(-w // 2)
+        h, w = (h + 1) // 2, (w + 1) // 2
     if h * w != positions:
         raise ValueError(f"{positions} positions are not those of a level of {size[0]}x{size[1]}")
     return h, w

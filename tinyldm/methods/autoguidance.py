@@ -23,8 +23,8 @@ from tinyldm.diffusion.schedule import NoiseSchedule
 def predicting(denoiser: Denoiser, made: str, wanted: str, schedule: NoiseSchedule) -> Denoiser:
     """A denoiser that predicts `wanted`, of one on the same schedule that predicts `made`.
 
-    (eps, x0, v and the velocity of the straight path follow from each other and x_t exactly, and
-    linearly: guidance is the same whichever of them it adds up.)
+    eps, x0, v and the velocity of the straight path follow from each other and x_t exactly, and
+    linearly: guidance is the same whichever of them it adds up.
     """
     check_prediction(wanted, schedule)
     if made == wanted:

@@ -101,12 +101,12 @@ class ComposedGuidance(IndependentGuidance):
 
         def guided(x_t: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
             shape = (-1,) + (1,) * (x_t.ndim - 1)
-            scale, guide_scale = (
-                how.scale_at(t, each).to(x_t).view(shape) for each in (how.scale, how.guide_scale)
-            )
+            scale = how.scale_at(t, how.scale).to(x_t).view(shape)
             predictions = self.predictions(denoiser, x_t, t, condition)
-            asked, prediction = self.combine(predictions), self.combine(predictions, scale)
+            asked = self.combine(predictions)
+            prediction = self.combine(predictions, scale)
             if how.guide is not None:
+                guide_scale = how.scale_at(t, how.guide_scale).to(x_t).view(shape)
                 weak = self.combine(self.predictions(how.guide, x_t, t, condition))
                 prediction = prediction + (guide_scale - 1) * (asked - weak)
             return how.rescaled(prediction, asked)

@@ -54,7 +54,7 @@ def find_layers(network: nn.Module, asked: str) -> list[str]:
 
 
 class Factors(nn.Module):
-    """A and B of one layer, as the layers that they would be one after the other.
+    """A and B of one linear or convolution layer, as layers that could run one after the other.
 
     Their weights alone are used; they are layers so that optimisers tell them from embeddings.
     """
@@ -63,9 +63,11 @@ class Factors(nn.Module):
         super().__init__()
         out, width_in, *kernel = layer.weight.shape
         kind: Any = next(kind for kind in LAYERS if isinstance(layer, kind))
-        square, one = ((tuple(kernel),), (1,)) if kernel else ((), ())
-        self.lora_A = kind(width_in, rank, *square, bias=False)
-        self.lora_B = zero(kind(rank, out, *one, bias=False))
+        # a convolution is told the size of its kernel, a linear layer has none
+        size_a = [tuple(kernel)] if kernel else []
+        size_b = [1] if kernel else []
+        self.lora_A = kind(width_in, rank, *size_a, bias=False)
+        self.lora_B = zero(kind(rank, out, *size_b, bias=False))
 
     def product(self) -> Tensor:
         """B A as a matrix (out, in x kernel), in the precision of the factors."""

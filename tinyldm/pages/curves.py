@@ -152,7 +152,7 @@ def _colours(count: int) -> list[str]:
     return [COLOURS[k % len(COLOURS)] for k in range(count)]
 
 
-def _draw(axes: Axes, line: Line, places: list[int], colour: str):
+def _draw(axes: Axes, line: Line, places: list[int], colour: str) -> Any:
     """Draw the points of a line that stand at these places; returns matplotlib's line."""
     points = [line.points[place] for place in places]
     dotted = len(points) <= FEW and not line.faint

@@ -15,7 +15,7 @@ from tinyldm.errors import InputError
 from tinyldm.files import write_text
 from tinyldm.folders import numbered
 from tinyldm.pages.curves import Chart, loss_lines, svg
-from tinyldm.pages.report import column, first_to_last, read_rows, step_of
+from tinyldm.pages.report import column, first_to_last, read_steps, step_of
 from tinyldm.scores.comparison import Comparison
 
 NEIGHBOURS = 4  # training images shown beside each sample
@@ -37,7 +37,7 @@ def draw_previews(run: Path, out: Path) -> None:
 
 def draw_curve(run: Path, out: Path) -> None:
     """Write the loss of a run as SVG: smoothed, and as it was, on a logarithmic axis."""
-    log = read_rows(run / "log.csv")
+    log = read_steps(run / "log.csv")
     if not log:
         raise InputError(f"{run / 'log.csv'}: no steps there")
     lines = loss_lines(column(log, "loss"))

@@ -11,13 +11,14 @@ from tinyldm.errors import shortened
 from tinyldm.installation import called
 from tinyldm.pages.curves import Chart, Line
 from tinyldm.pages.html import Table
-from tinyldm.scores.evaluation import METRICS
+from tinyldm.scores.metrics import METRICS
 from tinyldm.typed import Count, Index, Limits, as_type, read_json, unsealed
 
 AXES = ("checkpoint", "guidance", "steps", "solver")
 MORE_AXES = ("ema_length", "guide", "guide_scale")
 """Axes that a row need not have a value for: an average as saved, no guide. Shown if one has."""
 FACTS = ("n", "extractor", "preprocessing", "reference", "reference n")  # shown of each score
+COUNTED = {"n", "reference n"}  # of these facts, those that are numbers
 
 Row = dict[str, Any]
 """A scored setting in sweep.json; see Scored."""
@@ -69,6 +70,10 @@ class Content:
         for metric in self.asked.metrics:
             if metric not in METRICS or not all(metric in row.scores for row in self.rows):
                 raise ValueError(f"{shortened(metric)}: no metric that every row has a score of")
+        for facts in self.readers.values():
+            for name in COUNTED & facts.keys():
+                if not isinstance(facts[name], int):
+                    raise ValueError(f"readers: {name}: expected a number of pictures")
 
 
 def ranked(rows: Iterable[Row], metrics: list[str]) -> list[Row]:

@@ -24,6 +24,7 @@ from tinyldm.pages.ranking import summary
 from tinyldm.pages.sweep import RESULT, prompts_of
 from tinyldm.tasks.base import Task
 from tinyldm.training.checkpoint import (
+    WEIGHTS,
     Config,
     conditioning_of,
     find_checkpoint,
@@ -45,7 +46,7 @@ MORE_CURVES = {
 }
 
 Item = TypeVar("Item")
-LogRow = dict[str, float]  # a number for each of COLUMNS
+Logged = dict[str, float]  # of a step, a number for each of COLUMNS
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,13 @@ def write_report(run: Path) -> Path:
     settings = config["settings"]
     if "preset" not in settings:
         raise InputError(f"{checkpoint}: was not trained here; there is nothing to report")
-    log = read_rows(run / "log.csv")
+    log = read_steps(run / "log.csv")
     found = run / "sweep" / RESULT
     with owned_file(run / REPORT):
         write_page(
             run / REPORT,
             "report.html",
-            title=f"{run.resolve().name}: {settings['preset']} network",
+            title=f"{run.resolve().name}: {settings_of(config).kind_of_network}",
             facts=facts(checkpoint, config, log),
             preview=preview(run, config),
             loss=Chart("Loss", loss_lines(column(log, "loss")), "step", "loss, smoothed", log=True),
@@ -100,16 +101,16 @@ def after_save(run: Path) -> None:
         say(f"{run / REPORT}: not written ({type(error).__name__}: {error})", sys.stderr)
 
 
-def read_rows(file: Path) -> list[LogRow]:
-    """The rows of a log.csv as numbers; none if there is no such file."""
-    rows = []
+def read_steps(file: Path) -> list[Logged]:
+    """The steps of a log.csv as numbers; none if there is no such file."""
+    steps = []
     for row in read_log(file):
         numbers = [float(value) for value in row]
-        rows.append(dict(zip(COLUMNS, numbers, strict=True)))
-    return rows
+        steps.append(dict(zip(COLUMNS, numbers, strict=True)))
+    return steps
 
 
-def column(log: list[LogRow], name: str) -> list[tuple[float, float]]:
+def column(log: list[Logged], name: str) -> list[tuple[float, float]]:
     """A column of the log over the steps."""
     return [(row["step"], row[name]) for row in log]
 
@@ -120,18 +121,18 @@ def loss_by_noise(file: Path) -> Chart:
     return Chart("Loss by noise level", (Line("", points),), "log10 of sigma / alpha", "loss")
 
 
-def facts(checkpoint: Path, config: Config, log: list[LogRow]) -> list[tuple[str, Any]]:
+def facts(checkpoint: Path, config: Config, log: list[Logged]) -> list[tuple[str, Any]]:
     """What a person asks for first, as (name, value)."""
     settings = settings_of(config)
     step = log[-1]["step"] if log else config["step"]
     finished = bool(log) and step >= settings.max_steps
-    size = (checkpoint / "model.safetensors").stat().st_size
+    size = (checkpoint / WEIGHTS).stat().st_size
     parameters = size / 4e6  # in millions, of four bytes each
     height, width = config["size"]
     return [
         ("step", f"{step:.0f} of {settings.max_steps}{', finished' if finished else ''}"),
         ("checkpoint", checkpoint.name),
-        ("network", f"{settings.preset}, {parameters:.1f}M parameters"),
+        ("network", f"{settings.kind_of_network}, {parameters:.1f}M parameters"),
         ("data", settings.data or "toy monsters"),
         ("images", f"{width}x{height}"),
         ("frozen models", f"VAE {config['vae']}, prompts by {reader_of_prompts(config)}"),
@@ -153,7 +154,7 @@ def reader_of_prompts(config: dict[str, Any]) -> str:
     return " ".join(str(how[key]) for key in ("task", "name") if key in how)
 
 
-def last_loss(log: list[LogRow]) -> str:
+def last_loss(log: list[Logged]) -> str:
     """The smoothed loss at the end, in words."""
     smooth = smoothed(column(log, "loss"))
     if not smooth:
@@ -162,7 +163,7 @@ def last_loss(log: list[LogRow]) -> str:
     return f"{loss:.4f} (smoothed)"
 
 
-def speed(log: list[LogRow], batch_size: int) -> str:
+def speed(log: list[Logged], batch_size: int) -> str:
     """The median speed and the time spent in optimiser steps, in words."""
     speeds = [row["images_per_second"] for row in log]
     typical = median(speeds) if speeds else 0.0
@@ -230,8 +231,11 @@ def commands(run: Path, config: dict[str, Any]) -> list[str]:
     prompts = prompts_of(config)
     asked = f" --prompts {shlex.quote(str(prompts))}" if prompts else ""
     others = called("python -m tinyldm")
+    train = command_line(config["settings"], task_of(config))
+    if "base" in config:  # the run that it adapts, which no setting names
+        train += f" --from {shlex.quote(config['base']['checkpoint'])}"
     lines = [
-        command_line(config["settings"], task_of(config)),
+        train,
         f"{called('python sample.py')} --run {folder}{asked} --out {samples}",
     ]
     if prompts:

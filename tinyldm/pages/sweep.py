@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,9 @@ from tinyldm.training.run import SWEEP
 from tinyldm.typed import sealed
 
 RESULT, PAGE = "sweep.json", "sweep.html"
+
+Scorer = Callable[..., dict[str, dict]]
+"""A folder of pictures -> metric -> what is said of it; see evaluate()."""
 
 
 @dataclass(frozen=True)
@@ -152,12 +156,12 @@ class Sweep:
             **judges,
         }
 
-    def judge(self):
+    def judge(self) -> Scorer:
         """evaluate() for this sweep, a function of the folder of pictures.
 
         What scoring needs is loaded, and the references are read, now: before anything is drawn.
         """
-        judge = partial(
+        judge: Scorer = partial(
             evaluate,
             prompts=self.out / PROMPTS,
             device=self.device,
@@ -208,8 +212,7 @@ def draw_and_score(job: Sweep, grid: list[Setting], overwrite: bool) -> dict[str
         scored = [row["made"] for row in rows if setting.matches(row)]
         if made[setting] not in scored:
             todo.append(setting)
-    for setting in {(s.checkpoint, s.ema_length, s.guide): s for s in todo}.values():
-        setting.check()  # before anything is drawn
+    check_settings(todo)  # before anything is drawn
     if todo:
         judge = ready(job)
     for setting in tqdm(todo, "settings", unit="setting"):
@@ -240,8 +243,17 @@ def draw_and_score(job: Sweep, grid: list[Setting], overwrite: bool) -> dict[str
     return read_sweep(job.out / RESULT)
 
 
-def ready(job: Sweep):
-    """Write the prompts, and return the judge; where there is none, a new sweep leaves none."""
+def check_settings(todo: Iterable[Setting]) -> None:
+    """Setting.check(), once for all settings of a checkpoint, an average and a guide."""
+    different = {}
+    for setting in todo:
+        different[setting.checkpoint, setting.ema_length, setting.guide] = setting
+    for setting in different.values():
+        setting.check()
+
+
+def ready(job: Sweep) -> Scorer:
+    """Write the prompts, and return the judge; without one, a new sweep leaves no prompts."""
     job.validation.write(job.out)
     try:
         return job.judge()

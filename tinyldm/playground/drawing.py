@@ -136,7 +136,7 @@ def own_settings(model: Model) -> tuple[Setting, Setting]:
 
 
 def draw(model: Model, asked: Asked, settings: tuple[Setting, Setting]) -> Iterator[Footage]:
-    """The drawing after each step; of the two sides, the one with more noise goes on.
+    """What is drawn after each step; of the two sides, the one with more noise goes on.
 
     InputError, before the first step: something is asked for that the model does not do.
     """
@@ -162,7 +162,7 @@ def interleaved(
     model: Model, streams: Sequence[Iterator[Step]], words: Sequence[Places]
 ) -> Iterator[Footage]:
     """See draw(). It is a generator, so that its first step is made when it is asked for."""
-    drawing = Footage()
+    footage = Footage()
     noise = {k: math.inf for k in range(len(streams))}  # t of each side that is not at its end
     while noise:
         k = max(noise, key=lambda side: noise[side])
@@ -173,8 +173,8 @@ def interleaved(
             continue
         level = step.painter.reached[step.index]
         noise[k] = level.t
-        drawing.sides[k].append(Frame(step, level, tuple(seen(maps, step, words))))
-        yield drawing
+        footage.sides[k].append(Frame(step, level, tuple(seen(maps, step, words))))
+        yield footage
 
 
 def seen(maps: Maps, step: Step, words: Sequence[Places]) -> Iterator[Word]:

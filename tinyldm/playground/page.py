@@ -47,24 +47,22 @@ class Desk:
         try:
             settings = (Setting(*numbers(sides[:3])), Setting(*numbers(sides[3:])))
             asked = Asked(prompt, whole(needed("seed", seed)), init, strength)
-            drawings = draw(self.model, asked, settings)
+            for footage in draw(self.model, asked, settings):
+                yield "", *cards(footage, 1.0, view), footage
         except InputError as error:
             told = in_words(error)
             if init is not None:  # it lies in a folder of no interest
                 told = told.replace(init, Path(init).name)
             yield message(told), None, None, None
-            return
-        for drawing in drawings:
-            yield "", *cards(drawing, 1.0, view), drawing
 
-    def look_back(self, drawing: Footage | None, percent: float, view: str) -> tuple[str, str]:
+    def look_back(self, footage: Footage | None, percent: float, view: str) -> tuple[str, str]:
         """The cards of what is drawn, so far on the way."""
-        return cards(drawing or Footage(), percent / 100, view)
+        return cards(footage or Footage(), percent / 100, view)
 
 
-def cards(drawing: Footage, fraction: float, view: str) -> tuple[str, str]:
+def cards(footage: Footage, fraction: float, view: str) -> tuple[str, str]:
     """The cards of both sides."""
-    first, second = drawing.at(fraction)
+    first, second = footage.at(fraction)
     return card("A", first, view == LATENTS), card("B", second, view == LATENTS)
 
 
@@ -118,13 +116,15 @@ def build(model: Model) -> Any:
             side_b, card_b = _side(gr, model, "B", second)
         with gr.Row():
             how_far = gr.Slider(
-                *(0, 100, 100),
+                minimum=0,
+                maximum=100,
+                value=100,
                 step=1,
                 scale=3,
                 label="look back: how far from noise to the picture, in percent",
             )
             view = gr.Radio([PICTURES, LATENTS], value=PICTURES, label="show x_t and x0 as")
-        drawing = gr.State(None)
+        footage = gr.State(None)
 
         def steps(*inputs: Any) -> Iterator[tuple[Any, ...]]:
             newest: Any = 100  # where the first step sets the slider; then it is left alone
@@ -137,7 +137,7 @@ def build(model: Model) -> Any:
             [start.click, asked[0].submit],
             steps,
             [*asked, view, *side_a, *side_b],
-            [warning, card_a, card_b, drawing, how_far],
+            [warning, card_a, card_b, footage, how_far],
             show_progress="hidden",
             concurrency_limit=1,
             api_visibility="private",
@@ -146,7 +146,7 @@ def build(model: Model) -> Any:
         gr.on(
             [how_far.input, view.change],
             desk.look_back,
-            [drawing, how_far, view],
+            [footage, how_far, view],
             [card_a, card_b],
             show_progress="hidden",
             api_visibility="private",
@@ -180,7 +180,9 @@ def _asked(gr: Any, model: Model) -> tuple[list[Any], Any, Any]:
             label="init: the picture to begin with", file_types=["image"], type="filepath"
         )
         strength = gr.Slider(
-            *(0, 1, DEFAULT_STRENGTH),
+            minimum=0,
+            maximum=1,
+            value=DEFAULT_STRENGTH,
             step=0.05,
             label="strength: 0 keeps the picture, 1 forgets it",
         )

@@ -61,7 +61,7 @@ def parts_of(prompts: Sequence[Prompt]) -> list[Prompt]:
     return parts
 
 
-def joined(encoded: Condition, compositions: Sequence[Composition]) -> Composed:
+def regrouped(encoded: Condition, compositions: Sequence[Composition]) -> Composed:
     """The conditions of compositions of n parts each, from those of their parts_of(), in order."""
     n = len(compositions[0].parts)
     parts = tuple(encoded[slice(k, None, n)] for k in range(n))

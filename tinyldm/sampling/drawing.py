@@ -26,7 +26,7 @@ from tinyldm.methods.autoguidance import predicting
 from tinyldm.methods.composition import Composed
 from tinyldm.methods.editing import Callback, Inpainting, begin, invert, passages, resample
 from tinyldm.processes import ALONE, Processes
-from tinyldm.sampling.compositions import Composition, joined, parts_of
+from tinyldm.sampling.compositions import Composition, parts_of, regrouped
 from tinyldm.sampling.settings import Drawing
 from tinyldm.tasks.base import Encoder, Task
 from tinyldm.training.checkpoint import Checkpoint
@@ -67,7 +67,7 @@ class Painter:
     """Draws pictures of conditions with one network, in one way.
 
     network:      a denoiser, in eval mode, on the device
-    prediction:   what it predicts: eps, x0 or v
+    prediction:   what it predicts: eps, x0, v or flow
     latent_shape: (c, h, w)
     mean, std:    latents of the VAE are x0 * std + mean; (c, 1, 1), mean maybe (c, h, w)
     vae:          decode(latents (b, c, h, w)) gives images (b, 3, h', w') in [-1, 1]
@@ -269,7 +269,7 @@ def encode_asked(encoder: Encoder, prompts: Sequence[Prompt]) -> Condition | Com
     compositions = [prompt for prompt in prompts if isinstance(prompt, Composition)]
     if not compositions:
         return encode_prompts(encoder, prompts)
-    return joined(encode_prompts(encoder, parts_of(compositions)), compositions)
+    return regrouped(encode_prompts(encoder, parts_of(compositions)), compositions)
 
 
 def draw_requests(

@@ -163,6 +163,6 @@ def editing_of(
         resample=o.resample or 1,
         invert=None if o.invert is None else task.prompt(o.invert),
         also=also,
-        rows=o.interpolate or 0,
+        interpolate=o.interpolate or 0,
         to_seed=o.to_seed,
     )

@@ -31,14 +31,14 @@ WHITE = 128  # the grey from which on a mask is white
 class Editing:
     """What a job does besides drawing its prompts from noise; by default nothing.
 
-    init:     a picture to draw on, at the size of the run
-    mask:     of mode "L" and the same size, 255 where it is drawn and 0 where it stays
-    strength: 0 to 1, how far it is drawn anew
-    resample: how many times each step is taken, with a mask
-    invert:   what the picture shows: it is drawn from its own noise, not from that of the seed
-    also:     what every picture shows as well, with weights
-    rows:     so many pictures lead from the first prompt to the last
-    to_seed:  and from the noise of the seed to that of this one
+    init:        a picture to draw on, at the size of the run
+    mask:        of mode "L" and the same size, 255 where it is drawn and 0 where it stays
+    strength:    0 to 1, how far it is drawn anew
+    resample:    how many times each step is taken, with a mask
+    invert:      what the picture shows: it is drawn from its own noise, not from that of the seed
+    also:        what every picture shows as well, with weights
+    interpolate: so many pictures lead from the first prompt to the last
+    to_seed:     and from the noise of the seed to that of this one
     """
 
     init: Image.Image | None = None
@@ -47,13 +47,13 @@ class Editing:
     resample: int = 1
     invert: Prompt | None = None
     also: Also = ()
-    rows: int = 0
+    interpolate: int = 0
     to_seed: int | None = None
 
     @property
     def shares(self) -> list[float]:
-        """How far along the way each of the rows is, 0 to 1."""
-        return torch.linspace(0, 1, self.rows, dtype=torch.float64).tolist()
+        """How far along the way each picture of an interpolation is, 0 to 1."""
+        return torch.linspace(0, 1, self.interpolate, dtype=torch.float64).tolist()
 
     def record(self) -> dict[str, Any]:
         """What of it decides the pictures. What a picture shows is in the prompts already."""
@@ -65,13 +65,13 @@ class Editing:
             known |= {"resample": self.resample} if self.resample > 1 else {}
         if self.invert is not None:
             known["invert"] = str(self.invert)
-        if self.rows:
-            known |= {"interpolate": self.rows, "to_seed": self.to_seed}
+        if self.interpolate:
+            known |= {"interpolate": self.interpolate, "to_seed": self.to_seed}
         return known
 
     def requests(self, requests: Sequence[Request]) -> list[Request]:
         """What is to be drawn, given what was asked for."""
-        if self.rows:
+        if self.interpolate:
             requests = between(requests[0].prompt, requests[-1].prompt, self.shares)
         return [replace(each, prompt=self.composed(each.prompt)) for each in requests]
 
@@ -103,7 +103,7 @@ class Editing:
         if self.invert is not None:
             shown = encode_prompts(encoder, [self.invert])
             return painter.invert(shown).expand(count, -1, -1, -1)
-        if not self.rows:
+        if not self.interpolate:
             return None
         ends = []
         for end in (seed, seed if self.to_seed is None else self.to_seed):

@@ -58,8 +58,7 @@ def drawing_facts(how: Drawing) -> dict[str, Any]:
     facts["solver"] = solver_facts(how.solver)
     if how.guide is not None:
         facts["guide"] = hash_of(find_checkpoint(how.guide))
-    given: dict[str, Any] = json.loads(json.dumps(facts))
-    return given
+    return json.loads(json.dumps(facts))
 
 
 def read_grids(checkpoint: Checkpoint) -> FittedGrids:
@@ -109,13 +108,15 @@ def differences(fitted: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator
         a, b = fitted.get(key), asked.get(key)
         if a == b:
             continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            names = a.get("name"), b.get("name")
-            yield from (
-                differences(a, b) if names[0] == names[1] else [f"{names[0]}, not {names[1]}"]
-            )
+        if isinstance(a, dict) and isinstance(b, dict):  # two solvers
+            if a.get("name") == b.get("name"):
+                yield from differences(a, b)
+            else:
+                yield f"{a.get('name')}, not {b.get('name')}"
+        elif key == "guide":
+            yield "another guide"
         else:
-            yield "another guide" if key == "guide" else f"{key} {a}, not {b}"
+            yield f"{key} {a}, not {b}"
 
 
 def add_grids(checkpoint: Checkpoint, how: Drawing, fitted: Mapping[int, FittedGrid]) -> Path:
@@ -128,11 +129,9 @@ def add_grids(checkpoint: Checkpoint, how: Drawing, fitted: Mapping[int, FittedG
     facts, contents = drawing_facts(how), hash_of(checkpoint.path)
     with owned_file(file):
         before = read_json(file, FittedGrids) if file.exists() else FittedGrids(contents)
-        kept = [
-            grid
-            for grid in before.grids
-            if before.contents == contents and (grid.how != facts or grid.steps not in fitted)
-        ]
+        kept = []
+        if before.contents == contents:
+            kept = [grid for grid in before.grids if grid.how != facts or grid.steps not in fitted]
         content = FittedGrids(contents, (*kept, *fitted.values()))
         write_text(file, json.dumps(asdict(content), indent=1))
     return file

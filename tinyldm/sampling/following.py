@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Abandoned(Exception):
-    """Whoever followed has stopped to look."""
+    """Whoever followed has stopped looking."""
 
 
 def followed(job: Callable[[Callable[..., None]], object]) -> Iterator[tuple[Any, ...]]:

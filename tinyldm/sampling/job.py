@@ -75,7 +75,7 @@ def sample_images(
         painter = editing.begin(model.painter, model.models, len(requests), seed)
         encoder = model.models.encoder
         draw_requests(painter, encoder, requests, folder, seed=seed, batch_size=batch_size)
-        save_grid(requests, folder, columns=editing.rows or None)
+        save_grid(requests, folder, columns=editing.interpolate or None)
         save_strip(painter, encoder, strip, folder, seed=seed)
     return folder
 
@@ -124,7 +124,7 @@ def check_requests(
             raise InputError(f"--strip {str(strip)!r}: names nothing to draw")
 
 
-def told(requests: Sequence[Request], checkpoint: Path, out: Path) -> str:
+def summary(requests: Sequence[Request], checkpoint: Path, out: Path) -> str:
     """What was drawn and where it lies, in one line."""
     made = []
     if requests:
@@ -134,12 +134,8 @@ def told(requests: Sequence[Request], checkpoint: Path, out: Path) -> str:
     return "; ".join(made)
 
 
-def with_grid(checkpoint: Checkpoint, how: Drawing) -> Drawing:
-    """The drawing, with the grid that was fitted to the checkpoint if it asks for that.
-
-    InputError for a solver that is not for the run, for a number of steps that the schedule does
-    not have, or that no grid was fitted for.
-    """
+def check_solver(checkpoint: Checkpoint, how: Drawing) -> None:
+    """InputError: a consistency run with another solver, or another run with that solver."""
     tuned = checkpoint.config["settings"].get("consistency") is not None
     trained = f"{called('train.py')} --consistency"
     if isinstance(how.solver, ConsistencySolver) and not tuned:
@@ -152,6 +148,15 @@ def with_grid(checkpoint: Checkpoint, how: Drawing) -> Drawing:
             f"--solver {type(how.solver).__name__}: {checkpoint.path} is a run of {trained}; "
             "expected --solver consistency"
         )
+
+
+def with_grid(checkpoint: Checkpoint, how: Drawing) -> Drawing:
+    """The drawing, with the grid that was fitted to the checkpoint if it asks for that.
+
+    InputError for a solver that is not for the run, for a number of steps that the schedule does
+    not have, or that no grid was fitted for.
+    """
+    check_solver(checkpoint, how)
     how = with_fitted_grid(checkpoint, how)
     try:
         how.grid(checkpoint.schedule)
@@ -177,7 +182,7 @@ def open_samples(
     The main process owns it, and the others draw into it as well.
     """
     if not processes.is_main:
-        yield processes.told(Path())
+        yield processes.from_main(Path())
         return
     checkpoint = model.checkpoint
     prompts = [request.prompt for request in requests]
@@ -198,7 +203,7 @@ def open_samples(
     else:
         folder = Path(out)
     with open_folder(folder, record, overwrite):
-        yield processes.told(folder)
+        yield processes.from_main(folder)
 
 
 def save_grid(requests: Sequence[Request], folder: Path, columns: int | None = None) -> None:

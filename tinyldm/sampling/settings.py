@@ -314,7 +314,7 @@ class SampleOptions(EditOptions):
         check_editing(self)
 
     def counted(self, texts: Sequence[str], count: int) -> list[str]:
-        """As many prompts as --count asks for: the distinct ones in turn."""
+        """As many prompts as --count asks for, in turn: of --prompt, or else the distinct texts."""
         distinct = self.prompt or list(dict.fromkeys(texts))
         return list(islice(cycle(distinct), count))
 
@@ -324,7 +324,10 @@ class SampleOptions(EditOptions):
         return {"base": self.base, "scale": self.lora_scale}
 
     def drawing(self, task: Task, settings: Mapping[str, Any]) -> Drawing:
-        """How to draw with a network of a task that was trained with these settings."""
+        """How to draw with a network of a task that was trained with these settings.
+
+        InputError: options that do not go together, or do not suit the task or the training.
+        """
         cfg_drop = settings.get("cfg_drop", TrainSettings.cfg_drop)
         scale = self.guidance
         if scale is None:

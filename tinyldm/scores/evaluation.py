@@ -153,7 +153,7 @@ def evaluate(
         images=folder,
         prompts_file=Path(prompts) if prompts is not None else None,
         requests=requests,
-        vae=record.get("vae") if vae is None and prompts is not None else vae,
+        vae=drawn_by(record) if vae is None and prompts is not None else vae,
         size=size,
         evaluator=judge,
         task=task,
@@ -230,6 +230,12 @@ def read_record(folder: Path) -> dict[str, Any]:
     """What sample.py wrote about the images in a folder; empty where they come from elsewhere."""
     file = folder / RECORD
     return read_record_file(file) if file.is_file() else {}
+
+
+def drawn_by(record: Mapping[str, Any]) -> str | None:
+    """The autoencoder that made pictures, by their record; None where pixels were drawn."""
+    vae = record.get("vae")
+    return None if vae == "none" else vae
 
 
 def default_clip(prompts: str | Path | None) -> str:

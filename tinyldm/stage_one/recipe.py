@@ -46,7 +46,7 @@ class Recipe:
     seed: int = _number(0, "seed of weights and order", SEED)
 
     @property
-    def critical(self) -> bool:
+    def has_critic(self) -> bool:
         """Whether there is a critic."""
         return self.adversarial > 0 or self.perceptual > 0
 

@@ -119,7 +119,7 @@ class StageOne:
         )
         self.critic: Critic | None = None
         self.critic_optimiser: torch.optim.Optimizer | None = None
-        if recipe.critical:
+        if recipe.has_critic:
             self.critic = Critic().to(device)
             self.critic_optimiser = torch.optim.AdamW(
                 self.critic.parameters(), lr=recipe.lr, betas=(0.5, 0.9)
@@ -164,7 +164,7 @@ class StageOne:
         }
         error = losses["L1"] + recipe.squared * losses["MSE"]
         total = error + recipe.kl * losses["KL"]
-        criticised = recipe.critical and self.step > recipe.critic_from
+        criticised = recipe.has_critic and self.step > recipe.critic_from
         if criticised:
             criticism, parts = self.criticism(x, y, error)
             total = total + criticism

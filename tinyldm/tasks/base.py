@@ -102,8 +102,7 @@ class Encoder(ABC):
 
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
         """Prompts -> the whole Condition, for sampling; a single text is a batch of one."""
-        prompts = [prompts] if isinstance(prompts, str) else prompts
-        return self.finish(self.stored(prompts), None, None)
+        return self.finish(self.stored(as_batch(prompts)), None, None)
 
     def keys(self, prompts: Sequence[Prompt]) -> list[str]:
         """What decides each prompt's stored tokens: its text, or a hash of the file it names."""
@@ -130,6 +129,20 @@ class Encoder(ABC):
         Returns a hash of the files that the prompts name, None where they name none.
         """
         return None
+
+
+def as_batch(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+    """The prompts; a single text is one prompt, and no sequence of letters."""
+    return [prompts] if isinstance(prompts, str) else prompts
+
+
+def no_tokens(b: int, width: int = 1) -> Condition:
+    """What is stored of b prompts that have no tokens: one for each, zero and masked."""
+    import torch
+
+    from tinyldm.condition import Condition
+
+    return Condition(torch.zeros(b, 1, width), torch.zeros(b, 1, dtype=torch.bool))
 
 
 @dataclass(frozen=True)
@@ -310,12 +323,13 @@ def read_examples(
     """
     folder = Path(folder).expanduser()
     known = [each for each in tasks() if not each.named_only]
-    if task is not None and task not in TASKS:
-        known = [find_task(task)]
-    elif task is not None:  # it may read folders that are otherwise another's
-        known = [find_task(task), *(each for each in known if each.name != task)]
+    asked: tuple[Layout, ...] = ()
+    if task is not None:
+        named = find_task(task)
+        others = [each for each in known if each.name != task] if task in TASKS else []
+        known = [named, *others]
+        asked = named.layouts  # it may read folders that are otherwise another's
     layouts = [layout for each in known for layout in each.layouts]
-    asked = () if task is None else find_task(task).layouts
     examples = read_layout(folder, layouts, split, skip_bad, asked=asked)
     found = next(each for each in known if examples.layout in each.layouts)
     if task in TASKS and task != found.name:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import blake2b
@@ -69,7 +69,7 @@ class LabelEncoder(Encoder):
     def __init__(self, names: Sequence[str], form: str = "tokens", area: tuple[int, int] = (1, 1)):
         self.names = tuple(names)
         self.form = form
-        self.area = (area[0], area[1])
+        self.area = area
         self.rows = token_rows(self.names)  # (labels, width)
         self.width = self.rows.shape[1]
         content = json.dumps(["labels", self.names])
@@ -172,7 +172,7 @@ def as_labels(value: Sequence[str], names: Sequence[str] | None, where: str) -> 
 
 
 def read_labelled(folder: Path, split: str, problems: list[str]) -> list[Example]:
-    """{split}.json maps names of images to lists of labels; the images lie in one IMAGE_FOLDERS."""
+    """{split}.json maps names of images to lists of labels; the images lie in an image folder."""
     names = read_names(folder)
     table = folder / f"{split}.json"
     labels = {}
@@ -185,17 +185,13 @@ def read_labelled(folder: Path, split: str, problems: list[str]) -> list[Example
     return [Example(place / name, (labels[name],)) for name in sorted(labels) if name in there]
 
 
-def place_of_images(folder: Path, wanted: Any) -> tuple[Path, set[str]]:
+def place_of_images(folder: Path, wanted: Set[str]) -> tuple[Path, set[str]]:
     """The one of the IMAGE_FOLDERS with the most of the wanted names, and the names in it."""
-    best, most = (folder, set[str]()), -1
+    inside = {}
     for name in IMAGE_FOLDERS:
-        place = folder / name
-        if not place.is_dir():
-            continue
-        there = {path.name for path in place.iterdir()}
-        if len(there & wanted) > most:
-            best, most = (place, there), len(there & wanted)
-    return best
+        if (folder / name).is_dir():
+            inside[folder / name] = {path.name for path in (folder / name).iterdir()}
+    return max(inside.items(), key=lambda found: len(found[1] & wanted))
 
 
 def is_labelled(folder: Path) -> bool:
@@ -204,7 +200,7 @@ def is_labelled(folder: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Known:
+class LabelFacts:
     """What a checkpoint says of the labels: their names, and the form that the network gets."""
 
     names: Annotated[list[str], Limits(min_length=1)]
@@ -216,7 +212,7 @@ class LabelTask(Task):
 
     name = "labels"
     options = frozenset({"label_form"})
-    facts = Known
+    facts = LabelFacts
     layouts = (
         Layout(
             "labels",

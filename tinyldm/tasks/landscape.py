@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tinyldm.data.cache import key_of
-from tinyldm.data.examples import IMAGE_SUFFIXES, Example, Layout, Prompt, Request
+from tinyldm.data.examples import Example, Layout, Prompt, Request, images_in
 from tinyldm.errors import InputError
-from tinyldm.tasks.base import Encoder, Judge, Task
+from tinyldm.tasks.base import Encoder, Judge, Task, as_batch, no_tokens
+from tinyldm.tasks.paths import BETWEEN, join_prompt, path_within, split_prompt
 from tinyldm.tasks.prompt_files import checked
 from tinyldm.tasks.recipes import FULL, LARGEST_SMALL, SMALL_LANDSCAPES
 from tinyldm.tasks.segmentation import CLASSES, class_shares, load_map
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from tinyldm.sampling.settings import Drawing
     from tinyldm.training.settings import TrainSettings
 
-BETWEEN = "|"  # "map.png | reference.jpg"
 GRAIN = 4  # a map is kept at so many times the latents' height and width
 MAP_FOLDERS = (
     "val_B_labels_resized",
@@ -69,16 +69,14 @@ class Scene:
         return self.folder / self.reference if self.reference else None
 
     def __str__(self) -> str:
-        map, reference = self.map_file, self.reference_file
-        return f"{map or ''} {BETWEEN} {reference}" if reference else f"{map or ''}"
+        return join_prompt(self.map_file, self.reference_file)
 
     @classmethod
     def of(cls, prompt: Prompt, folder: Path = Path()) -> Scene:
         """The scene of a prompt, which may be given as text: "map.png | reference.jpg"."""
         if isinstance(prompt, Scene):
             return prompt
-        map, _, reference = str(prompt).partition(BETWEEN)
-        return cls(map.strip(), reference.strip(), folder)
+        return cls(*split_prompt(str(prompt)), folder)
 
 
 # ---- prompts -> Condition
@@ -119,8 +117,7 @@ class LandscapeEncoder(Encoder):
         files = [Scene.of(prompt).reference_file for prompt in prompts]
         there = [k for k, file in enumerate(files) if file is not None]
         if not there:
-            b = len(files)
-            return Condition(torch.zeros(b, 1, self.width), torch.zeros(b, 1, dtype=torch.bool))
+            return no_tokens(len(files), self.width)
         references = [load_image(file) for file in files if file is not None]
         found = self.style.encode(references).cpu()  # (number of references, n, width)
         tokens = found.new_zeros(len(files), *found.shape[1:])
@@ -154,8 +151,7 @@ class LandscapeEncoder(Encoder):
         """Scenes -> maps and styles; InputError for a file that is missing or wrong."""
         import torch
 
-        prompts = [prompts] if isinstance(prompts, str) else prompts
-        scenes = [Scene.of(prompt) for prompt in prompts]
+        scenes = [Scene.of(prompt) for prompt in as_batch(prompts)]
         condition = self.finish(self.stored(scenes), None, None)
         cells = torch.zeros(len(scenes), len(CLASSES), *self.area)
         for k, scene in enumerate(scenes):
@@ -189,7 +185,9 @@ class LandscapeEncoder(Encoder):
         """The file of the map."""
         file = Scene.of(prompt).map_file
         if file is None:
-            raise InputError(f"{str(prompt)!r}: expected a map, or MAP {BETWEEN} REFERENCE")
+            raise InputError(
+                f"{str(prompt)!r}: expected a segmentation map, or MAP {BETWEEN} REFERENCE"
+            )
         return file
 
     def read_map(self, prompt: Prompt, image: Path | None = None) -> Image:
@@ -203,18 +201,14 @@ class LandscapeEncoder(Encoder):
 
         files = []
         for prompt in prompts:
-            scene = Scene.of(prompt)
-            if scene.map_file is None:
+            scene, file = Scene.of(prompt), self.map_file(prompt)
+            if not file.is_file():
                 raise InputError(
-                    f"{str(prompt)!r}: expected a segmentation map, or MAP {BETWEEN} REFERENCE"
-                )
-            if not scene.has_map():
-                raise InputError(
-                    f"{scene.map_file}: no such segmentation map; "
+                    f"{file}: no such segmentation map; "
                     "for a run's own prompts, --data FOLDER says where its data is now"
                 )
-            load_map(scene.map_file)
-            files.append(scene.map_file)
+            load_map(file)
+            files.append(file)
             if scene.reference_file is not None:
                 load_image(scene.reference_file)
                 files.append(scene.reference_file)
@@ -231,9 +225,7 @@ def read_landscapes(folder: Path, split: str, problems: list[str]) -> list[Examp
     """
     place = f"{split}_resized"
     examples = []
-    for image in sorted((folder / place / "imgs").iterdir()):
-        if image.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
+    for image in images_in(folder / place / "imgs"):
         map = f"{place}/labels/{image.stem}.png"
         if (folder / map).is_file():
             scene = Scene(map, f"{place}/imgs/{image.name}", folder)
@@ -256,18 +248,6 @@ def check_landscape(example: Example) -> None:
         load_map(file, example.image)
 
 
-def path_within(folder: Path, scene: Scene, path: str) -> str:
-    """A path of a scene as it reads from a folder; absolute if it leads elsewhere."""
-    if not path:
-        return ""
-    inside = not Path(path).is_absolute() and ".." not in Path(path).parts
-    if inside and scene.folder.resolve() == folder.resolve():
-        return path  # though it may be a symbolic link to elsewhere
-    file = (scene.folder / path).resolve()
-    root = folder.resolve()
-    return str(file.relative_to(root) if file.is_relative_to(root) else file)
-
-
 def find_beside(file: Path, name: str, folders: Sequence[str], kind: str) -> str:
     """The path of a file that a prompt file names, relative to the prompt file's folder."""
     for folder in folders:
@@ -280,8 +260,8 @@ def find_beside(file: Path, name: str, folders: Sequence[str], kind: str) -> str
 
 
 @dataclass(frozen=True)
-class Named:
-    """What a checkpoint says of the encoder: which CLIP it is, and how often it was not heard."""
+class SceneFacts:
+    """What a checkpoint says of the encoder: which CLIP, and how often the style was dropped."""
 
     name: str
     style_drop: Annotated[float, Limits(ge=0, le=1)]
@@ -293,7 +273,7 @@ class LandscapeTask(Task):
     name = "landscape"
     prompt_files = ("label_to_img.json",)
     options = frozenset({"image_encoder", "style_drop"})
-    facts = Named
+    facts = SceneFacts
     guides_style = True
     layouts = (
         Layout(
@@ -320,9 +300,9 @@ class LandscapeTask(Task):
     def text(self, prompt: Prompt, folder: Path = Path()) -> str:
         """The scene with paths relative to the folder, where they lie inside of it."""
         scene = Scene.of(prompt)
-        map = path_within(folder, scene, scene.map)
-        reference = path_within(folder, scene, scene.reference)
-        return f"{map} {BETWEEN} {reference}" if reference else map
+        map = path_within(folder, scene.folder, scene.map)
+        reference = path_within(folder, scene.folder, scene.reference)
+        return join_prompt(map, reference)
 
     def requests(self, file: Path) -> list[Request]:
         """label_to_img.json, map -> reference, drawn as the map's stem with .jpg."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tinyldm.data.examples import Example, Layout, Prompt
 from tinyldm.tasks.base import Encoder
 from tinyldm.tasks.pictures import PictureEncoder, PictureTask, Sketch, to_area
-from tinyldm.tasks.text import Named, TextTask
+from tinyldm.tasks.text import CaptionFacts, TextTask
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,10 +64,10 @@ class OutlineEncoder(PictureEncoder):
 
 
 def outline(picture: Image) -> Image:
-    """How much the brightest change of colour is around each pixel, (w, h) in mode L.
+    """How strongly colours change around each pixel: a picture of the same size, in mode L.
 
-    That is the length of Sobel's gradient, of the channel where it is largest; a step from black
-    to white is 255.
+    It is the length of Sobel's gradient in the channel where that is largest; a step from black to
+    white is 255.
     """
     import numpy as np
     from PIL import Image
@@ -87,8 +87,10 @@ def with_outlines(layout: Layout) -> Layout:
     def read(folder: Path, split: str, problems: list[str]) -> list[Example]:
         examples = []
         for example in layout.read(folder, split, problems):
-            path = str(example.image.relative_to(folder))
-            sketches = (Sketch(path, str(caption), folder) for caption in example.prompts)
+            path = example.image
+            if path.is_relative_to(folder):  # a table may name others by their whole paths
+                path = path.relative_to(folder)
+            sketches = [Sketch(str(path), str(caption), folder) for caption in example.prompts]
             examples.append(Example(example.image, tuple(sketches)))
         return examples
 
@@ -100,7 +102,7 @@ class OutlineTask(PictureTask):
 
     name = "outline"
     options = frozenset({"text_encoder"})
-    facts = Named
+    facts = CaptionFacts
     layouts = tuple(with_outlines(layout) for layout in TextTask.layouts)
 
     def recipe(self, native: tuple[int, int], given: Mapping[str, Any]) -> dict[str, Any]:

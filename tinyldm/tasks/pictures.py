@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyldm.data.cache import key_of
 from tinyldm.data.examples import IMAGE_SUFFIXES, Prompt, Request, images_in
 from tinyldm.errors import InputError
-from tinyldm.tasks.base import Encoder, Task
+from tinyldm.tasks.base import Encoder, Task, as_batch
+from tinyldm.tasks.paths import join_prompt, path_within, split_prompt
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tinyldm.condition import Condition
-
-BETWEEN = "|"  # "picture.png | a green ghost"
 
 
 @dataclass(frozen=True)
@@ -40,24 +39,14 @@ class Sketch:
         return self.folder / self.picture if self.picture else None
 
     def __str__(self) -> str:
-        file = str(self.file or "")
-        return f"{file} {BETWEEN} {self.caption}" if self.caption else file
+        return join_prompt(self.file, self.caption)
 
     @classmethod
     def of(cls, prompt: Prompt, folder: Path = Path()) -> Sketch:
         """The sketch of a prompt, which may be given as text: "picture.png | a green ghost"."""
         if isinstance(prompt, Sketch):
             return prompt
-        picture, _, caption = str(prompt).partition(BETWEEN)
-        return cls(picture.strip(), caption.strip(), folder)
-
-    def within(self, folder: Path) -> Sketch:
-        """The same sketch, its path as it reads from another folder where it lies inside of it."""
-        if self.file is None:
-            return self
-        file, root = self.file.resolve(), folder.resolve()
-        path = file.relative_to(root) if file.is_relative_to(root) else file
-        return Sketch(str(path), self.caption)
+        return cls(*split_prompt(str(prompt)), folder)
 
 
 class PictureEncoder(Encoder):
@@ -75,7 +64,7 @@ class PictureEncoder(Encoder):
 
     @abstractmethod
     def seen(self, maps: Tensor) -> Tensor:
-        """What the network sees of kept maps, uint8 (b, c, *map_size): (b, k, *area), of size 1."""
+        """What the network sees of kept maps: uint8 (b, c, *map_size) -> (b, k, *area)."""
 
     @abstractmethod
     def read_map(self, prompt: Prompt, image: Path | None = None) -> Image:
@@ -89,8 +78,6 @@ class PictureEncoder(Encoder):
         self, stored: Condition, maps: Tensor | None, generator: torch.Generator | None
     ) -> Condition:
         """The maps (b, k, *area) beside what is stored; all zero where there is no picture."""
-        from dataclasses import replace
-
         import torch
 
         assert stored.tokens is not None
@@ -98,10 +85,10 @@ class PictureEncoder(Encoder):
         b, device = len(stored.tokens), stored.tokens.device
         assert self.map_size is not None
         if maps is None:
-            none = torch.zeros(1, channels, *self.map_size, dtype=torch.uint8, device=device)
-            return replace(self.tokens(stored), maps=0 * self.seen(none).expand(b, -1, -1, -1))
-        maps = maps.to(device).view(b, *self.map_size, channels).permute(0, 3, 1, 2)
-        return replace(self.tokens(stored), maps=self.seen(maps))
+            kept = torch.zeros(b, channels, *self.map_size, dtype=torch.uint8, device=device)
+            return replace(self.tokens(stored), maps=torch.zeros_like(self.seen(kept)))
+        kept = maps.to(device).view(b, *self.map_size, channels).permute(0, 3, 1, 2)
+        return replace(self.tokens(stored), maps=self.seen(kept))
 
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
         """Sketches -> the whole Condition; InputError for a file that is missing or broken."""
@@ -113,7 +100,7 @@ class PictureEncoder(Encoder):
 
         rows = []
         assert self.map_size is not None
-        for prompt in prompts:
+        for prompt in as_batch(prompts):
             stored = self.stored([prompt])
             maps = None
             if Sketch.of(prompt).file is not None:
@@ -171,7 +158,8 @@ class PictureTask(Task):
 
     def text(self, prompt: Prompt, folder: Path = Path()) -> str:
         """The sketch with its path relative to the folder, where it lies inside of it."""
-        return str(Sketch.of(prompt).within(folder))
+        sketch = Sketch.of(prompt)
+        return join_prompt(path_within(folder, sketch.folder, sketch.picture), sketch.caption)
 
     def requests(self, file: Path) -> list[Request]:
         """A folder of images, or one image, each drawn as its stem with .png; or a .txt file."""

@@ -46,7 +46,7 @@ def read_lines(file: Path) -> list[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptEntry:
     """What is read of an entry of test.json."""
 
     image_name: str
@@ -55,5 +55,5 @@ class Asked:
 
 def read_test_json(file: Path) -> list[tuple[str, str]]:
     """The monsters' test.json: key -> {"image_name": ..., "text_prompt": ..., ...}."""
-    entries = read_json(file, dict[str, Asked], extra="ignore")
+    entries = read_json(file, dict[str, PromptEntry], extra="ignore")
     return [(entry.image_name, entry.text_prompt) for entry in entries.values()]

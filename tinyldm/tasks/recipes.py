@@ -1,7 +1,8 @@
 """Defaults of train.py for data of your own: a whole recipe for each kind of data.
 
 A run's settings are the defaults of TrainSettings (the toy set's), over them the recipe that its
-task picks here, over that the options that were given. Nothing else decides a setting.
+task picks here, over that the options that were given. Only which schedule and which prediction go
+together on the toy set is decided elsewhere, by path_of in training/chosen.py.
 """
 
 from typing import Any
@@ -18,6 +19,8 @@ FULL: dict[str, Any] = {
     "vae": SD_VAE,
     "max_steps": 100_000,
     "batch_size": 64,
+    "prediction": "v",
+    "schedule": "cosine",
     "shift": 1.0,
     "optimizer": "adamw",
     "t_sampling": "uniform",
@@ -33,6 +36,8 @@ SMALL: dict[str, Any] = {
     "preset": "toy",
     "max_steps": 6000,
     "batch_size": 32,
+    "prediction": "v",
+    "schedule": "cosine",
     "shift": 0.5,
     "optimizer": "adamw",
     "t_sampling": "uniform",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tinyldm.data.cache import key_of
 from tinyldm.data.examples import Example, Layout, Prompt, images_in
 from tinyldm.errors import InputError
-from tinyldm.tasks.base import Encoder
+from tinyldm.tasks.base import Encoder, no_tokens
 from tinyldm.tasks.pictures import PictureEncoder, PictureTask, Sketch, to_area
 from tinyldm.tasks.text import TextTask
 from tinyldm.typed import Side
@@ -45,13 +45,8 @@ class SmallPictures(PictureEncoder):
         self.fingerprint = key_of(("super-resolution", small, area))[:16]
 
     def stored(self, prompts: Sequence[Prompt]) -> Condition:
-        """No tokens: one for each prompt, which is masked."""
-        import torch
-
-        from tinyldm.condition import Condition
-
-        b = len(prompts)
-        return Condition(torch.zeros(b, 1, 1), torch.zeros(b, 1, dtype=torch.bool))
+        """No tokens."""
+        return no_tokens(len(prompts))
 
     def tokens(self, stored: Condition) -> Condition:
         from tinyldm.condition import Condition
@@ -85,12 +80,15 @@ def read_pictures(folder: Path, split: str, problems: list[str]) -> list[Example
     place = place_of(folder, split)
     if place is None:
         raise InputError(f"{folder / split}: no images")
-    images = images_in(place)
-    return [Example(i, (Sketch(str(i.relative_to(folder)), "", folder),)) for i in images]
+    examples = []
+    for image in images_in(place):
+        sketch = Sketch(str(image.relative_to(folder)), folder=folder)
+        examples.append(Example(image, (sketch,)))
+    return examples
 
 
 @dataclass(frozen=True)
-class Small:
+class SizeFacts:
     """What a checkpoint says of the encoder: the size (h, w) of the small pictures."""
 
     small: tuple[Side, Side]
@@ -101,7 +99,7 @@ class SuperResolutionTask(PictureTask):
 
     name = "super-resolution"
     options = frozenset({"factor"})
-    facts = Small
+    facts = SizeFacts
     layouts = (
         Layout(
             "pictures",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Monster:
+class MonsterInfo:
     """What is read of an entry of train_info.json; the action is empty for a portrait."""
 
     given_description: str | Annotated[list[str], Limits(min_length=1)]
@@ -40,7 +40,7 @@ class Monster:
 def read_monsters(folder: Path, split: str, problems: list[str]) -> list[Example]:
     """{split}/*.png named {key}_{frame}.png, described by {split}_info.json or test.json."""
     info = folder / ("test.json" if split == "test" else f"{split}_info.json")
-    monsters = read_json(info, dict[str, Monster], extra="ignore")
+    monsters = read_json(info, dict[str, MonsterInfo], extra="ignore")
     examples = []
     for image in images_in(folder / split):
         # the last part of a stem counts the frames; test images are named by the key alone
@@ -112,7 +112,7 @@ def read_image_folder(folder: Path, split: str, problems: list[str]) -> list[Exa
 
 
 @dataclass(frozen=True)
-class Captioned:
+class MetadataLine:
     """What is read of a line of metadata.jsonl."""
 
     file_name: str
@@ -126,7 +126,7 @@ def read_json_lines(table: Path) -> list[dict[str, str]]:
     for number, line in enumerate(read_text(table).split("\n"), 1):
         if not line.strip():
             continue
-        row = parse_json(line, f"{table}: line {number}", Captioned, extra="ignore")
+        row = parse_json(line, f"{table}: line {number}", MetadataLine, extra="ignore")
         rows.append({"file_name": row.file_name, "text": row.text})
     return rows
 
@@ -157,8 +157,8 @@ class CaptionEncoder(Encoder):
 
 
 @dataclass(frozen=True)
-class Named:
-    """What a checkpoint says of the encoder: which it is; padded: as in TextEncoder."""
+class CaptionFacts:
+    """What a checkpoint says of the encoder: its name, and `padded` as in TextEncoder."""
 
     name: str
     padded: bool = False
@@ -169,7 +169,7 @@ class TextTask(Task):
 
     name = "text"
     options = frozenset({"text_encoder"})
-    facts = Named
+    facts = CaptionFacts
     captions = True
     layouts = (
         Layout(

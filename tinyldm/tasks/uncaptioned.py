@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from tinyldm.data.examples import (
     visible_files,
 )
 from tinyldm.errors import InputError
-from tinyldm.tasks.base import Encoder, Task
+from tinyldm.tasks.base import Encoder, Task, no_tokens
 from tinyldm.tasks.labels import Labels, LabelTask
 from tinyldm.tasks.recipes import FULL, LARGEST_SMALL, SMALL
 
@@ -86,7 +87,9 @@ def look(folder: Path, split: str = "train") -> Found:
                 there = ", ".join(f"{name}/" for name in inside)
                 raise InputError(f"{root}: has {there} but no {split}/")
             unread += [f"{name}/" for name in inside if name != by_split[split]]
-            unread += [f"{len(images_in(root))} images beside them"] if images_in(root) else []
+            beside = images_in(root)
+            if beside:
+                unread.append(f"{len(beside)} images beside them")
             root = root / by_split[split]
         elif len(inside) == 1 and not images_in(root):
             root = root / inside[0]
@@ -138,7 +141,7 @@ def has_classes(folder: Path) -> bool:
     """Whether a folder has several subfolders of images, or its train/ has."""
     try:
         return len(look(folder).folders) > 1
-    except InputError:  # which whoever reads the images alone says
+    except InputError:  # said by whoever reads the images, if anybody does
         return False
 
 
@@ -213,13 +216,14 @@ def read_classes(folder: Path, split: str, problems: list[str]) -> list[Example]
 
 
 def small_recipe(native: tuple[int, int], given: Mapping[str, Any]) -> dict[str, Any]:
-    """64x64 pixels, or those of small square images, under the tiny VAE; the full one if asked for.
+    """64x64 pixels, or the size of small square images, under the tiny VAE.
 
-    The size is a multiple of what VAE and network halve.
+    The size is rounded up to a multiple that VAE and network can halve. Where more pixels are asked
+    for, it is the full recipe.
     """
     side = SIDE
     if native[0] == native[1] <= LARGEST_SMALL:
-        side = MULTIPLE * -(-native[0] // MULTIPLE)
+        side = MULTIPLE * ceil(native[0] / MULTIPLE)
     if max(given.get("size", (side, side))) > LARGEST_SMALL:
         return dict(FULL)
     return {**FULL, **SMALL, "size": (side, side), "vae": "tiny"}
@@ -237,7 +241,7 @@ class ClassTask(LabelTask):
             detect=lambda folder: is_bare(folder) and has_classes(folder),
             read=read_classes,
             asked=has_images,
-            told=describe_classes,
+            summary=describe_classes,
         ),
     )
 
@@ -265,13 +269,8 @@ class NoCondition(Encoder):
     fingerprint = "no condition"
 
     def stored(self, prompts: Sequence[Prompt]) -> Condition:
-        """No token for any prompt: one that is masked."""
-        import torch
-
-        from tinyldm.condition import Condition
-
-        b = len(prompts)
-        return Condition(torch.zeros(b, 1, 1), torch.zeros(b, 1, dtype=torch.bool))
+        """No tokens."""
+        return no_tokens(len(prompts))
 
     def finish(
         self, stored: Condition, maps: Tensor | None, generator: torch.Generator | None
@@ -316,7 +315,7 @@ class UnconditionalTask(Task):
             detect=lambda folder: is_bare(folder) and has_images(folder),
             read=read_images,
             asked=has_images,
-            told=describe_images,
+            summary=describe_images,
         ),
     )
     prompt_files = ()

@@ -319,7 +319,7 @@ def draw_body(pen: Pen, shape: str, colour, dark):
             pen.ellipse((x, y), (r, r), mix(colour, WHITE, 0.8))
 
 
-def draw_cue(pen: Pen, action: str, behind: bool, r: Random):
+def draw_cue(pen: Pen, action: str, *, behind: bool, r: Random):
     """What tells the action apart: drawn behind the body or over it, in body units, untilted."""
     if action == "skill1" and behind:
         pen.polygon(star(12, 2.15, 1.55, turn=r.uniform(0, 30)), (255, 228, 100))
@@ -388,12 +388,12 @@ def draw(monster, action: str, random: Random | int = 0, size: int = 64) -> Imag
         ground.ellipse((0, 0), (width, 3.2), SHADOW)
     upright = Pen(canvas, (x * k, y * k), scale * k)
     pen = Pen(canvas, (x * k, y * k), scale * k, tilt)
-    draw_cue(upright, action, True, r)
+    draw_cue(upright, action, behind=True, r=r)
     draw_limbs(pen, monster.shape, action, dark=dark, swing=swing)
     draw_feature(pen, monster, colour, swing)
     draw_body(pen, monster.shape, colour, dark)
     if monster.feature == "crown":
         draw_crown(pen, monster.shape)
     draw_face(pen, monster, action, dark)
-    draw_cue(upright, action, False, r)
+    draw_cue(upright, action, behind=False, r=r)
     return page.reduce(OVERSAMPLING)

@@ -253,7 +253,7 @@ def test_prompts(unknown: list[Monster], seed: int) -> dict[str, tuple[dict, dic
     return prompts
 
 
-def write_json(path: Path, value):
+def write_json(path: Path, value: object) -> None:
     """Write a value as the assignment's files are written."""
     path.write_text(json.dumps(value, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from tinyldm.errors import InputError
 from tinyldm.files import file_checksum
@@ -21,7 +21,7 @@ from tinyldm.methods.controlnet import ControlNet
 from tinyldm.methods.lora import LoRA, adaptable
 from tinyldm.nn.unet import UNet
 from tinyldm.typed import Count, Limits, as_type
-from tinyldm.weights import load_into, read_weights, sized_by
+from tinyldm.weights import load_into, sized_by
 
 WEIGHTS = "model.safetensors"
 
@@ -55,12 +55,12 @@ class BaseOf:
         for place in there:
             if file_checksum(place / WEIGHTS) == self.weights:
                 return place
-        problem = "holds other weights by now" if there else "is not there"
         if given is not None:
             raise InputError(
                 f"--base {given}: holds no checkpoint with the weights that "
                 f"{adapted} adapts, those of {recorded}"
             )
+        problem = "holds other weights by now" if there else "is not there"
         raise InputError(
             f"{adapted}: adapts {recorded}, which {problem}; "
             f"{called('sample.py')} --base RUN says where it is"
@@ -130,10 +130,12 @@ def controllable(base: nn.Module, place: str | Path) -> UNet:
     return base
 
 
-def load_adapter(base: nn.Module, recipe: Mapping[str, Any], folder: Path) -> Adapter:
-    """The adapter in a checkpoint folder, on its base."""
+def load_adapter(
+    base: nn.Module, recipe: Mapping[str, Any], folder: Path, weights: Mapping[str, Tensor]
+) -> Adapter:
+    """The adapter in a checkpoint folder, whose weights have been read, on its base."""
     file = folder / WEIGHTS
     with sized_by(file, {**recipe, "base": {}}):
         adapter = build_adapter(base, recipe, folder / "config.json")
-    load_into(adapter, read_weights(file), file)
+    load_into(adapter, weights, file)
     return adapter

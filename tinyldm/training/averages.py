@@ -122,24 +122,36 @@ def load_averaged(
             f"{checkpoint.path} come no closer to it than {error:.0%}; expected a length nearer to "
             "those kept, or a run with more checkpoints (--save-every)"
         )
-    network = checkpoint.network
+    files = put_together(checkpoint.network, snapshots, coefficients)
+    return replace(checkpoint, synthesis=Synthesis(ema_length, error, files))
+
+
+@torch.no_grad()
+def put_together(
+    network: nn.Module, snapshots: Sequence[tuple[Config, Path]], coefficients: Sequence[float]
+) -> dict[str, str]:
+    """Give a network the sum of the averages in checkpoints, each times its coefficient.
+
+    Returns which checkpoints have a share in it, with the checksums of their averages.
+    """
     learned = dict(network.named_parameters())
     total = {name: torch.zeros(p.shape, dtype=torch.float64) for name, p in learned.items()}
-    left = iter(coefficients)
     files = {}
+    start = 0
     for config, folder in snapshots:
-        shares = [(sigma_rel, next(left)) for sigma_rel in config["ema_lengths"]]
-        if not any(share for _, share in shares):
+        lengths = config["ema_lengths"]
+        shares = coefficients[start : start + len(lengths)]
+        start += len(lengths)
+        if not any(shares):
             continue
         stored = read_snapshot(folder, config, network)
-        for sigma_rel, share in shares:
+        for sigma_rel, share in zip(lengths, shares, strict=True):
             for name, weight in total.items():
                 weight.add_(stored[stored_name(sigma_rel, name)].double(), alpha=share)
         files[folder.name] = config["checksums"][AVERAGES]
-    with torch.no_grad():
-        for name, p in learned.items():
-            p.copy_(total[name])
-    return replace(checkpoint, synthesis=Synthesis(ema_length, error, files))
+    for name, p in learned.items():
+        p.copy_(total[name])
+    return files
 
 
 def snapshots_of(checkpoint: Checkpoint) -> list[tuple[Config, Path]]:

@@ -31,7 +31,7 @@ from tinyldm.installation import called
 from tinyldm.methods.power_ema import LONGEST, Synthesis
 from tinyldm.nn.unet import UNet
 from tinyldm.tasks.base import Task, find_task
-from tinyldm.training.adapters import BaseOf, is_adapter, load_adapter
+from tinyldm.training.adapters import WEIGHTS, BaseOf, is_adapter, load_adapter
 from tinyldm.training.format_1 import UNSAID, read_progress
 from tinyldm.training.learning_rate import Plateau
 from tinyldm.training.network import build_network, check_inputs, is_ours
@@ -48,7 +48,7 @@ from tinyldm.weights import (
     write_weights,
 )
 
-WEIGHTS, STATE, AVERAGES = (f"{name}.safetensors" for name in ("model", "training", "averages"))
+STATE, AVERAGES = "training.safetensors", "averages.safetensors"
 FORMAT = 1
 
 Length = Annotated[float, Limits(ge=0.001, le=LONGEST)]  # sigma_rel of an average
@@ -119,7 +119,7 @@ class Checkpoint:
     null:      the null condition, one row
     config:    the content of config.json
     scale:     how much of what adapts another run counts
-    synthesis: where the weights are not those that were saved
+    synthesis: what the weights were put together from, where they are not those that were saved
     """
 
     network: nn.Module
@@ -157,11 +157,8 @@ def check_whole(folder: Path, config: Config, *names: str) -> None:
     The first checkpoints have no checksums, and there only what is read can be checked.
     """
     for name in names:
-        file = folder / name
-        if file.is_file() and config.get("checksums", {}).get(name) not in (
-            None,
-            file_checksum(file),
-        ):
+        file, recorded = folder / name, config.get("checksums", {}).get(name)
+        if recorded is not None and file.is_file() and recorded != file_checksum(file):
             raise InputError(f"{file}: damaged: not what was written with its config.json")
 
 
@@ -179,12 +176,14 @@ def drop_training_state(run: Path, newest: Path) -> None:
     known = checkpoints(run)
     for folder in known[: max(0, known.index(newest) - 1)]:
         if not folder.is_symlink():
-            (folder / "training.safetensors").unlink(missing_ok=True)
+            (folder / STATE).unlink(missing_ok=True)
 
 
 def latest_run() -> Path:
-    """The run in runs/ whose newest checkpoint is the newest of all."""
-    newest = [checkpoints(run)[-1] for run in Path("runs").glob("*") if checkpoints(run)]
+    """The run in runs/ whose newest checkpoint is the newest of all; InputError: there is none."""
+    newest: list[Path] = []
+    for run in Path("runs").glob("*"):
+        newest += checkpoints(run)[-1:]
     if not newest:
         raise InputError(
             "runs: no run with a checkpoint; train one first "
@@ -194,17 +193,18 @@ def latest_run() -> Path:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The newest checkpoint of a run folder, or the checkpoint folder itself."""
+    """The newest checkpoint of a run folder, or a checkpoint folder itself; InputError: neither."""
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; expected a run or a checkpoint")
-    if (path / "config.json").is_file() and (path / "model.safetensors").is_file():
+    if (path / "config.json").is_file() and (path / WEIGHTS).is_file():
         return path
-    if not checkpoints(path):
+    known = checkpoints(path)
+    if not known:
         raise InputError(
             f"{path}: holds no checkpoint; expected {path}/checkpoints/step-*/config.json"
         )
-    return checkpoints(path)[-1]
+    return known[-1]
 
 
 class Config(dict[str, Any]):
@@ -248,7 +248,7 @@ def check_step(content: Mapping[str, Any], file: Path) -> None:
 
 @contextmanager
 def offering_the_one_before(folder: str | Path) -> Iterator[None]:
-    """A block that reads a checkpoint: if it is damaged, the InputError names the one before it."""
+    """A block that reads a checkpoint: an InputError of it also names the checkpoint before."""
     try:
         yield
     except InputError as error:
@@ -283,7 +283,7 @@ def task_of(config: Mapping[str, Any]) -> Task:
 
 
 def settings_of(config: Config) -> TrainSettings:
-    """The settings of a checkpoint's training; InputError for some that this version has not."""
+    """The settings of a checkpoint's training; InputError for any that are unknown here."""
     with naming_file(config):
         settings = TrainSettings.from_dict(config["settings"])
         find_task(settings.task)
@@ -301,6 +301,7 @@ def load_checkpoint(
 
     base:  where the run is that this one adapts, if it has moved
     scale: how much of the adapter counts; LoRA is merged into its base
+    InputError, which names the file: it is damaged, or its parts do not fit together.
     """
     folder = find_checkpoint(path)
     config = read_config(folder)
@@ -316,7 +317,7 @@ def load_checkpoint(
     if "base" in config:
         adapted = load_base(folder, config, base).network
         with offering_the_one_before(folder):
-            network = load_adapter(adapted, config["network"], folder).ready(scale)
+            network = load_adapter(adapted, config["network"], folder, weights).ready(scale)
     elif base is not None or scale != 1:
         given = f"--base {base}" if scale == 1 else f"--lora-scale {scale:g}"
         raise InputError(f"{given}: {folder} is of a run that adapts no other")
@@ -361,7 +362,7 @@ def described(config: Config) -> nn.Module:
 
 
 def sketch_network(folder: Path, config: Config) -> UNet | None:
-    """The network that a checkpoint describes, on the meta device; None for one of the user's own.
+    """The UNet that a checkpoint describes, on the meta device; None for any other network.
 
     InputError, before memory is taken for it, where its description makes no sense, or the file of
     weights is that of another network.

@@ -25,7 +25,7 @@ def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) 
     """
     task.check_options(given)
     if given.get("data") is None:
-        settings = TrainSettings.from_dict(given)
+        settings = TrainSettings.from_dict({**path_of(given), **given})
     else:
         name = given.get("task", task.name)
         settings = TrainSettings.from_dict({**task.recipe(native, given), **given, "task": name})
@@ -33,6 +33,18 @@ def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) 
         check_preset(settings.preset)
     check_effect(settings, given)
     return settings
+
+
+def path_of(given: Mapping[str, Any]) -> dict[str, str]:
+    """Schedule and prediction of a run on the toy set that asks for one of them, or for zero_snr.
+
+    The straight path goes with its velocity, and every other schedule with v.
+    """
+    schedule = "flow"
+    if given.get("prediction", "flow") != "flow" or given.get("zero_snr"):
+        schedule = "cosine"
+    schedule = given.get("schedule", schedule)
+    return {"schedule": schedule, "prediction": "flow" if schedule == "flow" else "v"}
 
 
 def check_effect(settings: TrainSettings, given: Mapping[str, Any]) -> None:
@@ -46,7 +58,7 @@ def check_effect(settings: TrainSettings, given: Mapping[str, Any]) -> None:
         ignored(given, "preview_guidance", "--cfg-drop above 0")
     if given.get("network") is not None and "preset" in given:
         ignored(given, "preset", "no --network beside it")
-    source = settings.consistency and settings.consistency_from
+    source = None if settings.consistency is None else settings.consistency_from
     if "consistency_from" in given and source is None:
         ignored(given, "consistency_from", "--consistency RUN with it")
     if "teacher_guidance" in given and source != "teacher":

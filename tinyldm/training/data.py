@@ -28,9 +28,9 @@ class Data:
     task: Task
     examples: Examples
 
-    def settings(self, given: Mapping[str, Any], resumed: bool = False) -> TrainSettings:
-        """The settings of a run. given: the options, or all settings of a resumed run."""
-        if resumed:
+    def settings(self, given: Mapping[str, Any], complete: bool = False) -> TrainSettings:
+        """The settings of a run. given: the options, or if complete, all settings of it already."""
+        if complete:
             return TrainSettings.from_dict(given)
         return settings_for(given, native_size(self.examples), self.task)
 

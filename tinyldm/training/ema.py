@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class EMA:
     """Keeps `network`, a float32 copy of a module in eval mode, whose weights are an average.
 
-    After update k, counted from 0, the average moves by 1 - d_k towards the module, with
+    At update k, counted from 0, the average moves by 1 - d_k towards the module, with
     d_k = min(decay, (1 + k) / (10 + k)). This warm-up forgets the random start, so that early
     previews are not noise; warmup=False has d_k = decay. Buffers are copied. decay=0 copies all.
     """

@@ -17,6 +17,22 @@ from tinyldm.training.network import DataShape, network_recipe, new_network
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.trainer import Objective
 
+OF_THE_NETWORK = (
+    "size",
+    "preset",
+    "network",
+    "text_encoder",
+    "label_form",
+    "image_encoder",
+    "vae",
+    "centre",
+    "prediction",
+    "schedule",
+    "shift",
+    "zero_snr",
+)
+"""Settings that a run shares with the one that it starts from; another value is refused."""
+
 
 class Start:
     """A start from random weights.

@@ -56,7 +56,8 @@ def add_train_options(parser: Parser) -> None:
     first = "the six that matter"
     add_options(parser, TrainSettings, only=FIRST, heading=first)
     parser.add_argument_group("when the pictures are bad", BAD_PICTURES)
-    parser._action_groups.append(parser._action_groups.pop(1))  # --help comes after the six
+    # argparse has no public name for its groups; that of --help comes after the six
+    parser._action_groups.append(parser._action_groups.pop(1))
     rest = [f.name for f in fields(TrainSettings) if f.name not in FIRST]
     add_options(parser, TrainSettings, only=rest)
     groups = {group.title: group for group in parser._action_groups}

@@ -24,6 +24,7 @@ from tinyldm.folders import (
 from tinyldm.processes import Processes
 from tinyldm.training.checkpoint import (
     FORMAT,
+    STATE,
     Config,
     checkpoints,
     find_checkpoint,
@@ -90,6 +91,7 @@ class RunFolder:
     """What the options of train.py say about its run folder.
 
     out:    the folder; None: the next free number in runs/
+    start:  the run, or a checkpoint of it, that --from names
     saved:  the config of the newest checkpoint of a run that is to be resumed, else None
     epochs: the length of the training in passes over the data, if it was given that way
     warmup: whether --warmup was given, which is then kept even if it is most of the run
@@ -240,10 +242,9 @@ def check_run(run: Path | None, resume: bool, overwrite: bool) -> Config | None:
     if resume:
         assert run is not None
         newest = find_checkpoint(run)
-        if newest == run or not (newest / "training.safetensors").is_file():
+        if newest == run or not (newest / STATE).is_file():
             raise InputError(
-                f"{newest}: can't be resumed; expected a run "
-                "whose newest checkpoint has training.safetensors"
+                f"{newest}: can't be resumed; expected a run whose newest checkpoint has {STATE}"
             )
         saved = read_config(newest)
         with offering_the_one_before(newest):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinyldm.cli import (
     BATCH_SIZE,
@@ -27,9 +27,6 @@ from tinyldm.device import PRECISIONS
 from tinyldm.errors import InputError, shortened
 from tinyldm.spelling import nearest
 from tinyldm.tasks.recipes import FULL
-
-if TYPE_CHECKING:
-    pass
 
 LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
 PREDICTIONS = ("eps", "x0", "v", "flow")
@@ -149,12 +146,16 @@ class TrainSettings:
         negatable=True,
     )
     prediction: str = model_option(
-        "v",
+        "flow",
         "what the network predicts; flow: the velocity eps - x0 of the straight path",
         choices=PREDICTIONS,
+        default="flow; with --data or another --schedule: v",
     )
     schedule: str = model_option(
-        "cosine", "noise schedule; flow: the straight path from data to noise", choices=SCHEDULES
+        "flow",
+        "noise schedule; flow: the straight path from data to noise",
+        choices=SCHEDULES,
+        default="flow; with --data, another --prediction or --zero-snr: cosine",
     )
     shift: float = model_option(
         0.5,  # for the twelve channels of the tiny VAE
@@ -209,7 +210,7 @@ class TrainSettings:
         bounds=real(0, 1),
     )
     max_steps: int = training_option(
-        2000, "length of the training", default=toy_and_own("max_steps", 2000), bounds=STEPS
+        570, "length of the training", default=toy_and_own("max_steps", 570), bounds=STEPS
     )
     batch_size: int = training_option(
         32,
@@ -221,12 +222,13 @@ class TrainSettings:
         1, "how many parts to split a batch into, to save memory", bounds=BATCH_SIZE
     )
     optimizer: str = training_option(
-        "adamw",
+        "muon",
         "adamw, or muon for the hidden layers and adamw for the rest",
         choices=OPTIMIZERS,
+        default=toy_and_own("optimizer", "muon"),
     )
     lr: float = training_option(
-        1e-3, "highest learning rate of AdamW", default=toy_and_own("lr", 1e-3), bounds=RATE
+        2e-3, "highest learning rate of AdamW", default=toy_and_own("lr", 2e-3), bounds=RATE
     )
     muon_lr: float = training_option(0.02, "highest learning rate of --optimizer muon", bounds=RATE)
     lr_schedule: str = training_option(
@@ -246,9 +248,9 @@ class TrainSettings:
         bounds=STEPS,
     )
     warmup: int = training_option(
-        100,
+        30,
         "steps over which the learning rate rises; unless given, at most a tenth of the steps",
-        default=toy_and_own("warmup", 100),
+        default=toy_and_own("warmup", 30),
         bounds=whole(0, 10**9),
     )
     weight_decay: float = training_option(
@@ -270,10 +272,11 @@ class TrainSettings:
         "together one of any length (2312.02696); they take twice the space of the network",
     )
     t_sampling: str = training_option(
-        "uniform",
+        "logit-normal",
         "how the timesteps of training are drawn; logit-normal: most often in the middle "
         "(2403.03206); stratified: spread evenly over a batch",
         choices=T_SAMPLINGS,
+        default=toy_and_own("t_sampling", "logit-normal"),
     )
     snr_gamma: float = training_option(
         0.0,
@@ -298,11 +301,11 @@ class TrainSettings:
     compile: bool = training_option(False, "compile the network with torch.compile")
 
     sample_every: int = run_option(
-        500, "steps between preview grids", default=toy_and_own("sample_every", 500), bounds=STEPS
+        190, "steps between preview grids", default=toy_and_own("sample_every", 190), bounds=STEPS
     )
     preview_guidance: float = run_option(3.0, "guidance scale of the previews", bounds=GUIDANCE)
     save_every: int = run_option(
-        500, "steps between checkpoints", default=toy_and_own("save_every", 500), bounds=STEPS
+        190, "steps between checkpoints", default=toy_and_own("save_every", 190), bounds=STEPS
     )
 
     def __post_init__(self) -> None:
@@ -340,10 +343,10 @@ class TrainSettings:
     @property
     def kind_of_network(self) -> str:
         """What is trained, in words."""
-        whole = f"{self.network or self.preset} network"
+        network = f"{self.network or self.preset} network"
         if self.lora:
-            return f"LoRA of rank {self.lora} for a {whole}"
-        return f"ControlNet for a {whole}" if self.controlnet else whole
+            return f"LoRA of rank {self.lora} for a {network}"
+        return f"ControlNet for a {network}" if self.controlnet else network
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
@@ -351,7 +354,7 @@ class TrainSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
-        """The inverse of to_dict(); an unknown key is refused."""
+        """The inverse of to_dict(); InputError for an unknown key, or a value out of bounds."""
         unknown = values.keys() - {f.name for f in fields(cls)}
         if unknown:
             names = ", ".join(map(shortened, sorted(unknown)))
@@ -363,7 +366,7 @@ class TrainSettings:
         return cls(**values)
 
     def resumed(self, given: Mapping[str, Any]) -> TrainSettings:
-        """These settings, with changes; only the RESUMABLE ones may differ."""
+        """These settings, with changes; InputError unless all that differ are RESUMABLE."""
         for name, value in given.items():
             before = getattr(self, name)
             if name not in RESUMABLE and value != before:

@@ -1,4 +1,4 @@
-"""Which start a run has; and the start from another run, on top of which an adapter is trained."""
+"""Which start a run has, and the start from a run on top of which an adapter is trained."""
 
 from __future__ import annotations
 
@@ -25,16 +25,10 @@ from tinyldm.training.checkpoint import (
     settings_of,
 )
 from tinyldm.training.chosen import ignored
-from tinyldm.training.fresh import Start
+from tinyldm.training.fresh import OF_THE_NETWORK, Start
 from tinyldm.training.run import RunFolder
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.teacher import Tuning
-
-OF_THE_BASE = (
-    *("size", "preset", "network", "text_encoder", "label_form", "image_encoder", "vae", "centre"),
-    *("prediction", "schedule", "shift", "zero_snr"),
-)
-"""Settings that an adapted run takes from its base; another value is refused."""
 
 SHORT: dict[str, Any] = {
     "max_steps": 500,
@@ -64,13 +58,17 @@ class FromRun(Start):
     controls: bool = False
 
     def given(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The options, with the data and the task of the base where they name none.
+
+        InputError: they do not say what to train, or describe another network than the base's.
+        """
         if bool(given.get("lora")) == given.get("controlnet", False):
             raise InputError(
                 f"--from {self.base.path}: expected --lora RANK with it, or --controlnet"
             )
         if given.get("post_hoc_ema"):
             raise InputError(f"--post-hoc-ema: expected no --from {self.base.path} with it")
-        for name in OF_THE_BASE:
+        for name in OF_THE_NETWORK:
             known = getattr(self.trained, name)
             if given.get(name, known) != known:
                 raise InputError(
@@ -83,9 +81,12 @@ class FromRun(Start):
         return {**own, **given}
 
     def settings(self, settings: TrainSettings, given: Mapping[str, Any]) -> TrainSettings:
-        values = {name: getattr(self.trained, name) for name in ("cfg_drop", "style_drop")}
-        values = {name: value for name, value in {**values, **SHORT}.items() if name not in given}
-        values |= {name: getattr(self.trained, name) for name in OF_THE_BASE}
+        """The settings of a short training on top of the base, whose network they describe."""
+        trained = self.trained
+        values = {**SHORT, "cfg_drop": trained.cfg_drop, "style_drop": trained.style_drop}
+        values = {name: value for name, value in values.items() if name not in given}
+        for name in OF_THE_NETWORK:
+            values[name] = getattr(trained, name)
         return replace(settings, **values)
 
     @property
@@ -98,7 +99,7 @@ class FromRun(Start):
     def prepared(self, cache: LatentCache) -> LatentCache:
         """The cache, normalised as that of the base was; InputError where conditions differ."""
         cache.normalise_by(self.base.mean, self.base.std)
-        ours, known = (shapes_of(null) for null in (cache.null, self.base.null))
+        ours, known = shapes_of(cache.null), shapes_of(self.base.null)
         if self.controls:
             more = ours.pop("maps", (1, 0))[1] - known.pop("maps", (1, 0))[1]
             if more < 1:
@@ -131,7 +132,10 @@ class FromRun(Start):
 
 
 def start_of(run: RunFolder, given: Mapping[str, Any]) -> Start:
-    """What a run starts from, as the options or the checkpoint of the run to resume say."""
+    """What a run starts from, as the options or the checkpoint of the run to resume say.
+
+    InputError: options that do not go together, or that would be ignored.
+    """
     if given.get("consistency") is not None:
         if run.start is not None:
             raise InputError(f"--from {run.start}: expected no --consistency with it")

@@ -30,8 +30,19 @@ class LatentShapes:
     maps: tuple[Literal[1], Side, Side, Side] | None = None
 
 
+def stored_latents(mean: Tensor, std: Tensor, null: Condition) -> dict[str, Tensor]:
+    """What latents.safetensors holds, by name; the inverse of read_latents."""
+    stored = {"mean": mean, "std": std}
+    for name, part in null.parts().items():
+        stored[f"null.{name}"] = part
+    return stored
+
+
 def read_latents(folder: Path, config: Mapping[str, Any]) -> tuple[Tensor, Tensor, Condition]:
-    """Mean and deviation of the latents, and the null condition, of a checkpoint."""
+    """Mean and deviation of the latents, and the null condition, of a checkpoint.
+
+    InputError, naming the file: tensors are missing, misshapen, or of another dtype.
+    """
     file = folder / LATENTS
     tensors = {}
     for name, tensor in read_weights(file).items():

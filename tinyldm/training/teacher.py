@@ -17,48 +17,26 @@ from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.files import file_checksum
 from tinyldm.methods.consistency import ConsistencyLoss
-from tinyldm.training.checkpoint import (
-    WEIGHTS,
-    Checkpoint,
-    Config,
-    find_checkpoint,
-    read_config,
-    settings_of,
-    task_of,
-)
+from tinyldm.training.checkpoint import WEIGHTS, Checkpoint, Config, settings_of, task_of
 from tinyldm.training.chosen import check_effect
-from tinyldm.training.fresh import Start
+from tinyldm.training.fresh import OF_THE_NETWORK, Start
 from tinyldm.training.network import new_network
 from tinyldm.training.settings import TrainSettings
 from tinyldm.weights import load_into
-
-OF_THE_RUN = (
-    *("task", "size", "preset", "network", "text_encoder", "label_form", "image_encoder", "vae"),
-    *("centre", "prediction", "schedule", "shift", "zero_snr"),
-)
-"""Settings that a tuned run shares with the one that it starts from."""
 
 WITHOUT = ("perceptual", "perceptual_from", "snr_gamma")
 """Settings that a consistency run has no use for: its loss has weights of its own."""
 
 OF_THE_TEACHER = ("cfg_drop", "style_drop")
-"""With a teacher, nor these: its guidance is learned, and the null condition never drawn with."""
+"""Nor for these where it has a teacher: guidance is learned, and the null condition never used."""
 
-
-CONSISTENCY_STEPS = 0.24
+LENGTH = 0.24
 """The length of a consistency run in that of the teacher's: half of the compute, as a step of it
 is six passes through the network, where one of an ordinary training is three."""
 
 
-def tuned(given: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of a run that tunes the run given["consistency"], with the options given.
-
-    InputError: that run cannot be tuned, or an option contradicts it or would be ignored.
-    """
-    name = given["consistency"]
-    folder = find_checkpoint(name)
-    config = read_config(folder)
-    before = settings_of(config)
+def check_tunable(before: TrainSettings, name: str) -> None:
+    """InputError, naming the run: one with these settings cannot be tuned."""
     if before.consistency is not None:
         raise InputError(f"--consistency {name}: is a consistency run already")
     if before.prediction == "eps":
@@ -66,8 +44,18 @@ def tuned(given: Mapping[str, Any]) -> dict[str, Any]:
             f"--consistency {name}: predicts eps, which says nothing about x0 where a drawing "
             "begins; expected a run of --prediction v, x0 or flow"
         )
-    task_of(config).check_options(given)
-    for option in OF_THE_RUN:
+
+
+def tuned(teacher: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a run that tunes a teacher: those of the teacher, with the options given.
+
+    InputError: it cannot be tuned, or an option contradicts it or would be ignored.
+    """
+    name = given["consistency"]
+    before = settings_of(teacher.config)
+    check_tunable(before, name)
+    task_of(teacher.config).check_options(given)
+    for option in ("task", *OF_THE_NETWORK):
         if option in given and given[option] != getattr(before, option):
             raise InputError(
                 f"{flag_of(option)} {as_typed(given[option])}: expected "
@@ -75,7 +63,7 @@ def tuned(given: Mapping[str, Any]) -> dict[str, Any]:
             )
     taught = given.get("consistency_from", TrainSettings.consistency_from) == "teacher"
     unused = WITHOUT + OF_THE_TEACHER if taught else WITHOUT
-    steps = given.get("max_steps", max(1, round(CONSISTENCY_STEPS * before.max_steps)))
+    steps = given.get("max_steps", max(1, round(LENGTH * before.max_steps)))
     recipe: dict[str, Any] = {
         **dict.fromkeys(unused, 0),
         "max_steps": steps,
@@ -85,7 +73,7 @@ def tuned(given: Mapping[str, Any]) -> dict[str, Any]:
         "warmup": steps // 20,
         "teacher_guidance": TrainSettings.teacher_guidance if before.cfg_drop else 1.0,
     }
-    settings = replace(before, **{**recipe, **given, "consistency": str(folder)})
+    settings = replace(before, **{**recipe, **given, "consistency": str(teacher.path)})
     check_effect(settings, given)
     for option in unused:
         if getattr(settings, option):
@@ -108,7 +96,7 @@ class Tuning(Start):
     complete = True
 
     def given(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        return tuned(given)
+        return tuned(self.teacher, given)
 
     def network(
         self, settings: TrainSettings, cache: LatentCache, saved: Config | None

@@ -41,6 +41,7 @@ from tinyldm.training.learning_rate import learning_rate
 from tinyldm.training.log import LossByNoise, RunLog
 from tinyldm.training.muon import Muon, hidden_weights
 from tinyldm.training.settings import TrainSettings
+from tinyldm.training.statistics import stored_latents
 from tinyldm.training.timesteps import draw_timesteps
 from tinyldm.typed import as_type
 from tinyldm.weights import check_finite, check_fit, load_into, read_weights
@@ -172,9 +173,9 @@ class Trainer:
                     group["lr"] = lr * group["lr_factor"]
 
             mean_loss = self.gradient()
-            clipped = nn.utils.clip_grad_norm_(self.network.parameters(), s.clip)
+            norm_before = nn.utils.clip_grad_norm_(self.network.parameters(), s.clip)
             # the only place in a step where the host waits for a GPU
-            loss, norm = torch.stack([mean_loss, clipped]).tolist()
+            loss, norm = torch.stack([mean_loss, norm_before]).tolist()
             if not math.isfinite(norm):  # the same in all processes: gradients are averaged
                 now.leave_out()
                 skipped_in_a_row += 1
@@ -296,14 +297,11 @@ class Trainer:
             "progress": asdict(self.progress),
             "ema_updates": self.ema.updates,
         }
-        latents = {"mean": self.cache.mean, "std": self.cache.std}
-        for name, part in self.cache.null.parts().items():
-            latents[f"null.{name}"] = part
         folder = self.run / "checkpoints" / f"step-{self.progress.step:07d}"
         weights = {
             "model": self.ema.network.state_dict(),
             "training": self.training_state(),
-            "latents": latents,
+            "latents": stored_latents(self.cache.mean, self.cache.std, self.cache.null),
         }
         if self.power_emas.lengths:
             config["ema_lengths"] = self.power_emas.lengths

@@ -50,7 +50,7 @@ class Even(NoiseSchedule):
     """
 
     @cached_property
-    def _betas(self) -> Tensor:
+    def betas(self) -> Tensor:
         alpha_bar = (2 * torch.linspace(5, -5, self.timesteps, dtype=torch.float64)).sigmoid()
         before = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
         return 1 - alpha_bar / before

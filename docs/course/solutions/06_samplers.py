@@ -36,6 +36,9 @@ def into_noise(
     """Exercise 3: DDIM through levels of growing noise, from x at the first to the last.
 
     guess: (x_t, level) -> (x0, eps)
+
+    Drawing from that noise gives x back, but for DDIM's error: each step trusts the guess where it
+    starts, and the step back starts at its other end. Half as long, they are half as far off.
     """
     for now, nxt in pairwise(levels):
         x0, eps = guess(x, now)

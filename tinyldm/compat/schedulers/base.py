@@ -135,6 +135,10 @@ class Scheduler(Configured):
         """Where a run ends: clean data."""
         return CLEAN
 
+    def _first_level(self) -> Level:
+        """The first level of training, in which a run may end instead."""
+        return replace(self.schedule.level(0), t=-1.0)
+
     def _grid(self, n: int) -> Grid:
         """diffusers' own timesteps where those are n distinct ones in [0, T).
 

@@ -38,7 +38,7 @@ class LogSNRScheduler(MultistepScheduler):
         """Clean data, or the first level of training (final_sigmas_type="sigma_min")."""
         if self.config.final_sigmas_type == "zero":
             return CLEAN
-        return replace(self.schedule.level(0), t=-1.0)
+        return self._first_level()
 
     def _last_timestep(self) -> int:
         least = self.config.get("lambda_min_clipped", -math.inf)

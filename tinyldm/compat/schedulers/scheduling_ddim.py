@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -20,7 +18,7 @@ class DDIMScheduler(Scheduler):
 
     def _end(self) -> Level:
         """Clean data, or the first level of training (set_alpha_to_one=False)."""
-        return CLEAN if self.config.set_alpha_to_one else replace(self.schedule.level(0), t=-1.0)
+        return CLEAN if self.config.set_alpha_to_one else self._first_level()
 
     @property
     def final_alpha_cumprod(self) -> Tensor:

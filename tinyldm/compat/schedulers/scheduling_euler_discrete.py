@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from tinyldm.compat.schedulers.sigmas import SigmaScheduler
 from tinyldm.diffusion.ddim import DDIM
@@ -39,7 +38,7 @@ class EulerDiscreteScheduler(SigmaScheduler):
         """Clean data, or the first level of training (final_sigmas_type="sigma_min")."""
         if self.config.final_sigmas_type == "zero":
             return CLEAN
-        return replace(self.schedule.level(0), t=-1.0)
+        return self._first_level()
 
     def step(
         self,

@@ -26,10 +26,6 @@ class HeunDiscreteScheduler(SigmaScheduler, MultistepScheduler):
         twice = [level for level in others for _ in range(2)]
         super()._visit((first, *twice, end), device)
 
-    def set_timesteps(self, num_inference_steps=None, device=None, timesteps=None) -> None:
-        """Decide which levels a run visits: a number of them, or a falling list of timesteps."""
-        super().set_timesteps(num_inference_steps, device, timesteps)
-
     def _index(self, timestep) -> int:
         """The position of a timestep in the list; the last one, where a step starts."""
         super()._index(timestep)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -68,7 +67,7 @@ class PNDMScheduler(MultistepScheduler):
         """Clean data, or the first level of training (set_alpha_to_one=False)."""
         if self.config.set_alpha_to_one:
             return CLEAN
-        return replace(self.schedule.level(0), t=-1.0)
+        return self._first_level()
 
     def _visit(self, grid: Grid, device=None) -> None:
         end = self._end()

@@ -90,11 +90,8 @@ def check_loss() -> None:
     from tinyldm.diffusion.prediction import target
 
     schedule: Any = TwoLevels()
-    x0, eps, t = (
-        3 * normal(4, 2, 50, 50),
-        normal(4, 2, 50, 50, seed=1),
-        torch.tensor([0, 9, 30, 49]),
-    )
+    x0, eps = 3 * normal(4, 2, 50, 50), normal(4, 2, 50, 50, seed=1)
+    t = torch.tensor([0, 9, 30, 49])
     known = schedule.level(t).like(x0)
     noised = draw_noise(x0, schedule, t=t, eps=eps)
     mistakes = {
@@ -132,9 +129,8 @@ def check_loss() -> None:
         compare(f"error of {kind}", error, square.flatten(1).mean(1), mistakes)
     fixed = Noised(x0[:1], eps[:1], t[1:2], schedule.level(t[1:2]).like(x0), x_t=x0[:1])
     ratio = (1 - 0.2**2) / 0.2**2  # alpha^2 / sigma^2 at t = 9
-    plain, weighed = (
-        prediction_error(x0[:1] + 1, fixed, "x0", schedule, snr_gamma=g) for g in (None, 5.0)
-    )
+    plain = prediction_error(x0[:1] + 1, fixed, "x0", schedule)
+    weighed = prediction_error(x0[:1] + 1, fixed, "x0", schedule, snr_gamma=5.0)
     mistakes = {"snr_gamma does nothing": plain}
     expected = torch.full((1,), min(ratio, 5.0))
     compare("error of x0 with snr_gamma 5", weighed, expected, mistakes)

@@ -1,0 +1,46 @@
+"""Puts what a script has printed into a page, between two marks, with what it was measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def put(page: Path, name: str, content: str) -> None:
+    """Replace what stands between the marks of a name in a page; content ends with a newline."""
+    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    text = page.read_text(encoding="utf-8")
+    if not re.search(f"{start}.*{end}", text, re.DOTALL):
+        raise ValueError(f"{page}: has no marks of {name}")
+    before, _, rest = text.partition(start)
+    page.write_text(f"{before}{start}{content}{end}{rest.partition(end)[2]}", encoding="utf-8")
+
+
+def measured(command: str) -> str:
+    """By which command, of which commit, on what: a line for below a table."""
+    return f"`{command}` at commit {commit()}, on an {processor()} with {os.cpu_count()} cores.\n"
+
+
+def commit() -> str:
+    """The commit that is checked out, and whether code has changed since."""
+    git = ["git", "-C", str(ROOT)]
+    found = subprocess.run(
+        [*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True
+    )
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "--", "*.py"], capture_output=True, text=True
+    )
+    return found.stdout.strip() + (" with changes" if changed.stdout.strip() else "")
+
+
+def processor() -> str:
+    """The name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
