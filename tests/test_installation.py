@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 import tinyldm
-from tinyldm import installation
+from tinyldm import compat, installation
 from tinyldm.__main__ import COMMANDS, STORIES
+from tinyldm.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ConfigParser()
@@ -152,9 +153,16 @@ def test_the_installed_commands_train_sample_and_report(fresh, tmp_path):
     for name in [None, *STORIES, *COMMANDS]:
         told += run(["tinyldm", *([name] if name else []), "--help"], tmp_path, **there)
     assert "tinyldm evaluate samples/toy-1" in told
+    assert "/blob/main/docs/data.md" in told
+    assert re.findall(r"(?<!/blob/main/)docs/\S+", told) == []
+    told += run(["tinyldm", "exercise", "homework"], tmp_path, **there)
+    for name in STORIES:  # a kit written by an installed library is that of a clone
+        copied = (tmp_path / "homework" / f"{name}.py").read_text(encoding="utf-8")
+        assert copied == (ROOT / f"{name}.py").read_text(encoding="utf-8")
+    assert not (tmp_path / "homework" / "tinyldm" / "stories").exists()
     wrong = re.findall(r".*(?:\.py\b|python -m tinyldm).*", told)
     # grade.py is what an exercise is graded with, in its own folder
-    assert [line for line in wrong if "docs/" not in line and "grade.py" not in line] == []
+    assert [line for line in wrong if "grade.py" not in line] == []
     script = "import tinyldm; print(tinyldm.load('runs/toy-1')('a red ghost', steps=2)[0].size)"
     assert "(32, 32)" in run([python, "-c", script], tmp_path, **there)
 
@@ -205,6 +213,21 @@ def test_without_the_command_the_module_is_named(nowhere):
     assert installation.called("my-train.python") == "my-train.python"
 
 
+def test_a_page_that_is_not_there_is_named_by_its_address(nowhere, tmp_path):
+    assert installation.called("(docs/data.md says)") == "(docs/data.md says)"
+    nowhere.setattr(installation, "ABOVE", tmp_path)  # as a wheel, or a kit, without docs/
+    address = CONFIG["metadata"]["url"]
+    assert installation.called("(docs/data.md says)") == f"({address}/blob/main/docs/data.md says)"
+
+
+def test_a_function_that_takes_the_options_of_train_names_its_help(nowhere):
+    nowhere.setattr(installation, "in_clone", lambda: False)
+    with pytest.raises(
+        InputError, match=r"did you mean cosine\? \(see python -m tinyldm train --help"
+    ):
+        tinyldm.train(lr_schedule="cosin")
+
+
 NAMES = re.compile(r"\b(train|sample)\.py\b|python -m tinyldm")
 SHOWN = ("EXAMPLES", "PARTS", "BAD_PICTURES", "STORIES")  # help as well, or names of files
 HELP = ("help", "description", "epilog")  # keywords whose texts the formatter of helps passes on
@@ -242,16 +265,17 @@ def test_every_hint_asks_how_its_command_is_called_here():
 # ---- names for editors
 
 
-def test_editors_see_every_public_name():
+@pytest.mark.parametrize("package", [tinyldm, compat])
+def test_editors_see_every_public_name(package):
     """Under TYPE_CHECKING each is imported from where it is, and __all__ is written out."""
-    tree = ast.parse((ROOT / "tinyldm" / "__init__.py").read_text(encoding="utf-8"))
-    (block,) = (n for n in tree.body if isinstance(n, ast.If))
+    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
+    (block,) = (n for n in tree.body if ast.unparse(n).startswith("if TYPE_CHECKING"))
     shown = {a.name: node.module for node in block.body for a in node.names}
     (listed,) = (ast.literal_eval(n.value) for n in tree.body if ast.unparse(n).startswith("__all"))
-    assert shown.keys() == set(listed) == set(tinyldm.__all__) == set(dir(tinyldm))
+    assert shown.keys() == set(listed) == set(package.__all__) == set(dir(package))
     for name, module in shown.items():
         assert getattr(sys.modules.get(module) or __import__(module, fromlist=[name]), name) is (
-            getattr(tinyldm, name)
+            getattr(package, name)
         )
 
 
@@ -264,6 +288,11 @@ def test_a_type_checker_knows_the_public_names(tmp_path):
         "reveal_type(tinyldm.UNet)\n"
         "reveal_type(tinyldm.load('run')('a', seed=1))\n"
         "tinyldm.NoiseSchedule(timestep=5)\n"
+        "tinyldm.NoiseShedule\n"
+        "from tinyldm.compat import DDMPScheduler, get_scheduler\n"
+        "from tinyldm.compat.schedulers import PNDMScheduler\n"
+        "reveal_type(get_scheduler)\n"
+        "reveal_type(PNDMScheduler())\n"
     )
     told = subprocess.run(
         [sys.executable, "-m", "mypy", str(script)], cwd=ROOT, capture_output=True, text=True
@@ -271,6 +300,10 @@ def test_a_type_checker_knows_the_public_names(tmp_path):
     assert "-> tinyldm.nn.unet.UNet" in told, told
     assert 'Revealed type is "tinyldm.model.Pictures"' in told
     assert 'Unexpected keyword argument "timestep"' in told
+    assert 'Module has no attribute "NoiseShedule"' in told
+    assert 'Module "tinyldm.compat" has no attribute "DDMPScheduler"' in told
+    assert "def (name: str, optimizer: " in told
+    assert "scheduling_pndm.PNDMScheduler" in told
 
 
 # ---- what else is published

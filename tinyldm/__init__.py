@@ -61,12 +61,14 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'tinyldm' has no attribute {name!r}")
-    value = getattr(import_module(f"tinyldm.{_HOME[name]}"), name)
-    globals()[name] = value  # so that this function is not asked again
-    return value
+if not TYPE_CHECKING:  # a type checker would take any name for one of these
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module 'tinyldm' has no attribute {name!r}")
+        value = getattr(import_module(f"tinyldm.{_HOME[name]}"), name)
+        globals()[name] = value  # so that this function is not asked again
+        return value
 
 
 def __dir__() -> list[str]:

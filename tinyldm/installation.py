@@ -22,11 +22,14 @@ ABOVE = Path(__file__).resolve().parent.parent
 STORIES = ("train", "sample")
 STORY = re.compile(r"(?:(torchrun [^\n]*?)|python )?\b(train|sample)\.py\b")
 COMMAND = re.compile(r"python -m tinyldm\b")
+PAGE = re.compile(r"\bdocs/[\w/]+\.md\b")
+ADDRESS = "https://github.com/tinyldm/tinyldm/blob/main"  # of the repository's files
 
 
 def in_clone() -> bool:
-    """Whether the package lies in a clone, beside the two stories."""
-    return all((ABOVE / name).is_file() for name in ("setup.cfg", "train.py", "sample.py"))
+    """Whether the package lies in a clone or in an assignment kit, beside the two stories."""
+    beside = all((ABOVE / f"{name}.py").is_file() for name in STORIES)
+    return beside and any((ABOVE / name).is_file() for name in ("setup.cfg", "grade.py"))
 
 
 def at_clone() -> bool:
@@ -34,13 +37,18 @@ def at_clone() -> bool:
     return in_clone() and Path.cwd() == ABOVE
 
 
+def story_file(name: str) -> Path:
+    """The file of a story, "train" or "sample": beside the package or, in a wheel, in it."""
+    return (ABOVE if in_clone() else ABOVE / "tinyldm" / "stories") / f"{name}.py"
+
+
 @cache
 def story(name: str) -> ModuleType:
-    """The module of a story, "train" or "sample": beside the package or, in a wheel, in it."""
+    """The module of a story, which is imported like any other where it lies in the package."""
     module = f"tinyldm.stories.{name}"
     if not in_clone():
         return import_module(module)
-    spec = spec_from_file_location(module, ABOVE / f"{name}.py")
+    spec = spec_from_file_location(module, story_file(name))
     assert spec is not None
     assert spec.loader is not None
     loaded = module_from_spec(spec)
@@ -49,12 +57,15 @@ def story(name: str) -> ModuleType:
 
 
 def called(text: str) -> str:
-    """A text in which commands, written as in a clone, are called as they are here.
+    """A text in which commands and pages, named as in a clone, are named as they are here.
 
     In the folder of a clone they stay as they are. Elsewhere `tinyldm` stands for them if it is
     installed as a command. If it is not, `python -m tinyldm` does, but for the stories of a clone,
-    whose files are named by their paths.
+    whose files are named by their paths. Pages of docs/ are named by their address where there is
+    no such folder.
     """
+    if not (ABOVE / "docs").is_dir():
+        text = PAGE.sub(rf"{ADDRESS}/\g<0>", text)
     if at_clone():
         return text
     command = "python -m tinyldm" if shutil.which("tinyldm") is None else "tinyldm"

@@ -290,6 +290,28 @@ def test_the_kit_from_blank_to_right(tmp_path, monkeypatch, capsys):
     assert "7 of 7 right" in done.stdout
 
 
+@pytest.mark.slow
+def test_a_kit_calls_its_own_stories(tmp_path, monkeypatch, capsys):
+    """Even where an installed library has put its command on the path."""
+    monkeypatch.chdir(tmp_path)
+    assert dispatch(COMMANDS, ["exercise", "homework", "--only", "ddim"]) == 0
+    (tmp_path / "tinyldm").write_text("")
+    (tmp_path / "tinyldm").chmod(0o755)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment["PATH"] = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    for call in (["sample.py"], ["-m", "tinyldm", "sample"]):
+        told = subprocess.run(
+            [sys.executable, *call, "--help"],
+            cwd=tmp_path / "homework",
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert (told.returncode, told.stderr) == (0, "")
+        assert "python sample.py --steps 50" in told.stdout
+        assert "tinyldm sample --" not in told.stdout
+
+
 def test_some_exercises_and_a_folder_that_is_there(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert dispatch(COMMANDS, ["exercise", "a/b", "--only", "ddim", "ddpm"]) == 0

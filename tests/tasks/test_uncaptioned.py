@@ -205,7 +205,9 @@ def test_images_alone_from_the_folder_to_the_scores(tmp_path, command):
     assert "clip-fd" in told
     told = command("sweep --steps 2 --clip tiny --batch-size 2")
     assert len(names_in(tmp_path / "runs" / "photos" / "sweep" / "held_out")) == 2
-    assert "submit with" in told
+    (advised,) = re.findall("submit with: python (.*)", told)
+    command(advised)  # which asks for no prompts: there are none
+    assert len(names_in(tmp_path / "submission")) == 2
     command("train.py --resume --out runs/photos --max-steps 3 --device cpu")
 
 
@@ -216,6 +218,7 @@ def test_nothing_can_be_asked_of_images_alone(tmp_path, command):
         "sample.py --prompt cat": ["'cat'", "without captions", "--count"],
         "sample.py --guidance 3": ["--guidance 3", "nothing to guide to"],
         "sample.py --count 0": ["--count", "from 1"],
+        "sweep --clip tiny": ["--hold-out 0.05)"],
         "train.py --data photos --cfg-drop 0.1": ["--cfg-drop 0.1", "expected 0"],
         "train.py --data photos --text-encoder tiny": ["--text-encoder", "--task text"],
         "evaluator train --data photos --out judge": ["not judged by an evaluator"],

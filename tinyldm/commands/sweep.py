@@ -168,7 +168,7 @@ def run(options: Namespace) -> None:
         validation=validation,
         metrics=metrics,
         judges={"reference": reference, "evaluator": options.evaluator, "clip": options.clip},
-        submission=str(prompts_of(config) or options.prompts or "FILE"),
+        submission=asked_of(task, validation, prompts_of(config) or options.prompts),
         seed=options.seed,
         batch_size=options.batch_size,
         device=options.device,
@@ -242,6 +242,16 @@ def chosen_checkpoints(run: Path, asked: list[str] | None) -> list[Path]:
     return [known[name] for name in names]
 
 
+def asked_of(task: Task, validation: Validation, prompts: Path | str | None) -> tuple[str, str]:
+    """What to ask sample.py for, its option and the value: the prompts of a file, or a number.
+
+    Tasks of few prompts, or of none, need no file; as many are drawn as were judged.
+    """
+    if prompts is None and task.repeats:
+        return "count", str(len(validation.prompts))
+    return "prompts", str(prompts or "FILE")
+
+
 def read_validation(
     run: Path, settings: dict[str, Any], task: Task, options: Namespace
 ) -> Validation:
@@ -255,10 +265,10 @@ def read_validation(
     if settings.get("hold_out"):
         data = read_data(data_folder(settings.get("data")), settings)
         return Validation.of_held_out(data.examples, data.folder, options.count)
+    instead = "; give --prompts FILE, with prompts other than those of the test"
     raise InputError(
         f"{run}: its training held nothing out to judge by "
-        f"({called('train.py')} --hold-out 0.05); give --prompts FILE, with prompts other than "
-        "those of the test"
+        f"({called('train.py')} --hold-out 0.05){instead if task.prompted else ''}"
     )
 
 

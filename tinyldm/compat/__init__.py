@@ -9,6 +9,54 @@ from diffusers', and why.
 import sys
 from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
+    from tinyldm.compat.attention import AttnProcessor, AttnProcessor2_0, XFormersAttnProcessor
+    from tinyldm.compat.averaging import EMAModel, compute_snr
+    from tinyldm.compat.environment import (
+        CONFIG_NAME,
+        SAFETENSORS_WEIGHTS_NAME,
+        WEIGHTS_NAME,
+        check_min_version,
+        is_accelerate_available,
+        is_tensorboard_available,
+        is_wandb_available,
+        is_xformers_available,
+    )
+    from tinyldm.compat.optimization import (
+        get_constant_schedule,
+        get_constant_schedule_with_warmup,
+        get_cosine_schedule_with_warmup,
+        get_cosine_with_hard_restarts_schedule_with_warmup,
+        get_linear_schedule_with_warmup,
+        get_piecewise_constant_schedule,
+        get_polynomial_decay_schedule_with_warmup,
+        get_scheduler,
+    )
+    from tinyldm.compat.pictures import make_image_grid, numpy_to_pil, pt_to_pil
+    from tinyldm.compat.pipelines import (
+        DDIMPipeline,
+        DDPMPipeline,
+        DiffusionPipeline,
+        ImagePipelineOutput,
+    )
+    from tinyldm.compat.schedulers.base import randn_tensor
+    from tinyldm.compat.schedulers.scheduling_ddim import DDIMScheduler
+    from tinyldm.compat.schedulers.scheduling_ddpm import DDPMScheduler
+    from tinyldm.compat.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+    from tinyldm.compat.schedulers.scheduling_euler_ancestral_discrete import (
+        EulerAncestralDiscreteScheduler,
+    )
+    from tinyldm.compat.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+    from tinyldm.compat.schedulers.scheduling_flow_match_euler_discrete import (
+        FlowMatchEulerDiscreteScheduler,
+    )
+    from tinyldm.compat.schedulers.scheduling_heun_discrete import HeunDiscreteScheduler
+    from tinyldm.compat.schedulers.scheduling_pndm import PNDMScheduler
+    from tinyldm.compat.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+    from tinyldm.compat.unet import UNet2DConditionModel, UNet2DModel
+    from tinyldm.compat.vae import AutoencoderKL
 
 _HOME = {
     "AttnProcessor": "attention",
@@ -53,7 +101,49 @@ _HOME = {
     "pt_to_pil": "pictures",
     "randn_tensor": "schedulers.base",
 }
-__all__ = list(_HOME)
+__all__ = [
+    "CONFIG_NAME",
+    "SAFETENSORS_WEIGHTS_NAME",
+    "WEIGHTS_NAME",
+    "AttnProcessor",
+    "AttnProcessor2_0",
+    "AutoencoderKL",
+    "DDIMPipeline",
+    "DDIMScheduler",
+    "DDPMPipeline",
+    "DDPMScheduler",
+    "DPMSolverMultistepScheduler",
+    "DiffusionPipeline",
+    "EMAModel",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "ImagePipelineOutput",
+    "PNDMScheduler",
+    "UNet2DConditionModel",
+    "UNet2DModel",
+    "UniPCMultistepScheduler",
+    "XFormersAttnProcessor",
+    "check_min_version",
+    "compute_snr",
+    "get_constant_schedule",
+    "get_constant_schedule_with_warmup",
+    "get_cosine_schedule_with_warmup",
+    "get_cosine_with_hard_restarts_schedule_with_warmup",
+    "get_linear_schedule_with_warmup",
+    "get_piecewise_constant_schedule",
+    "get_polynomial_decay_schedule_with_warmup",
+    "get_scheduler",
+    "is_accelerate_available",
+    "is_tensorboard_available",
+    "is_wandb_available",
+    "is_xformers_available",
+    "make_image_grid",
+    "numpy_to_pil",
+    "pt_to_pil",
+    "randn_tensor",
+]
 
 _PUBLISHED_PATHS = (
     "models",
@@ -80,27 +170,31 @@ _PUBLISHED_PATHS = (
 """Modules of diffusers that scripts import from and that have no file here: see _add_paths."""
 
 
-def __getattr__(name: str):
-    """Import a class when it is first asked for, so that one does not load the others."""
-    if name not in _HOME:
-        raise AttributeError(
-            f"module {__name__!r} has no attribute {name!r}; it gives {', '.join(_HOME)}"
-        )
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+def __dir__() -> list[str]:
+    return __all__
 
 
-def _add_paths() -> None:
-    """Make a module of each published path; each gives every name that this package gives.
+if not TYPE_CHECKING:  # a type checker would take any name for one of these
 
-    So `from tinyldm.compat.models.unets.unet_2d import UNet2DModel` needs no file of that name.
-    """
-    for path in _PUBLISHED_PATHS:
-        module = ModuleType(f"{__name__}.{path}", f"diffusers.{path}: names of tinyldm.compat.")
-        vars(module).update(__getattr__=__getattr__, __path__=[])
-        sys.modules[module.__name__] = module
-        parent, _, last = module.__name__.rpartition(".")
-        if parent in sys.modules:
-            vars(sys.modules[parent])[last] = module
+    def __getattr__(name: str) -> object:
+        """Import a class when it is first asked for, so that one does not load the others."""
+        if name not in _HOME:
+            raise AttributeError(
+                f"module {__name__!r} has no attribute {name!r}; it gives {', '.join(_HOME)}"
+            )
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
+    def _add_paths() -> None:
+        """Make a module of each published path; each gives every name that this package gives.
 
-_add_paths()
+        So `from tinyldm.compat.models.unets.unet_2d import UNet2DModel` needs no file of that name.
+        """
+        for path in _PUBLISHED_PATHS:
+            module = ModuleType(f"{__name__}.{path}", f"diffusers.{path}: names of tinyldm.compat.")
+            vars(module).update(__getattr__=__getattr__, __path__=[])
+            sys.modules[module.__name__] = module
+            parent, _, last = module.__name__.rpartition(".")
+            if parent in sys.modules:
+                vars(sys.modules[parent])[last] = module
+
+    _add_paths()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from tinyldm.installation import STORIES, story_file
 from tinyldm.kit.exercises import Exercise
 
 HERE = Path(__file__).parent
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "kit", "*.pyc")
-STORIES = ("train.py", "sample.py")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "kit", "stories", "*.pyc")
 
 
 def write_kit(folder: Path, exercises: Sequence[Exercise]) -> None:
@@ -26,9 +26,7 @@ def write_kit(folder: Path, exercises: Sequence[Exercise]) -> None:
     kept = [row for row in rows if not row.strip().startswith('"exercise":')]
     entry.write_text("".join(kept), encoding="utf-8")
     for name in STORIES:
-        story = HERE.parents[1] / name
-        if story.is_file():
-            shutil.copy(story, folder / name)
+        shutil.copy(story_file(name), folder)
     for exercise in exercises:
         file = package / exercise.module
         file.write_text(blanked(file.read_text(encoding="utf-8"), exercise), encoding="utf-8")

@@ -132,7 +132,7 @@ class Sweep:
     validation: the prompts to draw, with their real images where there are some
     metrics:    what to score by, names of METRICS
     judges:     reference, evaluator and clip, as evaluate() takes them
-    submission: the file of the prompts to submit, for the advice
+    submission: what sample.py is asked to draw, for the advice: its option and the value
     seed:       of the noise, which is the same for every setting
     """
 
@@ -141,7 +141,7 @@ class Sweep:
     validation: Validation
     metrics: list[str]
     judges: dict[str, Any]
-    submission: str
+    submission: tuple[str, str]
     seed: int = 0
     batch_size: int = 32
     device: str = "auto"
@@ -292,11 +292,12 @@ def prompts_of(config: dict[str, Any]) -> Path | None:
     return find_test_prompts(task_of(config), data)
 
 
-def advice(run: Path, row: Row, prompts: str) -> str:
+def advice(run: Path, row: Row, submission: tuple[str, str]) -> str:
     """The command that draws with the setting of a row."""
+    asked, value = submission
     options = {
         "run": run / "checkpoints" / row["checkpoint"],
-        "prompts": prompts,
+        asked: value,
         "steps": row["steps"],
         "solver": row["solver"],
         "guidance": f"{row['guidance']:g}",

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from tinyldm.cli import Parser, add_options, whole
+from tinyldm.installation import called
 from tinyldm.training.settings import TrainSettings
 
 DESCRIPTION = "Train a latent-diffusion model. Counts and periods are optimiser steps."
@@ -42,7 +43,7 @@ without captions are trained so by default.
 
 def train_parser() -> Parser:
     """The parser of train.py. An option that is not given is absent from what it returns."""
-    parser = Parser(prog="train.py", description=DESCRIPTION)
+    parser = Parser(prog=called("train.py"), description=DESCRIPTION)
     add_train_options(parser)
     return parser
 
