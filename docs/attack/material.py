@@ -216,7 +216,7 @@ def small_sweep(requests: list[Request]) -> Any:
         validation=Validation(requests, [], {}),
         metrics=["clip-t"],
         judges={"reference": None, "evaluator": None, "clip": "clip"},
-        submission="FILE",
+        submission=("prompts", "FILE"),
         device="cpu",
     )
     newest = find_checkpoint(run)

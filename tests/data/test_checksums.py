@@ -137,6 +137,8 @@ def test_an_old_cache_is_kept_and_given_checksums(tmp_path, capsys):
         {"shape": [6, 2]},
         {"mean": [None]},
         {"mean": [0.0]},
+        {"mean": [0.0, 0.0, 1e308]},
+        {"std": [1e308, 1.0, 1.0]},
         {"std": [-1.0]},
         {"left_out": {"x": ""}},
         {"left_out": {"0": ""}},

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from tinyldm.data.images import (
 from tinyldm.errors import InputError
 from tinyldm.files import append_file, checksum, file_checksum, require_space, writing
 from tinyldm.processes import ALONE, Processes
-from tinyldm.typed import Count, Index, Positive
+from tinyldm.typed import Count, Index, Limits
 
 if TYPE_CHECKING:
     from tinyldm.tasks.base import Encoder
@@ -50,8 +50,8 @@ class LatentsHeader(Header):
     shape: tuple[Count, Count, Count, Count, Count]
     views: Count
     left_out: dict[Index, str]
-    mean: list[float]
-    std: list[Positive]
+    mean: list[Annotated[float, Limits(ge=-1e6, le=1e6)]]  # latents are float16
+    std: list[Annotated[float, Limits(gt=0, le=1e6)]]
 
     def __post_init__(self) -> None:
         if self.files.get(LATENTS) != 2 * math.prod(self.shape):
