@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from kinds import Kind
+from kinds import Kind, frozen_for
 from lines import command_line, job
 from mutations import mutant
 from table import kinds
@@ -196,7 +196,11 @@ class Attack:
         return touched
 
     def whole(self, kind: Kind) -> Ending:
-        """How the reading of the undamaged file ends."""
+        """How the reading of the undamaged file ends.
+
+        Models from memory are forgotten: their weights are mapped from files that a kind damages.
+        """
+        frozen_for.cache_clear()
         ending = run(kind.read, self.work)
         self.tidy()
         if ending.status != 0:
