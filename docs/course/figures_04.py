@@ -168,7 +168,7 @@ def draw_skips(run: Path, out: Path) -> None:
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
     condition = model.text_encoder.encode([model.task.prompt(PROMPT)])
     cases = [(set(), False), ({16}, False), ({8, 4}, False), (set(), True)]
-    rows, times = [], (150, 350, 550)
+    rows, times, kind = [], (150, 350, 550), model.checkpoint.prediction
     for t in times:
         level = model.schedule.level(t)
         x_t = level.alpha * x0 + level.sigma * eps
@@ -177,7 +177,7 @@ def draw_skips(run: Path, out: Path) -> None:
             predicted = without(model.network, sizes, below)(
                 x_t, torch.tensor([float(t)]), condition
             )
-            row.append(model.decode(to_x0_eps(predicted, x_t, level, "v")[0])[0])
+            row.append(model.decode(to_x0_eps(predicted, x_t, level, kind)[0])[0])
         rows.append(row)
     labels = [
         "$x_t$",

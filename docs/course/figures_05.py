@@ -54,6 +54,7 @@ def draw_words(model: tinyldm.Model, out: Path) -> None:
                 names.append(f"t = {grid[index].t:.0f}")
 
         how = {"condition": condition, "guidance": Guidance(3.0, model.checkpoint.null)}
+        how["prediction"] = model.checkpoint.prediction
         sample(
             model.network,
             shape,
@@ -91,7 +92,8 @@ def draw_switch(model: tinyldm.Model, out: Path) -> None:
             chosen = first if float(t[0]) > t_switch else then
             return Guidance(3.0, null)(model.network)(x_t, t, chosen)
 
-        x0 = sample(told, shape, model.schedule, DPMSolver(), steps=STEPS, seeds=[3])
+        how = {"prediction": model.checkpoint.prediction, "seeds": [3]}
+        x0 = sample(told, shape, model.schedule, DPMSolver(), steps=STEPS, **how)
         row.append(model.decode(x0)[0])
     labels = ["the first", *(f"t = {t}" for t in times[1:-1]), "the second"]
     style.save(style.strip([row], labels), out, "05_switch")

@@ -151,6 +151,7 @@ def run_errors(model: tinyldm.Model, calls: list[int]) -> dict[str, list[float]]
 
     def drawn(solver, steps, callback=None):
         how = {"condition": condition, "seeds": [0], "callback": callback}
+        how["prediction"] = model.checkpoint.prediction
         return sample(model.network, shape, model.schedule, solver, steps=steps, **how)
 
     def keep(index, x_s, x0):
@@ -199,7 +200,7 @@ def draw_solvers(model: tinyldm.Model, out: Path) -> None:
     """One prompt from one noise under five solvers, in a few numbers of steps."""
     condition = model.text_encoder.encode([VAGUE])
     shape = (1, *model.checkpoint.config["latent_shape"])
-    how = {"condition": condition, "seeds": [0]}
+    how = {"condition": condition, "seeds": [0], "prediction": model.checkpoint.prediction}
     counts = (1, 2, 3, 5, 10, 20)
     rows = []
     for solver in SOLVERS.values():

@@ -88,6 +88,7 @@ def draw_scales(model: tinyldm.Model, run: Path, out: Path) -> None:
 
     def picture(guidance):
         how = {"condition": condition, "seeds": [2], "guidance": guidance}
+        how["prediction"] = model.checkpoint.prediction
         return model.decode(
             sample(model.network, shape, schedule, DPMSolver(), steps=STEPS, **how)
         )[0]

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import tinyldm
 from tinyldm import DDIM, Condition, DPMSolver, Guidance, NoiseSchedule, UNet, UNetConfig
 from tinyldm.diffusion.loss import training_loss
-from tinyldm.diffusion.sampler import sample
+from tinyldm.diffusion.sampler import Denoiser, sample
+from tinyldm.methods.autoguidance import predicting
 from tinyldm.toy.monsters import ACTIONS, draw, monsters
 from tinyldm.toy.monsters import describe as caption_of
 from tinyldm.training.checkpoint import checkpoints, load_checkpoint
@@ -47,7 +48,7 @@ def unseen(model: tinyldm.Model) -> tuple[Tensor, Condition]:
 
 
 @torch.no_grad()
-def losses(network: nn.Module, x0: Tensor, condition: Condition, schedule) -> list[float]:
+def losses(network: Denoiser, x0: Tensor, condition: Condition, schedule) -> list[float]:
     """The mean square error of v at each of TIMES, with the same noise for every network."""
     found = []
     for t in TIMES:
@@ -72,7 +73,8 @@ def loss_by_noise(model: tinyldm.Model, run: Path, out: Path) -> None:
     ax.axhline(1, color=TRUTH, linestyle=":")
     ax.text(noise[0], 1.015, "knows nothing but the size of the data", color=TRUTH)
     for colour, place in zip((MORE[1], NOISE, MODEL), chosen, strict=False):
-        network = load_checkpoint(folders[place], torch.device("cpu")).network
+        then = load_checkpoint(folders[place], torch.device("cpu"))
+        network = predicting(then.network, then.prediction, "v", schedule)
         step = int(folders[place].name.removeprefix("step-"))
         values = losses(network, x0, condition, schedule)
         ax.plot(noise, values, "o-", color=colour, label=f"after {step:,} steps")
@@ -175,13 +177,14 @@ def without_warmup(network: nn.Module, left: float) -> nn.Module:
 def mistakes(model: tinyldm.Model) -> dict[str, list[Tensor]]:
     """Title -> the pictures of PROMPTS that are drawn with that mistake."""
     checkpoint, net, schedule = model.checkpoint, model.network, model.schedule
+    kind = checkpoint.prediction
     condition = model.text_encoder.encode(list(PROMPTS))
     null = checkpoint.null
     assert null.tokens is not None
     shape = (len(PROMPTS), *checkpoint.config["latent_shape"])
 
     @torch.no_grad()
-    def drawn(network=net, schedule=schedule, null=null, prediction="v", solver=None, clip=None):
+    def drawn(network=net, schedule=schedule, null=null, prediction=kind, solver=None, clip=None):
         with torch.autocast("cpu", torch.bfloat16):
             return sample(
                 network,
@@ -206,7 +209,7 @@ def mistakes(model: tinyldm.Model) -> dict[str, list[Tensor]]:
     return {
         "as it should be": decoded(right),
         "latents scaled by 0.18215": decoded(right, 0, 1 / 0.18215),
-        "v taken for eps": decoded(drawn(prediction="eps")),
+        f"{kind} taken for eps": decoded(drawn(prediction="eps")),
         "t in [0, 1]": decoded(drawn(lambda x, t, c: net(x, t / 1000, c))),
         f"average: {old:.0%} random start": decoded(drawn(without_warmup(net, old))),
         "latents clipped to [-1, 1]": decoded(drawn(clip=1.0)),

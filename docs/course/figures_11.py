@@ -38,6 +38,7 @@ def drawn_from(model: tinyldm.Model, noise: Tensor, prompts: list[str], scale: f
             noise.shape,
             model.schedule,
             condition=model.text_encoder.encode(prompts),
+            prediction=model.checkpoint.prediction,
             guidance=Guidance(scale, model.checkpoint.null),
             spacing=grid,
             noise=noise,
@@ -51,7 +52,8 @@ def inverted(model: tinyldm.Model, picture: Image.Image, grid) -> Tensor:
     x0 = model.encode([picture])
     shown = model.text_encoder.encode([BLUE])
     with torch.autocast("cpu", torch.bfloat16):
-        return invert(model.network, x0, model.schedule, grid, condition=shown)
+        how = {"condition": shown, "prediction": model.checkpoint.prediction}
+        return invert(model.network, x0, model.schedule, grid, **how)
 
 
 def editing(model: tinyldm.Model, out: Path) -> None:
