@@ -88,16 +88,18 @@ def train(given, run, processes):
 
 @torch.no_grad()
 def fresh_error(trainer, n=512):
-    """The mean error of v of the averaged network on n pictures with fresh noise, at all t alike.
+    """The mean error of the averaged network's prediction of n pictures, at all t alike.
 
-    Unlike the loss that the log shows, it does not depend on how t is drawn or weighted.
+    The noise is fresh. Unlike the loss that the log shows, it does not depend on how t is drawn or
+    weighted.
     """
     network, schedule, total = trainer.ema.network, trainer.schedule, 0.0
     generator = torch.Generator().manual_seed(1)
     for indices in torch.randperm(len(trainer.cache), generator=generator)[:n].split(32):
         x0, condition = trainer.cache.batch(indices, generator)
         t = (torch.rand(len(indices), generator=generator) * schedule.timesteps).long()
-        loss = training_loss(network, x0, condition, schedule, t=t, generator=generator)
+        how = {"prediction": trainer.settings.prediction, "t": t, "generator": generator}
+        loss = training_loss(network, x0, condition, schedule, **how)
         total += loss.sum().item()
     return total / n
 
