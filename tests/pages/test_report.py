@@ -177,6 +177,8 @@ def test_training_goes_on_without_its_report(run, capsys):
     "settings",
     [
         TrainSettings(),
+        TrainSettings(prediction="v"),
+        TrainSettings(schedule="cosine"),
         TrainSettings(
             flip=False,
             schedule="cosine",

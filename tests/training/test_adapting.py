@@ -21,9 +21,17 @@ from tinyldm.nn.unet import UNet, UNetConfig
 from tinyldm.pages.report import commands
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.training import frozen_models
-from tinyldm.training.checkpoint import checkpoints, find_checkpoint, load_checkpoint, read_config
+from tinyldm.training.checkpoint import (
+    checkpoints,
+    find_checkpoint,
+    load_checkpoint,
+    read_config,
+    settings_of,
+)
 from tinyldm.training.options import parse_options
 from tinyldm.training.presets import PRESETS
+from tinyldm.training.settings import TrainSettings
+from tinyldm.training.start import FromRun
 
 TINY = UNetConfig(
     channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4, token_dim=6
@@ -254,3 +262,10 @@ def test_the_options_are_those_of_the_help(place, monkeypatch, capsys):
     config = read_config(find_checkpoint("runs/said"))
     assert config["settings"]["lora_alpha"] == 1
     assert config["network"]["lora"]["layers"][0] == "conv_in"
+
+
+def test_on_the_toy_set_an_adapter_is_trained_as_on_other_data(place):
+    """The toy set's own defaults are for a whole network."""
+    base = load_checkpoint("runs/first")
+    settings = FromRun(base, settings_of(base.config)).settings(TrainSettings(), {})
+    assert (settings.optimizer, settings.t_sampling, settings.lr) == ("adamw", "uniform", 1e-3)

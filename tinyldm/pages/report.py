@@ -253,6 +253,9 @@ def command_line(settings: Mapping[str, Any], task: Task) -> str:
         if any(layout.asked for layout in task.layouts):  # the files may not say so by themselves
             given["task"] = wanted.task
     default = settings_for(given, wanted.size, task)
+    path = ("schedule", "prediction")
+    if any(getattr(wanted, name) != getattr(default, name) for name in path):
+        given |= {name: getattr(wanted, name) for name in path}  # one decides the other's default
     words: list[str] = []
     for f in fields(wanted):
         value = getattr(wanted, f.name)

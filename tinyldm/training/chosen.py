@@ -36,14 +36,12 @@ def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) 
 
 
 def path_of(given: Mapping[str, Any]) -> dict[str, str]:
-    """Schedule and prediction of a run on the toy set that asks for one of them, or for zero_snr.
+    """Which schedule and prediction a run on the toy set has where options leave them open.
 
     The straight path goes with its velocity, and every other schedule with v.
     """
-    schedule = "flow"
-    if given.get("prediction", "flow") != "flow" or given.get("zero_snr"):
-        schedule = "cosine"
-    schedule = given.get("schedule", schedule)
+    other = given.get("prediction", "flow") != "flow" or given.get("zero_snr", False)
+    schedule = given.get("schedule", "cosine" if other else "flow")
     return {"schedule": schedule, "prediction": "flow" if schedule == "flow" else "v"}
 
 

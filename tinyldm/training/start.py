@@ -33,6 +33,8 @@ from tinyldm.training.teacher import Tuning
 SHORT: dict[str, Any] = {
     "max_steps": 500,
     "batch_size": 32,
+    "optimizer": "adamw",
+    "t_sampling": "uniform",
     "lr": 1e-3,
     "lr_schedule": "cosine",
     "warmup": 20,
