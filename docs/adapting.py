@@ -4,21 +4,25 @@
     python docs/adapting.py runs/toy-1 data       # data/grey, data/some, data/unseen
     python docs/adapting.py runs/toy-1 count      # TFLOP of the trainings, by torch's counter
     python docs/adapting.py runs/toy-1 train      # runs/grey, runs/control and runs/super
-    python docs/adapting.py runs/toy-1 draw       # samples/base, grey, control and super
-    python docs/adapting.py runs/toy-1 score
-    python docs/adapting.py runs/toy-1 figure     # docs/adapting.png
+    python docs/adapting.py runs/toy-1 draw       # samples/base, grey, control, super; 3 seeds each
+    python docs/adapting.py runs/toy-1 score      # mean and deviation over the seeds
+    python docs/adapting.py runs/toy-1 figure     # docs/adapting.png, of the first seed
 
 What is there already is left as it is, and an interrupted training goes on. data/unseen holds
 monsters of the test captions, which no run has seen. train and draw print their commands. --trial
-trains three steps and draws in two.
+does all of it in small, to be tried in a folder of its own. adapting_iclevr.py does the same with
+a run of i-CLEVR, and takes from here what both share.
 """
 
 import argparse
 import json
 import shlex
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from statistics import mean, stdev
 
 import torch
 import torch.nn.functional as F
@@ -43,109 +47,152 @@ from tinyldm.training.options import train_parser
 DOCS = Path(__file__).parent
 MANY = {"grey": 200, "some": 1000}  # pictures to learn from
 UNSEEN, SHOWN = 64, 6  # pictures to score, and those of them in the figure
+SEEDS = (0, 1, 2)  # of the noise that pictures are drawn from
 FACTOR = 4
 EDGE = 64  # from where on the gradient of a pixel, 0 to 255, counts as an outline
+PARTS = ["data", "count", "train", "draw", "score", "figure"]
 TRAIN = {  # run -> options of train.py
-    "grey": "--from {base} --lora 4 --data data/grey --max-steps 200 --batch-size 16",
-    "control": "--from {base} --controlnet --task outline --data data/some "
+    "grey": "--from {base} --lora 4 --data data/{prefix}grey --max-steps 200 --batch-size 16",
+    "control": "--from {base} --controlnet --task {task} --data data/{prefix}some "
     "--max-steps 500 --batch-size 16",
-    "super": "--task super-resolution --data data/some --vae tiny --optimizer muon "
+    "super": "--task super-resolution --data data/{prefix}some --vae tiny --optimizer muon "
     "--max-steps 500 --batch-size 16",
 }
-CAPTIONS, SKETCHES = "--prompts data/captions.txt", "--prompts data/sketches.txt"
-DRAW = {  # folder in samples -> run, options of sample.py
-    "base": ("{base}", CAPTIONS),
-    "grey": ("runs/grey", CAPTIONS),
-    "control": ("runs/control", SKETCHES),
-    "super": ("runs/super", "--prompts data/unseen"),
+DRAW = {  # folder in samples -> run, prompts
+    "base": ("{base}", "data/{prefix}captions.txt"),
+    "grey": ("runs/{prefix}grey", "data/{prefix}captions.txt"),
+    "control": ("runs/{prefix}control", "data/{prefix}sketches.txt"),
+    "super": ("runs/{prefix}super", "data/{prefix}unseen"),
 }
 
-
-def write_folder(folder: Path, examples, changed) -> None:
-    """An image folder with captions; changed(image) is the picture that is written."""
-    folder.mkdir(parents=True)
-    lines = []
-    for example in examples:
-        changed(load_image(example.image)).save(folder / example.name)
-        lines.append(json.dumps({"file_name": example.name, "text": str(example.prompts[0])}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+# ---- runs, and what they draw
 
 
-def wanted() -> list[tuple]:
-    """The monsters of data/unseen, and what each does."""
-    _, unknown = monsters()
-    return [(unknown[k], list(ACTIONS)[k % len(ACTIONS)]) for k in range(UNSEEN)]
+@dataclass(frozen=True)
+class Plan:
+    """The runs that adapt a base or stand beside it, and what they draw.
+
+    prefix: of the names of their folders in data, runs and samples
+    task:   --task of the ControlNet
+    trial:  a sixteenth of the pictures, trainings of three steps, drawings of two
+    """
+
+    base: str
+    prefix: str = ""
+    task: str = "outline"
+    trial: bool = False
+
+    def filled(self, text: str) -> str:
+        """A line of TRAIN or DRAW."""
+        return text.format(base=self.base, prefix=self.prefix, task=self.task)
+
+    def few(self, count: int) -> int:
+        """So many pictures, or those of a trial."""
+        return max(1, count // 16) if self.trial else count
+
+    def trainings(self) -> dict[str, list[str]]:
+        """run -> options of train.py."""
+        cut = ["--max-steps", "3"] if self.trial else []
+        return {name: [*shlex.split(self.filled(line)), *cut] for name, line in TRAIN.items()}
+
+    def train_all(self) -> None:
+        """Train the runs that are not there yet, and go on with one that was interrupted."""
+        for name, words in self.trainings().items():
+            run = Path(f"runs/{self.prefix}{name}")
+            steps = vars(train_parser().parse_args(words))["max_steps"]
+            if (run / f"checkpoints/step-{steps:07d}").is_dir():
+                continue
+            words = ["--resume"] if (run / "checkpoints").is_dir() else words
+            words = [*words, "--out", str(run)]
+            print("python train.py", shlex.join(words), flush=True)
+            train.train(vars(train_parser().parse_args(words)))
+
+    def count(self) -> None:
+        """Print what the trainings cost: the difference of two short ones, per step."""
+        for name, words in self.trainings().items():
+            given = vars(train_parser().parse_args(words))
+            found = []
+            for steps in (1, 1, 3):  # the first fills the latent cache
+                with tempfile.TemporaryDirectory() as folder:
+                    few = {**given, "max_steps": steps, "out": f"{folder}/run"}
+                    with FlopCounterMode(display=False) as counter:
+                        train.train(few)
+                found.append(counter.get_total_flops() / 1e12)
+            step = (found[2] - found[1]) / 2
+            print(f"{name:8} {step:.4f} TFLOP a step, {step * given['max_steps']:.1f} in all")
+
+    def draw_all(self) -> None:
+        """Draw the unseen pictures in four ways, with each seed."""
+        for name, (run, prompts) in DRAW.items():
+            for seed in SEEDS:
+                words = ["--run", self.filled(run), "--prompts", self.filled(prompts)]
+                words += ["--steps", "2" if self.trial else "25", "--seed", str(seed)]
+                words += ["--out", f"samples/{self.prefix}{name}/{seed}"]
+                print("python sample.py", shlex.join(words), flush=True)
+                sample.draw(sample.SampleOptions(**vars(sample.parser().parse_args(words))))
+
+    def drawn(self, name: str) -> list[list[Image.Image]]:
+        """What a run has drawn, with each seed."""
+        return [pictures(f"samples/{self.prefix}{name}/{seed}") for seed in SEEDS]
+
+    @property
+    def unseen(self) -> Path:
+        """The folder of the pictures that no run has seen which adapts the base."""
+        return Path(f"data/{self.prefix}unseen")
+
+    def through_vae(self, images: list[Image.Image]) -> list[Image.Image]:
+        """What the autoencoder of the base keeps of pictures: more, no run can draw."""
+        folder = find_checkpoint(self.base)
+        vae = load_frozen(read_config(folder), pick_device("auto"), folder).vae
+        with torch.inference_mode():
+            return [to_pil(image) for image in vae.decode(vae.encode(batch(images)).mean)]
+
+    def figure(self, file: Path) -> None:
+        """For the first of the unseen pictures, what is asked for and what is drawn."""
+        originals = pictures(self.unseen)[:SHOWN]
+        rows = {
+            "prompt alone": self.drawn("base")[0],
+            "LoRA": self.drawn("grey")[0],
+            "outlines": [outline(image).convert("RGB") for image in originals],
+            "ControlNet": self.drawn("control")[0],
+            "16x16 pixels": [resize(small(image), (64, 64), nearest=True) for image in originals],
+            "bicubic": [bicubic(image) for image in originals],
+            "drawn, 64x64": self.drawn("super")[0],
+            "the picture": originals,
+        }
+        left, side, gap, font = 110, 128, 4, ImageFont.load_default(14)
+        size = (left + SHOWN * (side + gap), len(rows) * (side + gap))
+        sheet = Image.new("RGB", size, "white")
+        pen = ImageDraw.Draw(sheet)
+        for y, (words, images) in enumerate(rows.items()):
+            top = y * (side + gap)
+            pen.text((6, top + side // 2 - 8), words, fill="black", font=font)
+            for x, image in enumerate(images[:SHOWN]):
+                large = image.resize((side, side), Image.Resampling.NEAREST)
+                sheet.paste(large, (left + x * (side + gap), top))
+        file = Path(file.name) if self.trial else file
+        sheet.quantize(128).save(file, optimize=True)
+
+    def work(self, part: str | None, own: dict[str, Callable[[], None]]) -> None:
+        """Do one of the PARTS, or all; own: those that need to know what the pictures show."""
+        work = {"count": self.count, "train": self.train_all, "draw": self.draw_all, **own}
+        for name in PARTS if part is None else [part]:
+            work[name]()
 
 
-def write_data() -> None:
-    """Two sets to learn from, and one of monsters that are in no training set."""
-    _, examples = read_examples(data_folder(None))
-    for name, count in MANY.items():
-        if not Path("data", name).exists():
-            chosen = data_order(len(examples), count, seed=0, rank=0, world=1, step=0)
-            grey = name == "grey"
-            write_folder(
-                Path("data", name),
-                [examples[k] for k in chosen.tolist()],
-                lambda image, grey=grey: image.convert("L").convert("RGB") if grey else image,
-            )
-    unseen = Path("data/unseen")
-    unseen.mkdir(exist_ok=True)
-    captions, sketches = [], []
-    for k, (monster, action) in enumerate(wanted()):
-        file = unseen / f"{k:04d}.png"
-        draw(monster, action, Random(f"unseen {k}")).save(file)
-        text = f"{describe(monster, Random(f'unseen {k}'))} {ACTIONS[action]}".strip()
-        captions.append(text)
-        sketches.append(f"{file} | {text}")
-    Path("data/captions.txt").write_text("\n".join(captions) + "\n")
-    Path("data/sketches.txt").write_text("\n".join(sketches) + "\n")
+def options_of(description: str) -> argparse.ArgumentParser:
+    """The options that all such scripts have."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("base", help="the run to adapt")
+    parser.add_argument("part", nargs="?", choices=PARTS, help="default: all of them")
+    parser.add_argument("--trial", action="store_true", help="all of it in small")
+    return parser
 
 
-def trainings(base: str, trial: bool = False) -> dict[str, list[str]]:
-    """run -> options of train.py."""
-    cut = ["--max-steps", "3"] if trial else []
-    return {name: [*shlex.split(line.format(base=base)), *cut] for name, line in TRAIN.items()}
+# ---- pictures, and how they are scored
 
 
-def train_all(base: str, trial: bool) -> None:
-    """Train the runs that are not there yet, and go on with one that was interrupted."""
-    for name, words in trainings(base, trial).items():
-        run, steps = Path("runs", name), vars(train_parser().parse_args(words))["max_steps"]
-        if (run / f"checkpoints/step-{steps:07d}").is_dir():
-            continue
-        words = ["--resume"] if (run / "checkpoints").is_dir() else words
-        words = [*words, "--out", str(run)]
-        print("python train.py", shlex.join(words), flush=True)
-        train.train(vars(train_parser().parse_args(words)))
-
-
-def count(base: str) -> None:
-    """Print what the trainings cost: the difference of two short ones, per step."""
-    for name, words in trainings(base).items():
-        given = vars(train_parser().parse_args(words))
-        found = []
-        for steps in (1, 1, 3):  # the first fills the latent cache
-            with tempfile.TemporaryDirectory() as folder:
-                few = {**given, "max_steps": steps, "out": f"{folder}/run"}
-                with FlopCounterMode(display=False) as counter:
-                    train.train(few)
-            found.append(counter.get_total_flops() / 1e12)
-        step = (found[2] - found[1]) / 2
-        print(f"{name:8} {step:.4f} TFLOP a step, {step * given['max_steps']:.1f} in all")
-
-
-def draw_all(base: str, trial: bool) -> None:
-    """Draw data/unseen in four ways."""
-    for name, (run, prompts) in DRAW.items():
-        words = ["--run", run.format(base=base), *shlex.split(prompts)]
-        words += ["--steps", "2" if trial else "25"]
-        words += ["--out", f"samples/{name}"]
-        print("python sample.py", shlex.join(words), flush=True)
-        sample.draw(sample.SampleOptions(**vars(sample.parser().parse_args(words))))
-
-
-def pictures(folder: str) -> list[Image.Image]:
+def pictures(folder: str | Path) -> list[Image.Image]:
     """The pictures of a folder, in the order of their names."""
     return [load_image(file) for file in sorted(Path(folder).glob("*.png"))]
 
@@ -155,12 +202,9 @@ def batch(images: list[Image.Image]) -> torch.Tensor:
     return torch.stack([from_bytes(to_bytes(image)) for image in images])
 
 
-def through_vae(base: str, images: list[Image.Image]) -> list[Image.Image]:
-    """What the autoencoder of a run keeps of pictures: more, no run can draw."""
-    folder = find_checkpoint(base)
-    vae = load_frozen(read_config(folder), pick_device("auto"), folder).vae
-    with torch.inference_mode():
-        return [to_pil(image) for image in vae.decode(vae.encode(batch(images)).mean)]
+def grey(image: Image.Image) -> Image.Image:
+    """A picture without its colours."""
+    return image.convert("L").convert("RGB")
 
 
 def small(image: Image.Image) -> Image.Image:
@@ -173,94 +217,128 @@ def bicubic(image: Image.Image) -> Image.Image:
     return resize(small(image), (image.height, image.width))
 
 
-def edges(images: list[Image.Image]) -> torch.Tensor:
+def edges(images: list[Image.Image], edge: int) -> torch.Tensor:
     """Where the outlines are, (b, 1, h, w) of 0 and 1."""
     found = [to_bytes(outline(image).convert("RGB"))[:1] for image in images]
-    return (torch.stack(found) >= EDGE).float()
+    return (torch.stack(found) >= edge).float()
 
 
-def agreement(drawn: list[Image.Image], asked: list[Image.Image]) -> float:
+def agreement(drawn: list[Image.Image], asked: list[Image.Image], edge: int = EDGE) -> float:
     """F1 of outlines: the pixels of each that have one of the other within a pixel of them."""
-    ours, theirs = edges(drawn), edges(asked)
+    ours, theirs = edges(drawn, edge), edges(asked, edge)
     near_ours, near_theirs = (F.max_pool2d(e, 3, stride=1, padding=1) for e in (ours, theirs))
     precision = (ours * near_theirs).sum() / ours.sum()
     recall = (theirs * near_ours).sum() / theirs.sum()
     return (2 * precision * recall / (precision + recall)).item()
 
 
-def score(base: str) -> None:
+def colour(images: list[Image.Image]) -> float:
+    """The mean difference of the brightest and the darkest channel of a pixel, 0 to 255."""
+    pixels = torch.stack([to_bytes(image) for image in images]).float()
+    return (pixels.amax(1) - pixels.amin(1)).mean().item()
+
+
+def likeness(images: list[Image.Image], originals: list[Image.Image]) -> dict[str, float]:
+    """How near pictures are to the large ones, in dB and SSIM, and to the small ones, in dB."""
+    a, b = batch(images), batch(originals)
+    low = psnr(batch([small(i) for i in images]), batch([small(i) for i in originals]))
+    return {
+        "PSNR": psnr(a, b).mean().item(),
+        "SSIM": ssim(a, b).mean().item(),
+        "PSNR, small again": low.mean().item(),
+    }
+
+
+def row(
+    name: str,
+    seeds: list[list[Image.Image]],
+    score: Callable[[list[Image.Image]], dict[str, float]],
+) -> None:
+    """Print what a score says of the pictures of each seed: its mean, and its deviation."""
+    found = [score(images) for images in seeds]
+    cells = []
+    for key in found[0]:
+        values = [each[key] for each in found]
+        spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+        cells.append(f"{key} {mean(values):.3f}{spread}")
+    print(f"  {name:12} {'; '.join(cells)}", flush=True)
+
+
+# ---- the toy set
+
+
+def write_folder(folder: Path, examples, changed) -> None:
+    """An image folder with captions; changed(image) is the picture that is written."""
+    folder.mkdir(parents=True)
+    lines = []
+    for example in examples:
+        changed(load_image(example.image)).save(folder / example.name)
+        lines.append(json.dumps({"file_name": example.name, "text": str(example.prompts[0])}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def wanted(count: int) -> list[tuple]:
+    """The monsters of data/unseen, and what each does."""
+    _, unknown = monsters()
+    return [(unknown[k], list(ACTIONS)[k % len(ACTIONS)]) for k in range(count)]
+
+
+def write_data(plan: Plan) -> None:
+    """Two sets to learn from, and one of monsters that are in no training set."""
+    _, examples = read_examples(data_folder(None))
+    for name, count in MANY.items():
+        if not Path("data", name).exists():
+            order = data_order(len(examples), plan.few(count), seed=0, rank=0, world=1, step=0)
+            chosen = [examples[k] for k in order.tolist()]
+            write_folder(Path("data", name), chosen, grey if name == "grey" else Image.Image.copy)
+    plan.unseen.mkdir(exist_ok=True)
+    captions, sketches = [], []
+    for k, (monster, action) in enumerate(wanted(plan.few(UNSEEN))):
+        file = plan.unseen / f"{k:04d}.png"
+        draw(monster, action, Random(f"unseen {k}")).save(file)
+        text = f"{describe(monster, Random(f'unseen {k}'))} {ACTIONS[action]}".strip()
+        captions.append(text)
+        sketches.append(f"{file} | {text}")
+    Path("data/captions.txt").write_text("\n".join(captions) + "\n")
+    Path("data/sketches.txt").write_text("\n".join(sketches) + "\n")
+
+
+def score(plan: Plan) -> None:
     """Print how well each run does what it learned."""
-    originals = pictures("data/unseen")
-    kept = through_vae(base, originals)
-    drawn = {name: pictures(f"samples/{name}") for name in DRAW}
-    print("colour: mean difference of the brightest and the darkest channel, 0 to 255")
-    for name in ("base", "grey"):
-        pixels = torch.stack([to_bytes(image) for image in drawn[name]]).float()
-        print(f"  {name:12} {(pixels.amax(1) - pixels.amin(1)).mean().item():.1f}")
-    print("outlines: F1 with the asked ones, within a pixel; attributes of the caption")
-    values = [{**vars(monster), "action": action} for monster, action in wanted()]
+    originals = pictures(plan.unseen)
+    kept = plan.through_vae(originals)
+    values = [{**vars(monster), "action": action} for monster, action in wanted(len(originals))]
     truth = {
         name: [known.index(each[name]) for each in values] for name, known in ATTRIBUTES.items()
     }
     judge = attributes.load_classifier()
-    for name, images in {"base": drawn["base"], "control": drawn["control"], "VAE": kept}.items():
-        shares = attributes.accuracy(judge.read(batch(images)), truth)
-        told = ", ".join(f"{attribute} {share:.2f}" for attribute, share in shares.items())
-        print(f"  {name:12} {agreement(images, originals):.3f}; {told}")
-    print("super-resolution: PSNR and SSIM with the large pictures; PSNR with the small ones")
+
+    def followed(images: list[Image.Image]) -> dict[str, float]:
+        read = attributes.accuracy(judge.read(batch(images)), truth)
+        return {"F1": agreement(images, originals), **read}
+
+    print("LoRA: the difference of the brightest and the darkest channel, 0 to 255; attributes")
+    for name in ("base", "grey"):
+        row(name, plan.drawn(name), lambda images: {"colour": colour(images), **followed(images)})
+    print("outlines: F1 with the asked ones, within a pixel; attributes of the caption")
+    for name in ("base", "control"):
+        row(name, plan.drawn(name), followed)
+    row("VAE", [kept], followed)
+    print("super-resolution: with the large pictures; with the small ones")
     large = [bicubic(image) for image in originals]
-    for name, images in {"bicubic": large, "super": drawn["super"], "VAE": kept}.items():
-        a, b = batch(images), batch(originals)
-        low = psnr(batch([small(i) for i in images]), batch([small(i) for i in originals]))
-        print(
-            f"  {name:12} {psnr(a, b).mean():.2f} dB, {ssim(a, b).mean():.3f}; {low.mean():.2f} dB"
-        )
-
-
-def figure() -> None:
-    """docs/adapting.png: for the first of data/unseen, what is asked for and what is drawn."""
-    originals = pictures("data/unseen")[:SHOWN]
-    rows = {
-        "caption alone": pictures("samples/base"),
-        "LoRA": pictures("samples/grey"),
-        "outlines": [outline(image).convert("RGB") for image in originals],
-        "ControlNet": pictures("samples/control"),
-        "16x16 pixels": [resize(small(image), (64, 64), nearest=True) for image in originals],
-        "bicubic": [bicubic(image) for image in originals],
-        "drawn, 64x64": pictures("samples/super"),
-        "the picture": originals,
-    }
-    left, side, gap, font = 110, 128, 4, ImageFont.load_default(14)
-    size = (left + SHOWN * (side + gap), len(rows) * (side + gap))
-    sheet = Image.new("RGB", size, "white")
-    pen = ImageDraw.Draw(sheet)
-    for y, (words, images) in enumerate(rows.items()):
-        top = y * (side + gap)
-        pen.text((6, top + side // 2 - 8), words, fill="black", font=font)
-        for x, image in enumerate(images[:SHOWN]):
-            large = image.resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(large, (left + x * (side + gap), top))
-    sheet.quantize(128).save(DOCS / "adapting.png", optimize=True)
+    for name, seeds in {"bicubic": [large], "super": plan.drawn("super"), "VAE": [kept]}.items():
+        row(name, seeds, lambda images: likeness(images, originals))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("base", help="the run to adapt")
-    parts = ["data", "count", "train", "draw", "score", "figure"]
-    parser.add_argument("part", nargs="?", choices=parts, help="default: all of them")
-    parser.add_argument("--trial", action="store_true", help="train three steps, draw in two")
-    options = parser.parse_args()
-    asked = parts if options.part is None else [options.part]
-    work = {
-        "data": write_data,
-        "count": lambda: count(options.base),
-        "train": lambda: train_all(options.base, options.trial),
-        "draw": lambda: draw_all(options.base, options.trial),
-        "score": lambda: score(options.base),
-        "figure": figure,
+    options = options_of(__doc__).parse_args()
+    plan = Plan(options.base, trial=options.trial)
+    own = {
+        "data": lambda: write_data(plan),
+        "score": lambda: score(plan),
+        "figure": lambda: plan.figure(DOCS / "adapting.png"),
     }
-    for part in asked:
-        work[part]()
+    plan.work(options.part, own)
 
 
 if __name__ == "__main__":

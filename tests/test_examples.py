@@ -6,6 +6,8 @@ Each of the four contracts of docs/design.md has its example from outside the pa
     Solver    docs/examples/new_solver.py  test_a_solver_from_outside_is_of_second_order
     Encoder   docs/examples/new_task.py    test_a_task_from_outside_trains_and_samples
     Task      docs/examples/new_task.py    test_a_task_from_outside_trains_and_samples
+
+tests/test_adapting.py trains a ControlNet with docs/examples/outlined_labels.py.
 """
 
 import ast
@@ -24,6 +26,8 @@ from PIL import Image
 
 from tinyldm import DDIM, DDPM, Condition, DPMSolver, NoiseSchedule, sample, training_loss
 from tinyldm.diffusion.schedule import Level
+from tinyldm.errors import InputError
+from tinyldm.tasks.labels import LabelEncoder
 from tinyldm.toy.monsters import write_toy
 from tinyldm.training.network import DataShape, build_network
 
@@ -328,6 +332,27 @@ def test_the_classes_of_a_task_from_outside_become_a_vector():
     encoder = load("new_task").ClassEncoder(["blue", "red"])
     vector = encoder.encode(["red", "blue", encoder.empty]).vector
     assert vector.tolist() == [[0, 1], [1, 0], [0, 0]]
+
+
+def test_outlined_labels_are_told_as_labels_with_outlines_beside_them(tmp_path):
+    """A picture that is black and white, half and half, has an outline on each side of the step."""
+    half = Image.new("RGB", (8, 8), "white")
+    half.paste("black", (0, 0, 4, 8))
+    half.save(tmp_path / "half.png")
+    labels = LabelEncoder(("red cube", "red sphere", "blue cube"), "tokens+vector")
+    encoder = load("outlined_labels").OutlinedLabelEncoder(labels, (2, 2))
+    asked = [f"{tmp_path / 'half.png'} | red cube, blue cube", encoder.empty]
+    told, alone = encoder.encode(asked), labels.encode(["red cube, blue cube", ""])
+    assert torch.equal(told.tokens, alone.tokens)
+    assert torch.equal(told.mask, alone.mask)
+    assert told.vector.tolist() == [[1, 0, 1], [0, 0, 0]]
+    lines = torch.zeros(2, 1, 8, 8)
+    lines[0, :, :, 3:5] = 1
+    assert torch.equal(torch.nn.functional.pixel_shuffle(told.maps, 4), lines)
+    with pytest.raises(InputError, match="no label 'red ball'"):
+        encoder.check([f"{tmp_path / 'half.png'} | red ball"])
+    with pytest.raises(InputError, match="nowhere.png: no such"):
+        encoder.check(["nowhere.png | red cube"])
 
 
 def test_a_solver_from_outside_is_of_second_order():
