@@ -88,7 +88,7 @@ class Plan:
 
     def few(self, count: int) -> int:
         """So many pictures, or those of a trial."""
-        return max(1, count // 16) if self.trial else count
+        return max(4, count // 16) if self.trial else count
 
     def trainings(self) -> dict[str, list[str]]:
         """run -> options of train.py."""

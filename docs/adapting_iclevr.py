@@ -6,7 +6,7 @@
 The parts are those of adapting.py; folders are named data/iclevr-grey, runs/iclevr-grey, and so on.
 A tenth of the scenes is held out from the trainings of this script, the very tenth that the judge
 of `python -m tinyldm evaluator train --data iclevr` is measured on; data/iclevr-unseen holds the
-pictures of 64 of them. The run to adapt has seen them, unless it was trained with --hold-out 0.1.
+pictures of 32 of them. The run to adapt has seen them, unless it was trained with --hold-out 0.1.
 """
 
 import json
@@ -18,7 +18,6 @@ import torch
 from adapting import (
     DOCS,
     MANY,
-    UNSEEN,
     Plan,
     agreement,
     bicubic,
@@ -42,6 +41,7 @@ from tinyldm.tasks.labels import wanted_labels
 PREFIX = "iclevr-"
 TASK = "docs.examples.outlined_labels:OutlinedLabels"
 SIZE = (64, 64)
+UNSEEN = 32  # pictures to score
 HELD_OUT = 0.1  # as scores/evaluator.py has it
 EDGE = 32  # as in adapting.py; grey things on a grey floor have fainter outlines than monsters
 

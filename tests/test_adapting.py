@@ -14,6 +14,7 @@ from stand_ins import SMALL_RUN
 import train as train_script
 from tinyldm.data.images import load_image
 from tinyldm.nn.unet import UNetConfig
+from tinyldm.scores import attributes
 from tinyldm.scores.evaluator import Evaluator
 from tinyldm.tasks.judges import LabelNet
 from tinyldm.toy.monsters import write_toy
@@ -59,7 +60,7 @@ def learn(**given):
 
 
 def rows(said):
-    """The rows that score() has printed, under the first words of their titles."""
+    """The rows that score() has printed, under what their titles begin with."""
     found, title = {}, ""
     for line in said.splitlines():
         if line.startswith("  "):
@@ -67,15 +68,15 @@ def rows(said):
         elif ":" in line:
             title = line.partition(":")[0]
             found[title] = []
-    return found
+    return {title: names for title, names in found.items() if names}
 
 
 def check_drawings(prefix, count):
-    """Four runs have drawn so many pictures with three seeds, and another picture with each."""
+    """Four runs have drawn so many pictures with two seeds, and another picture with each."""
     for name in ("base", "grey", "control", "super"):
-        drawn = [sorted(Path(f"samples/{prefix}{name}/{seed}").glob("*.png")) for seed in range(3)]
-        assert [len(files) for files in drawn] == [count] * 3
-        assert len({files[0].read_bytes() for files in drawn}) == 3
+        drawn = [sorted(Path(f"samples/{prefix}{name}/{seed}").glob("*.png")) for seed in range(2)]
+        assert [len(files) for files in drawn] == [count] * 2
+        assert len({files[0].read_bytes() for files in drawn}) == 2
 
 
 def is_grey(file):
@@ -86,6 +87,8 @@ def is_grey(file):
 @pytest.mark.slow
 def test_a_run_of_the_toy_set_is_adapted_in_small(adapting, monkeypatch, capsys):
     write_toy("data/toy", train_monsters=2)
+    monkeypatch.setattr(adapting, "SEEDS", (0, 1))
+    monkeypatch.setattr(attributes, "load_classifier", attributes.AttributeNet)  # not trained
     learn(data="data/toy", text_encoder="tiny")
     for part in PARTS:
         call(monkeypatch, adapting, "runs/first", part, "--trial")
@@ -137,7 +140,8 @@ def test_no_picture_to_learn_from_is_of_a_scene_that_is_drawn(of_iclevr, scenes)
 
 
 @pytest.mark.slow
-def test_a_run_of_labels_is_adapted_in_small(of_iclevr, scenes, monkeypatch, capsys):
+def test_a_run_of_labels_is_adapted_in_small(adapting, of_iclevr, scenes, monkeypatch, capsys):
+    monkeypatch.setattr(adapting, "SEEDS", (0, 1))
     learn(data="iclevr")
     Evaluator("labels", LabelNet(len(NAMES)), NAMES, (64, 64)).save(Path("judge"))
     given = ("--data", "iclevr", "--judge", "judge", "--trial")
