@@ -49,16 +49,20 @@ def unseen(model: tinyldm.Model) -> tuple[Tensor, Condition]:
 
 @torch.no_grad()
 def losses(network: Denoiser, x0: Tensor, condition: Condition, schedule) -> list[float]:
-    """The mean square error of v at each of TIMES, with the same noise for every network."""
+    """The mean square error of v at each of TIMES, with the same noise for every network.
+
+    It is divided by alpha^2 + sigma^2. So on every path, 1 is what is known of data by its size.
+    """
     found = []
     for t in TIMES:
+        level = schedule.level(t)
         generator = torch.Generator().manual_seed(t)
         times = torch.full((len(x0),), t)
         with torch.autocast("cpu", torch.bfloat16):
             loss = training_loss(
                 network, x0, condition, schedule, prediction="v", generator=generator, t=times
             )
-        found.append(loss.mean().item())
+        found.append(loss.mean().item() / (level.alpha**2 + level.sigma**2))
     return found
 
 
