@@ -182,6 +182,8 @@ def mistakes(model: tinyldm.Model) -> dict[str, list[Tensor]]:
     """Title -> the pictures of PROMPTS that are drawn with that mistake."""
     checkpoint, net, schedule = model.checkpoint, model.network, model.schedule
     kind = checkpoint.prediction
+    others = [other for other in ("eps", "v", "flow") if other != kind]
+    wrong = others[-1 if schedule.ends_in_noise else 0]  # eps says nothing of pure noise
     condition = model.text_encoder.encode(list(PROMPTS))
     null = checkpoint.null
     assert null.tokens is not None
@@ -213,7 +215,7 @@ def mistakes(model: tinyldm.Model) -> dict[str, list[Tensor]]:
     return {
         "as it should be": decoded(right),
         "latents scaled by 0.18215": decoded(right, 0, 1 / 0.18215),
-        f"{kind} taken for eps": decoded(drawn(prediction="eps")),
+        f"{kind} taken for {wrong}": decoded(drawn(prediction=wrong)),
         "t in [0, 1]": decoded(drawn(lambda x, t, c: net(x, t / 1000, c))),
         f"average: {old:.0%} random start": decoded(drawn(without_warmup(net, old))),
         "latents clipped to [-1, 1]": decoded(drawn(clip=1.0)),
