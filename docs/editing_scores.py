@@ -179,9 +179,14 @@ class Editor:
 
     def inverted(self, condition: Condition, grid) -> Tensor:
         """The noise of the pictures, given what they show."""
-        network, schedule, how = self.run.network, self.run.schedule, self.run.prediction
         return invert(
-            network, self.x0, schedule, grid, DPMSolver(), condition=condition, prediction=how
+            self.run.network,
+            self.x0,
+            self.run.schedule,
+            grid,
+            solver=DPMSolver(),
+            condition=condition,
+            prediction=self.run.prediction,
         )
 
     def returned(self) -> None:
