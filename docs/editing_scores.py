@@ -144,8 +144,11 @@ class Editor:
         )
         return self.decoded(x0)
 
-    def row(self, name: str, drawn: Sequence[Tensor], prompts: Sequence[Prompt], *more: str):
-        """Print a row: what the judge finds in the pictures of each seed, then PSNR and more."""
+    def row(self, name: str, drawn: Sequence[Tensor], prompts: Sequence[Prompt], more=()):
+        """Print a row: what the judge finds in the pictures of each seed, then PSNR.
+
+        more: cells between the name and these
+        """
         found = [self.shown.judge(pictures, prompts) for pictures in drawn]
         near = mean(psnr(pictures, self.kept).mean().item() for pictures in drawn)
         shares = []
@@ -219,13 +222,13 @@ class Editor:
         clip, prompts = Inpainting(self.x0, cells), self.shown.prompts
         condition = self.told(prompts)
         self.header("the lower half", "calls", "seam")
-        self.row("the true pictures", [self.kept], prompts, "", f"{seam([self.kept]):.1f}")
+        self.row("the true pictures", [self.kept], prompts, ("", f"{seam([self.kept]):.1f}"))
         for name, (solver, steps, times) in FILLED.items():
             spacing = self.run.schedule.grid(steps)
             how = {"solver": solver, "spacing": spacing, "times": times, "clip": clip}
             drawn = [self.draw(condition, seed, **how) for seed in SEEDS]
             calls = (steps - 1) * times + 1
-            self.row(name, drawn, prompts, f"{calls}", f"{seam(drawn):.1f}")
+            self.row(name, drawn, prompts, (f"{calls}", f"{seam(drawn):.1f}"))
 
 
 PARTS_OF_PAGE = {
