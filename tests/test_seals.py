@@ -115,3 +115,14 @@ def test_a_checkpoint_that_says_two_steps_is_refused(tmp_path, progress):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"config\.json: step is 5 and progress\.step is "):
         read_config(tmp_path)
+
+
+def test_a_checkpoint_without_a_seal_is_of_no_consistency_run(tmp_path):
+    """Versions that knew of consistency wrote seals, so it tells damage, not a tuned run."""
+    config = {**read_config(OLDEST), "settings": {"consistency": "runs/toy-1"}}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(sealed(config)))
+    assert read_config(tmp_path)["settings"]["consistency"] == "runs/toy-1"
+    file.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"config\.json: settings\.consistency: expected null"):
+        read_config(tmp_path)

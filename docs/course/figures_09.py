@@ -49,16 +49,20 @@ def unseen(model: tinyldm.Model) -> tuple[Tensor, Condition]:
 
 @torch.no_grad()
 def losses(network: Denoiser, x0: Tensor, condition: Condition, schedule) -> list[float]:
-    """The mean square error of v at each of TIMES, with the same noise for every network."""
+    """The mean square error of v at each of TIMES, with the same noise for every network.
+
+    It is divided by alpha^2 + sigma^2. So on every path, 1 is what is known of data by its size.
+    """
     found = []
     for t in TIMES:
+        level = schedule.level(t)
         generator = torch.Generator().manual_seed(t)
         times = torch.full((len(x0),), t)
         with torch.autocast("cpu", torch.bfloat16):
             loss = training_loss(
                 network, x0, condition, schedule, prediction="v", generator=generator, t=times
             )
-        found.append(loss.mean().item())
+        found.append(loss.mean().item() / (level.alpha**2 + level.sigma**2))
     return found
 
 
@@ -178,6 +182,8 @@ def mistakes(model: tinyldm.Model) -> dict[str, list[Tensor]]:
     """Title -> the pictures of PROMPTS that are drawn with that mistake."""
     checkpoint, net, schedule = model.checkpoint, model.network, model.schedule
     kind = checkpoint.prediction
+    others = [other for other in ("eps", "v", "flow") if other != kind]
+    wrong = others[-1 if schedule.ends_in_noise else 0]  # eps says nothing of pure noise
     condition = model.text_encoder.encode(list(PROMPTS))
     null = checkpoint.null
     assert null.tokens is not None
@@ -209,7 +215,7 @@ def mistakes(model: tinyldm.Model) -> dict[str, list[Tensor]]:
     return {
         "as it should be": decoded(right),
         "latents scaled by 0.18215": decoded(right, 0, 1 / 0.18215),
-        f"{kind} taken for eps": decoded(drawn(prediction="eps")),
+        f"{kind} taken for {wrong}": decoded(drawn(prediction=wrong)),
         "t in [0, 1]": decoded(drawn(lambda x, t, c: net(x, t / 1000, c))),
         f"average: {old:.0%} random start": decoded(drawn(without_warmup(net, old))),
         "latents clipped to [-1, 1]": decoded(drawn(clip=1.0)),

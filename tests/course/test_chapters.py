@@ -53,15 +53,20 @@ def test_an_excerpt_is_the_source(path, block):
     assert any(indent(dedent(block), " " * n) in source for n in range(0, 20, 4)), block
 
 
-@pytest.mark.slow
-@each_chapter
-def test_the_code_of_a_chapter_runs(chapter, place):
-    """Block by block in one namespace, with the lines of the page in a traceback."""
+def run(chapter):
+    """A chapter's names after its blocks; a traceback has the lines of the page."""
     names = {"__name__": chapter.stem}
     state = torch.random.get_rng_state()
     for line, block in to_run(chapter):
         exec(compile("\n" * (line - 1) + block, str(chapter), "exec"), names)
     torch.random.set_rng_state(state)
+    return names
+
+
+@pytest.mark.slow
+@each_chapter
+def test_the_code_of_a_chapter_runs(chapter, place):
+    run(chapter)
 
 
 # ---- commands

@@ -2,7 +2,7 @@
 
 With u from 0 at t to 1 at s, all forms are a linear term and one integral of the prediction m:
 
-    x0 form (2211.01095, eq. 8):    x_s = sigma_s / sigma_t x_t + alpha_s I(h, x0)
+    x0 form (2211.01095):           x_s = sigma_s / sigma_t x_t + alpha_s I(h, x0)
     its SDE (2211.01095):           x_s = sigma_s / sigma_t e^-h x_t + alpha_s I(2 h, x0)
                                           + sigma_s sqrt(1 - e^-2h) z
     eps form (2206.00927, eq. 3.4): x_s = alpha_s / alpha_t x_t + sigma_s I(-h, eps)

@@ -157,11 +157,11 @@ def test_third_order_is_that_of_the_papers(form, h):
     D_10, D_11 = (m_0 - m_1) / r_0, (m_1 - m_2) / r_1
     D_2 = (D_10 - D_11) / (r_0 + r_1)
     D_1 = D_10 + r_0 * D_2
-    if form == "eps":  # 2206.00927, appendix B
+    if form == "eps":  # 2206.00927
         phi_2 = math.expm1(h) / h - 1
         phi_3 = phi_2 / h - 1 / 2
         expected = -nxt.sigma * (phi_2 * D_1 + 2 * phi_3 * D_2)
-    else:  # 2211.01095, appendix B
+    else:  # 2211.01095
         phi_2 = math.expm1(-h) / h + 1
         phi_3 = phi_2 / h - 1 / 2
         expected = nxt.alpha * (phi_2 * D_1 - 2 * phi_3 * D_2)
@@ -268,8 +268,7 @@ def test_a_solver_may_look_at_the_end_of_its_step_several_times():
 
 @pytest.mark.parametrize("form", ["x0", "eps"])
 def test_third_order_is_exact_for_parabolas(form):
-    """A prediction that is a parabola in lambda has no error (2206.00927, eq. 3.4; 2211.01095, eq.
-    8)."""
+    """A prediction that is a parabola in lambda has no error (2206.00927, eq. 3.4; 2211.01095)."""
     lambdas = [-0.9, -0.5, 0.2, 0.6]
     levels = [level_at(v) for v in lambdas]
 

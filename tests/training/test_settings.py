@@ -112,7 +112,8 @@ def test_impossible_settings_are_refused_by_name(values, message):
         ({"zero_snr": True, "prediction": "x0"}, ("cosine", "x0")),
         ({"data": "photos"}, ("cosine", "v")),
         ({"data": "photos", "vae": "tiny"}, ("cosine", "v")),
-        ({"data": "photos", "schedule": "flow"}, ("flow", "v")),
+        ({"data": "photos", "schedule": "flow"}, ("flow", "flow")),
+        ({"data": "photos", "prediction": "flow"}, ("cosine", "flow")),
     ],
 )
 def test_schedule_and_prediction_that_were_not_asked_for_go_together(given, path):

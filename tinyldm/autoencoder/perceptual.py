@@ -25,7 +25,7 @@ def feature_distance(seen: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor
 
     It is the mean squared error of each layer, in units of the mean square that is wanted there,
     averaged over the layers. With a critic's features this is the learned similarity of 1512.09300
-    (sec. 2.3), with a decoder's the latent perceptual loss of 2411.04873; neither needs another
+    (VAE/GAN), with a decoder's the latent perceptual loss of 2411.04873; neither needs another
     pretrained network.
     """
     total = wanted[0].new_zeros(())

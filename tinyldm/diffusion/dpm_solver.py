@@ -4,7 +4,7 @@ A step goes from t to s, over h = lambda_s - lambda_t. In between, the predictio
 eps, is extrapolated from its value m_0 at t and from m_1, m_2 of the steps before, and then
 integrated exactly. The equations behind all three orders, with integrals from lambda_t to lambda_s:
 
-    x0 form (2211.01095, eq. 8):
+    x0 form (2211.01095):
         x_s = sigma_s / sigma_t x_t + sigma_s integral e^lambda x0(lambda) dlambda
     x0 form of the SDE (2211.01095):
         x_s = sigma_s / sigma_t e^-h x_t + sigma_s sqrt(1 - e^-2h) z

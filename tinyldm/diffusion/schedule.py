@@ -18,7 +18,7 @@ BETAS = {
     "scaled_linear": (0.00085, 0.012),  # the published code of 2112.10752
 }
 KINDS = (*BETAS, "cosine", "flow")
-MOST_TIMESTEPS = 100_000
+MOST_TIMESTEPS = 100_000  # a larger number is a slip, whose tables would fill the memory
 SPACINGS = ("trailing", "leading", "linspace", "karras")
 
 
@@ -109,7 +109,7 @@ class NoiseSchedule:
         if self.kind in BETAS:
             start, end = BETAS[self.kind]
             if self.beta_start is None:
-                object.__setattr__(self, "beta_start", start)
+                object.__setattr__(self, "beta_start", start)  # frozen: "=" is refused
             if self.beta_end is None:
                 object.__setattr__(self, "beta_end", end)
         elif self.beta_start is not None or self.beta_end is not None:
@@ -194,9 +194,8 @@ class NoiseSchedule:
             return (self.timesteps * sigma - 1).clamp(0, self.timesteps - 1)
         k = torch.searchsorted(-self._lambdas, -lambda_).clamp(1, self.timesteps - 1) - 1
         low, high = self._lambdas[k], self._lambdas[k + 1]
-        fraction = torch.where(
-            high.isinf(), -torch.expm1(lambda_ - low), (lambda_ - low) / (high - low)
-        )
+        straight = (lambda_ - low) / (high - low)
+        fraction = torch.where(high.isinf(), -torch.expm1(lambda_ - low), straight)
         return k + fraction.clamp(0, 1)
 
     @overload

@@ -48,4 +48,4 @@ class UniPC(DPMSolver):
         x_s, _ = super().step(x, x0, eps, now=now, nxt=nxt, history=past)
         if now.alpha == 0:
             return x_s, ()  # no polynomial in lambda reaches from pure noise, where it is -inf
-        return x_s, (now, eps, ((now.lambda_, x0), *past)[: self.order])
+        return x_s, (now, eps, ((now.lambda_, x0), *past)[: self.order])  # to correct it with

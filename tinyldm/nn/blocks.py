@@ -229,7 +229,7 @@ class SelfAttention(Attention):
 
 
 class GEGLU(nn.Module):
-    """Half of a linear map times the GELU of the other half (2002.05202, eq. 6)."""
+    """Half of a linear map times the GELU of the other half (2002.05202, eq. 5)."""
 
     def __init__(self, width_in: int, width: int):
         super().__init__()

@@ -47,7 +47,7 @@ def statistics(features: Tensor) -> Statistics:
 
 
 def frechet(a: Statistics, b: Statistics) -> float:
-    """The distance of two Gaussians (1706.08500, eq. 6).
+    """The Fréchet distance of two Gaussians (1706.08500).
 
         |mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))
 
@@ -109,7 +109,7 @@ def _read_array(file: Path) -> Tensor:
 def cmmd(
     x: Tensor, y: Tensor, sigma: float = 10.0, scale: float = 1000.0, chunk: int = 2048
 ) -> float:
-    """Squared maximum mean discrepancy of CLIP features, times 1000 (2401.09603, eq. 2 and 4).
+    """Squared maximum mean discrepancy of CLIP features, times 1000 (CMMD, 2401.09603).
 
     x: (n, d); y: (m, d). The kernel is exp(-|x - y|^2 / (2 sigma^2)) of unit vectors. A sample is
     also compared with itself, as in the authors' code, so that a set has no distance from itself.

@@ -37,7 +37,7 @@ from tinyldm.training.learning_rate import Plateau
 from tinyldm.training.network import build_network, check_inputs, is_ours
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.statistics import LATENTS, read_latents
-from tinyldm.typed import Index, Limits, Side, as_type, read_json, sealed, unsealed
+from tinyldm.typed import SEAL, Index, Limits, Side, as_type, read_json, sealed, unsealed
 from tinyldm.weights import (
     check_shapes,
     load_into,
@@ -230,7 +230,10 @@ def read_config(folder: str | Path) -> Config:
             raise InputError(f"{file}: not a tinyldm checkpoint of format {FORMAT}")
         if "progress" in content:
             content["progress"] = read_progress(content["progress"])
-        as_type(content, str(file), Content, extra="ignore")
+        known: Content = as_type(content, str(file), Content, extra="ignore")
+        if known.settings.consistency is not None and SEAL not in content:
+            # every version that knew of consistency wrote a checksum
+            raise InputError(f"{file}: settings.consistency: expected null without a {SEAL!r}")
         content = unsealed(content, str(file))
         check_step(content, file)
         if "settings" in content:

@@ -24,24 +24,26 @@ def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) 
     or a preset that there is not.
     """
     task.check_options(given)
-    if given.get("data") is None:
-        settings = TrainSettings.from_dict({**path_of(given), **given})
-    else:
-        name = given.get("task", task.name)
-        settings = TrainSettings.from_dict({**task.recipe(native, given), **given, "task": name})
+    recipe: dict[str, Any] = {}
+    if given.get("data") is not None:
+        recipe = {**task.recipe(native, given), "task": given.get("task", task.name)}
+    settings = TrainSettings.from_dict({**recipe, **path_of(given, recipe), **given})
     if settings.network is None:
         check_preset(settings.preset)
     check_effect(settings, given)
     return settings
 
 
-def path_of(given: Mapping[str, Any]) -> dict[str, str]:
-    """Which schedule and prediction a run on the toy set has where options leave them open.
+def path_of(given: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Schedule and prediction, where the options ask for another path than that of the recipe.
 
     The straight path goes with its velocity, and every other schedule with v.
     """
+    usual = recipe.get("schedule", TrainSettings.schedule)
     other = given.get("prediction", "flow") != "flow" or given.get("zero_snr", False)
-    schedule = given.get("schedule", "cosine" if other else "flow")
+    schedule = given.get("schedule", "cosine" if other and usual == "flow" else usual)
+    if schedule == usual:
+        return {}
     return {"schedule": schedule, "prediction": "flow" if schedule == "flow" else "v"}
 
 

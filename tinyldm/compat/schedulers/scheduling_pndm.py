@@ -13,7 +13,7 @@ from tinyldm.compat.schedulers.multistep import MultistepScheduler
 from tinyldm.diffusion.ddim import DDIM
 from tinyldm.diffusion.schedule import CLEAN, Grid, Level
 
-ADAMS_BASHFORTH = {  # how many predictions -> their weights, the newest first (eq. 12 and below)
+ADAMS_BASHFORTH = {  # how many predictions -> their weights, the newest first (eq. 12 has four)
     1: (1.0,),
     2: (3 / 2, -1 / 2),
     3: (23 / 12, -16 / 12, 5 / 12),
