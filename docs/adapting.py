@@ -171,7 +171,7 @@ class Plan:
                 large = image.resize((side, side), Image.Resampling.NEAREST)
                 sheet.paste(large, (left + x * (side + gap), top))
         file = Path(file.name) if self.trial else file
-        sheet.quantize(128).save(file, optimize=True)
+        sheet.save(file, optimize=True)  # with a palette, small things would lose their colours
 
     def work(self, part: str | None, own: dict[str, Callable[[], None]]) -> None:
         """Do one of the PARTS, or all; own: those that need to know what the pictures show."""
