@@ -462,6 +462,16 @@ def test_a_failure_before_the_first_step_is_in_nobodys_way(place, monkeypatch):
     assert everything() == before
 
 
+def test_an_old_config_whose_batch_cannot_be_split_is_named(place):
+    train()
+    file = checkpoints(Path("run"))[-1] / "config.json"
+    config = without_seal(file)
+    config["settings"]["accumulate"] = 3
+    file.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=rf"{file}: --batch-size 4: expected a multiple of 3"):
+        train(resume=True, max_steps=3)
+
+
 def test_a_training_killed_before_its_first_step_is_in_nobodys_way(place):
     train()
     for name in ("checkpoints", "previews"):

@@ -29,6 +29,7 @@ from tinyldm.training.checkpoint import (
     checkpoints,
     find_checkpoint,
     latest_run,
+    naming_file,
     offering_the_one_before,
     read_config,
     settings_of,
@@ -164,7 +165,8 @@ class RunFolder:
                 f"the learning rate gets no higher than {rate:.1e}, less than a tenth of --lr "
                 f"{settings.lr:g}: --warmup {settings.warmup} in {settings.max_steps} steps"
             )
-        settings.micro_batch(processes.world)
+        with naming_file(self.saved or {}):
+            settings.micro_batch(processes.world)
         if self.saved is not None and settings.max_steps < self.saved["step"]:
             raise InputError(
                 f"--max-steps {settings.max_steps}: "
