@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -68,6 +69,9 @@ def test_it_draws_the_same_pictures(run):
         assert abs(now - before).mean() < 0.01  # grey levels of 255: the last bit of a few pixels
 
 
+@pytest.mark.skipif(
+    int(PIL.__version__.split(".")[0]) < 12, reason="an older Pillow draws the toy set otherwise"
+)
 def test_it_goes_on(run):
     """The toy set is drawn anew, and is what the run was trained on: latents, captions, models."""
     write_toy(Path("toy"), train_monsters=1)

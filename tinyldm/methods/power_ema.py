@@ -91,7 +91,7 @@ def synthesis(kept: Sequence[Profile], wanted: Profile) -> tuple[list[float], fl
     products[n, n] = 0
     products[:n, :n] = [[inner_product(a, b) for b in kept] for a in kept]
     with_wanted = np.array([inner_product(a, wanted) for a in kept])
-    x = np.linalg.lstsq(products, np.append(with_wanted, 1))[0][:n]
+    x = np.linalg.lstsq(products, np.append(with_wanted, 1), rcond=None)[0][:n]
     square = inner_product(wanted, wanted)
     error = x @ products[:n, :n] @ x - 2 * x @ with_wanted + square
     return x.tolist(), math.sqrt(max(0.0, float(error)) / square)
