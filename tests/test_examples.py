@@ -7,7 +7,7 @@ Each of the four contracts of docs/design.md has its example from outside the pa
     Encoder   docs/examples/new_task.py    test_a_task_from_outside_trains_and_samples
     Task      docs/examples/new_task.py    test_a_task_from_outside_trains_and_samples
 
-tests/test_adapting.py trains a ControlNet with docs/examples/outlined_labels.py.
+tests/test_adapting_scripts.py trains a ControlNet with docs/examples/outlined_labels.py.
 """
 
 import ast
