@@ -153,7 +153,7 @@ def test_the_page_has_a_place_for_every_result(monkeypatch):
     sys.modules.pop("page")
     text = page.PAGE.read_text()
     places = set(re.findall(r"<!-- (\w+) -->", text))
-    assert places == SCRIPTS | {"network_compiled"}  # of network.py with --compile
+    assert places == SCRIPTS | {"network_compiled", "network_bfloat16"}  # of network.py, too
     assert {path.stem for path in (FOLDER / "results").glob("*.json")} <= places
     known = {p.stem: json.loads(p.read_text()) for p in (FOLDER / "results").glob("*.json")}
     assert page.filled(text, known) == text
