@@ -22,12 +22,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from statistics import mean, stdev
 
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch.utils.flop_counter import FlopCounterMode
+from written import spread
 
 import sample
 import train
@@ -258,9 +258,7 @@ def row(
     found = [score(images) for images in seeds]
     cells = []
     for key in found[0]:
-        values = [each[key] for each in found]
-        spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-        cells.append(f"{key} {mean(values):.3f}{spread}")
+        cells.append(f"{key} {spread([each[key] for each in found])}")
     print(f"  {name:12} {'; '.join(cells)}", flush=True)
 
 

@@ -14,14 +14,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 from torch import Tensor
+from written import spread
 
 from tinyldm.condition import Condition
 from tinyldm.data.examples import Prompt
-from tinyldm.data.images import from_bytes, load_image, resize, to_bytes
+from tinyldm.data.images import from_bytes, load_image, resize, to_bytes, to_pil
 from tinyldm.device import pick_device
 from tinyldm.diffusion.ddpm import DDPM
 from tinyldm.diffusion.dpm_solver import DPMSolver
@@ -101,7 +102,7 @@ class Scenes:
     def judge(self, pictures: Tensor, prompts: Sequence[Prompt]) -> dict[str, float]:
         """The assignment's score."""
         evaluator = self.evaluator
-        pixels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        pixels = torch.stack([to_bytes(to_pil(picture)) for picture in pictures])
         truth = evaluator.judge.truth(prompts, evaluator.size, None)
         return {"labels": evaluator.scores(pixels, truth)["top-k"]}
 
@@ -151,11 +152,7 @@ class Editor:
         """
         found = [self.shown.judge(pictures, prompts) for pictures in drawn]
         near = mean(psnr(pictures, self.kept).mean().item() for pictures in drawn)
-        shares = []
-        for key in found[0]:
-            values = [each[key] for each in found]
-            spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-            shares.append(f"{mean(values):.3f}{spread}")
+        shares = [spread([each[key] for each in found]) for key in found[0]]
         close = "" if near > 100 else f"{near:.1f} dB"
         print(f"| {' | '.join([name, *more, *shares, close])} |", flush=True)
 

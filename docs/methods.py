@@ -20,9 +20,9 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from statistics import mean, stdev
 
 from torch.utils.flop_counter import FlopCounterMode
+from written import put, spread
 
 from tinyldm.device import pick_device
 from tinyldm.sampling.drawing import Painter, encode_prompts
@@ -36,7 +36,6 @@ from tinyldm.training.frozen_models import load_frozen
 
 PAGE = Path(__file__).with_suffix(".md")
 RESULTS = Path(__file__).with_suffix(".json")
-MARKS = ("<!-- methods -->\n", "<!-- end of methods -->\n")
 SEEDS = (0, 1, 2)
 EARLY = "EARLY"  # stands for a checkpoint after a third of the run
 WAYS = {  # method -> options of sample.py
@@ -151,8 +150,7 @@ def line(row: dict) -> str:
     """A row of the table: method, cost, scores (mean and deviation over seeds), command."""
     cells = []
     for name in next(iter(row["seeds"].values())):
-        values = [scores[name] for scores in row["seeds"].values()]
-        cells.append(f"{name} {mean(values):.3f} ± {stdev(values):.3f}")
+        cells.append(f"{name} {spread([scores[name] for scores in row['seeds'].values()])}")
     return f"| {row['method']} | {row['gflop']:.0f} | {', '.join(cells)} | `{row['command']}` |"
 
 
@@ -164,10 +162,7 @@ def write() -> None:
         parts.append("| --- | --- | --- | --- |")
         parts += [line(row) for row in results() if row["on"] == name]
         parts.append("")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    text = before + MARKS[0] + "\n".join(parts) + MARKS[1] + after
-    PAGE.write_text(text, encoding="utf-8")
+    put(PAGE, "methods", "\n".join(parts))
 
 
 def main() -> None:

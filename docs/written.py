@@ -1,4 +1,4 @@
-"""Puts what a script has printed into a page, between two marks, with what it was measured on."""
+"""How figures are written: a mean and its deviation, and a table's place in a page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean, stdev
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,3 +46,9 @@ def processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def spread(values: Sequence[float]) -> str:
+    """The mean of what was measured with each seed and, if there are several, the deviation."""
+    deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{deviation}"
