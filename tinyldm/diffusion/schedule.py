@@ -254,4 +254,4 @@ class NoiseSchedule:
             return -7 * (most + even * (least - most)).log()
         if self.ends_in_noise:
             return (even * math.log1p(n**2 * math.exp(last))).expm1().log() - 2 * math.log(n)
-        return first + even * (last - first)
+        return torch.linspace(first, last, n, dtype=torch.float64)
