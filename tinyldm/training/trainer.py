@@ -388,6 +388,7 @@ def make_optimizers(
     ]
     if hidden:
         group: dict[str, Any] = {"params": hidden, "lr_factor": s.muon_lr / s.lr}
-        how = {"lr": s.muon_lr, "weight_decay": s.weight_decay}
-        optimizers.append(Muon([group], **how, processes=processes))
+        optimizers.append(
+            Muon([group], s.muon_lr, weight_decay=s.weight_decay, processes=processes)
+        )
     return optimizers
