@@ -21,3 +21,11 @@ def as_in_a_clone():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(installation, "at_clone", lambda: True)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_cache_of_their_own(tmp_path_factory):
+    """What earlier runs have noted in the user's cache folder must not matter to a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYLDM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
