@@ -5,21 +5,21 @@
     python docs/adapting.py runs/toy-1 count      # TFLOP of the trainings, by torch's counter
     python docs/adapting.py runs/toy-1 train      # runs/grey, runs/control and runs/super
     python docs/adapting.py runs/toy-1 draw       # samples/base, grey, control, super; 3 seeds each
-    python docs/adapting.py runs/toy-1 score      # mean and deviation over the seeds
+    python docs/adapting.py runs/toy-1 score      # mean and deviation over the seeds: adapting.json
     python docs/adapting.py runs/toy-1 figure     # docs/adapting.png, of the first seed
 
 What is there already is left as it is, and an interrupted training goes on. data/unseen holds
 monsters of the test captions, which no run has seen. train and draw print their commands. --trial
 does all of it in small, to be tried in a folder of its own. adapting_iclevr.py does the same with
-a run of i-CLEVR, and takes from here what both share.
+a run of i-CLEVR, and takes from here what both share; tables.py writes the tables.
 """
 
 import argparse
 import json
 import shlex
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch.utils.flop_counter import FlopCounterMode
-from written import spread
+from written import keep, spread
 
 import sample
 import train
@@ -45,6 +45,7 @@ from tinyldm.training.frozen_models import load_frozen
 from tinyldm.training.options import train_parser
 
 DOCS = Path(__file__).parent
+RESULTS = DOCS / "adapting.json"
 MANY = {"grey": 200, "some": 1000}  # pictures to learn from
 UNSEEN, SHOWN = 64, 6  # pictures to score, and those of them in the figure
 SEEDS = (0, 1, 2)  # of the noise that pictures are drawn from
@@ -75,12 +76,15 @@ class Plan:
     prefix: of the names of their folders in data, runs and samples
     task:   --task of the ControlNet
     trial:  a sixteenth of the pictures, trainings of three steps, drawings of two
+    train, draw: the trainings and the drawings, as above
     """
 
     base: str
     prefix: str = ""
     task: str = "outline"
     trial: bool = False
+    train: Mapping[str, str] = field(default_factory=TRAIN.copy)
+    draw: Mapping[str, tuple[str, str]] = field(default_factory=DRAW.copy)
 
     def filled(self, text: str) -> str:
         """A line of TRAIN or DRAW."""
@@ -93,7 +97,7 @@ class Plan:
     def trainings(self) -> dict[str, list[str]]:
         """run -> options of train.py."""
         cut = ["--max-steps", "3"] if self.trial else []
-        return {name: [*shlex.split(self.filled(line)), *cut] for name, line in TRAIN.items()}
+        return {name: [*shlex.split(self.filled(line)), *cut] for name, line in self.train.items()}
 
     def train_all(self) -> None:
         """Train the runs that are not there yet, and go on with one that was interrupted."""
@@ -122,8 +126,8 @@ class Plan:
             print(f"{name:8} {step:.4f} TFLOP a step, {step * given['max_steps']:.1f} in all")
 
     def draw_all(self) -> None:
-        """Draw the unseen pictures in four ways, with each seed."""
-        for name, (run, prompts) in DRAW.items():
+        """Draw the unseen pictures in all ways, with each seed."""
+        for name, (run, prompts) in self.draw.items():
             for seed in SEEDS:
                 words = ["--run", self.filled(run), "--prompts", self.filled(prompts)]
                 words += ["--steps", "2" if self.trial else "25", "--seed", str(seed)]
@@ -172,6 +176,24 @@ class Plan:
                 sheet.paste(large, (left + x * (side + gap), top))
         file = Path(file.name) if self.trial else file
         sheet.save(file, optimize=True)  # with a palette, small things would lose their colours
+
+    def rows(
+        self,
+        table: str,
+        told: str,
+        score: Callable[[list[Image.Image]], dict[str, float]],
+        **seeds: list[list[Image.Image]],
+    ) -> None:
+        """Print and keep a table: what a score says of the pictures of each seed.
+
+        told: what is scored; seeds: for each row, the pictures of each seed
+        """
+        print(f"{table}: {told}")
+        file = Path(RESULTS.name) if self.trial else RESULTS
+        for name, drawn in seeds.items():
+            cells = row(name.replace("_", " "), drawn, score)
+            on = "i-CLEVR" if self.prefix else "toy set"
+            keep(file, cells, on=on, table=table, row=name.replace("_", " "))
 
     def work(self, part: str | None, own: dict[str, Callable[[], None]]) -> None:
         """Do one of the PARTS, or all; own: those that need to know what the pictures show."""
@@ -253,13 +275,13 @@ def row(
     name: str,
     seeds: list[list[Image.Image]],
     score: Callable[[list[Image.Image]], dict[str, float]],
-) -> None:
-    """Print what a score says of the pictures of each seed: its mean, and its deviation."""
+) -> dict[str, str]:
+    """What a score says of the pictures of each seed: its mean, and its deviation. Also printed."""
     found = [score(images) for images in seeds]
-    cells = []
-    for key in found[0]:
-        cells.append(f"{key} {spread([each[key] for each in found])}")
-    print(f"  {name:12} {'; '.join(cells)}", flush=True)
+    cells = {key: spread([each[key] for each in found]) for key in found[0]}
+    told = "; ".join(f"{key} {cell}" for key, cell in cells.items())
+    print(f"  {name:12} {told}", flush=True)
+    return cells
 
 
 # ---- the toy set
@@ -315,17 +337,21 @@ def score(plan: Plan) -> None:
         read = attributes.accuracy(judge.read(batch(images)), truth)
         return {"F1": agreement(images, originals), **read}
 
-    print("LoRA: the difference of the brightest and the darkest channel, 0 to 255; attributes")
-    for name in ("base", "grey"):
-        row(name, plan.drawn(name), lambda images: {"colour": colour(images), **followed(images)})
-    print("outlines: F1 with the asked ones, within a pixel; attributes of the caption")
-    for name in ("base", "control"):
-        row(name, plan.drawn(name), followed)
-    row("VAE", [kept], followed)
-    print("super-resolution: with the large pictures; with the small ones")
+    def changed(images: list[Image.Image]) -> dict[str, float]:
+        return {"channels": colour(images), **followed(images)}
+
+    base, learned, control, drawn = (plan.drawn(name) for name in DRAW)
+    told = "the difference of the brightest and the darkest channel, 0 to 255; attributes"
+    plan.rows("LoRA", told, changed, base=base, grey=learned)
+    told = "F1 with the asked ones, within a pixel; attributes of the caption"
+    plan.rows("outlines", told, followed, base=base, control=control, VAE=[kept])
     large = [bicubic(image) for image in originals]
-    for name, seeds in {"bicubic": [large], "super": plan.drawn("super"), "VAE": [kept]}.items():
-        row(name, seeds, lambda images: likeness(images, originals))
+    plan.rows(
+        "super-resolution",
+        "with the large pictures; with the small ones",
+        lambda images: likeness(images, originals),
+        **{"bicubic": [large], "super": drawn, "VAE": [kept]},
+    )
 
 
 def main() -> None:

@@ -4,9 +4,10 @@
     python docs/adapting_iclevr.py runs/iclevr-1 --data iclevr --judge judge score   # one of them
 
 The parts are those of adapting.py; folders are named data/iclevr-grey, runs/iclevr-grey, and so on.
-A tenth of the scenes is held out from the trainings of this script, the very tenth that the judge
-of `python -m tinyldm evaluator train --data iclevr` is measured on; data/iclevr-unseen holds the
-pictures of 32 of them. The run to adapt has seen them, unless it was trained with --hold-out 0.1.
+There is one run more, iclevr-grey-all, a LoRA of all layers. A tenth of the scenes is held out from
+the trainings of this script, the very tenth that the judge of `python -m tinyldm evaluator train
+--data iclevr` is measured on; data/iclevr-unseen holds the pictures of 32 of them. The run to adapt
+has seen them, unless it was trained with --hold-out 0.1.
 """
 
 import json
@@ -17,7 +18,9 @@ from pathlib import Path
 import torch
 from adapting import (
     DOCS,
+    DRAW,
     MANY,
+    TRAIN,
     Plan,
     agreement,
     bicubic,
@@ -26,7 +29,6 @@ from adapting import (
     likeness,
     options_of,
     pictures,
-    row,
 )
 from PIL import Image
 
@@ -40,6 +42,10 @@ from tinyldm.tasks.labels import wanted_labels
 
 PREFIX = "iclevr-"
 TASK = "docs.examples.outlined_labels:OutlinedLabels"
+ALL_LAYERS = (
+    "--from {base} --lora 4 --lora-layers all --data data/{prefix}grey "
+    "--max-steps 200 --batch-size 16"
+)
 SIZE = (64, 64)
 UNSEEN = 32  # pictures to score
 HELD_OUT = 0.1  # as scores/evaluator.py has it
@@ -125,7 +131,7 @@ def score(plan: Plan, judge: Evaluator) -> None:
 
     def without_colours(images: list[Image.Image]) -> dict[str, float]:
         shapes = right_shapes(logits(images), asked, judge.names)
-        return {"colour": colour(images), "shapes": shapes, **labels(images)}
+        return {"channels": colour(images), "shapes": shapes, **labels(images)}
 
     def followed(images: list[Image.Image]) -> dict[str, float]:
         return {"F1": agreement(images, originals, EDGE), **labels(images)}
@@ -133,17 +139,18 @@ def score(plan: Plan, judge: Evaluator) -> None:
     def enlarged(images: list[Image.Image]) -> dict[str, float]:
         return {**likeness(images, originals), **labels(images)}
 
-    def rows(score, **seeds: list[list[Image.Image]]) -> None:
-        for name, each in seeds.items():
-            row(name.replace("_", " "), each, score)
-
     base, control, drawn = (plan.drawn(name) for name in ("base", "control", "super"))
-    print("LoRA: the difference of the brightest and the darkest channel, 0 to 255; shapes; labels")
-    rows(without_colours, base=base, grey=plan.drawn("grey"), VAE=[kept], grey_VAE=[kept_grey])
-    print("outlines: F1 with the asked ones, within a pixel; labels")
-    rows(followed, base=base, control=control, VAE=[kept])
-    print("super-resolution: with the large pictures; with the small ones; labels")
-    rows(enlarged, bicubic=[[bicubic(i) for i in originals]], super=drawn, VAE=[kept])
+    learned = {"grey": plan.drawn("grey"), "grey_all": plan.drawn("grey-all")}
+    ends = {"VAE": [kept], "grey_VAE": [kept_grey]}
+    told = "the difference of the brightest and the darkest channel, 0 to 255; shapes; labels"
+    plan.rows("LoRA", told, without_colours, base=base, **learned, **ends)
+    told = "F1 with the asked ones, within a pixel; labels"
+    plan.rows("outlines", told, followed, base=base, control=control, VAE=[kept])
+    told = "with the large pictures; with the small ones; labels"
+    large = [bicubic(image) for image in originals]
+    plan.rows(
+        "super-resolution", told, enlarged, **{"bicubic": [large], "super": drawn, "VAE": [kept]}
+    )
 
 
 def main() -> None:
@@ -151,7 +158,9 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="the folder of i-CLEVR")
     parser.add_argument("--judge", required=True, help="what evaluator train has written for it")
     options = parser.parse_args()
-    plan = Plan(options.base, PREFIX, TASK, options.trial)
+    train = {**TRAIN, "grey-all": ALL_LAYERS}
+    draw = {**DRAW, "grey-all": ("runs/{prefix}grey-all", "data/{prefix}captions.txt")}
+    plan = Plan(options.base, PREFIX, TASK, options.trial, train=train, draw=draw)
     own = {
         "data": lambda: write_data(plan, options.data),
         "score": lambda: score(plan, Evaluator.load(options.judge)),

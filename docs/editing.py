@@ -2,12 +2,15 @@
 
     python docs/editing.py RUN
 
-Each row is what the command above it draws, side by side.
+Each row is what the command above it draws, side by side. docs/anagrams.png is what two of the
+examples draw.
 """
 
+import runpy
 import shlex
 import sys
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,21 +21,26 @@ import sample
 from tinyldm.data.images import grid, load_image
 from tinyldm.toy.monsters import write_toy
 
+DOCS = Path(__file__).resolve().parent
 STEPS, SIZE, COLUMNS = 25, 128, 6
 BLUE = "Blue square monster with a pair of eyes and a golden crown."
 RED = BLUE.replace("Blue", "Red")
 GHOST = "Blue ghost-like monster with a pair of eyes and a golden crown."
 GREEN = "Green mushroom-shaped monster with one eye and horns."
 BARE = "Square monster with a pair of eyes."
+TWOFOLD = ("a blue ghost-like monster with one eye", "a red star-shaped monster with horns")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is printed."""
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        yield
 
 
 def draw(run: str, line: str) -> list[Image.Image]:
     """The pictures that sample.py draws with these options, in the order of their names."""
-    with (
-        TemporaryDirectory(dir=".") as out,
-        redirect_stdout(StringIO()),
-        redirect_stderr(StringIO()),
-    ):
+    with TemporaryDirectory(dir=".") as out, quiet():
         words = ["--run", run, "--steps", str(STEPS), "--out", f"{out}/drawn", *shlex.split(line)]
         sample.draw(sample.SampleOptions(**vars(sample.parser().parse_args(words))))
         return [load_image(file) for file in sorted(Path(out, "drawn").glob("*.png"))]
@@ -111,10 +119,32 @@ def sheet(parts) -> Image.Image:
     return whole
 
 
+def twofold(run: str) -> Image.Image:
+    """What the examples draw, each under its command."""
+    parts, font = [], ImageFont.load_default(13)
+    first, second = TWOFOLD
+    for name in ("anagram", "hybrid"):
+        sys.argv = [name, run, *TWOFOLD]
+        with quiet():
+            runpy.run_path(str(DOCS / "examples" / f"{name}.py"), run_name="__main__")
+        drawn = load_image(f"{name}.png")
+        large = drawn.resize((2 * drawn.width, 2 * drawn.height), Image.Resampling.NEAREST)
+        parts.append((f'examples/{name}.py RUN "{first}"\n"{second}"', large))
+    width = max(drawn.width for _, drawn in parts)
+    above = 40  # pixels for two lines
+    whole = Image.new("RGB", (width, sum(drawn.height + above for _, drawn in parts)), "white")
+    pen, top = ImageDraw.Draw(whole), 0
+    for command, drawn in parts:
+        pen.text((3, top + 4), command, fill="black", font=font)
+        whole.paste(drawn, (0, top + above))
+        top += drawn.height + above
+    return whole
+
+
 if __name__ == "__main__":
     (run,) = sys.argv[1:]
-    run, place = str(Path(run).resolve()), Path(__file__).resolve().parent / "editing.png"
+    run = str(Path(run).resolve())
     with TemporaryDirectory() as folder, chdir(folder):
         picture_and_mask()
-        sheet(rows(run)).save(place, optimize=True)
-    print(place)
+        sheet(rows(run)).save(DOCS / "editing.png", optimize=True)
+        twofold(run).save(DOCS / "anagrams.png", optimize=True)

@@ -2,11 +2,13 @@
 
     python docs/editing_scores.py runs/toy-1
     python docs/editing_scores.py runs/iclevr-1 --data iclevr --evaluator judge
+    python docs/tables.py                             # writes the tables of editing.md
 
-Toy monsters are those of the test captions, which no run has seen; scenes of i-CLEVR are the first
-of train.json that show three objects. A judge says which share of what is asked for can be seen, as
-the mean and the deviation of three seeds of the noise; an inversion has no noise. PSNR is that with
-what the autoencoder keeps of the picture that was edited.
+Rows are printed, and kept in editing.json. Toy monsters are those of the test captions, which no
+run has seen; scenes of i-CLEVR are the first of train.json that show three objects. A judge says
+which share of what is asked for can be seen, as the mean and the deviation of three seeds of the
+noise; an inversion has no noise. PSNR is that with what the autoencoder keeps of the picture that
+was edited.
 """
 
 import argparse
@@ -17,8 +19,10 @@ from random import Random
 from statistics import mean
 
 import torch
+from examples.anagram import Anagram
+from examples.hybrid import Hybrid, from_afar
 from torch import Tensor
-from written import spread
+from written import keep, spread
 
 from tinyldm.condition import Condition
 from tinyldm.data.examples import Prompt
@@ -30,6 +34,7 @@ from tinyldm.diffusion.guidance import Guidance
 from tinyldm.diffusion.sampler import sample
 from tinyldm.methods.composition import Composed
 from tinyldm.methods.editing import Inpainting, begin, invert, remaining, resample
+from tinyldm.methods.interpolation import slerp
 from tinyldm.sampling.drawing import encode_prompts
 from tinyldm.scores import attributes
 from tinyldm.scores.evaluator import Evaluator
@@ -40,6 +45,7 @@ from tinyldm.toy.monsters import ACTIONS, ATTRIBUTES, describe, draw, monsters
 from tinyldm.training.checkpoint import load_checkpoint
 from tinyldm.training.frozen_models import load_frozen
 
+RESULTS = Path(__file__).with_name("editing.json")
 SEEDS = (0, 1, 2)
 STEPS, GUIDANCE = 25, 3.0
 STRENGTHS = (1.0, 0.8, 0.6, 0.4)
@@ -60,6 +66,8 @@ class Toys:
     prompts:  the caption of each
     parts:    for each, captions that say all of it together
     """
+
+    name = "toy set"
 
     def __init__(self, count: int):
         _, unknown = monsters()
@@ -88,6 +96,8 @@ class Toys:
 class Scenes:
     """Scenes of three objects, as Toys; the parts are the objects."""
 
+    name = "i-CLEVR"
+
     def __init__(self, count: int, data: Path, evaluator: Path):
         _, examples = read_examples(data)
         scenes = [e for e in examples if len(Labels.of(e.prompts[0]).names) == 3][:count]
@@ -115,6 +125,8 @@ class Editor:
         self.run = load_checkpoint(run, self.device)
         self.models = load_frozen(self.run.config, self.device, run)
         self.shown = shown
+        self.guidance = Guidance(GUIDANCE, self.run.null)
+        self.table = ""
         latents = self.models.vae.encode(shown.pictures.to(self.device)).mean
         self.x0 = (latents - self.run.mean) / self.run.std
         self.kept = self.decoded(self.x0)
@@ -130,40 +142,56 @@ class Editor:
 
     def draw(self, condition: Condition, seed: int = 0, *, times: int = 1, **how) -> Tensor:
         """Pictures of a condition; how: as for sample()."""
-        how = {"solver": DPMSolver(), "guidance": Guidance(GUIDANCE, self.run.null), **how}
+        count = len(condition)
+        how = {"solver": DPMSolver(), "guidance": self.guidance, **how}
+        how = {"seeds": range(1000 * seed, 1000 * seed + count), **how}
         how = {"spacing": self.run.schedule.grid(STEPS), **how}
         drawing = sample if times == 1 else partial(resample, times=times)
         x0 = drawing(
             self.run.network,
-            self.x0.shape,
+            (count, *self.x0.shape[1:]),
             self.run.schedule,
             condition=condition,
             prediction=self.run.prediction,
-            seeds=range(1000 * seed, 1000 * seed + len(self.x0)),
             device=self.device,
             **how,
         )
         return self.decoded(x0)
 
-    def row(self, name: str, drawn: Sequence[Tensor], prompts: Sequence[Prompt], more=()):
-        """Print a row: what the judge finds in the pictures of each seed, then PSNR.
+    def row(
+        self,
+        name: str,
+        drawn: Sequence[Tensor],
+        prompts: Sequence[Prompt],
+        more: dict[str, str] | None = None,
+    ) -> None:
+        """Print and keep a row: what the judge finds in the pictures of each seed, then PSNR.
 
         more: cells between the name and these
         """
         found = [self.shown.judge(pictures, prompts) for pictures in drawn]
+        cells = dict(more or {})
+        for key in found[0]:
+            cells[key] = spread([each[key] for each in found])
         near = mean(psnr(pictures, self.kept).mean().item() for pictures in drawn)
-        shares = [spread([each[key] for each in found]) for key in found[0]]
-        close = "" if near > 100 else f"{near:.1f} dB"
-        print(f"| {' | '.join([name, *more, *shares, close])} |", flush=True)
+        cells["PSNR"] = "" if near > 100 else f"{near:.1f} dB"
+        print(f"| {' | '.join([name, *cells.values()])} |", flush=True)
+        keep(RESULTS, cells, on=self.shown.name, table=self.table, row=name)
 
-    def header(self, *first: str) -> None:
-        """Print the head of a table."""
-        cells = [*first, *self.shown.judge(self.kept, self.shown.prompts), "PSNR"]
+    def header(self, table: str, *more: str) -> None:
+        """Print the head of a table; more: columns between the first and the scores."""
+        self.table = table
+        cells = [table, *more, *self.shown.judge(self.kept, self.shown.prompts), "PSNR"]
         print(f"\n| {' | '.join(cells)} |\n|{' --- |' * len(cells)}", flush=True)
+
+    @property
+    def others(self) -> list[Prompt]:
+        """For each picture the prompt of the next one."""
+        return [*self.shown.prompts[1:], self.shown.prompts[0]]
 
     def changed(self) -> None:
         """Another prompt: that of the next picture."""
-        own, others = self.shown.prompts, [*self.shown.prompts[1:], self.shown.prompts[0]]
+        own, others = self.shown.prompts, self.others
         condition, grid = self.told(others), self.run.schedule.grid(STEPS)
         self.header("another prompt")
         self.row("the picture as it is", [self.kept], others)
@@ -208,7 +236,7 @@ class Editor:
         count = len(parts[0])
         told = tuple(self.told([each[k] for each in parts]) for k in range(count))
         both = Composed(told, torch.ones(len(prompts), count))
-        guidance = both.guidance(Guidance(GUIDANCE, self.run.null), self.device)
+        guidance = both.guidance(self.guidance, self.device)
         drawn = [self.draw(told[0], seed, guidance=guidance) for seed in SEEDS]
         self.row(f"{count} prompts", drawn, prompts)
 
@@ -219,13 +247,55 @@ class Editor:
         clip, prompts = Inpainting(self.x0, cells), self.shown.prompts
         condition = self.told(prompts)
         self.header("the lower half", "calls", "seam")
-        self.row("the true pictures", [self.kept], prompts, ("", f"{seam([self.kept]):.1f}"))
+        self.row("the true pictures", [self.kept], prompts, as_cells("", [self.kept]))
         for name, (solver, steps, times) in FILLED.items():
             spacing = self.run.schedule.grid(steps)
             how = {"solver": solver, "spacing": spacing, "times": times, "clip": clip}
             drawn = [self.draw(condition, seed, **how) for seed in SEEDS]
-            calls = (steps - 1) * times + 1
-            self.row(name, drawn, prompts, (f"{calls}", f"{seam(drawn):.1f}"))
+            self.row(name, drawn, prompts, as_cells(f"{(steps - 1) * times + 1}", drawn))
+
+    def between(self) -> None:
+        """Halfway between two noises, and between two prompts."""
+        own, others = self.shown.prompts, self.others
+        first, second = self.told(own), self.told(others)
+        half = torch.full((len(own),), 0.5)
+        self.header("halfway")
+        ways = {"on the sphere": slerp, "on a straight line": torch.lerp}
+        for name, way in ways.items():
+            drawn = []
+            for seed in SEEDS:
+                noises = [normal_noise(self.x0.shape, 2 * seed + k) for k in range(2)]
+                share = half if way is slerp else half.view(-1, 1, 1, 1)
+                drawn.append(self.draw(first, noise=way(*noises, share)))
+            self.row(f"two noises, {name}", drawn, own)
+        both = Composed((first, second), torch.full((len(own), 2), 0.5))
+        guidance = both.guidance(self.guidance, self.device)
+        drawn = [self.draw(first, seed, guidance=guidance) for seed in SEEDS]
+        self.row("two prompts, what the first asks for", drawn, own)
+        self.row("two prompts, what the second asks for", drawn, others)
+
+    def twofold(self) -> None:
+        """Two prompts in one picture: an anagram, a hybrid."""
+        own, others = self.shown.prompts, self.others
+        self.header("two in one")
+        drawn = self.pairs(Anagram)
+        self.row("anagram, upright", drawn, own)
+        turned = [pictures.rot90(2, (-2, -1)) for pictures in drawn]
+        self.row("anagram, upside down", turned, others)
+        drawn = self.pairs(Hybrid)
+        self.row("hybrid, from afar", [smaller(pictures) for pictures in drawn], own)
+        self.row("hybrid, from near", drawn, others)
+        self.row("the true pictures, from afar", [smaller(self.kept)], own)
+
+    def pairs(self, kind) -> list[Tensor]:
+        """For each seed, the pictures of two prompts each; kind: what guides by both."""
+        first, second = self.told(self.shown.prompts), self.told(self.others)
+        drawn = []
+        for k in range(len(first)):
+            seeds = [1000 * seed + k for seed in SEEDS]
+            guidance = kind(self.guidance, second[k : k + 1])
+            drawn.append(self.draw(first[[k] * len(seeds)], seeds=seeds, guidance=guidance))
+        return list(torch.stack(drawn, 1))
 
 
 PARTS_OF_PAGE = {
@@ -233,7 +303,14 @@ PARTS_OF_PAGE = {
     "returned": Editor.returned,
     "composed": Editor.composed,
     "filled": Editor.filled,
+    "between": Editor.between,
+    "twofold": Editor.twofold,
 }
+
+
+def as_cells(calls: str, drawn: Sequence[Tensor]) -> dict[str, str]:
+    """What a row of inpainting says besides its scores."""
+    return {"calls": calls, "seam": f"{seam(drawn):.1f}"}
 
 
 def seam(drawn: Sequence[Tensor]) -> float:
@@ -241,6 +318,17 @@ def seam(drawn: Sequence[Tensor]) -> float:
     pictures = torch.cat(list(drawn))
     row = pictures.shape[2] // 2
     return 127.5 * (pictures[:, :, row] - pictures[:, :, row - 1]).abs().mean().item()
+
+
+def normal_noise(shape: Sequence[int], seed: int) -> Tensor:
+    """Independent numbers of N(0, 1)."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def smaller(pictures: Tensor) -> Tensor:
+    """What is left of pictures from afar, at their own size."""
+    images = [from_afar(to_pil(picture)) for picture in pictures]
+    return torch.stack([from_bytes(to_bytes(image)) for image in images])
 
 
 @torch.inference_mode()

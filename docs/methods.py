@@ -5,12 +5,14 @@
            --evaluator judge --name i-CLEVR
     python docs/methods.py measure runs/toy-2 --tuned ...         a run of train.py --consistency
     python docs/methods.py measure RUN --name "after 300 steps" --only "UniPC, 8 steps"
+    python docs/methods.py measure runs/toy-1 --name "toy set, the default run" ...
     python docs/methods.py write
 
 Each way of drawing draws the prompts with three seeds; a judge that the network has never met says
 which share of what was asked for is there. `measure` adds to methods.json as it goes, and leaves
-out what it finds there, so that it can be stopped; `write` makes the table of methods.md. A run
-needs several checkpoints for autoguidance, --post-hoc-ema for averages, and a fitted grid:
+out what it finds there, so that it can be stopped; `write` makes the tables of methods.md, where
+the default run has one of its own. A run needs several checkpoints for autoguidance, --post-hoc-ema
+for averages, and a fitted grid:
 
     python -m tinyldm grid runs/toy-1 --solver unipc --steps 8
 """
@@ -37,6 +39,7 @@ from tinyldm.training.frozen_models import load_frozen
 PAGE = Path(__file__).with_suffix(".md")
 RESULTS = Path(__file__).with_suffix(".json")
 SEEDS = (0, 1, 2)
+DEFAULT = "toy set, the default run"  # what a table of its own is about
 EARLY = "EARLY"  # stands for a checkpoint after a third of the run
 WAYS = {  # method -> options of sample.py
     "DPM-Solver++, 50 steps": {"steps": 50},
@@ -156,13 +159,21 @@ def line(row: dict) -> str:
 
 def write() -> None:
     """Put the tables into methods.md, one for each set of pictures."""
-    parts = []
-    for name in dict.fromkeys(row["on"] for row in results()):
-        parts.append(f"**{name}**\n\n| method | GFLOP a picture | scores | command |")
-        parts.append("| --- | --- | --- | --- |")
-        parts += [line(row) for row in results() if row["on"] == name]
-        parts.append("")
-    put(PAGE, "methods", "\n".join(parts))
+    names = dict.fromkeys(row["on"] for row in results())
+    put(PAGE, "default run", table(DEFAULT))
+    put(PAGE, "methods", "\n".join(f"**{n}**\n\n{table(n)}" for n in names if n != DEFAULT))
+
+
+def table(name: str) -> str:
+    """All that has been measured under a name."""
+    head = ["| method | GFLOP a picture | scores | command |", "| --- | --- | --- | --- |"]
+    rows = sorted((row for row in results() if row["on"] == name), key=place)
+    return "".join(f"{each}\n" for each in [*head, *map(line, rows)])
+
+
+def place(row: dict) -> int:
+    """Of a method among all, in the order in which they are listed above."""
+    return list(WAYS | TUNED).index(row["method"])
 
 
 def main() -> None:

@@ -1,12 +1,14 @@
-"""How figures are written: a mean and its deviation, and a table's place in a page."""
+"""How figures are written and kept: a mean and its deviation, and a table's place in a page."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import subprocess
 from collections.abc import Sequence
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -52,3 +54,27 @@ def spread(values: Sequence[float]) -> str:
     """The mean of what was measured with each seed and, if there are several, the deviation."""
     deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
     return f"{mean(values):.3f}{deviation}"
+
+
+def share(cell: str) -> str:
+    """What spread() wrote, as pages show a share: '0.958 ± 0.036' -> '.96 ± .04'."""
+    return rounded(cell, 2).replace("0.", ".")
+
+
+def rounded(cell: str, digits: int) -> str:
+    """The numbers of a cell with so many digits behind the point; a half is rounded up."""
+    last = Decimal(10) ** -digits
+    numbers = [Decimal(number).quantize(last, ROUND_HALF_UP) for number in cell.split(" ± ")]
+    return " ± ".join(map(str, numbers))
+
+
+def kept(file: Path) -> list[dict]:
+    """The rows that keep() has written."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+
+
+def keep(file: Path, cells: dict[str, str], **key: str) -> None:
+    """Write the cells of a row into a file, in place of those that it had under this key."""
+    rows = [row for row in kept(file) if {name: row[name] for name in key} != key]
+    rows.append({**key, "cells": cells})
+    file.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -71,9 +71,9 @@ def rows(said):
     return {title: names for title, names in found.items() if names}
 
 
-def check_drawings(prefix, count):
-    """Four runs have drawn so many pictures with two seeds, and another picture with each."""
-    for name in ("base", "grey", "control", "super"):
+def check_drawings(prefix, count, *more):
+    """The runs have drawn so many pictures with two seeds, and another picture with each."""
+    for name in ("base", "grey", "control", "super", *more):
         drawn = [sorted(Path(f"samples/{prefix}{name}/{seed}").glob("*.png")) for seed in range(2)]
         assert [len(files) for files in drawn] == [count] * 2
         assert len({files[0].read_bytes() for files in drawn}) == 2
@@ -82,6 +82,21 @@ def check_drawings(prefix, count):
 def is_grey(file):
     pixels = np.asarray(load_image(file))
     return bool((pixels.max(2) == pixels.min(2)).all())
+
+
+def check_colours(on, prefix, values):
+    """What was kept of the LoRAs says how grey their pictures are; values: that are shares."""
+    for row in json.loads(Path("adapting.json").read_text()):
+        name = row["row"].replace(" ", "-")
+        if row["table"] == "LoRA" and "VAE" not in name:
+            assert row["on"] == on
+            files = sorted(Path(f"samples/{prefix}{name}").rglob("[0-9]*.png"))
+            pixels = np.stack([np.asarray(load_image(file)).astype(float) for file in files])
+            wanted = (pixels.max(3) - pixels.min(3)).mean()
+            assert float(row["cells"]["channels"].split(" ± ")[0]) == pytest.approx(
+                wanted, abs=1e-3
+            )
+            assert all(float(row["cells"][value].split(" ± ")[0]) <= 1 for value in values)
 
 
 @pytest.mark.slow
@@ -104,6 +119,7 @@ def test_a_run_of_the_toy_set_is_adapted_in_small(adapting, monkeypatch, capsys)
         "outlines": ["base", "control", "VAE"],
         "super-resolution": ["bicubic", "super", "VAE"],
     }
+    check_colours("toy set", "", ("colour", "eyes"))
     assert load_image("adapting.png").height == 8 * 132
     call(monkeypatch, adapting, "runs/first", "train", "--trial")
     assert capsys.readouterr().out == ""  # all of it is there already
@@ -157,12 +173,15 @@ def test_a_run_of_labels_is_adapted_in_small(adapting, of_iclevr, scenes, monkey
     config = read_config(find_checkpoint("runs/iclevr-control"))
     assert config["condition"]["names"] == list(NAMES)
     assert config["network"]["controlnet"] == {"map_channels": 16}
-    check_drawings("iclevr-", 4)
+    every = read_config(find_checkpoint("runs/iclevr-grey-all"))["network"]["lora"]["layers"]
+    assert "conv_in" in every
+    check_drawings("iclevr-", 4, "grey-all")
     assert rows(capsys.readouterr().out) == {
-        "LoRA": ["base", "grey", "VAE", "grey"],
+        "LoRA": ["base", "grey", "grey", "VAE", "grey"],
         "outlines": ["base", "control", "VAE"],
         "super-resolution": ["bicubic", "super", "VAE"],
     }
+    check_colours("i-CLEVR", "iclevr-", ("shapes", "labels"))
     assert load_image("adapting_iclevr.png").height == 8 * 132
 
 

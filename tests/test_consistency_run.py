@@ -246,7 +246,9 @@ def test_a_consistency_run_is_drawn_by_its_solver_alone(place):
 
     prompts = [Request("0.png", "x"), Request("1.png", "xx")]
     how = Drawing(steps=2, guidance=1.0, precision="float32")
-    with pytest.raises(InputError, match="--solver DPMSolver: tuned.* is a run of train.py --cons"):
+    with pytest.raises(
+        InputError, match="^tuned.*: a run of train.py --consistency; expected --so"
+    ):
         job.sample_images("tuned", prompts, "out", how=how, device="cpu")
     how = Drawing(2, ConsistencySolver(), guidance=1.0, precision="float32")
     with pytest.raises(

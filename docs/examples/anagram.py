@@ -2,8 +2,12 @@
 
     python docs/examples/anagram.py RUN "a green ghost" "a red monster with a crown"
 
-Each view of x_t is denoised with a prompt of its own, and what they predict, turned back, is
-averaged. A view has to be linear and orthogonal, so that alpha x0 + sigma eps is seen as such.
+Each view V_i of x_t is denoised with a prompt c_i of its own, and what they predict, turned back,
+is averaged, over V_1 = 1 and V_2, half a turn:
+
+    D(x_t) = mean over i of V_i^-1 D(V_i x_t, c_i)
+
+A view has to be linear and orthogonal, so that alpha x0 + sigma eps is seen as such.
 """
 
 import sys

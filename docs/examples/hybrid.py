@@ -3,7 +3,10 @@
 
     python docs/examples/hybrid.py RUN "a green ghost" "a red monster with a crown"
 
-The coarse part of what is predicted comes from the one prompt, the fine part from the other.
+The coarse part of what is predicted comes from the one prompt, the fine part from the other. With
+L, which lets long waves through alone,
+
+    D(x_t) = L D(x_t, far) + (1 - L) D(x_t, near)
 """
 
 import sys
@@ -11,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from tinyldm import Condition
@@ -26,6 +30,11 @@ def coarse(x: Tensor, cut: float) -> Tensor:
     h, w = x.shape[-2:]
     frequency = torch.hypot(torch.fft.fftfreq(h)[:, None], torch.fft.fftfreq(w))  # (h, w)
     return torch.fft.ifft2(torch.fft.fft2(x) * (frequency < cut)).real
+
+
+def from_afar(image: Image.Image) -> Image.Image:
+    """What is left of a picture that is seen a quarter as large, enlarged again."""
+    return image.resize((image.width // 4, image.height // 4)).resize(image.size)
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,5 @@ if __name__ == "__main__":
     plain = Painter.of(checkpoint, models.vae, task, Drawing(25), device=torch.device("cpu"))
     painter = replace(plain, guidance=Hybrid(plain.guidance, prompts[1:]))
     drawn = painter.draw(prompts[:1].expand(4), range(4))
-    afar = [each.resize((each.width // 4, each.height // 4)).resize(each.size) for each in drawn]
-    grid([*drawn, *afar], columns=4).save("hybrid.png")
+    grid([*drawn, *map(from_afar, drawn)], columns=4).save("hybrid.png")
     print("hybrid.png shows 4 pictures, and below each what is left of it from afar")

@@ -130,10 +130,17 @@ def test_the_command_guides_by_a_checkpoint():
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({"latent_shape": [3, 4, 4]}, "another shape of latents and conditions"),
+        (
+            {"latent_shape": [3, 4, 4]},
+            "another shape of latents and conditions than the network that it would guide: size "
+            "(4, 4), not (8, 8)\n",
+        ),
         ({"vae_fingerprint": "other"}, "another vae"),
         ({"text_encoder_fingerprint": "other"}, "another encoder"),
-        ({"schedule": asdict(NoiseSchedule("linear"))}, "another schedule"),
+        (
+            {"schedule": asdict(NoiseSchedule("flow"))},
+            "another schedule than the network that it would guide: kind flow, not cosine\n",
+        ),
         ({"condition": {"task": "labels", "names": ["a"], "form": "tokens"}}, "another task"),
         ({"std": 0.6}, "another mean and deviation"),
         ({"settings": {"consistency": "runs/teacher"}}, "is a consistency run"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from tinyldm.diffusion.schedule import NoiseSchedule
 from tinyldm.errors import InputError
 from tinyldm.sampling.settings import Drawing
 from tinyldm.training.averages import load_averaged
@@ -36,7 +39,7 @@ def check_guide(checkpoint: Checkpoint, guide: Checkpoint, named: Path) -> None:
     ours, theirs = facts_of(checkpoint), facts_of(guide)
     for name, fact in ours.items():
         if theirs[name] != fact:
-            told = f": {theirs[name]}, not {fact}" if name in TELLING else ""
+            told = f": {unlike(theirs[name], fact)}" if name in TELLING else ""
             raise InputError(
                 f"--guide {named}: has another {name} than the network that it would guide{told}"
             )
@@ -48,6 +51,18 @@ def check_guide(checkpoint: Checkpoint, guide: Checkpoint, named: Path) -> None:
 
 
 TELLING = ("shape of latents and conditions", "task", "schedule")  # the others are fingerprints
+
+
+def unlike(theirs: Any, ours: Any) -> str:
+    """What of a fact differs: those fields of a shape or schedule, or the whole."""
+    if not isinstance(ours, DataShape | NoiseSchedule):
+        return f"{theirs}, not {ours}"
+    differing = []
+    known = asdict(theirs)
+    for field, value in asdict(ours).items():
+        if known[field] != value:
+            differing.append(f"{field} {known[field]}, not {value}")
+    return "; ".join(differing)
 
 
 def facts_of(checkpoint: Checkpoint) -> dict[str, object]:

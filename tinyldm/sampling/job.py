@@ -145,8 +145,7 @@ def check_solver(checkpoint: Checkpoint, how: Drawing) -> None:
         )
     if tuned and not isinstance(how.solver, ConsistencySolver):
         raise InputError(
-            f"--solver {type(how.solver).__name__}: {checkpoint.path} is a run of {trained}; "
-            "expected --solver consistency"
+            f"{checkpoint.path}: a run of {trained}; expected --solver consistency to draw it"
         )
 
 
