@@ -14,11 +14,11 @@ import ast
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import fresh
 import numpy as np
 import pytest
 import torch
@@ -172,13 +172,7 @@ def command(folder, script, *arguments):
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
     }
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
-        cwd=folder,
-        env=environment,
-        text=True,
-        capture_output=True,
-    )
+    return fresh.run([ROOT / script, *arguments], folder, environment)
 
 
 QUICK = ["--batch-size", "2", "--max-steps", "2", "--warmup", "1", "--precision", "float32"]
