@@ -22,6 +22,13 @@ CAPTION = "Green slime with horns and one eye, standing."
 T_TRAINED = 500  # the noise level of the training's picture
 SEED = 1
 STEPS = 20
+SEEN = STEPS // 2 + 1  # the place in the grid of the x_t that is shown
+SYMBOLS = {  # what is predicted and what it is, as in docs/notation.md
+    "eps": (r"\epsilon", ""),
+    "x0": ("x_0", ""),
+    "v": ("v", r"$v = \alpha_t\,\epsilon - \sigma_t\,x_0$"),
+    "flow": ("u", r"$u = \epsilon - x_0$"),
+}
 SIZE = (17.0, 7.4)  # units, a hundred pixels each
 FILLS = {  # fill, edge, words
     "frozen": ("#e4e9f0", "#8a99ad", "#24303f"),
@@ -48,14 +55,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/toy"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "pipeline.png")
     options = parser.parse_args()
-    pictures = thumbnails(tinyldm.load(options.run, device="cpu"), options.data)
+    model = tinyldm.load(options.run, device="cpu")
+    pictures = thumbnails(model, options.data)
     plt.rcParams["font.family"] = "DejaVu Sans"
     figure = plt.figure(figsize=SIZE, dpi=100)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, SIZE[0]), ylim=(0, SIZE[1]))
     axes.axis("off")
     axes.add_patch(rounded((0.05, 0.05), SIZE[0] - 0.1, SIZE[1] - 0.1, "#fbfcfe", edge="#d0d7de"))
-    draw(axes, pictures)
+    draw(axes, pictures, model)
     figure.savefig(options.out, transparent=True)
     shrink(options.out)
     print(options.out)
@@ -72,14 +80,15 @@ def thumbnails(model: Model, data: Path) -> dict[str, Image.Image]:
         "real": real,
         "noised": model.decode(level.alpha * x0 + level.sigma * eps),
         "noise": model.decode(eps),
-        "half": steps[STEPS // 2].noisy[0],
+        "half": steps[SEEN - 1].noisy[0],
         "drawn": steps[-1].pictures[0],
     }
 
 
-def draw(axes: Axes, pictures: dict[str, Image.Image]) -> None:
+def draw(axes: Axes, pictures: dict[str, Image.Image], model: Model) -> None:
     """Training above, sampling below, and between them what both share: words and network."""
     top, middle, bottom = 5.75, 3.65, 1.75
+    symbol, meaning = SYMBOLS[model.checkpoint.prediction]
     for y, name in ((top, "Training"), (bottom, "Sampling")):
         axes.text(0.35, y + 1.12, name, fontsize=15, fontweight="bold", color=INK, va="center")
 
@@ -100,8 +109,9 @@ def draw(axes: Axes, pictures: dict[str, Image.Image]) -> None:
     arrow(axes, (4.4, top), (4.95, top), "$x_0$")
     arrow(axes, (7.65, top), (8.15, top))
     arrow(axes, (9.55, top), (10.15, top))
-    arrow(axes, (12.05, top), (12.75, top), r"$\hat v$")
-    axes.text(15.4, top, r"$\|\hat v - v\|^2$", fontsize=13, color=INK, va="center")
+    arrow(axes, (12.05, top), (12.75, top), rf"$\hat {symbol}$")
+    axes.text(15.4, top, rf"$\|\hat {symbol} - {symbol}\|^2$", fontsize=13, color=INK, va="center")
+    axes.text(14.0, top - 0.88, meaning, fontsize=11, color=INK, ha="center", va="center")
 
     # what both share
     words = "“Green slime with horns\nand one eye, standing.”"
@@ -120,7 +130,8 @@ def draw(axes: Axes, pictures: dict[str, Image.Image]) -> None:
     # sampling
     right, high, low = 13.3, bottom + 0.6, bottom - 0.6
     picture(axes, pictures["noise"], (1.15, bottom), "noise, by the seed")
-    picture(axes, pictures["half"], (8.85, bottom), "$x_t$")
+    t = model.schedule.grid(STEPS)[SEEN].t
+    picture(axes, pictures["half"], (8.85, bottom), f"$x_t$ at t = {t:.0f}")
     arrow(axes, (1.85, bottom), (8.15, bottom))
     arrow(axes, (9.55, bottom), (10.15, bottom))
     box(axes, (right, high), "guidance", "diffusion/guidance.py", kind="rule", height=0.85)

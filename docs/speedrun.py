@@ -9,7 +9,7 @@ captions, judges them by the attribute classifier and appends a result to speedr
 writes the table of speedrun.md. The third tells what iterations make of the momenta of a run. FLOPs
 are those that torch.utils.flop_counter counts over the whole training, optimiser included. Runs and
 pictures go to runs/speedrun, data to data/toy. Under torchrun several processes train, and the
-FLOPs are those of one process that does the same.
+FLOPs are those of all of them together.
 """
 
 import argparse
@@ -70,15 +70,14 @@ def train(given, run, processes):
     with FlopCounterMode(display=False) as step:
         for optimizer in trainer.optimizers:
             optimizer.step()  # after the end: nobody looks at these weights
-    optimizer_flops = step.get_total_flops() * settings.max_steps
-    own = torch.tensor(whole.get_total_flops() - optimizer_flops, dtype=torch.float64)
-    gradient_flops = int(processes.mean(own) * processes.world)
+    own = torch.tensor([whole.get_total_flops(), step.get_total_flops()], dtype=torch.float64)
+    flops, of_a_step = (processes.mean(own) * processes.world).tolist()
     result = {
         "seed": settings.seed,
         "steps": settings.max_steps,
         "batch": settings.batch_size,
-        "tflop": (gradient_flops + optimizer_flops) / 1e12,
-        "optimizer_tflop": optimizer_flops / 1e12,
+        "tflop": flops / 1e12,
+        "optimizer_tflop": of_a_step * settings.max_steps / 1e12,
         "error": error,
         "processes": processes.world,
     }

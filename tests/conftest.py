@@ -38,3 +38,11 @@ def short_ends():
         patch.setattr(curves, "svg", lambda chart: f"<svg><title>{len(chart.lines)}</title></svg>")
         patch.setattr(previews, "STEPS", 2)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_cache_of_their_own(tmp_path_factory):
+    """What earlier runs have noted in the user's cache folder must not matter to a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYLDM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -303,7 +303,7 @@ def load(source: str | Path, device: str = "auto") -> Model:
     if not folder.exists() and is_hub_name(str(source)):
         folder = local_or_hub(fetched, str(source), ROLE)
     checkpoint = load_any(folder, chosen)
-    models = load_frozen(checkpoint.config, chosen, checkpoint.path)
+    models = load_frozen(checkpoint.config, chosen, checkpoint.path).all_loaded()
     return Model(
         checkpoint,
         vae=models.vae,

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from argparse import ArgumentTypeError
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -74,6 +74,16 @@ class Processes:
         parts: list[Any] = [None] * self.world
         dist.all_gather_object(parts, own)
         return [each for part in parts for each in part]
+
+    def exchanged(self, own: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+        """The vectors of all processes, by rank. lengths: how many numbers each process has."""
+        if self.world == 1:
+            return [own]
+        padded = own.new_zeros(max(lengths))  # all_gather takes vectors of one length
+        padded[: len(own)] = own
+        parts = own.new_empty(self.world, len(padded))
+        dist.all_gather(list(parts), padded)
+        return [part[:length] for part, length in zip(parts, lengths, strict=True)]
 
     def part_of(self, count: int) -> range:
         """This process's part of so many things: consecutive ones, at most one more than others."""

@@ -9,6 +9,7 @@ that change their error most. What is compared is, for each number of calls, the
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -35,6 +36,10 @@ OURS = {
     "unipc 3, trailing": (UniPC(3), "trailing"),
     "unipc 2, linspace": (UniPC(2), "linspace"),
     "heun, trailing": (Heun(), "trailing"),
+    "dpm++ 2, logsnr": (DPMSolver(2), "logsnr"),
+    "dpm++ 3, logsnr": (DPMSolver(3), "logsnr"),
+    "unipc 2, logsnr": (UniPC(2), "logsnr"),
+    "unipc 3, logsnr": (UniPC(3), "logsnr"),
     "dpm++ 2, fitted": (DPMSolver(2), "fitted"),
     "unipc 2, fitted": (UniPC(2), "fitted"),
     "unipc 3, fitted": (UniPC(3), "fitted"),
@@ -45,6 +50,7 @@ THEIRS = {
     "DPMSolverMultistep 2, Karras": (DPM, {"use_karras_sigmas": True}),
     "DPMSolverMultistep 2, lambdas": (DPM, {"use_lu_lambdas": True}),
     "DPMSolverMultistep 3, trailing": (DPM, {"timestep_spacing": "trailing", "solver_order": 3}),
+    "DPMSolverMultistep 3, lambdas": (DPM, {"use_lu_lambdas": True, "solver_order": 3}),
     "UniPC 2, trailing": (UNIPC, {"timestep_spacing": "trailing"}),
     "UniPC 3, trailing": (UNIPC, {"timestep_spacing": "trailing", "solver_order": 3}),
     "UniPC 2, linspace": (UNIPC, {"timestep_spacing": "linspace"}),
@@ -100,16 +106,17 @@ def their_ends(runs, denoiser, kind, settings, steps):
     return x
 
 
-def measured(fitted, judged, given):
-    """(side, setting, calls, error) of everything."""
+def measured(fitted, judged, given, known=()):
+    """(side, setting, calls, error) of every setting that is not known."""
+    ours, theirs = ({n: s for n, s in all.items() if n not in known} for all in (OURS, THEIRS))
     truth = judged.ends(DPMSolver(2), judged.schedule.grid(given.reference))
     grids = {}
-    for name, (solver, spacing) in OURS.items():
+    for name, (solver, spacing) in ours.items():
         if spacing == "fitted":
             steps = [n for n in given.steps if n <= given.most_fitted]
             for n, grid, _ in fit(fitted, solver, steps, rounds=2):
                 grids[name, n] = grid
-    for name, (solver, spacing) in OURS.items():
+    for name, (solver, spacing) in ours.items():
         for n in given.steps:
             grid = grids.get((name, n))
             if spacing != "fitted":
@@ -119,7 +126,7 @@ def measured(fitted, judged, given):
             denoiser = Counted(judged.denoiser)
             error = distance(judged.ends(solver, grid, denoiser=denoiser), truth)
             yield "ours", name, denoiser.calls, error
-    for name, (kind, settings) in THEIRS.items():
+    for name, (kind, settings) in theirs.items():
         for n in given.steps:
             denoiser = Counted(judged.denoiser)
             error = distance(their_ends(judged, denoiser, kind, settings, steps=n), truth)
@@ -152,6 +159,9 @@ def main(argv=None):
     parser.add_argument("--most-fitted", type=int, default=10, help="steps of a fitted grid")
     parser.add_argument("--reference", type=int, default=1000, help="steps of the truth")
     parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument(
+        "--known", type=Path, help="a result for the same run and options; measure what it lacks"
+    )
     given = parser.parse_args(argv)
     if given.quick:
         given.fit, given.judge, given.steps, given.reference = 1, 1, [4, 8], 40
@@ -164,8 +174,8 @@ def main(argv=None):
     requests = task.requests(given.prompts)
     fitted = runs_of(painter, models.encoder, requests[: given.fit], 1)
     judged = runs_of(painter, models.encoder, requests[given.fit :][: given.judge], 2)
-    rows = []
-    for row in measured(fitted, judged, given):
+    rows = json.loads(given.known.read_text())["rows"] if given.known else []
+    for row in measured(fitted, judged, given, known={row[1] for row in rows}):
         rows.append(row)
         print("{:10} {:32} {:3} calls  {:.4f}".format(*row), flush=True)
     result = {"machine": machine(), "rows": rows, "reference": given.reference}

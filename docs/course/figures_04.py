@@ -92,7 +92,7 @@ def draw_network(out: Path) -> None:
         places.append((x, row[shape[1]]))
     for (x, y), (x2, y2) in itertools.pairwise(places):
         arrow = {"arrowstyle": "-|>", "lw": 1, "color": "#555555"}
-        start = (x + 0.36, y + 0.75) if y == y2 else (x + 0.2, y if y2 < y else y + 1.5)
+        start = (x + 0.36, y + 0.75) if y == y2 else (x + 0.36, y) if y2 < y else (x + 0.2, y + 1.5)
         end = (x2 - 0.36, y2 + 0.75) if y == y2 else (x2 - 0.2, y2 + 1.5 if y2 < y else y2 - 0.42)
         ax.annotate("", end, start, arrowprops=arrow)
     for k, (start, end, channels) in enumerate(joined(seen)):

@@ -37,7 +37,7 @@ def over(picture: Image.Image, heat: np.ndarray) -> np.ndarray:
 @torch.no_grad()
 def draw_words(model: tinyldm.Model, out: Path) -> None:
     """Where the picture looks at each word, at a few timesteps of one drawing."""
-    tokenizer = model.text_encoder.text_encoder.tokenizer
+    tokenizer = model.text_encoder.text_encoder.loaded.tokenizer
     tokens = tokenizer.convert_ids_to_tokens(tokenizer(PROMPT).input_ids)
     words = [spoken(token) for token in tokens]
     condition = model.text_encoder.encode([PROMPT])

@@ -75,16 +75,20 @@ def loss_by_noise(model: tinyldm.Model, run: Path, out: Path) -> None:
     made = figure(4.2, 9)
     ax = made.subplots()
     ax.axhline(1, color=TRUTH, linestyle=":")
-    ax.text(noise[0], 1.015, "knows nothing but the size of the data", color=TRUTH)
+    known = {"color": TRUTH, "ha": "right"}
+    ax.text(noise[-1], 1.015, "knows nothing but the size of the data", **known)
+    highest = 0.0
     for colour, place in zip((MORE[1], NOISE, MODEL), chosen, strict=False):
         then = load_checkpoint(folders[place], torch.device("cpu"))
         network = predicting(then.network, then.prediction, "v", schedule)
         step = int(folders[place].name.removeprefix("step-"))
         values = losses(network, x0, condition, schedule)
         ax.plot(noise, values, "o-", color=colour, label=f"after {step:,} steps")
+        print(f"after {step} steps:", *(f"{value:.2f}" for value in values))
+        highest = max(highest, *values)
     ax.set(xlabel=r"noise: $\log(\sigma / \alpha)$", ylabel="mean square error of v")
-    ax.set_ylim(0, 1.12)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.88))
+    ax.set_ylim(0, max(1.12, 1.05 * highest))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.6, 0.65))
     save(made, out, "09_loss_by_noise")
 
 

@@ -19,7 +19,7 @@ from tinyldm.toy.monsters import Monster, draw
 DOCS = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT = 2.2, 1.0
 BOXES = {  # name -> (column, row, colour, text)
-    "folder": (0, 1, DATA, "the folder\nas it was handed out"),
+    "folder": (0, 1, DATA, "the folder\nas handed out"),
     "kept": (1, 2, DATA, "held out\n--hold-out"),
     "cache": (1, 1, DATA, "latent cache\nencoded once"),
     "run": (2, 1, MODEL, "a run\ntrain.py"),

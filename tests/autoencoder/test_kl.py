@@ -225,7 +225,7 @@ def test_unreachable_hub_says_how_to_fetch_after_one_question(monkeypatch, subfo
         assert local_files_only
         raise OSError("not in the cache")
 
-    monkeypatch.setattr("tinyldm.autoencoder.published.hf_hub_download", fetch)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
     name = "CompVis/stable-diffusion-v1-4"
     files = "vae/config.json vae/diffusion_pytorch_model.safetensors"
@@ -250,7 +250,7 @@ def test_hub_files_are_found_in_vae_too(monkeypatch, saved, cached):
     monkeypatch.setattr(
         "huggingface_hub.HfApi.model_info", unreachable if cached else lambda *_, **__: None
     )
-    monkeypatch.setattr("tinyldm.autoencoder.published.hf_hub_download", serve)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", serve)
     assert (
         AutoencoderKL.load("somebody/model").fingerprint == AutoencoderKL.load(folder).fingerprint
     )

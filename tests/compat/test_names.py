@@ -117,7 +117,8 @@ FREE = {  # what takes values of any kind, each compared with diffusers elsewher
     "DDIMScheduler": BETAS | CLIPPING | THRESHOLDING | {"set_alpha_to_one"},
     "DPMSolverMultistepScheduler": BETAS
     | THRESHOLDING
-    | {"lower_order_final", "euler_at_final", "use_karras_sigmas", "lambda_min_clipped"},
+    | {"lower_order_final", "euler_at_final", "lambda_min_clipped"}
+    | {"use_karras_sigmas", "use_lu_lambdas"},
     "EulerDiscreteScheduler": BETAS | {"use_karras_sigmas"},
     "EulerAncestralDiscreteScheduler": BETAS,
     "PNDMScheduler": BETAS | {"skip_prk_steps", "set_alpha_to_one"},

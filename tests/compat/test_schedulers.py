@@ -13,7 +13,7 @@ import pytest
 import torch
 from doubled import make_double
 
-from tinyldm import compat
+from tinyldm import DPMSolver, NoiseSchedule, compat, sample
 
 diffusers = pytest.importorskip("diffusers")
 from diffusers.schedulers import (  # noqa: E402 - only where diffusers is there
@@ -189,7 +189,8 @@ class Whole(diffusers.DPMSolverMultistepScheduler):
 def test_dpm_solver(schedule, prediction, algorithm, double):
     ways = ((1, "midpoint"), (2, "midpoint"), (2, "heun"), (3, "midpoint"))
     ends = (("zero", True, False), ("sigma_min", True, True), ("sigma_min", False, False))
-    for more in products(timestep_spacing=(*SPACINGS, "karras"), way=ways, end=ends, steps=(4, 15)):
+    spacings = (*SPACINGS, "karras", "lu")
+    for more in products(timestep_spacing=spacings, way=ways, end=ends, steps=(4, 15)):
         n, (final, lower, euler), (order, kind) = (
             more.pop("steps"),
             more.pop("end"),
@@ -199,7 +200,8 @@ def test_dpm_solver(schedule, prediction, algorithm, double):
             order == 3 and algorithm == "sde-dpmsolver++"
         ):
             continue  # diffusers refuses the one, and errs in the other: see the next test
-        if karras := more["timestep_spacing"] == "karras":
+        karras, lu = (more["timestep_spacing"] == name for name in ("karras", "lu"))
+        if karras or lu:
             more["timestep_spacing"] = "trailing"
         more |= dict(
             solver_order=order,
@@ -210,6 +212,7 @@ def test_dpm_solver(schedule, prediction, algorithm, double):
             euler_at_final=euler,
             final_sigmas_type=final,
             use_karras_sigmas=karras,
+            use_lu_lambdas=lu,
             **SCHEDULES[schedule],
         )
         ours, theirs = both("DPMSolverMultistepScheduler", **more)
@@ -217,7 +220,7 @@ def test_dpm_solver(schedule, prediction, algorithm, double):
         ours.set_timesteps(n)
         theirs.set_timesteps(n)
         torch.testing.assert_close(ours.sigmas, theirs.sigmas.float(), rtol=1e-6, atol=1e-9)
-        if not (karras and schedule == "cosine"):
+        if not ((karras or lu) and schedule == "cosine"):
             assert torch.equal(ours.timesteps, theirs.timesteps)
         x, y = start(), start()
         g, h = (torch.Generator().manual_seed(1) for _ in "gh")
@@ -229,6 +232,46 @@ def test_dpm_solver(schedule, prediction, algorithm, double):
                 assert ours.sigmas[k] == ours.sigmas[k + 1]
                 break
             close(x, y, (more, n, k))
+
+
+@pytest.mark.parametrize("n", [5, 30])
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "cosine"])
+def test_the_library_draws_on_the_same_even_lambdas(schedule, n, double):
+    """sample() on its grid 'logsnr' against diffusers, with a denoiser that never asks for t, as
+    diffusers rounds it."""
+    theirs = diffusers.DPMSolverMultistepScheduler(
+        **SCHEDULES[schedule], prediction_type="sample", use_lu_lambdas=True
+    )
+    theirs.set_timesteps(n)
+    theirs.set_begin_index(0)  # several levels may have one rounded timestep
+    y = start()
+    for t in theirs.timesteps:
+        y = theirs.step(network(y, 0), t, y).prev_sample
+    settings = dict(SCHEDULES[schedule])
+    kind = {"squaredcos_cap_v2": "cosine"}.get(name := settings.pop("beta_schedule"), name)
+    x = sample(
+        lambda x, t, condition: network(x, 0),
+        start().shape,
+        NoiseSchedule(kind, **settings),
+        DPMSolver(2, reach=math.inf),
+        n,
+        prediction="x0",
+        spacing="logsnr",
+        noise=start(),
+        dtype=torch.float64,
+    )
+    close(x, y, n)
+
+
+def test_another_scheduler_has_no_even_lambdas():
+    """A face of UniPC made from a config with them ignores them, as diffusers' does."""
+    for lib in (compat, diffusers):
+        config = lib.DPMSolverMultistepScheduler(use_lu_lambdas=True).config
+        scheduler = lib.UniPCMultistepScheduler.from_config(config)
+        scheduler.set_timesteps(10)
+        plain = lib.UniPCMultistepScheduler()
+        plain.set_timesteps(10)
+        assert torch.equal(scheduler.timesteps, plain.timesteps)
 
 
 def drawn(seed):
@@ -268,6 +311,7 @@ def drawn(seed):
             final_sigmas_type="sigma_min"
             if algorithm == "dpmsolver"
             else r.choice(["zero", "sigma_min"]),
+            use_lu_lambdas=schedule != "cosine" and r.random() < 0.4,
         )
     return name, settings, how, r.choice([1, 2, 3, 5, 10, 15, 20, 25, 50, 50, 100, 150])
 
@@ -599,7 +643,6 @@ REFUSED = [
     ("DDIMScheduler", dict(timestep_spacing="other")),
     ("DPMSolverMultistepScheduler", dict(use_beta_sigmas=True)),
     ("DPMSolverMultistepScheduler", dict(algorithm_type="sde-dpmsolver")),
-    ("DPMSolverMultistepScheduler", dict(use_lu_lambdas=True)),
     ("DPMSolverMultistepScheduler", dict(solver_order=4)),
     ("DPMSolverMultistepScheduler", dict(lambda_min_clipped=-5.1, timestep_spacing="trailing")),
     ("DPMSolverMultistepScheduler", dict(variance_type="learned")),

@@ -71,7 +71,7 @@ def test_the_path_begins_next_to_clean_data_and_ends_in_pure_noise():
         (lambda: NoiseSchedule("flow", beta_end=0.1), "belong to the linear"),
         (lambda: NoiseSchedule("flow", 1), "at least 2 timesteps"),
         (lambda: FLOW.alpha_bar, "no betas and no alpha_bar"),
-        (lambda: FLOW.grid(5, "karras"), "'flow' ends in pure noise"),
+        (lambda: FLOW.grid(5, "karras"), "zero_snr and 'flow' lack"),
         (lambda: FLOW.level(1000), "timesteps lie within"),
         (lambda: check_prediction("eps", FLOW), "can't work with the schedule 'flow'"),
     ],

@@ -120,6 +120,41 @@ def test_pitfall_06_convergence_to_the_flow_of_the_mixture(solver, straight):
     assert slope == pytest.approx(order_of(solver), abs=0.2)
 
 
+NOISE = [NoiseSchedule("flow"), NoiseSchedule(zero_snr=True)]
+
+
+@pytest.mark.parametrize("schedule", [NoiseSchedule(), NoiseSchedule("linear"), *NOISE], ids=str)
+@pytest.mark.parametrize("solver", [DDIM(), DPMSolver(2), DPMSolver(3), UniPC(2)], ids=str)
+def test_every_solver_keeps_its_order_on_the_grid_of_even_lambdas(solver, schedule):
+    """From the last level of training to the first, also where the last is pure noise and the first
+    step is no step of the solver's order; by the length of the later steps."""
+    quantiles = np.array([0.02, 0.2, 0.33, 0.4, 0.7, 0.97])
+    steps, lengths, errors = (80, 160, 320), [], []
+    for n in steps:
+        grid = schedule.grid(n, "logsnr")[:-1]  # clean data would be one step more, of first order
+        x_T, truth = (
+            [
+                brentq(lambda x, level=level, q=q: cdf(x, level) - q, -9, 9, xtol=1e-13)
+                for q in quantiles
+            ]
+            for level in (grid[0], grid[-1])
+        )
+        x = sample(
+            denoiser(grid),
+            (6, 1),
+            schedule,
+            solver,
+            prediction="x0",
+            spacing=grid,
+            noise=torch.tensor(x_T)[:, None],
+            dtype=torch.float64,
+        )
+        errors.append(np.sqrt(np.mean((x[:, 0].numpy() - truth) ** 2)))
+        lengths.append(grid[-1].lambda_ - grid[-2].lambda_)
+    slope = np.polyfit(np.log(lengths), np.log(errors), 1)[0]
+    assert slope == pytest.approx(order_of(solver), abs=0.2)
+
+
 @pytest.mark.parametrize("straight", [False, True])
 @pytest.mark.parametrize(
     "solver", [DDPM(), DDPM("large"), DDIM(1.0), DDIM(0.5), DPMSolver(1, sde=True)], ids=str

@@ -133,6 +133,40 @@ def test_pitfall_03_cosine_with_karras_spacing(n):
         assert COSINE.lambda_(level.t).item() == pytest.approx(level.lambda_, abs=1e-6)
 
 
+@pytest.mark.parametrize("n", [1, 2, 7, 30, 1000])
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear", "cosine"])
+def test_logsnr_is_even_in_lambda(kind, n):
+    """From the schedule's own alpha_bar, with numpy alone: even lambdas from the last level to the
+    first, and the times at which straight lines between the levels reach them."""
+    schedule = NoiseSchedule(kind)
+    bar = np.cumprod(1 - schedule.betas.numpy())
+    lambdas = np.log(bar / (1 - bar)) / 2
+    even = lambdas[-1] + np.arange(n) / max(n - 1, 1) * (lambdas[0] - lambdas[-1])
+    times = np.interp(even, lambdas[::-1], np.arange(1000)[::-1])
+    grid = schedule.grid(n, "logsnr")
+    assert grid[-1] == CLEAN
+    assert np.allclose([level.lambda_ for level in grid[:-1]], even, atol=1e-8)
+    assert np.allclose([level.t for level in grid[:-1]], times, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [2, 3, 7, 30, 1000])
+@pytest.mark.parametrize(
+    "schedule",
+    [NoiseSchedule("flow"), NoiseSchedule("flow", shift=0.3), *SCHEDULES[1::2]],
+    ids=str,
+)
+def test_logsnr_from_pure_noise(schedule, n):
+    """alpha / sigma + n^-2 is a geometric sequence, from pure noise to the first level."""
+    *levels, end = schedule.grid(n, "logsnr")
+    assert end == CLEAN
+    assert (levels[0].t, levels[0].alpha, levels[0].sigma) == (999, 0, 1)
+    assert levels[-1].t == pytest.approx(0, abs=1e-6)
+    shown = np.log([level.alpha / level.sigma + n**-2.0 for level in levels])
+    assert np.allclose(np.diff(shown), (shown[-1] - shown[0]) / (n - 1), atol=1e-8)
+    for level in levels:
+        assert schedule.level(level.t).alpha == pytest.approx(level.alpha, abs=1e-12)
+
+
 def test_karras_needs_a_finite_sigma():
     with pytest.raises(ValueError, match="zero_snr"):
         NoiseSchedule(zero_snr=True).grid(5, "karras")

@@ -1,15 +1,27 @@
 """Muon against the singular value decomposition, torch's own Muon, and what must not matter."""
 
 import json
+import os
+import socket
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tinyldm.nn.unet import UNet
+from tinyldm.processes import ALONE, joined
 from tinyldm.training.checkpoint import read_config
-from tinyldm.training.muon import QUINTIC, Muon, hidden_weights, orthogonalised
+from tinyldm.training.muon import (
+    QUINTIC,
+    Muon,
+    hidden_weights,
+    multiplications,
+    orthogonalised,
+    shared_out,
+)
 from tinyldm.training.presets import PRESETS
 
 SHAPES = [(8, 8), (6, 20), (20, 6), (1, 5), (32, 9 * 32)]
@@ -167,3 +179,69 @@ def test_a_run_that_does_not_name_its_optimizer_had_adamw(tmp_path):
         **{"optimizer": "adamw", "t_sampling": "uniform", "post_hoc_ema": False},
         "lr": 1e-3,
     }
+
+
+# ---- several processes
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("iterations", [1, 4])
+def test_the_work_of_a_matrix_is_what_torch_counts(shape, iterations):
+    with FlopCounterMode(display=False) as counter:
+        orthogonalised([random(*shape)], iterations)
+    assert counter.get_total_flops() == 2 * multiplications(random(*shape), iterations)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+def test_processes_share_the_matrices_of_the_toy_network_evenly(world):
+    with torch.device("meta"):
+        weights = [weight.flatten(1) for weight in hidden_weights(UNet(PRESETS["toy"]))]
+    shares = shared_out(weights, world, 4)
+    assert sorted(k for share in shares for k in share) == list(range(len(weights)))
+    loads = [sum(multiplications(weights[k], 4) for k in share) for share in shares]
+    assert max(loads) < 1.02 * sum(loads) / world
+
+
+def trained(processes, shapes):
+    """The weights after three steps, and the FLOPs of these in this process."""
+    torch.set_num_threads(1)
+    weights = [nn.Parameter(random(*s, seed=9, dtype=torch.float32)) for s in shapes]
+    optimizer = Muon(weights, lr=0.1, weight_decay=0.1, processes=processes)
+    with FlopCounterMode(display=False) as counter:
+        for step in range(3):
+            for k, p in enumerate(weights):
+                p.grad = random(*p.shape, seed=100 * step + k, dtype=torch.float32)
+            optimizer.step()
+    return [p.detach().numpy().tobytes() for p in weights], counter.get_total_flops()
+
+
+MANY = [(24, 24), (48, 16), (16, 3, 3, 3), (24, 6, 2, 2), (24, 40), (8, 60), (16, 4, 3, 3)]
+WORLDS = {"many": MANY, "one for two": [(12, 20)]}
+
+
+def _one_of_two(rank, port, results):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with joined(torch.device("cpu")) as processes:
+        for name, shapes in WORLDS.items():
+            results[rank, name] = trained(processes, shapes)
+            results["alone", name] = trained(ALONE, shapes)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work_and_have_the_weights_of_one_bit_for_bit():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with mp.Manager() as manager:
+        shared = manager.dict()
+        mp.spawn(_one_of_two, (port, shared), nprocs=2)
+        results = dict(shared)
+    for name in WORLDS:
+        (weights, flops), (first, of_first), (second, of_second) = (
+            results[who, name] for who in ("alone", 0, 1)
+        )
+        assert first == second == weights
+        assert of_first + of_second == flops
+    (_, flops), (_, of_first) = results["alone", "many"], results[0, "many"]
+    assert 0.4 * flops < of_first < 0.6 * flops

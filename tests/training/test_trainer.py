@@ -597,6 +597,7 @@ def _one_of_two(rank, port, folder, results):
     with joined(torch.device("cpu")) as processes:
         cache = MemoryCache()
         t = trainer(folder, cache, processes=processes, accumulate=2, **OF_TWO)
+        assert t.optimizers[1].processes is processes  # which share Muon's work
         t.fit()
         weights = torch.cat([p.detach().flatten() for p in t.network.parameters()]).tolist()
     results[rank] = (seen, cache.seen, weights)

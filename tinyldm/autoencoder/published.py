@@ -7,7 +7,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
 from torch import Tensor
 
 from tinyldm import weights
@@ -57,6 +56,8 @@ def _find_in_folder(folder: Path, subfolder: str | None) -> tuple[Path, Path]:
 
 
 def _find_on_hub(name: str, subfolder: str | None) -> tuple[Path, Path]:
+    from huggingface_hub import hf_hub_download
+
     places = [subfolder] if subfolder else [None, "vae"]
 
     def fetch(source: str, local_files_only: bool) -> tuple[Path, Path]:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 LATENTS = "latents.f16"
 PROMPTS_AT_ONCE = 64
+FILES_AT_ONCE = 16  # that a thread reads before it looks for more work
 PIXELS_AT_ONCE = {"cpu": 2**19, "cuda": 2**21}  # 8 images of 256x256, or 32
 
 T = TypeVar("T")
@@ -96,7 +97,8 @@ def file_hash(file: Path) -> str | None:
 def file_hashes(files: Sequence[Path], workers: int, progress: bool) -> list[str | None]:
     """The hashes of files, read by `workers` threads."""
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        found = pool.map(file_hash, files)
+        parts = pool.map(lambda part: [*map(file_hash, part)], chunks(files, FILES_AT_ONCE))
+        found = chain.from_iterable(parts)
         bar = tqdm(found, "reading images", len(files), unit="image", delay=2, disable=not progress)
         try:
             return list(bar)

@@ -256,4 +256,5 @@ def images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one with images")
     files = (path for path in folder.iterdir() if not is_hidden(path.name))
-    return sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
+    images = (path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(images, key=lambda path: path.name)  # paths compare slowly

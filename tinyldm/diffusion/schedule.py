@@ -19,7 +19,7 @@ BETAS = {
 }
 KINDS = (*BETAS, "cosine", "flow")
 MOST_TIMESTEPS = 100_000  # a larger number is a slip, whose tables would fill the memory
-SPACINGS = ("trailing", "leading", "linspace", "karras")
+SPACINGS = ("trailing", "leading", "linspace", "karras", "logsnr")
 
 
 @dataclass(frozen=True)
@@ -224,8 +224,8 @@ class NoiseSchedule:
     def grid(self, steps: int, spacing: str = "trailing") -> Grid:
         """`steps` distinct levels, noise falling, and then clean data; 1 <= steps <= T.
 
-        The spacings are those of 2305.08891, table 2, for any number of steps; 'karras' is
-        2206.00364, eq. 5.
+        The spacings are those of 2305.08891, table 2, for any number of steps, and two whose steps
+        are even in the noise, not in t: 'karras' (2206.00364, eq. 5) and 'logsnr' (2206.00927).
         """
         n, T = steps, self.timesteps
         if spacing not in SPACINGS:
@@ -238,17 +238,20 @@ class NoiseSchedule:
             return self.levels([i * (T // n) for i in reversed(range(n))])
         if spacing == "linspace":
             return self.levels([T - 1 - round(i * (T - 1) / max(n - 1, 1)) for i in range(n)])
-        return self._karras_grid(n)
+        return self.levels(self.t_of_lambda(self._even_lambdas(n, spacing)).tolist())
 
-    def _karras_grid(self, n: int) -> Grid:
-        """n levels evenly spaced in the seventh root of sigma / alpha (2206.00364, eq. 5)."""
+    def _even_lambdas(self, n: int, spacing: str) -> Tensor:
+        """(n,): even in the seventh root of sigma / alpha for 'karras', in lambda for 'logsnr'.
+
+        From pure noise, where lambda is -inf, 'logsnr' is even in log(alpha / sigma + n^-2).
+        """
+        first, last = self._lambdas[[-1, 0]].tolist()
+        even = torch.linspace(0, 1, n, dtype=torch.float64)
+        if spacing == "karras":
+            if self.ends_in_noise:
+                raise ValueError("'karras' needs a largest sigma, which zero_snr and 'flow' lack")
+            most, least = math.exp(-first / 7), math.exp(-last / 7)
+            return -7 * (most + even * (least - most)).log()
         if self.ends_in_noise:
-            end = "'flow'" if self.kind == "flow" else "zero_snr"
-            raise ValueError(
-                f"spacing 'karras' needs a finite largest sigma, but {end} ends in pure noise"
-            )
-        most = (-self._lambdas[-1]).exp().item() ** (1 / 7)
-        least = (-self._lambdas[0]).exp().item() ** (1 / 7)
-        sigmas = [(most + i / max(n - 1, 1) * (least - most)) ** 7 for i in range(n)]
-        timesteps = self.t_of_lambda([-math.log(sigma) for sigma in sigmas]).tolist()
-        return (*map(Level.of_sigma, timesteps, sigmas), CLEAN)
+            return (even * math.log1p(n**2 * math.exp(last))).expm1().log() - 2 * math.log(n)
+        return torch.linspace(first, last, n, dtype=torch.float64)

@@ -13,6 +13,7 @@ from torch import Tensor
 from tinyldm.data.images import from_bytes, resize, to_bytes
 from tinyldm.frozen.hub import Role
 from tinyldm.frozen.image import pixel_statistics, statistics_as_json
+from tinyldm.frozen.known import OnDemand
 from tinyldm.frozen.loading import fingerprint, load_model, resolve
 
 ROLE = Role("image encoder", "--image-encoder")
@@ -77,3 +78,14 @@ class StyleEncoder:
     def former_fingerprint(self) -> str:
         """What the first versions recorded, which left out the statistics of the pixels."""
         return fingerprint(self.model, FORM)
+
+
+class StyleEncoderOnDemand(OnDemand[StyleEncoder]):
+    """A StyleEncoder that is loaded when it first encodes."""
+
+    def __init__(self, name: str, device: torch.device | str = "cpu"):
+        super().__init__(lambda: StyleEncoder.load(name, device), resolve(name), ROLE, ("style",))
+
+    def encode(self, images: list[Image.Image]) -> Tensor:
+        """StyleEncoder.encode."""
+        return self.loaded.encode(images)

@@ -15,6 +15,7 @@ import torch
 
 from tinyldm.condition import Condition
 from tinyldm.frozen.hub import Role, find_file
+from tinyldm.frozen.known import PARTS, OnDemand
 from tinyldm.frozen.loading import fingerprint, load_model, load_pretrained, resolve
 from tinyldm.typed import Limits, as_type, read_json
 
@@ -29,7 +30,6 @@ OTHER_PARTS = (
     "lm_head.",
     "cls.",
 )
-PIPELINE = ("text_encoder", "tokenizer")  # folders of a published pipeline
 WHOLE_TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 # Entries of a tokenizer_config.json that change no token
@@ -119,7 +119,7 @@ class TextEncoder:
         from transformers import AutoConfig, AutoModelForTextEncoding, AutoTokenizer, CLIPTextModel
 
         source = of_tokenizer = resolve(name)
-        parts = [Path(source, part) for part in PIPELINE]
+        parts = [Path(source, part) for part in PARTS]
         if all(part.is_dir() for part in parts):
             source, of_tokenizer = map(str, parts)
         config = load_pretrained(AutoConfig, source, ROLE)
@@ -183,3 +183,21 @@ class TextEncoder:
         """What the first versions recorded: of the tokenizer, its vocabulary alone."""
         vocabulary = sorted(self.tokenizer.get_vocab().items())
         return fingerprint(self.model, vocabulary, self.max_length)
+
+
+class TextEncoderOnDemand(OnDemand[TextEncoder]):
+    """A TextEncoder that is loaded when it first encodes."""
+
+    def __init__(self, name: str, device: torch.device | str = "cpu", padded: bool = False):
+        def load() -> TextEncoder:
+            return TextEncoder.load(name, device, padded)
+
+        super().__init__(load, resolve(name), ROLE, ("text", padded))
+
+    def encode(self, texts: str | Sequence[str]) -> Condition:
+        """TextEncoder.encode."""
+        return self.loaded.encode(texts)
+
+    def words(self, text: str) -> list[tuple[str, list[int]]]:
+        """TextEncoder.words."""
+        return self.loaded.words(text)

@@ -12,8 +12,8 @@ import io
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
@@ -21,6 +21,9 @@ from tinyldm.data.images import load_image
 from tinyldm.errors import printable
 from tinyldm.files import write_text
 from tinyldm.pages import curves
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ def write_page(file: Path, template: str, **values) -> None:
 
 @cache
 def _environment() -> Environment:
+    # here, since a training imports this module long before its first page
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("tinyldm.pages"),
         autoescape=True,

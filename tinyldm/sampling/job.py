@@ -108,7 +108,7 @@ class LoadedRun:
         task = task_of(checkpoint.config)
         how = with_grid(checkpoint, how)
         guide = load_guide(checkpoint, how, device)
-        models = frozen_models.load_frozen(checkpoint.config, device, checkpoint.path)
+        models = frozen_models.load_frozen(checkpoint.config, device, checkpoint.path).all_loaded()
         painter = Painter.of(checkpoint, models.vae, task, how, device=device, guide=guide)
         return cls(checkpoint, task, guide, models, painter=painter)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from torch import nn
 
+from tinyldm.condition import Condition
 from tinyldm.data.examples import Prompt
 from tinyldm.data.images import grid, save_image
 from tinyldm.data.latents import LatentCache
@@ -25,7 +27,11 @@ STEPS = 20
 
 
 class Previews:
-    """Draws the preview prompts of a run with a network, as a grid in a file."""
+    """Draws the preview prompts of a run with a network, as a grid in a file.
+
+    InputError for a prompt that cannot be encoded. They are encoded for the first preview, which
+    with a warm cache is when the encoder is loaded.
+    """
 
     def __init__(
         self,
@@ -57,8 +63,15 @@ class Previews:
             guidance=task.guidance(how, cache.null, schedule),
             device=processes.device,
         )
-        self.condition = encode_prompts(models.encoder, prompts)
+        self.encoder = models.encoder
+        self.prompts = prompts
+        self.encoder.check(prompts)
         self.seeds = [picture_seed(s.seed, k) for k in range(len(prompts))]
+
+    @cached_property
+    def condition(self) -> Condition:
+        """That of the prompts, a row of each."""
+        return encode_prompts(self.encoder, self.prompts)
 
     def draw(self, network: nn.Module, file: Path) -> None:
         """Draw the prompts with a network, as a grid in a file.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SOLVERS = ("dpm++", "sde-dpm++", "dpm", "unipc", "heun", "ddim", "ddpm", "consistency")
 WITH_ORDER = ("dpm++", "sde-dpm++", "dpm", "unipc")
 FITTED = "fitted"
-SPACINGS = ("trailing", "leading", "linspace", "karras", FITTED)
+SPACINGS = ("trailing", "leading", "linspace", "karras", "logsnr", FITTED)
 DEFAULT_GUIDANCE = 3.0
 DEFAULT_GUIDE_SCALE = 2.0
 EMA_LENGTH = real(0.001, 0.288)  # sigma_rel, see methods/power_ema.py
@@ -228,7 +228,8 @@ class SampleOptions(EditOptions):
     )
     spacing: str = option(
         "trailing",
-        "how the timesteps are spaced; fitted: as python -m tinyldm grid has found out",
+        "how the timesteps are spaced; logsnr: evenly in the log of the signal-to-noise ratio; "
+        "fitted: as python -m tinyldm grid has found out",
         "how",
         choices=SPACINGS,
     )

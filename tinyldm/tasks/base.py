@@ -81,6 +81,13 @@ class Encoder(ABC):
             self.fingerprint = recorded
         return recorded == self.fingerprint
 
+    def get_ready(self) -> None:
+        """Load now what is otherwise loaded when the first prompt is encoded.
+
+        With a warm cache, a training encodes none before its first preview.
+        """
+        return None
+
     @abstractmethod
     def stored(self, prompts: Sequence[Prompt]) -> Condition:
         """The part to keep: tokens (b, n, width) and a mask. It has to work for `empty` as well."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tinyldm.condition import Condition
     from tinyldm.diffusion.guidance import Guidance
     from tinyldm.diffusion.schedule import NoiseSchedule
-    from tinyldm.frozen.style import StyleEncoder
+    from tinyldm.frozen.style import StyleEncoder, StyleEncoderOnDemand
     from tinyldm.methods.composition import StepwiseGuidance
     from tinyldm.sampling.settings import Drawing
     from tinyldm.training.settings import TrainSettings
@@ -89,7 +89,12 @@ class LandscapeEncoder(Encoder):
     so that the two can be guided separately.
     """
 
-    def __init__(self, style: StyleEncoder, area: tuple[int, int], style_drop: float = 0.0):
+    def __init__(
+        self,
+        style: StyleEncoder | StyleEncoderOnDemand,
+        area: tuple[int, int],
+        style_drop: float = 0.0,
+    ):
         self.style = style
         self.area = area
         self.style_drop = style_drop
@@ -101,6 +106,12 @@ class LandscapeEncoder(Encoder):
     def former_fingerprint(self) -> str:
         """What the first versions recorded."""
         return key_of(("landscape", self.style.former_fingerprint, CLASSES))[:16]
+
+    def get_ready(self) -> None:
+        """Load the CLIP that sees the style."""
+        from tinyldm.frozen.known import load_now
+
+        load_now(self.style)
 
     @property
     def empty(self) -> Scene:
@@ -347,9 +358,9 @@ class LandscapeTask(Task):
 
     def encoder(self, facts: Mapping[str, Any], area: tuple[int, int], device: Any) -> Encoder:
         """The scenes' encoder."""
-        from tinyldm.frozen.style import StyleEncoder
+        from tinyldm.frozen.style import StyleEncoderOnDemand
 
-        style = StyleEncoder.load(facts["name"], device)
+        style = StyleEncoderOnDemand(facts["name"], device)
         return LandscapeEncoder(style, area, facts["style_drop"])
 
     def guidance(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tinyldm.condition import Condition
-    from tinyldm.frozen.text import TextEncoder
+    from tinyldm.frozen.text import TextEncoder, TextEncoderOnDemand
     from tinyldm.training.settings import TrainSettings
 
 GRAIN = 4  # maps have so many times the latents' height and width
@@ -35,12 +35,18 @@ class OutlineEncoder(PictureEncoder):
 
     map_mode = "L"
 
-    def __init__(self, text_encoder: TextEncoder, area: tuple[int, int]):
+    def __init__(self, text_encoder: TextEncoder | TextEncoderOnDemand, area: tuple[int, int]):
         self.text_encoder = text_encoder
         self.area = area
         self.width = text_encoder.width
         self.map_size = (GRAIN * area[0], GRAIN * area[1])
         self.fingerprint = f"outline {text_encoder.fingerprint}"
+
+    def get_ready(self) -> None:
+        """Load the text encoder."""
+        from tinyldm.frozen.known import load_now
+
+        load_now(self.text_encoder)
 
     def stored(self, prompts: Sequence[Prompt]) -> Condition:
         """The last hidden states of the captions."""
@@ -115,6 +121,6 @@ class OutlineTask(PictureTask):
 
     def encoder(self, facts: Mapping[str, Any], area: tuple[int, int], device: Any) -> Encoder:
         """The sketches' encoder."""
-        from tinyldm.frozen.text import TextEncoder
+        from tinyldm.frozen.text import TextEncoderOnDemand
 
-        return OutlineEncoder(TextEncoder.load(facts["name"], device), area)
+        return OutlineEncoder(TextEncoderOnDemand(facts["name"], device), area)

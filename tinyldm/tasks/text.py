@@ -16,7 +16,7 @@ from tinyldm.typed import Limits, parse_json, read_json
 
 if TYPE_CHECKING:
     from tinyldm.condition import Condition
-    from tinyldm.frozen.text import TextEncoder
+    from tinyldm.frozen.text import TextEncoder, TextEncoderOnDemand
     from tinyldm.training.settings import TrainSettings
 
 # ---- the monsters of the sprite assignment
@@ -137,7 +137,7 @@ def read_json_lines(table: Path) -> list[dict[str, str]]:
 class CaptionEncoder(Encoder):
     """Encodes captions with a frozen text encoder; all its tokens are kept."""
 
-    def __init__(self, text_encoder: TextEncoder):
+    def __init__(self, text_encoder: TextEncoder | TextEncoderOnDemand):
         self.text_encoder = text_encoder
         self.width = text_encoder.width
         self.fingerprint = text_encoder.fingerprint
@@ -146,6 +146,12 @@ class CaptionEncoder(Encoder):
     def former_fingerprint(self) -> str:
         """What the first versions recorded."""
         return self.text_encoder.former_fingerprint
+
+    def get_ready(self) -> None:
+        """Load the text encoder."""
+        from tinyldm.frozen.known import load_now
+
+        load_now(self.text_encoder)
 
     def stored(self, prompts: Sequence[Prompt]) -> Condition:
         """The last hidden states of the captions."""
@@ -216,7 +222,7 @@ class TextTask(Task):
 
     def encoder(self, facts: Mapping[str, Any], area: tuple[int, int], device: Any) -> Encoder:
         """The captions' encoder."""
-        from tinyldm.frozen.text import TextEncoder
+        from tinyldm.frozen.text import TextEncoderOnDemand
 
         padded = facts.get("padded", False)
-        return CaptionEncoder(TextEncoder.load(facts["name"], device, padded))
+        return CaptionEncoder(TextEncoderOnDemand(facts["name"], device, padded))

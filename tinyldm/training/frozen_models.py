@@ -31,6 +31,11 @@ class FrozenModels:
             "text_encoder_fingerprint": self.encoder.fingerprint,
         }
 
+    def all_loaded(self) -> FrozenModels:
+        """The same, for a caller who uses them at once: nothing is left to be loaded later."""
+        self.encoder.get_ready()
+        return self
+
 
 def load_frozen(
     config: Mapping[str, Any], device: torch.device | str, place: str | Path = "the run"

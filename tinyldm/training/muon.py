@@ -9,11 +9,13 @@ outputs by as much in all the other directions, and they learn as fast.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from tinyldm.processes import ALONE, Processes
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """a, b, c of the iteration s -> a s + b s^3 + c s^5 that Jordan chose for its steep start."""
@@ -39,8 +41,10 @@ def hidden_weights(network: nn.Module) -> list[Tensor]:
 class Muon(torch.optim.Optimizer):
     """W <- (1 - lr weight_decay) W - lr scale(W) orthogonalised(Nesterov momentum).
 
-    params: weights of layers, (out, in) or (out, in, ...), or groups of them; a convolution is the
-            matrix (out, in x kernel) by which it multiplies each patch
+    params:    weights of layers, (out, in) or (out, in, ...), or groups of them; a convolution is
+               the matrix (out, in x kernel) by which it multiplies each patch
+    processes: those that train the same weights, with the same gradients; each makes its share of
+               the matrices orthogonal and hands them to the others. All keep all momenta
 
     With orthogonal updates, lr is the largest relative change of a layer's output in a step, up to
     the size of its input. scale(W) = sqrt(max(1, out / in)) keeps that so for layers that widen:
@@ -55,6 +59,7 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         iterations: int = 4,
+        processes: Processes = ALONE,
     ):
         defaults = {
             "lr": lr,
@@ -63,6 +68,7 @@ class Muon(torch.optim.Optimizer):
             "iterations": iterations,
         }
         super().__init__(params, defaults)
+        self.processes = processes
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -75,7 +81,7 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_lerp_(momenta, gradients, 1 - mu)
             nesterov = torch._foreach_lerp(gradients, momenta, mu)
             matrices = [direction.flatten(1) for direction in nesterov]
-            updates = orthogonalised(matrices, group["iterations"])
+            updates = orthogonalised_by(self.processes, matrices, group["iterations"])
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             for p, update in zip(weights, updates, strict=True):
                 rows, columns = update.shape
@@ -89,6 +95,45 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(p)
         momentum: Tensor = state["momentum"]
         return momentum
+
+
+def orthogonalised_by(
+    processes: Processes, matrices: list[Tensor], iterations: int
+) -> list[Tensor]:
+    """orthogonalised() of matrices that are the same in all processes, which divide the work."""
+    if processes.world == 1 or not matrices:
+        return orthogonalised(matrices, iterations)
+    shares = shared_out(matrices, processes.world, iterations)
+    own = orthogonalised([matrices[k] for k in shares[processes.rank]], iterations)
+    lengths = [sum(matrices[k].numel() for k in share) for share in shares]
+    flat = torch.cat([matrices[0].new_empty(0), *(update.flatten() for update in own)])
+    updates = list(matrices)
+    for share, vector in zip(shares, processes.exchanged(flat, lengths), strict=True):
+        parts = vector.split([matrices[k].numel() for k in share])
+        for k, part in zip(share, parts, strict=True):
+            updates[k] = part.view_as(matrices[k])
+    return updates
+
+
+def shared_out(matrices: Sequence[Tensor], world: int, iterations: int) -> list[list[int]]:
+    """The numbers of the matrices that each process takes: about as much work for each.
+
+    The largest first, each to the process that has least to do so far.
+    """
+    work = [multiplications(m, iterations) for m in matrices]
+    shares: list[list[int]] = [[] for _ in range(world)]
+    loads = [0] * world
+    for k in sorted(range(len(work)), key=lambda k: (-work[k], k)):
+        least = loads.index(min(loads))
+        shares[least].append(k)
+        loads[least] += work[k]
+    return shares
+
+
+def multiplications(matrix: Tensor, iterations: int) -> int:
+    """How many multiplications orthogonalised() needs for a matrix."""
+    n, m = sorted(matrix.shape)
+    return n * n * (2 * m + (4 * iterations - 3) * n)  # with X; of Gram matrices
 
 
 def orthogonalised(matrices: list[Tensor], iterations: int) -> list[Tensor]:

@@ -148,7 +148,7 @@ class Trainer:
         self.power_emas = PowerEMAs(self.network, LENGTHS if s.post_hoc_ema else ())
         compiled: Any = torch.compile(network, dynamic=False) if s.compile else network
         self.denoiser: Any = processes.share(compiled)  # the same weights, gradients averaged
-        self.optimizers = make_optimizers(network, s)
+        self.optimizers = make_optimizers(network, s, processes)
 
     def fit(self, stop: StopRequest = NEVER) -> bool:
         """Train to max_steps, or until a stop is requested; either way the last step is saved.
@@ -364,7 +364,9 @@ class Trainer:
         return expected
 
 
-def make_optimizers(network: nn.Module, settings: TrainSettings) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    network: nn.Module, settings: TrainSettings, processes: Processes = ALONE
+) -> list[torch.optim.Optimizer]:
     """AdamW; with --optimizer muon, Muon for the hidden layers and AdamW for what is left.
 
     Norms and biases, which are vectors, are not decayed. Each group says by which factor of --lr
@@ -386,5 +388,7 @@ def make_optimizers(network: nn.Module, settings: TrainSettings) -> list[torch.o
     ]
     if hidden:
         group: dict[str, Any] = {"params": hidden, "lr_factor": s.muon_lr / s.lr}
-        optimizers.append(Muon([group], lr=s.muon_lr, weight_decay=s.weight_decay))
+        optimizers.append(
+            Muon([group], s.muon_lr, weight_decay=s.weight_decay, processes=processes)
+        )
     return optimizers

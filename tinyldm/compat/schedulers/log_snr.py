@@ -45,10 +45,15 @@ class LogSNRScheduler(MultistepScheduler):
         lambdas = self.schedule.lambda_(torch.arange(self.schedule.timesteps))
         return int((lambdas >= least).sum())
 
+    def _spacing(self) -> str | None:
+        """The name of this library's grid that is even in the noise, if a run takes one."""
+        return "karras" if self.config.use_karras_sigmas else None
+
     def _grid(self, n: int) -> Grid:
-        if not self.config.use_karras_sigmas:
+        spacing = self._spacing()
+        if spacing is None:
             return super()._grid(n)
-        grid = self.schedule.grid(n, "karras")
+        grid = self.schedule.grid(n, spacing)
         # networks are told whole timesteps, except for the cosine schedule: most of its noise is
         # within the last one
         if self.config.beta_schedule == "squaredcos_cap_v2":

@@ -40,6 +40,9 @@ class DPMSolverMultistepScheduler(LogSNRScheduler):
             reach=math.inf,
         )
 
+    def _spacing(self) -> str | None:
+        return super()._spacing() or ("logsnr" if self.config.use_lu_lambdas else None)
+
     def step(
         self, model_output, timestep, sample, generator=None, variance_noise=None, return_dict=True
     ):
