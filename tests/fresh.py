@@ -21,6 +21,7 @@ from pathlib import Path
 SLOW = (
     "numpy",
     "torch",
+    "torch._dynamo",  # which an optimiser imports
     "PIL.Image",
     "einops",
     "jinja2",
