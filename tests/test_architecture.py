@@ -53,7 +53,8 @@ ALLOWED = {  # room -> the rooms that it may import, besides itself
     "condition": set(),
     "diffusion": {"condition"},
     "nn": {"condition"},
-    "autoencoder": {"nn", "diffusion", "errors", "files", "typed", "weights", "frozen"},
+    "autoencoder": {"nn", "diffusion", "frozen"}
+    | {*("errors", "files", "typed", "weights", "spelling")},
     "methods": GROUND | HEART,
     "frozen": GROUND | {"condition", "data"},
     "data": GROUND | {"condition"},

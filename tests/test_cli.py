@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -100,6 +101,37 @@ def test_help_imports_nothing_heavy(command, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout
     assert done.stderr == ""
+
+
+def test_help_breaks_no_address_and_no_option(monkeypatch):
+    """On a narrow terminal, and where pages are named by their address, as in a wheel."""
+    monkeypatch.setenv("COLUMNS", "40")
+    page = "https://github.com/tinyldm/tinyldm/blob/main/docs/data.md"
+    parser = Parser(prog="p")
+    parser.add_argument("--size", help=f"pixels ({page} tells the defaults), with --text-encoder")
+    told = parser.format_help().split()
+    assert f"({page}" in told
+    assert "--text-encoder" in told
+
+
+@pytest.mark.parametrize(
+    ("heading", "options"),
+    [
+        ("pictures with captions (--task text)", ["--text-encoder"]),
+        ("labels and classes (--task labels, --task classes)", ["--label-form"]),
+        ("landscapes (--task landscape)", ["--image-encoder", "--style-drop"]),
+        ("super-resolution (--task super-resolution)", ["--factor"]),
+        (
+            "adapting a run (--from RUN)",
+            ["--lora", "--lora-alpha", "--lora-layers", "--controlnet", "--from"],
+        ),
+    ],
+)
+def test_options_of_one_task_are_shown_under_it(heading, options):
+    (section,) = re.findall(
+        rf"^{re.escape(heading)}:\n((?:  .*\n)+)", train_parser().format_help(), re.MULTILINE
+    )
+    assert re.findall(r"^  (--[a-z-]+)", section, re.MULTILINE) == options
 
 
 @pytest.mark.parametrize("name", ["meta", "warp", "xla", "cuda:99", "hpu", "mkldnn", "cuda:-1"])

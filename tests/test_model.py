@@ -1,6 +1,7 @@
 """load, train and Model: it draws what sample.py draws, and what diffusers draws of its folders."""
 
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -250,10 +251,20 @@ def test_what_a_model_shows(model):
     assert not model.network.training
     assert isinstance(model.schedule, tinyldm.NoiseSchedule)
     assert isinstance(model.vae, tinyldm.AutoencoderKL)
-    for name in ("__call__", "stream", "encode", "decode", "network", "schedule", "size"):
+    for name in ("__call__", "stream", "encode", "decode", "network", "schedule", "size", "facts"):
         assert getattr(Model, name).__doc__
     for part in ("vae", "text_encoder", "task", "checkpoint"):
-        assert f"    {part}:" in Model.__doc__
+        assert f"\n{part}:" in inspect.getdoc(Model)  # without the indent, which 3.13 takes away
+
+
+def test_a_notebook_says_a_model_and_a_step_in_a_line(model):
+    """Not the weights, as a dataclass would."""
+    assert repr(model) == (
+        "Model(runs/toy-1/checkpoints/step-0000003 after 3 steps: 32x32 pixels, cosine schedule, "
+        "predicts v)"
+    )
+    step = next(model.stream(PROMPTS[:2], steps=4))
+    assert repr(step) == "Step(index=0, count=4, x and x0: (2, 12, 8, 8))"
 
 
 # ---- options as keywords

@@ -16,13 +16,15 @@ from tinyldm.training.settings import TrainSettings
 
 
 def test_the_nearest_word():
-    known = ["--max-steps", "--batch-size", "--data", "clip-t", "ddim"]
+    known = ["--max-steps", "--batch-size", "--data", "clip-t", "ddim", "toy", "fid"]
     for typed, meant in {
         "--max_steps": "--max-steps",
         "--batch": "--batch-size",
         "--Dat": "--data",
         "clip_t": "clip-t",
         "dimm": "ddim",
+        "tyo": "toy",
+        "fdi": "fid",
     }.items():
         assert nearest(typed, known) == f", did you mean {meant}?"
     for typed in ("--colour", "", "--", "--d"):
@@ -39,6 +41,7 @@ def test_the_nearest_word():
             "train.py --data samples --vae none --size 16 --preset bas",
             ["--preset bas", "did you mean base?"],
         ),
+        ("train.py --data samples --vae tny --size 16", ["tny: expected tiny", "mean tiny?"]),
         ("sample.py --guidence 3", ["did you mean --guidance?", "(see sample.py --help)"]),
         ("sample.py --solver ddmi", ["did you mean dd", "(see sample.py --help)"]),
         ("evalute samples", ["did you mean evaluate?", "(see python -m tinyldm --help)"]),

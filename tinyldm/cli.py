@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, NoReturn
 
 from tinyldm.errors import InputError, shortened
@@ -250,7 +251,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """
 
     def _split_lines(self, text: str, width: int) -> list[str]:
-        return super()._split_lines(called(text), width)
+        words = " ".join(called(text).split())  # an address or an option stays on one line
+        return wrap(words, width, break_long_words=False, break_on_hyphens=False)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return super()._fill_text(called(text), width, indent)

@@ -91,6 +91,9 @@ class Step:
     x0: Tensor
     painter: Painter
 
+    def __repr__(self) -> str:
+        return f"Step(index={self.index}, count={self.count}, x and x0: {tuple(self.x.shape)})"
+
     @property
     def pictures(self) -> Pictures:
         """The estimate of x0, decoded."""
@@ -124,6 +127,19 @@ class Model:
     text_encoder: Encoder
     task: Task
     device: torch.device
+
+    def __repr__(self) -> str:
+        return f"Model({self.facts})"
+
+    @property
+    def facts(self) -> str:
+        """One line on it: where it lies, its size, its schedule, what it predicts."""
+        (height, width), step = self.size, self.checkpoint.config.get("step")
+        after = f" after {step:,} steps" if step else ""
+        return (
+            f"{self.checkpoint.path}{after}: {width}x{height} pixels, "
+            f"{self.schedule.kind} schedule, predicts {self.checkpoint.prediction}"
+        )
 
     @property
     def network(self) -> nn.Module:

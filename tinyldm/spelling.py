@@ -15,7 +15,8 @@ def nearest(word: object, known: Iterable[object]) -> str:
     plain = {str(each).lower().lstrip("-"): str(each) for each in known}
     typed = str(word).lower().lstrip("-")
     begun = [each for each in plain if len(typed) > 2 and each.startswith(typed)]
-    found = begun or get_close_matches(typed, plain, n=1, cutoff=0.7)
+    swapped = [each for each in plain if sorted(each) == sorted(typed)]  # tyo for toy
+    found = begun or swapped or get_close_matches(typed, plain, n=1, cutoff=0.7)
     return f", did you mean {plain[found[0]]}?" if found else ""
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 SCRIPTS = Path(__file__).parent / "scripts"
-IMPORT = re.compile(r"^from diffusers\b", re.MULTILINE)
+IMPORT = re.compile(r"^from diffusers\b|^import diffusers$", re.MULTILINE)
 
 
 def start(network):
@@ -50,7 +50,9 @@ def ran(script, folder, made=(), **given):
         for name, part in dict(made).items():
             part.save_pretrained(root / name)
         path = root / "script.py"
-        path.write_text(IMPORT.sub(f"from {library}", text))
+        words = {"from diffusers": f"from {library}"}
+        words["import diffusers"] = f"import {library} as diffusers"
+        path.write_text(IMPORT.sub(lambda found, words=words: words[found[0]], text))
         found.append(
             runpy.run_path(
                 str(path), {"root": str(root), "start": start, "known_at": known_at, **given}

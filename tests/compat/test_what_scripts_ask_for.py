@@ -1,6 +1,7 @@
 """What scripts use besides networks and schedulers, against diffusers, one after another."""
 
 import importlib
+from importlib import metadata
 
 import pytest
 import torch
@@ -34,6 +35,7 @@ def test_every_name_is_one_of_diffusers(name):
         optimization,
         training_utils,
         diffusers.utils,
+        diffusers.utils.logging,
         diffusers.pipelines,
         torch_utils,
     )
@@ -69,6 +71,9 @@ def test_every_name_is_one_of_diffusers(name):
         ("training_utils", "compute_snr"),
         ("utils", "WEIGHTS_NAME"),
         ("utils", "make_image_grid"),
+        ("utils", "is_accelerate_version"),
+        ("utils.logging", "set_verbosity_info"),
+        ("utils.torch_utils", "is_compiled_module"),
         ("utils.torch_utils", "randn_tensor"),
         ("utils.import_utils", "is_xformers_available"),
     ],
@@ -90,6 +95,35 @@ def test_a_name_that_is_not_here_says_so():
         _ = compat.ControlNetModel
     with pytest.raises(ModuleNotFoundError, match="loaders"):
         importlib.import_module("tinyldm.compat.loaders")
+
+
+def test_versions_are_compared_as_numbers(monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda package: {"accelerate": "1.10.0"}[package])
+    for operation, version, expected in [
+        (">=", "1.9.0", True),
+        ("<", "1.9.0", False),
+        ("==", "1.10", True),
+        ("!=", "1.10.0", False),
+        (">", "1.10.0.dev0", True),
+        ("<=", "0.16.0", False),
+    ]:
+        assert compat.is_accelerate_version(operation, version) is expected, (operation, version)
+    with pytest.raises(ValueError, match="expected one of >, >="):
+        compat.is_accelerate_version("=", "1.0")
+    monkeypatch.undo()
+    monkeypatch.setattr(metadata, "version", absent)
+    assert compat.is_accelerate_version("!=", "1.9.0") is False
+
+
+def absent(package):
+    raise metadata.PackageNotFoundError(package)
+
+
+def test_a_compiled_module_is_told():
+    module = torch.nn.Linear(2, 2)
+    for lib in (compat, torch_utils):
+        assert not lib.is_compiled_module(module)
+        assert lib.is_compiled_module(torch.compile(module))
 
 
 SCHEDULES = [

@@ -27,6 +27,7 @@ from tinyldm.nn import blocks
 
 PACKAGE = Path(import_module("tinyldm").__file__).parent
 NAMES = [exercise.name for exercise in EXERCISES]
+OWN_DDIM, OWN_DDPM, OWN_NOISE = DDIM.step, DDPM.step, loss.draw_noise
 OWN = {name: getattr(DPMSolver, name) for name in ("step", "bend")}
 
 
@@ -94,6 +95,30 @@ def ddim_that_writes_into_x0(self, x, x0, eps, now, nxt, history=(), noise=None)
     return x0 + nxt.sigma * eps, ()
 
 
+def ddim_with_alpha_bar(self, x, x0, eps, now, nxt, history=(), noise=None):
+    alpha_bar = nxt.alpha**2
+    return alpha_bar * x0 + (1 - alpha_bar**2) ** 0.5 * eps, ()
+
+
+def ddim_with_squares(self, x, x0, eps, now, nxt, history=(), noise=None):
+    return nxt.alpha**2 * x0 + nxt.sigma**2 * eps, ()
+
+
+def ddim_with_its_own_noise(self, x, x0, eps, now, nxt, history=(), noise=None):
+    noise = None if noise is None else torch.randn_like(x)
+    return OWN_DDIM(self, x, x0, eps, now=now, nxt=nxt, noise=noise)
+
+
+def ddpm_with_its_own_noise(self, x, x0, eps, now, nxt, history=(), noise=None):
+    return OWN_DDPM(self, x, x0, eps, now=now, nxt=nxt, noise=torch.randn_like(x))
+
+
+def ddpm_that_adds_x_t(self, x, x0, eps, now, nxt, history=(), noise=None):
+    rho = now.correlation(nxt)
+    mean = nxt.alpha * x0 + rho * nxt.sigma / now.sigma * x
+    return mean + nxt.sigma * (1 - rho**2) ** 0.5 * noise, ()
+
+
 def ddim_with_a_typo(self, x, x0, eps, now, nxt, history=(), noise=None):
     return nxt.alfa * x0 + nxt.sigma * eps, ()
 
@@ -132,6 +157,19 @@ def noise_with_squares(x0, schedule, generator=None, t=None, eps=None):
     return loss.Noised(x0, eps, t, level, level.alpha**2 * x0 + level.sigma**2 * eps)
 
 
+def noise_in_a_tuple(x0, schedule, generator=None, t=None, eps=None):
+    level = schedule.level(t).like(x0)
+    return level.alpha * x0 + level.sigma * eps, eps, t
+
+
+def noise_that_is_always_drawn(x0, schedule, generator=None, t=None, eps=None):
+    return OWN_NOISE(x0, schedule, generator, t=t)
+
+
+def timesteps_that_are_always_drawn(x0, schedule, generator=None, t=None, eps=None):
+    return OWN_NOISE(x0, schedule, generator, eps=eps)
+
+
 def error_as_a_sum(predicted, noised, prediction, schedule, snr_gamma=None):
     wanted = loss.target(noised.x0, noised.eps, noised.level, prediction)
     return (predicted - wanted).square().flatten(1).sum(1)
@@ -151,6 +189,27 @@ def attention_without_root(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None)
 
 def attention_without_mask(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1) @ v
+
+
+def attention_times_the_mask(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    return (scores if mask is None else scores * mask).softmax(-1) @ v
+
+
+def heads_that_are_not_turned(self, x, context=None, mask=None):
+    source = x if context is None else context
+    q, k, v = (
+        self._split(f(y)) for f, y in ((self.to_q, x), (self.to_k, source), (self.to_v, source))
+    )
+    return self.to_out(blocks._attend(q, k, v, mask).reshape(x.shape))
+
+
+def guidance_in_a_tuple(self, denoiser):
+    return lambda x, t, condition: (denoiser(x, t, condition), None)
+
+
+def error_of_a_word(predicted, noised, prediction, schedule, snr_gamma=None):
+    return noised.target
 
 
 def heads_that_ignore_the_mask(self, x, context=None, mask=None):
@@ -213,7 +272,31 @@ WRONG = [
     ("ddim", DDIM, "step", lambda self, x, x0, eps, now, nxt: None, "returns nothing, expected"),
     ("ddpm", DDPM, "step", ddpm_without_a_history, "returns a Tensor, expected the pair"),
     ("ddim", DDIM, "step", ddim_that_writes_into_x0, "your step changes x0, which it was given"),
-    ("ddim", DDIM, "step", ddim_with_a_typo, "AttributeError.*no attribute 'alfa'"),
+    (
+        "ddim",
+        DDIM,
+        "step",
+        ddim_with_a_typo,
+        "AttributeError: 'Level' object has no attribute 'alfa'",
+    ),
+    ("ddim", DDIM, "step", ddim_with_alpha_bar, "alpha_bar, which is alpha.2, stands for alpha"),
+    ("ddim", DDIM, "step", ddim_with_squares, "alpha and sigma are squared"),
+    ("ddim", DDIM, "step", ddim_with_its_own_noise, "another one at each call"),
+    ("ddpm", DDPM, "step", ddpm_with_its_own_noise, "another one at each call"),
+    ("ddpm", DDPM, "step", ddpm_that_adds_x_t, "too much variance.*none of x0 is taken away"),
+    ("loss", loss, "draw_noise", noise_in_a_tuple, "returns a tuple, expected a Noised"),
+    ("loss", loss, "draw_noise", noise_that_is_always_drawn, "does not take the eps"),
+    ("loss", loss, "draw_noise", timesteps_that_are_always_drawn, "does not take the t that"),
+    ("loss", loss, "prediction_error", error_of_a_word, "AttributeError.*no attribute 'target'"),
+    ("guidance", Guidance, "__call__", guidance_in_a_tuple, "is a tuple, expected a tensor"),
+    ("attention", blocks, "_attend", attention_times_the_mask, "multiplied by the mask"),
+    (
+        "attention",
+        blocks.Attention,
+        "forward",
+        heads_that_are_not_turned,
+        "is reshaped as it is",
+    ),
 ]
 
 

@@ -24,7 +24,7 @@ from tinyldm.errors import InputError
 from tinyldm.playground import page as page_module
 from tinyldm.playground.cards import BRIGHTEST, COLOURS, card, glowing, message
 from tinyldm.playground.drawing import Asked, Setting, draw
-from tinyldm.playground.page import LATENTS, PICTURES, Desk, facts, in_words
+from tinyldm.playground.page import LATENTS, PICTURES, Desk, in_words
 from tinyldm.playground.serving import listen, style
 
 PROMPT = "Pixel art of a green ghost, waving."
@@ -175,7 +175,7 @@ def test_attention_glows_where_it_is():
 
 
 def test_facts_are_those_of_the_model(model):
-    assert facts(model).endswith(
+    assert model.facts.endswith(
         "step-0000003 after 3 steps: 32x32 pixels, cosine schedule, predicts v"
     )
 

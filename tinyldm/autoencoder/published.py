@@ -13,6 +13,7 @@ from tinyldm import weights
 from tinyldm.autoencoder.config import AutoencoderConfig
 from tinyldm.errors import InputError
 from tinyldm.frozen.hub import Role, local_or_hub
+from tinyldm.spelling import nearest
 from tinyldm.typed import read_json
 
 TINY = Path(__file__).parent.parent / "assets" / "vae"
@@ -36,6 +37,7 @@ def find(name: str, subfolder: str | None = None) -> tuple[Path, Path]:
         return _find_in_folder(folder, subfolder)
     if name == "tiny" or not HUB_NAME.fullmatch(name):
         expected = "tiny, a folder that exists or a hub name such as user/model"
+        expected += nearest(name, ("tiny", "none"))
         raise InputError(f"autoencoder {name}: expected {expected}")
     return _find_on_hub(name, subfolder)
 

@@ -20,9 +20,14 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run __getattr__
         WEIGHTS_NAME,
         check_min_version,
         is_accelerate_available,
+        is_accelerate_version,
+        is_compiled_module,
         is_tensorboard_available,
         is_wandb_available,
         is_xformers_available,
+        set_verbosity_error,
+        set_verbosity_info,
+        set_verbosity_warning,
     )
     from tinyldm.compat.optimization import (
         get_constant_schedule,
@@ -93,6 +98,8 @@ _HOME = {
     "get_polynomial_decay_schedule_with_warmup": "optimization",
     "get_scheduler": "optimization",
     "is_accelerate_available": "environment",
+    "is_accelerate_version": "environment",
+    "is_compiled_module": "environment",
     "is_tensorboard_available": "environment",
     "is_wandb_available": "environment",
     "is_xformers_available": "environment",
@@ -100,6 +107,9 @@ _HOME = {
     "numpy_to_pil": "pictures",
     "pt_to_pil": "pictures",
     "randn_tensor": "schedulers.base",
+    "set_verbosity_error": "environment",
+    "set_verbosity_info": "environment",
+    "set_verbosity_warning": "environment",
 }
 __all__ = [
     "CONFIG_NAME",
@@ -136,6 +146,8 @@ __all__ = [
     "get_polynomial_decay_schedule_with_warmup",
     "get_scheduler",
     "is_accelerate_available",
+    "is_accelerate_version",
+    "is_compiled_module",
     "is_tensorboard_available",
     "is_wandb_available",
     "is_xformers_available",
@@ -143,6 +155,9 @@ __all__ = [
     "numpy_to_pil",
     "pt_to_pil",
     "randn_tensor",
+    "set_verbosity_error",
+    "set_verbosity_info",
+    "set_verbosity_warning",
 ]
 
 _PUBLISHED_PATHS = (
@@ -164,6 +179,7 @@ _PUBLISHED_PATHS = (
     "training_utils",
     "utils",
     "utils.import_utils",
+    "utils.logging",
     "utils.pil_utils",
     "utils.torch_utils",
 )

@@ -90,24 +90,13 @@ def in_words(error: InputError) -> str:
     return printable(re.sub(r"--([a-z-]+)", lambda flag: flag[1].replace("-", " "), text))
 
 
-def facts(model: Model) -> str:
-    """One line on the model: where it lies, its size, its schedule, what it predicts."""
-    height, width = model.size
-    step = model.checkpoint.config.get("step")
-    after = f" after {step:,} steps" if step else ""
-    return (
-        f"{model.checkpoint.path}{after}: {width}x{height} pixels, {model.schedule.kind} schedule, "
-        f"predicts {model.checkpoint.prediction}"
-    )
-
-
 def build(model: Model) -> Any:
     """The page of a model: gradio's Blocks."""
     import gradio as gr
 
     desk = Desk(model)
     with gr.Blocks(analytics_enabled=False, title=f"tinyldm: {model.checkpoint.path}") as page:
-        gr.HTML(heading(facts(model)), container=False)
+        gr.HTML(heading(model.facts), container=False)
         asked, start, stop = _asked(gr, model)
         warning = gr.HTML(visible=False, container=False)
         with gr.Row():

@@ -74,7 +74,7 @@ def add_train_options(parser: Parser) -> None:
     run.add_argument(
         "--resume", action="store_true", help="continue the run at --out, or else the latest one"
     )
-    run.add_argument(
+    groups["adapting a run (--from RUN)"].add_argument(
         "--from", dest="start", metavar="RUN", help="the run to adapt, or one of its checkpoints"
     )
     run.add_argument("--overwrite", action="store_true", help="replace the run at --out")

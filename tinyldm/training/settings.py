@@ -45,6 +45,8 @@ run_option = partial(option, group="run")
 caption_option = partial(option, group="pictures with captions (--task text)")
 label_option = partial(option, group="labels and classes (--task labels, --task classes)")
 landscape_option = partial(option, group=LANDSCAPES)
+super_resolution_option = partial(option, group="super-resolution (--task super-resolution)")
+adapting_option = partial(option, group="adapting a run (--from RUN)")
 
 
 def toy_and_own(name: str, value: Any) -> str:
@@ -79,8 +81,8 @@ class TrainSettings:
         metavar="SIZE",
         bounds=whole(8, 2**14),
     )
-    factor: int = data_option(
-        4, "for super-resolution: how many times larger pictures become", bounds=whole(2, 256)
+    factor: int = super_resolution_option(
+        4, "how many times larger pictures become", bounds=whole(2, 256)
     )
     flip: bool = data_option(
         True, "also learn from mirrored pictures (default: yes; with labels: no)", negatable=True
@@ -181,22 +183,22 @@ class TrainSettings:
         3.0, "guidance scale of that teacher, which the new run then has in it", bounds=GUIDANCE
     )
 
-    lora: int = training_option(
+    lora: int = adapting_option(
         0,
-        "rank of the factors that adapt the run of --from, in place of a new network (2106.09685)",
+        "rank of the factors that adapt the run, in place of a new network (2106.09685)",
         default="",
         bounds=whole(0, 4096),
     )
-    lora_alpha: float | None = training_option(
+    lora_alpha: float | None = adapting_option(
         None,
         "the change is alpha / rank times the factors' product (default: the rank)",
         bounds=real(0, 1e6, exclusive=True),
     )
-    lora_layers: str = training_option(
+    lora_layers: str = adapting_option(
         "attention", "layers to adapt: attention, all, or a regular expression of their names"
     )
-    controlnet: bool = training_option(
-        False, "train a copy of the encoder of --from that follows the maps of --task (2302.05543)"
+    controlnet: bool = adapting_option(
+        False, "train a copy of its encoder that follows the maps of --task (2302.05543)"
     )
 
     cfg_drop: float = training_option(

@@ -2,15 +2,25 @@
 
 import inspect
 
+import diffusers
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from diffusers.utils import check_min_version, is_tensorboard_available
+from diffusers.utils import (
+    check_min_version,
+    is_accelerate_version,
+    is_tensorboard_available,
+    is_wandb_available,
+)
+from diffusers.utils.import_utils import is_xformers_available
 
 check_min_version("0.30.0")
-assert isinstance(is_tensorboard_available(), bool)
+for told in (is_tensorboard_available(), is_wandb_available(), is_xformers_available()):
+    assert isinstance(told, bool)
+assert not is_accelerate_version("<", "0.0.1")
+diffusers.utils.logging.set_verbosity_error()
 results, losses = [], []
 for prediction_type in ("epsilon", "sample"):
     model = UNet2DModel(

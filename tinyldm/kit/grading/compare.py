@@ -66,7 +66,8 @@ def symptom(what: str, got: Tensor, expected: Tensor) -> str:
 def stepped(solver: Any, *tensors: Tensor, **how: Any) -> tuple[Any, Any]:
     """(x_s, history) of a solver's step from x, x0 and eps.
 
-    WrongError for anything else that it returns, and where it changes what it was given.
+    WrongError for anything else that it returns, where it changes what it was given, and where it
+    draws noise of its own.
     """
     given = [tensor.clone() for tensor in tensors]
     returned = solver.step(*given, **how)
@@ -79,6 +80,13 @@ def stepped(solver: Any, *tensors: Tensor, **how: Any) -> tuple[Any, Any]:
     kind = "nothing" if returned is None else f"a {type(returned).__name__}"
     demand(pair, f"your step returns {kind}, expected the pair (x_s, history)")
     x_s, history = returned
+    if isinstance(x_s, Tensor):
+        again = solver.step(*(tensor.clone() for tensor in tensors), **how)[0]
+        demand(
+            torch.equal(again, x_s),
+            "your x_s is another one at each call: it needs the noise that step is given, and no "
+            "other",
+        )
     return x_s, history
 
 

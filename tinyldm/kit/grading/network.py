@@ -106,6 +106,9 @@ def check_attention() -> None:
         "masked tokens get no weight, but the rest is not normalised again": (
             (scores / d**0.5).softmax(-1) * mask @ v
         ),
+        "scores are multiplied by the mask: a score of 0 is seen, one of -inf is not": (
+            (scores / d**0.5 * mask).softmax(-1) @ v
+        ),
     }
     got = blocks._attend(q, k, v, mask)
     compare("attention with a mask", got, loops(d**-0.5, mask), mistakes)
@@ -130,17 +133,22 @@ def check_heads(blocks: Any) -> None:
         mask = torch.ones(3, 1, 1, 6, dtype=torch.bool)
         mask[1, ..., 2:] = False
 
-        def by_hand(net: Any, source: Tensor, seen: Tensor | None) -> Tensor:
+        def by_hand(net: Any, source: Tensor, seen: Tensor | None, turned: bool = True) -> Tensor:
             pairs = zip((net.to_q, net.to_k, net.to_v), (x, source, source), strict=True)
             q, k, v = [layer(y).chunk(2, -1) for layer, y in pairs]
             heads = [
                 attend(q[h][:, None], k[h][:, None], v[h][:, None], seen)[:, 0] for h in (0, 1)
             ]
-            return net.to_out(torch.cat(heads, -1))
+            side_by_side = torch.cat(heads, -1)
+            return net.to_out(side_by_side if turned else torch.stack(heads, 1).view_as(x))
 
         with torch.no_grad():
             expected = by_hand(module, context, mask)
-            mistakes = {"the mask does not get to _attend": by_hand(module, context, None)}
+            mistakes = {
+                "the mask does not get to _attend": by_hand(module, context, None),
+                "(b, heads, n, d) is reshaped as it is: (b, n, heads, d) has the heads of a "
+                "position side by side": by_hand(module, context, mask, turned=False),
+            }
             compare("output of Attention", module(x, context, mask), expected, mistakes)
             compare("output of Attention without a context", alone(x), by_hand(alone, x, None))
     finally:

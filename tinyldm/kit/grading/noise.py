@@ -93,7 +93,12 @@ def check_loss() -> None:
     x0, eps = 3 * normal(4, 2, 50, 50), normal(4, 2, 50, 50, seed=1)
     t = torch.tensor([0, 9, 30, 49])
     known = schedule.level(t).like(x0)
-    noised = draw_noise(x0, schedule, t=t, eps=eps)
+    noised: Any = draw_noise(x0, schedule, t=t, eps=eps)
+    kind = type(noised).__name__
+    demand(isinstance(noised, Noised), f"your draw_noise returns a {kind}, expected a Noised")
+    for name, got, given in (("t", noised.t, t), ("eps", noised.eps, eps)):
+        told = f"your draw_noise does not take the {name} that it is given: draw where it is None"
+        demand(isinstance(got, Tensor) and torch.equal(got, given), told)
     mistakes = {
         "alpha and sigma changed places": known.sigma * x0 + known.alpha * eps,
         "alpha and sigma are squared": known.alpha**2 * x0 + known.sigma**2 * eps,
@@ -101,7 +106,6 @@ def check_loss() -> None:
         "x0 is not scaled by alpha": x0 + known.sigma * eps,
     }
     compare("x_t", noised.x_t, known.alpha * x0 + known.sigma * eps, mistakes)
-    compare("t", noised.t, t)
     many = draw_noise(torch.zeros(MANY, 1), schedule, torch.Generator().manual_seed(0))
     lowest, highest = int(many.t.min()), int(many.t.max())
     demand(

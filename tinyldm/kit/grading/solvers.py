@@ -24,6 +24,9 @@ def check_ddim() -> None:
         "you took sigma at t, not at s": s.alpha * x0 + t.sigma * eps,
         "you took alpha at t, not at s": t.alpha * x0 + s.sigma * eps,
         "alpha and sigma changed places": s.sigma * x0 + s.alpha * eps,
+        "alpha and sigma are squared": s.alpha**2 * x0 + s.sigma**2 * eps,
+        "alpha_bar, which is alpha^2, stands for alpha": s.alpha**2 * x0
+        + math.sqrt(1 - s.alpha**4) * eps,
         "the noise is missing": s.alpha * x0,
         "you built on x_t, not on x0": s.alpha * x + s.sigma * eps,
     }
@@ -66,6 +69,9 @@ def check_ddpm() -> None:
         "the noise has its variance for a factor, not the root": mean + small * noise,
         "the noise is missing": mean,
         "the variance is the large one": mean + math.sqrt(large) * noise,
+        "x_t is added to the mean, and none of x0 is taken away": mean
+        + gain * t.alpha * x0
+        + math.sqrt(small) * noise,
         "the mean is that without x_t": s.alpha * x0 + math.sqrt(small) * noise,
         "you added noise to DDIM's step": s.alpha * x0 + s.sigma * eps + math.sqrt(small) * noise,
     }

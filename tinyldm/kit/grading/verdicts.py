@@ -37,8 +37,10 @@ def verdict(name: str) -> str:
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         theirs = next((f for f in reversed(frames) if PACKAGE in Path(f.filename).parents), None)
-        place = f" in {Path(theirs.filename).name}, line {theirs.lineno}" if theirs else ""
-        return f"{type(error).__name__}{place}: {' '.join(str(error).split())}"
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if theirs is None:
+            return f"what you return cannot be used: {told}"
+        return f"in {Path(theirs.filename).name}, line {theirs.lineno}: {told}"
     return ""
 
 
