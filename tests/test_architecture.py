@@ -1,6 +1,7 @@
 """The three rules of docs/design.md: downward imports, one formatter, one way to do one thing."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -106,10 +107,17 @@ def of_package(module, node, home):
     return names
 
 
+@functools.cache
+def parsed(path):
+    """The tree of a module, which many tests look at and none changes."""
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imports(path, types=None):
     """Dotted names that a module imports; types: those under TYPE_CHECKING, or the others."""
     home = path.relative_to(ROOT).with_suffix("").parts
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     guarded = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -206,7 +214,7 @@ TABLES_OF_NUMBERS: list[str] = []
 @pytest.mark.parametrize("path", MODULES + SCRIPTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_modules_and_functions_can_be_taken_in(path):
     assert lines([path]) <= 400
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno + 1 <= 60, node.name
 
@@ -229,7 +237,7 @@ def test_the_two_stories_are_about_a_hundred_lines():
 
 def test_every_public_function_says_what_it_does():
     for path in MODULES:
-        for node in ast.parse(path.read_text()).body:
+        for node in parsed(path).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                 assert ast.get_docstring(node), f"{path.name}: {node.name}"
 
@@ -237,16 +245,21 @@ def test_every_public_function_says_what_it_does():
 # ---- 3. one way to do one thing
 
 
+@functools.cache
+def called():
+    """name -> the modules that call a function or a method of this name."""
+    found = {}
+    for path in MODULES:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "attr", getattr(node.func, "id", None))
+                found.setdefault(name, set()).add(str(path.relative_to(PACKAGE)))
+    return found
+
+
 def calls(name):
     """The modules that call a function or a method of this name."""
-    found = set()
-    for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call):
-                called = node.func
-                if name == getattr(called, "attr", getattr(called, "id", None)):
-                    found.add(str(path.relative_to(PACKAGE)))
-    return found
+    return called().get(name, set())
 
 
 def test_one_way_to_do_one_thing():
@@ -286,7 +299,7 @@ SET_FROM_OUTSIDE = {
 @pytest.mark.parametrize("path", MODULES + SCRIPTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_attribute_is_set_from_outside_of_its_class(path):
     name = str(path.relative_to(PACKAGE)) if path in MODULES else path.name
-    found = set(set_from_outside(ast.parse(path.read_text())))
+    found = set(set_from_outside(parsed(path)))
     assert found == SET_FROM_OUTSIDE.get(name, set())
 
 
@@ -297,7 +310,7 @@ OF_SHAPES = {"rand", "randn", "reshape"}  # calls whose arguments are the sides 
 def test_calls_pass_few_arguments_by_position():
     """At most four. Only a row of like things may be longer: the sides of a shape."""
     for path in [*MODULES, *SCRIPTS, *(ROOT / "docs").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Call) and len(node.args) > 4:
                 called = node.func
                 name = getattr(called, "attr", getattr(called, "id", None))

@@ -11,12 +11,16 @@ import pytest
 import torch
 
 from tinyldm.folders import RECORD
+from tinyldm.nn.config import UNetConfig
 from tinyldm.training.presets import PRESETS
 
 pytest.importorskip("diffusers")
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "benchmarks"
+SMALL = UNetConfig(
+    channels=(16, 32), attention=("none", "cross"), blocks=1, heads=2, groups=8, scale_shift=True
+)
 SCRIPTS = {"network", "loop", "drawing", "error_by_calls", "starts", "memory", "steps", "counts"}
 
 
@@ -53,6 +57,7 @@ def toy_run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("TINYLDM_CACHE", str(folder / "cache"))
+        patch.setitem(PRESETS, "toy", SMALL)
         write_toy("toy", train_monsters=1)
         options = {"data": "toy", "vae": "tiny", "text_encoder": "tiny", "size": (32, 32)}
         options |= {"batch_size": 2, "max_steps": 2, "warmup": 1, "device": "cpu", "out": "run"}

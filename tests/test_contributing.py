@@ -2,10 +2,9 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import fresh
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -31,12 +30,8 @@ def test_the_recipes_pass_their_own_tests(tmp_path):
         for part in parts:
             name = re.match(r"# (\w+\.py)", part)[1]
             (tmp_path / name).write_text(part, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
+    places = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+    done = fresh.run(words, tmp_path, {**os.environ, **places})
     assert done.returncode == 0, done.stdout
     assert f"{len(RECIPES)} passed" in done.stdout

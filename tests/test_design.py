@@ -4,10 +4,9 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import fresh
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -30,13 +29,8 @@ TITLES = (WALK.BATCH, WALK.PROMPT)
 def seen():
     """What the tracer sees on each walk, in a process of its own: title -> names."""
     script = "import json, walk; print(json.dumps(walk.walks()))"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT / "docs",
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-    )
+    environment = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = fresh.run(["-c", script], ROOT / "docs", {**os.environ, **environment})
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

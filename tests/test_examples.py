@@ -14,11 +14,12 @@ import ast
 import importlib.util
 import json
 import os
-import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import fresh
 import numpy as np
 import pytest
 import torch
@@ -73,6 +74,8 @@ def test_digits_are_learned(monkeypatch):
         patch.setitem(sys.modules, "sklearn", ModuleType("sklearn"))
         patch.setitem(sys.modules, "sklearn.datasets", stand_in)
         digits = load("digits")
+    narrow = {**digits.LEVELS, "channels": (24, 48)}  # two patterns are less than ten digits
+    monkeypatch.setattr(digits, "CONFIG", replace(digits.CONFIG, **narrow))
     patterns = torch.from_numpy(two).float()[:, None] / 8 - 1
     drawn = digits.draw(digits.train(patterns.repeat(50, 1, 1, 1), 120), 8)
     distances = (drawn[:, None] - patterns).abs().mean((2, 3, 4))
@@ -93,8 +96,10 @@ def test_a_network_trained_elsewhere_is_sampled_with_fewer_calls():
 
 
 @pytest.mark.slow
-def test_a_palette_is_heeded():
+def test_a_palette_is_heeded(monkeypatch):
     palette = load("palette")
+    narrow = {**palette.LEVELS, "channels": (16, 32)}  # flags of one colour are easy
+    monkeypatch.setattr(palette, "CONFIG", replace(palette.CONFIG, **narrow))
     unet, asked = (
         palette.train(150),
         Condition(torch.tensor([[[0.9, -0.9, -0.9]] * 3, [[-0.9, -0.9, 0.9]] * 3])),
@@ -172,13 +177,7 @@ def command(folder, script, *arguments):
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
     }
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
-        cwd=folder,
-        env=environment,
-        text=True,
-        capture_output=True,
-    )
+    return fresh.run([ROOT / script, *arguments], folder, environment)
 
 
 QUICK = ["--batch-size", "2", "--max-steps", "2", "--warmup", "1", "--precision", "float32"]

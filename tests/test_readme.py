@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fresh
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -19,13 +20,8 @@ def test_the_example_trains_and_samples(tmp_path):
     """
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
     assert len([line for line in code.splitlines() if line.strip()]) <= 24
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""},
-    )
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""}
+    done = fresh.run(["-c", code], tmp_path, environment, strict=True)
     assert done.returncode == 0, done.stderr
     error = float(re.search(r"[\d.]+", done.stdout)[0])
     assert error < 0.2  # a picture that missed its corner would be off by 1

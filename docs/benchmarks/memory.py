@@ -82,7 +82,7 @@ def main(argv=None):
     parser.add_argument("--steps", type=int, default=30)
     given = parser.parse_args(argv)
     if given.quick:
-        given.counts, given.steps = [20, 40], 3
+        given.counts, given.steps = [4, 8], 3
     rows = []
     for count in given.counts:
         with tempfile.TemporaryDirectory() as name:

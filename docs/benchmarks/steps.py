@@ -42,13 +42,13 @@ def network_of(name):
     return replace(PRESETS["toy"], channels=widths)
 
 
-def products(device, dtype):
+def products(side, device, dtype):
     """A product of two large matrices, to be called."""
-    a, b = (torch.randn(SIDE, SIDE, device=device, dtype=dtype) for _ in range(2))
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     return lambda: a @ b
 
 
-def measure(trial, rounds, device):
+def measure(trial, rounds, device, side=SIDE):
     """Time, FLOPs and peak memory of a step, and the time of a product of matrices."""
     cache = Latents((4, trial["size"], trial["size"]), trial["tokens"], 128)
     config = trial["network"]
@@ -56,7 +56,7 @@ def measure(trial, rounds, device):
     precision = {"precision": "auto", "batch_size": trial["batch"], "size": (64, 64)}
     trainer = trainer_of(cache, config, Path("nowhere"), device, **precision)
     bfloat16 = runs_bfloat16(device, "auto")
-    product = products(device, torch.bfloat16 if bfloat16 else torch.float32)
+    product = products(side, device, torch.bfloat16 if bfloat16 else torch.float32)
     facts = {
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "flop": flops(lambda: step(trainer)),
@@ -70,7 +70,7 @@ def measure(trial, rounds, device):
     )
     facts["cpu seconds"] = taken["cpu seconds"]["step"]
     cpu_rate = facts["flop"] / facts["cpu seconds"]
-    facts["share"] = cpu_rate / (2 * SIDE**3 / taken["cpu seconds"]["product"])
+    facts["share"] = cpu_rate / (2 * side**3 / taken["cpu seconds"]["product"])
     return facts
 
 
@@ -98,18 +98,18 @@ def write(rows):
 
 def main(argv=None):
     given = arguments(__doc__).parse_args(argv)
-    trials = TRIALS
+    trials, side = TRIALS, SIDE
     if given.quick:
         small = UNetConfig(
             channels=(16, 32), attention=("none", "cross"), blocks=1, heads=2, groups=8
         )
         trials = {"batch": [{"network": small, "batch": n, "size": 8} for n in (1, 2)]}
-        given.rounds = 1
+        given.rounds, side = 1, 256
     device, rows = pick_device(), []
     for against, changes in trials.items():
         for change in changes:
             trial = START | change
-            row = {"against": against, **trial, **measure(trial, given.rounds, device)}
+            row = {"against": against, **trial, **measure(trial, given.rounds, device, side)}
             row["network"] = row["network"] if isinstance(row["network"], str) else "quick"
             rows.append(row)
             print(write([row]).splitlines()[-1], flush=True)

@@ -14,12 +14,12 @@ from tinyldm.toy.monsters import write_toy
 from tinyldm.training.presets import PRESETS
 
 COURSE = Path(__file__).parents[2] / "docs" / "course"
-SMALL = UNetConfig(  # the network of the toy monsters with a third of its channels
-    channels=(32, 48, 64),
+SMALL = UNetConfig(  # the network of the toy monsters with a twelfth of its channels
+    channels=(8, 12, 16),
     attention=("none", "cross", "cross"),
     blocks=1,
-    heads=4,
-    groups=16,
+    heads=2,
+    groups=4,
     scale_shift=True,
     token_dim=128,
 )

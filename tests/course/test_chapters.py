@@ -3,13 +3,12 @@
 import os
 import re
 import shlex
-import subprocess
-import sys
 from argparse import ArgumentParser
 from importlib import import_module
 from pathlib import Path
 from textwrap import dedent, indent
 
+import fresh
 import pytest
 import torch
 from PIL import Image
@@ -166,13 +165,9 @@ def test_every_figure_is_shown_is_small_and_has_its_script():
 @pytest.mark.slow
 @pytest.mark.parametrize("script", sorted(COURSE.glob("figures_*.py")), ids=lambda p: p.stem)
 def test_a_script_draws_the_figures_of_its_chapter(script, place):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script), "--run", "runs/toy-1", "--out", "figures"],
-        cwd=place,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    words = [script, "--run", "runs/toy-1", "--out", "figures"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = fresh.run(words, place, environment, strict=True)
     assert done.returncode == 0, done.stderr
     number = script.stem.removeprefix("figures_")
     drawn = sorted(file.name for file in (place / "figures").iterdir())

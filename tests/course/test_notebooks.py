@@ -3,10 +3,9 @@
 import importlib.util
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import fresh
 import nbformat
 import pytest
 
@@ -63,22 +62,6 @@ def test_the_links_of_a_notebook_lead_somewhere(chapter):
     assert [link for link in near if not (COURSE / "notebooks" / link).exists()] == []
 
 
-EXECUTE = """
-import sys, nbformat
-from jupyter_client import AsyncKernelManager
-from jupyter_client.kernelspec import KernelSpecManager
-from nbclient import NotebookClient
-
-source, folder, result = sys.argv[1:]
-native = KernelSpecManager(kernel_dirs=[])  # this Python, which is installed as a kernel nowhere
-kernel = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=native)
-notebook = nbformat.read(source, as_version=4)
-where = {"metadata": {"path": folder}}
-NotebookClient(notebook, timeout=300, km=kernel, resources=where).execute()
-nbformat.write(notebook, result)
-"""
-
-
 @pytest.mark.slow
 @each_chapter
 def test_a_notebook_runs(chapter, place, tmp_path):
@@ -86,18 +69,14 @@ def test_a_notebook_runs(chapter, place, tmp_path):
     folders = ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR")
     source = COURSE / "notebooks" / f"{chapter.stem}.ipynb"
     result = tmp_path / "executed.ipynb"
-    done = subprocess.run(
-        [sys.executable, "-c", EXECUTE, str(source), str(place), str(result)],
-        cwd=place,
-        env={
-            **os.environ,
-            **{name: str(tmp_path / name) for name in folders},
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
-        },
-        capture_output=True,
-        text=True,
-    )
+    environment = {
+        **os.environ,
+        **{name: str(tmp_path / name) for name in folders},
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    script = Path(__file__).with_name("execute.py")
+    done = fresh.run([script, source, place, result], place, environment)
     assert done.returncode == 0, done.stderr[-4000:]
     ran = nbformat.read(result, as_version=4)
     code = [cell for cell in ran.cells if cell.cell_type == "code"]

@@ -4,11 +4,10 @@ import ast
 import math
 import os
 import re
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
+import fresh
 import pytest
 import torch
 from torch import Tensor
@@ -338,13 +337,7 @@ def test_a_blank_keeps_signature_and_docstring_alone(exercise):
 
 def grade(folder, *names):
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    return subprocess.run(
-        [sys.executable, "grade.py", *names],
-        cwd=folder,
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    return fresh.run(["grade.py", *names], folder, {**environment, "OMP_NUM_THREADS": "1"})
 
 
 def test_the_kit_from_blank_to_right(tmp_path, monkeypatch, capsys):
@@ -383,13 +376,7 @@ def test_a_kit_calls_its_own_stories(tmp_path, monkeypatch, capsys):
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment["PATH"] = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     for call in (["sample.py"], ["-m", "tinyldm", "sample"]):
-        told = subprocess.run(
-            [sys.executable, *call, "--help"],
-            cwd=tmp_path / "homework",
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        told = fresh.run([*call, "--help"], tmp_path / "homework", environment)
         assert (told.returncode, told.stderr) == (0, "")
         assert "python sample.py --steps 50" in told.stdout
         assert "tinyldm sample --" not in told.stdout

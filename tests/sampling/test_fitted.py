@@ -31,6 +31,19 @@ def file(run):
     return run / "checkpoints" / "step-0000007" / "grids.json"
 
 
+KEPT = {}
+
+
+@pytest.fixture
+def fitted(file):
+    """grids.json with a grid of three steps, which is the same for each copy of the run."""
+    if not KEPT:
+        assert grids("--steps", "3") == 0
+        KEPT["grids.json"] = file.read_bytes()
+    file.write_bytes(KEPT["grids.json"])
+    return file
+
+
 def test_a_fitted_grid_is_drawn_with(run, file, capsys, monkeypatch):
     assert grids("--steps", "3", "4") == 0
     assert capsys.readouterr().out.endswith(f"{file.relative_to(Path.cwd())}\n")
@@ -119,8 +132,7 @@ def keeping(kept):
         ),
     ],
 )
-def test_a_grid_for_something_else_is_refused(run, file, capsys, arguments, said):
-    assert grids("--steps", "3") == 0
+def test_a_grid_for_something_else_is_refused(fitted, capsys, arguments, said):
     refused(capsys, said, *arguments)
 
 
@@ -169,11 +181,10 @@ def test_without_a_grid_or_with_that_of_another_checkpoint_none_is_used(run, fil
         (lambda c: c.pop("contents"), "says nothing of 'contents'"),
     ],
 )
-def test_a_damaged_file_is_one_line(run, file, capsys, change, said):
-    assert grids("--steps", "3") == 0
-    content = json.loads(file.read_text())
+def test_a_damaged_file_is_one_line(fitted, capsys, change, said):
+    content = json.loads(fitted.read_text())
     change(content)
-    file.write_text(json.dumps(content))
+    fitted.write_text(json.dumps(content))
     refused(capsys, said, "--steps", "3")
 
 

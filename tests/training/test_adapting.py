@@ -49,20 +49,35 @@ def write_pictures(folder, seed=0):
     Path(folder, "metadata.jsonl").write_text("\n".join(lines))
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A folder with two sets of pictures, data and others, and a run of three steps, runs/first."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TINYLDM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(PRESETS, "tiny-test", TINY)
-    write_pictures("data")
-    write_pictures("others", seed=1)
+def patch_for(folder, patch):
+    """Work in a folder, with a cache of its own; frozen models stand in."""
+    patch.chdir(folder)
+    patch.setenv("TINYLDM_CACHE", str(folder / "cache"))
+    patch.setitem(PRESETS, "tiny-test", TINY)
 
     def load_frozen(config, device, place=""):
         return frozen_models.FrozenModels(AveragingVae(), Lengths())
 
-    monkeypatch.setattr(frozen_models, "load_frozen", load_frozen)
-    train(out="runs/first", preset="tiny-test", max_steps=3, lr=0.01)
+    patch.setattr(frozen_models, "load_frozen", load_frozen)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with two sets of pictures, data and others, and a run of three steps, runs/first."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch_for(folder, patch)
+        write_pictures("data")
+        write_pictures("others", seed=1)
+        train(out="runs/first", preset="tiny-test", max_steps=3, lr=0.01)
+    return folder
+
+
+@pytest.fixture
+def place(trained, tmp_path, monkeypatch):
+    """A copy of that folder to work in."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    patch_for(tmp_path, monkeypatch)
 
 
 def train(**given):

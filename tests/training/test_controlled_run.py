@@ -1,6 +1,7 @@
 """train.py --controlnet --task outline on a run that knows captions alone, and sample.py then."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -34,19 +35,11 @@ class Words(Lengths):
         return self.stored(texts)
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A folder with captioned squares in data/ and a run of them, runs/first."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TINYLDM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(PRESETS, "tiny-test", TINY)
-    Path("data").mkdir()
-    for k in range(4):
-        picture = Image.new("RGB", (32, 32), "white")
-        picture.paste((200, 40 * k, 0), (4 * k, 4, 4 * k + 12, 20))
-        picture.save(f"data/{k}.png")
-    lines = [json.dumps({"file_name": f"{k}.png", "text": "x" * k}) for k in range(4)]
-    Path("data/metadata.jsonl").write_text("\n".join(lines))
+def patch_for(folder, patch):
+    """Work in a folder, with a cache of its own; frozen models stand in."""
+    patch.chdir(folder)
+    patch.setenv("TINYLDM_CACHE", str(folder / "cache"))
+    patch.setitem(PRESETS, "tiny-test", TINY)
 
     def load_frozen(config, device, place=""):
         encoder = Lengths()
@@ -54,8 +47,31 @@ def place(tmp_path, monkeypatch):
             encoder = OutlineEncoder(Words(), (8, 8))
         return frozen_models.FrozenModels(AveragingVae(), encoder)
 
-    monkeypatch.setattr(frozen_models, "load_frozen", load_frozen)
-    train(out="runs/first", preset="tiny-test", max_steps=3, lr=0.01)
+    patch.setattr(frozen_models, "load_frozen", load_frozen)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with captioned squares in data/ and a run of them, runs/first."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch_for(folder, patch)
+        Path("data").mkdir()
+        for k in range(4):
+            picture = Image.new("RGB", (32, 32), "white")
+            picture.paste((200, 40 * k, 0), (4 * k, 4, 4 * k + 12, 20))
+            picture.save(f"data/{k}.png")
+        lines = [json.dumps({"file_name": f"{k}.png", "text": "x" * k}) for k in range(4)]
+        Path("data/metadata.jsonl").write_text("\n".join(lines))
+        train(out="runs/first", preset="tiny-test", max_steps=3, lr=0.01)
+    return folder
+
+
+@pytest.fixture
+def place(trained, tmp_path, monkeypatch):
+    """A copy of that folder to work in."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    patch_for(tmp_path, monkeypatch)
 
 
 def train(**given):
