@@ -23,6 +23,9 @@ class OutlinedLabelEncoder(OutlineEncoder):
         self.map_size = (GRAIN * area[0], GRAIN * area[1])
         self.fingerprint = f"outlined {labels.fingerprint}"
 
+    def get_ready(self):
+        """There is no text encoder to load."""
+
     def stored(self, prompts):
         """A token for each label, which the latent cache keeps."""
         return self.labels.stored(self.keys(prompts))  # a key is the caption alone
