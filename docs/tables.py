@@ -185,7 +185,7 @@ def write(docs: Path = DOCS) -> None:
     put(page, "two in one", as_measured(editing, "two in one", ("colour", "shape")))
     for line in ADAPTED.splitlines():
         mark, on, name, first, *columns = line.split("|")
-        put(docs / "adapting.md", mark, adapted(learned, on, name, first, columns))
+        put(docs / "adapting.md", mark, adapted(learned, on, name, first=first, keys=columns))
 
 
 if __name__ == "__main__":

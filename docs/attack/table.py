@@ -39,7 +39,10 @@ ANYTHING = ("anything",)
 # what a drawing says, which cannot know whether weights or guidance are at fault
 NOT_FINITE = "the pictures are not finite"
 VALUES = (*LIST, "sign", "huge")
-OF_RUN = {"named": ("clip", "vae")}  # a run's message names the model
+OF_RUN: dict = {  # a run's message names the model; a note is kept of an encoder that can be loaded
+    "named": ("clip", "vae"),
+    "writes": ("cache/encoders",),
+}
 
 
 def files_in(folders: list[str], room: str) -> tuple[str, ...]:
