@@ -47,6 +47,7 @@ WAYS = {  # method -> options of sample.py
     "DPM-Solver++, 8 steps": {"steps": 8},
     "UniPC, 8 steps": {"steps": 8, "solver": "unipc"},
     "UniPC, 8 steps on the fitted grid": {"steps": 8, "solver": "unipc", "spacing": "fitted"},
+    "UniPC, 25 even steps in the log-SNR": {"steps": 25, "solver": "unipc", "spacing": "logsnr"},
     "Heun, 13 steps": {"steps": 13, "solver": "heun"},
     "guidance within an interval": {"steps": 25, "guidance_interval": [0.3, 5.0]},
     "autoguidance": {"steps": 25, "guide": EARLY, "guide_scale": 2.0},
