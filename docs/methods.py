@@ -24,7 +24,7 @@ import tempfile
 from pathlib import Path
 
 from torch.utils.flop_counter import FlopCounterMode
-from written import put, spread
+from written import kept, put, spread
 
 from tinyldm.device import pick_device
 from tinyldm.sampling.drawing import Painter, encode_prompts
@@ -128,11 +128,6 @@ def first_of(prompts: Path, count: int, folder: Path) -> Path:
     return folder / prompts.name
 
 
-def results() -> list[dict]:
-    """All that has been measured."""
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-
-
 def measure(options) -> None:
     """Measure each way of drawing that methods.json lacks for this name."""
     config = read_config(find_checkpoint(options.run))
@@ -140,13 +135,13 @@ def measure(options) -> None:
     for method, given in (TUNED if options.tuned else WAYS).items():
         if options.only not in (None, method):
             continue
-        if any(row["on"] == options.name and row["method"] == method for row in results()):
+        if any(row["on"] == options.name and row["method"] == method for row in kept(RESULTS)):
             continue
         how, typed = way_of(options.run, given)
         row = {"on": options.name, "method": method, "command": f"sample.py {typed}".strip()}
         row["gflop"] = cost(options.run, how, first)
         row["seeds"] = {seed: judged(options.run, how, options, seed) for seed in SEEDS}
-        RESULTS.write_text(json.dumps([*results(), row], indent=1) + "\n")
+        RESULTS.write_text(json.dumps([*kept(RESULTS), row], indent=1) + "\n")
         print(line(row), flush=True)
 
 
@@ -160,7 +155,7 @@ def line(row: dict) -> str:
 
 def write() -> None:
     """Put the tables into methods.md, one for each set of pictures."""
-    names = dict.fromkeys(row["on"] for row in results())
+    names = dict.fromkeys(row["on"] for row in kept(RESULTS))
     put(PAGE, "default run", table(DEFAULT))
     put(PAGE, "methods", "\n".join(f"**{n}**\n\n{table(n)}" for n in names if n != DEFAULT))
 
@@ -168,7 +163,7 @@ def write() -> None:
 def table(name: str) -> str:
     """All that has been measured under a name."""
     head = ["| method | GFLOP a picture | scores | command |", "| --- | --- | --- | --- |"]
-    rows = sorted((row for row in results() if row["on"] == name), key=place)
+    rows = sorted((row for row in kept(RESULTS) if row["on"] == name), key=place)
     return "".join(f"{each}\n" for each in [*head, *map(line, rows)])
 
 

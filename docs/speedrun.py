@@ -14,12 +14,12 @@ FLOPs are those of all of them together.
 
 import argparse
 import json
-import platform
 import sys
 from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from written import kept, processor, put
 
 from tinyldm.data.images import from_bytes
 from tinyldm.device import pick_device
@@ -43,7 +43,6 @@ from tinyldm.weights import read_weights
 
 RESULTS = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).with_suffix(".md")
-MARKS = ("<!-- runs -->\n", "<!-- end of runs -->\n")
 RUNS = Path("runs/speedrun")
 FACTS = "speedrun.json"
 RECORD = {"colour": 0.99, "shape": 0.98, "feature": 0.98, "eyes": 0.93, "action": 0.98}
@@ -117,11 +116,6 @@ def judge(run, how, batch_size=32):
     return attributes.accuracy(attributes.load_classifier().read(from_bytes(pixels)), truth)
 
 
-def results():
-    """All results so far."""
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-
-
 def measure(options, given, processes):
     """Train, draw, judge and append a result, for each seed."""
     for seed in options.seeds:
@@ -137,16 +131,8 @@ def measure(options, given, processes):
         result["drawn"] = f"guidance {how.guidance:g}, {how.steps} steps of dpm++"
         result["scores"] = {} if options.only_error else judge(run, how)
         result["machine"] = f"{processor()}, torch {torch.__version__}"
-        RESULTS.write_text(json.dumps([*results(), result], indent=1) + "\n")
+        RESULTS.write_text(json.dumps([*kept(RESULTS), result], indent=1) + "\n")
         print(table([result]))
-
-
-def processor():
-    """The name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def table(found):
@@ -209,15 +195,6 @@ def momenta(run):
         print(f"bound {bound:15} {iteration} iterations: {share:.2f} of the values above {BAND}")
 
 
-def write_page():
-    """Put the table into the page, between its two marks."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    text = before + MARKS[0] + table(results()) + MARKS[1] + after
-    PAGE.write_text(text, encoding="utf-8")
-
-
 def arguments(words=None):
     """The options of this script, and what is given of those of train.py."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -236,7 +213,7 @@ def arguments(words=None):
 def main():
     options, given = arguments()
     if options.write:
-        write_page()
+        put(PAGE, "runs", table(kept(RESULTS)))
         return
     if options.momentum:
         momenta(options.momentum)

@@ -69,7 +69,7 @@ def rounded(cell: str, digits: int) -> str:
 
 
 def kept(file: Path) -> list[dict]:
-    """The rows that keep() has written."""
+    """The rows of a file of results; none where it is not there yet."""
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
 
 

@@ -6,7 +6,10 @@ from types import SimpleNamespace
 import torch
 
 from tinyldm.condition import Condition
+from tinyldm.nn.unet import UNetConfig
 from tinyldm.tasks.base import Encoder
+from tinyldm.training import frozen_models
+from tinyldm.training.presets import PRESETS
 
 SMALL_RUN = {
     "data": "data",
@@ -17,6 +20,10 @@ SMALL_RUN = {
     "device": "cpu",
     "precision": "float32",
 }
+
+TINY = UNetConfig(
+    channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4, token_dim=6
+)
 
 
 def without_seal(file):
@@ -64,3 +71,18 @@ class Lengths(Encoder):
     def stored(self, prompts):
         lengths = torch.tensor([len(text) for text in prompts])
         return Condition(lengths[:, None, None] * torch.full((1, 3, self.width), self.scale))
+
+
+def work_in(folder, patch, encoder=lambda config: Lengths()):
+    """Work in a folder, with a cache of its own and --preset tiny-test; frozen models stand in.
+
+    encoder: makes what encodes the prompts of a run with this config
+    """
+
+    def load_frozen(config, device, place=""):
+        return frozen_models.FrozenModels(AveragingVae(), encoder(config))
+
+    patch.chdir(folder)
+    patch.setenv("TINYLDM_CACHE", str(folder / "cache"))
+    patch.setitem(PRESETS, "tiny-test", TINY)
+    patch.setattr(frozen_models, "load_frozen", load_frozen)

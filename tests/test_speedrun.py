@@ -6,7 +6,8 @@ from pathlib import Path
 FILE = Path(__file__).parents[1] / "docs" / "speedrun.py"
 
 
-def test_options_of_training_are_passed_on():
+def test_options_of_training_are_passed_on(monkeypatch):
+    monkeypatch.syspath_prepend(FILE.parent)
     spec = importlib.util.spec_from_file_location("speedrun", FILE)
     speedrun = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(speedrun)

@@ -89,33 +89,35 @@ def order_of(solver):
     return 2 if isinstance(solver, Heun) else 1
 
 
-@pytest.mark.parametrize("straight", [False, True])
-@pytest.mark.parametrize("solver", ODE, ids=str)
-def test_pitfall_06_convergence_to_the_flow_of_the_mixture(solver, straight):
-    first, last, steps = -4.0, 3.0, np.array([80, 160, 320])
-    begin, end = log_snr_grid(1, first, last, straight)
+def error_on(solver, grid, schedule=None):
+    """The root mean square distance from where the flow takes some quantiles of the mixture from
+    the first level of a grid to its last."""
     quantiles = np.array([0.02, 0.2, 0.33, 0.4, 0.7, 0.97])
     x_T, truth = (
         [
             brentq(lambda x, level=level, q=q: cdf(x, level) - q, -9, 9, xtol=1e-13)
             for q in quantiles
         ]
-        for level in (begin, end)
+        for level in (grid[0], grid[-1])
     )
-    errors = []
-    for n in steps:
-        grid = log_snr_grid(n, first, last, straight)
-        x = sample(
-            denoiser(grid),
-            (6, 1),
-            NoiseSchedule(),
-            solver,
-            prediction="x0",
-            spacing=grid,
-            noise=torch.tensor(x_T)[:, None],
-            dtype=torch.float64,
-        )
-        errors.append(np.sqrt(np.mean((x[:, 0].numpy() - truth) ** 2)))
+    x = sample(
+        denoiser(grid),
+        (len(quantiles), 1),
+        schedule or NoiseSchedule(),
+        solver,
+        prediction="x0",
+        spacing=grid,
+        noise=torch.tensor(x_T)[:, None],
+        dtype=torch.float64,
+    )
+    return np.sqrt(np.mean((x[:, 0].numpy() - truth) ** 2))
+
+
+@pytest.mark.parametrize("straight", [False, True])
+@pytest.mark.parametrize("solver", ODE, ids=str)
+def test_pitfall_06_convergence_to_the_flow_of_the_mixture(solver, straight):
+    steps = np.array([80, 160, 320])
+    errors = [error_on(solver, log_snr_grid(n, -4.0, 3.0, straight)) for n in steps]
     slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert slope == pytest.approx(order_of(solver), abs=0.2)
 
@@ -128,28 +130,10 @@ NOISE = [NoiseSchedule("flow"), NoiseSchedule(zero_snr=True)]
 def test_every_solver_keeps_its_order_on_the_grid_of_even_lambdas(solver, schedule):
     """From the last level of training to the first, also where the last is pure noise and the first
     step is no step of the solver's order; by the length of the later steps."""
-    quantiles = np.array([0.02, 0.2, 0.33, 0.4, 0.7, 0.97])
-    steps, lengths, errors = (80, 160, 320), [], []
-    for n in steps:
+    lengths, errors = [], []
+    for n in (80, 160, 320):
         grid = schedule.grid(n, "logsnr")[:-1]  # clean data would be one step more, of first order
-        x_T, truth = (
-            [
-                brentq(lambda x, level=level, q=q: cdf(x, level) - q, -9, 9, xtol=1e-13)
-                for q in quantiles
-            ]
-            for level in (grid[0], grid[-1])
-        )
-        x = sample(
-            denoiser(grid),
-            (6, 1),
-            schedule,
-            solver,
-            prediction="x0",
-            spacing=grid,
-            noise=torch.tensor(x_T)[:, None],
-            dtype=torch.float64,
-        )
-        errors.append(np.sqrt(np.mean((x[:, 0].numpy() - truth) ** 2)))
+        errors.append(error_on(solver, grid, schedule))
         lengths.append(grid[-1].lambda_ - grid[-2].lambda_)
     slope = np.polyfit(np.log(lengths), np.log(errors), 1)[0]
     assert slope == pytest.approx(order_of(solver), abs=0.2)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_text import byte_tokenizer, clip_model, publish
+from test_text import byte_tokenizer, clip_model
 
 from tinyldm.data.examples import Example
 from tinyldm.data.images import Augmentation
@@ -28,21 +27,6 @@ from tinyldm.training.frozen_models import load_frozen
 
 FORMAT_1 = Path(__file__).parents[1] / "assets" / "format_1" / "text"
 TEXT = "A Cat,  sat; aaa"
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """A CLIP with a tokenizer.json."""
-    folder = publish(clip_model(), tmp_path_factory.mktemp("clip"))
-    statistics = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}
-    (folder / "preprocessor_config.json").write_text(json.dumps(statistics))
-    return folder
-
-
-@pytest.fixture
-def folder(published, tmp_path):
-    """A copy of it, to be changed."""
-    return shutil.copytree(published, tmp_path / "copy")
 
 
 def edit(file: Path, change) -> None:

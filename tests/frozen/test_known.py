@@ -1,13 +1,12 @@
 """An encoder whose files have been loaded before is known without being loaded, and is the same."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_text import clip_model, publish
+from test_text import clip_model
 
 from tinyldm.errors import InputError
 from tinyldm.frozen import known
@@ -22,21 +21,6 @@ TEXTS = ["a cat", "another"]
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TINYLDM_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """A CLIP with a tokenizer.json."""
-    folder = publish(clip_model(), tmp_path_factory.mktemp("clip"))
-    statistics = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}
-    (folder / "preprocessor_config.json").write_text(json.dumps(statistics))
-    return folder
-
-
-@pytest.fixture
-def folder(published, tmp_path):
-    """A copy of it, to be changed."""
-    return shutil.copytree(published, tmp_path / "copy")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from stand_ins import SMALL_RUN, AveragingVae, Lengths, without_seal
+from stand_ins import SMALL_RUN, Lengths, without_seal, work_in
 
 import sample as sample_script
 import train as train_script
@@ -17,10 +17,9 @@ from tinyldm.__main__ import COMMANDS
 from tinyldm.cli import dispatch, guarded
 from tinyldm.data.images import load_image
 from tinyldm.errors import InputError
-from tinyldm.nn.unet import UNet, UNetConfig
+from tinyldm.nn.unet import UNet
 from tinyldm.pages.report import commands
 from tinyldm.sampling.settings import SampleOptions
-from tinyldm.training import frozen_models
 from tinyldm.training.checkpoint import (
     checkpoints,
     find_checkpoint,
@@ -29,13 +28,8 @@ from tinyldm.training.checkpoint import (
     settings_of,
 )
 from tinyldm.training.options import parse_options
-from tinyldm.training.presets import PRESETS
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.start import FromRun
-
-TINY = UNetConfig(
-    channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4, token_dim=6
-)
 
 
 def write_pictures(folder, seed=0):
@@ -49,24 +43,12 @@ def write_pictures(folder, seed=0):
     Path(folder, "metadata.jsonl").write_text("\n".join(lines))
 
 
-def patch_for(folder, patch):
-    """Work in a folder, with a cache of its own; frozen models stand in."""
-    patch.chdir(folder)
-    patch.setenv("TINYLDM_CACHE", str(folder / "cache"))
-    patch.setitem(PRESETS, "tiny-test", TINY)
-
-    def load_frozen(config, device, place=""):
-        return frozen_models.FrozenModels(AveragingVae(), Lengths())
-
-    patch.setattr(frozen_models, "load_frozen", load_frozen)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A folder with two sets of pictures, data and others, and a run of three steps, runs/first."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch_for(folder, patch)
+        work_in(folder, patch)
         write_pictures("data")
         write_pictures("others", seed=1)
         train(out="runs/first", preset="tiny-test", max_steps=3, lr=0.01)
@@ -77,7 +59,7 @@ def trained(tmp_path_factory):
 def place(trained, tmp_path, monkeypatch):
     """A copy of that folder to work in."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    patch_for(tmp_path, monkeypatch)
+    work_in(tmp_path, monkeypatch)
 
 
 def train(**given):

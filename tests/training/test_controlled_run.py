@@ -9,23 +9,16 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from stand_ins import SMALL_RUN, AveragingVae, Lengths
+from stand_ins import SMALL_RUN, AveragingVae, Lengths, work_in
 
 import sample as sample_script
 import train as train_script
 from tinyldm.data.images import load_image
 from tinyldm.errors import InputError
-from tinyldm.nn.unet import UNetConfig
 from tinyldm.sampling.settings import SampleOptions
 from tinyldm.tasks.base import find_task, read_examples
 from tinyldm.tasks.outline import OutlineEncoder, outline
-from tinyldm.training import frozen_models
 from tinyldm.training.checkpoint import find_checkpoint, read_config
-from tinyldm.training.presets import PRESETS
-
-TINY = UNetConfig(
-    channels=(8, 16), attention=("none", "cross"), blocks=1, heads=2, groups=4, token_dim=6
-)
 
 
 class Words(Lengths):
@@ -35,19 +28,11 @@ class Words(Lengths):
         return self.stored(texts)
 
 
-def patch_for(folder, patch):
-    """Work in a folder, with a cache of its own; frozen models stand in."""
-    patch.chdir(folder)
-    patch.setenv("TINYLDM_CACHE", str(folder / "cache"))
-    patch.setitem(PRESETS, "tiny-test", TINY)
-
-    def load_frozen(config, device, place=""):
-        encoder = Lengths()
-        if config["condition"]["task"] == "outline":
-            encoder = OutlineEncoder(Words(), (8, 8))
-        return frozen_models.FrozenModels(AveragingVae(), encoder)
-
-    patch.setattr(frozen_models, "load_frozen", load_frozen)
+def encoder_of(config):
+    """What stands in for the encoder of captions, or of outlines with them."""
+    if config["condition"]["task"] == "outline":
+        return OutlineEncoder(Words(), (8, 8))
+    return Lengths()
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +40,7 @@ def trained(tmp_path_factory):
     """A folder with captioned squares in data/ and a run of them, runs/first."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch_for(folder, patch)
+        work_in(folder, patch, encoder_of)
         Path("data").mkdir()
         for k in range(4):
             picture = Image.new("RGB", (32, 32), "white")
@@ -71,7 +56,7 @@ def trained(tmp_path_factory):
 def place(trained, tmp_path, monkeypatch):
     """A copy of that folder to work in."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    patch_for(tmp_path, monkeypatch)
+    work_in(tmp_path, monkeypatch, encoder_of)
 
 
 def train(**given):
