@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -318,6 +319,17 @@ def test_an_image_that_appears_while_others_are_encoded_is_not_taken_for_broken(
     with pytest.raises(InputError, match=r"3\.png: was changed while"):
         opened(tmp_path, examples, skip_bad=True)
     assert opened(tmp_path, examples, skip_bad=True).left_out == []
+
+
+def test_a_build_that_stops_leaves_no_thread_behind(tmp_path):
+    """Else the thread that happens to collect it waits for itself, and the interpreter says so."""
+    examples = pictures(tmp_path / "images")
+    examples[3].image.write_bytes(b"broken")
+    before = set(threading.enumerate())
+    with pytest.raises(InputError, match=r"3\.png") as refused:
+        opened(tmp_path, examples)
+    assert refused.tb is not None  # its frames hold what the build had in hand
+    assert set(threading.enumerate()) <= before
 
 
 class Shown(Encoder):

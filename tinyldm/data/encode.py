@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -172,8 +173,11 @@ class ImageSet:
 
     def decoded(
         self, indices: Iterable[int], workers: int
-    ) -> Iterator[tuple[int, Tensor | InputError]]:
-        """(index, views or the error of that image) for some images; a few are decoded ahead."""
+    ) -> Generator[tuple[int, Tensor | InputError], None, None]:
+        """(index, views or the error of that image) for some images; a few are decoded ahead.
+
+        Close it, read to the end or not: its threads live until then.
+        """
 
         def decode(index: int) -> Tensor | InputError:
             try:
@@ -324,10 +328,10 @@ def write_share(path: Path, images: ImageSet, vae: Any, building: Building, *, o
     InputError: an image that cannot be read, unless skip_bad; a VAE whose latents are not finite.
     """
     share = Share()
-    decoded = images.decoded(own, building.workers)
     limit, views = views_at_once(images, building.device), images.augmentation.views
     bar = tqdm(total=len(own), desc="encoding images", unit="image", disable=not building.progress)
-    with bar, writing(path) as file:
+    reading = closing(images.decoded(own, building.workers))
+    with bar, reading as decoded, writing(path) as file:
         for batch in chunks(decoded, images_at_once(images, building.device)):
             good = share.sort_out(batch, building.skip_bad)
             for rows in torch.cat(good).split(limit) if good else ():
