@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import torch
+from speedrun_ideas import IDEAS
 from torch.utils.flop_counter import FlopCounterMode
 from written import kept, processor, put
 
@@ -50,8 +51,11 @@ BAND = 0.68  # the quintic takes a singular value to between this and 1.2
 SEEDS = 3  # the scores of a record are a mean of so many
 
 
-def train(given, run, processes):
-    """Train a run without previews, in its folder, and write what its result says of it there."""
+def train(given, run, processes, idea=None):
+    """Train a run without previews, in its folder, and write what its result says of it there.
+
+    idea: changes the trainer before it starts; one of IDEAS
+    """
     data = read_data(data_folder(None), given)
     settings = data.settings(given)
     facts = data.facts(settings, data.preview_prompts())
@@ -63,6 +67,8 @@ def train(given, run, processes):
         run.mkdir(parents=True)
     facts |= {"network": recipe, "latent_shape": list(cache.shape), **models.fingerprints}
     trainer = Trainer(build_network(recipe), cache, settings, run, facts=facts, processes=processes)
+    if idea:
+        IDEAS[idea](trainer, models)
     with FlopCounterMode(display=False) as whole:
         trainer.fit()
     error = fresh_error(trainer)
@@ -120,14 +126,17 @@ def measure(options, given, processes):
     """Train, draw, judge and append a result, for each seed."""
     for seed in options.seeds:
         name = "-".join(f"{key}={value}" for key, value in given.items()) or "default"
+        if options.idea:
+            name += f"-{options.idea}"
         run = RUNS / f"{name}-seed={seed}"
         if not (run / FACTS).exists():  # else it was trained before, and is only judged
-            train({**given, "seed": seed}, run, processes)
+            train({**given, "seed": seed}, run, processes, options.idea)
         if not processes.is_main:
             continue
         facts = json.loads((run / FACTS).read_text())
         how = Drawing(steps=options.sample_steps)
-        result = {"changed": options.changed, "options": given, **facts}
+        idea = {"idea": options.idea} if options.idea else {}
+        result = {"changed": options.changed, "options": {**given, **idea}, **facts}
         result["drawn"] = f"guidance {how.guidance:g}, {how.steps} steps of dpm++"
         result["scores"] = {} if options.only_error else judge(run, how)
         result["machine"] = f"{processor()}, torch {torch.__version__}"
@@ -204,6 +213,7 @@ def arguments(words=None):
     parser.add_argument(
         "--only-error", action="store_true", help="draw and judge nothing: for a first look"
     )
+    parser.add_argument("--idea", choices=IDEAS, help="what speedrun_ideas.py does to the trainer")
     parser.add_argument("--write", action="store_true", help="only write the table")
     parser.add_argument("--momentum", metavar="RUN", help="only look at the momenta of a run")
     options, rest = parser.parse_known_args(words)
