@@ -173,6 +173,7 @@ def test_with_guidance_1_the_teacher_is_called_once_and_with_others_twice(place)
         ({"cfg_drop": 0.1}, "--cfg-drop 0.1: expected 0 with --consistency"),
         ({"perceptual": 0.1}, "--perceptual 0.1: expected 0 with --consistency"),
         ({"snr_gamma": 5.0}, "--snr-gamma 5.0: expected 0 with --consistency"),
+        ({"loss_weights": "even"}, "--loss-weights even: expected plain with --consistency"),
         ({"consistency": "nowhere"}, "nowhere: no such folder"),
         ({"consistency": "data"}, "data: holds no checkpoint"),
         ({"style_drop": 0.2}, "--style-drop 0.2: belongs to --task landscape"),

@@ -210,6 +210,7 @@ def test_a_base_that_moved_is_found_beside_it_or_where_one_says(place):
         ({"lora": 0}, "--from .*first.*: expected --lora RANK"),
         ({"start": "nowhere"}, "nowhere: no such folder"),
         ({"lora_layers": "nothing"}, "--lora-layers nothing: no layer has such a name; there are"),
+        ({"lora_layers": "(", "data": "nowhere"}, "--lora-layers .: not a regular expression"),
         ({"prediction": "eps"}, "--prediction eps: .*first.*, which is adapted, has v"),
         ({"size": (64, 64)}, "--size 64x64: .* has 32x32"),
     ],

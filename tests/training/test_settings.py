@@ -90,6 +90,10 @@ def test_settings_survive_json():
         ),
         ({"schedule": "flow", "prediction": "eps"}, "--schedule flow with --prediction eps"),
         ({"schedule": "flow", "zero_snr": True}, "--zero-snr with --schedule flow"),
+        (
+            {"snr_gamma": 5.0, "loss_weights": "even"},
+            "--snr-gamma 5.0: expected 0 with --loss-weights even",
+        ),
         ({"t_sampling": "mode"}, "--t-sampling mode: expected one of uniform, logit-normal"),
     ],
 )

@@ -140,9 +140,12 @@ def test_nothing_is_saved_of_a_cache_that_turns_out_to_be_damaged(tmp_path):
     assert not checkpoints(tmp_path)
 
 
-@pytest.mark.parametrize(("accumulate", "optimizer"), [(1, "adamw"), (4, "adamw"), (2, "muon")])
-def test_pitfall_10_resume_is_bit_for_bit(tmp_path, accumulate, optimizer):
-    how = {"accumulate": accumulate, "optimizer": optimizer}
+@pytest.mark.parametrize(
+    ("accumulate", "optimizer", "weights"),
+    [(1, "adamw", "plain"), (4, "adamw", "even"), (2, "muon", "plain")],
+)
+def test_pitfall_10_resume_is_bit_for_bit(tmp_path, accumulate, optimizer, weights):
+    how = {"accumulate": accumulate, "optimizer": optimizer, "loss_weights": weights}
     whole = trainer(tmp_path / "whole", **how)
     assert whole.fit()
     stop = StopRequest()
@@ -185,7 +188,7 @@ def test_pitfall_20_an_infinite_gradient_changes_nothing_and_repeated_ends_the_r
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(training, "MAX_SKIPPED", 3)
-    t = trainer(tmp_path / "run", max_steps=8)
+    t = trainer(tmp_path / "run", max_steps=8, loss_weights="even")
     real, calls = training.prediction_error, []
 
     def error(*arguments, **options):
@@ -203,7 +206,7 @@ def test_pitfall_20_an_infinite_gradient_changes_nothing_and_repeated_ends_the_r
     assert all(torch.equal(before[n], after[n]) for n in before)
     assert not torch.equal(calls[3]["weights.conv_out.bias"], calls[4]["weights.conv_out.bias"])
 
-    again = trainer(tmp_path / "run", max_steps=100)
+    again = trainer(tmp_path / "run", max_steps=100, loss_weights="even")
     again.restore(find_checkpoint(tmp_path / "run"))
     assert again.progress.skipped == 5
     poisoned = range(1000)
@@ -560,10 +563,13 @@ def test_pitfall_25_no_part_of_a_step_waits_for_the_device(tmp_path, monkeypatch
     """On the meta device there is nothing to read: whoever waits for a value fails."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     there = Processes(device=torch.device("meta"))
-    for name, settings in {"plain": {}, "weighted": {"snr_gamma": 5.0, "accumulate": 2}}.items():
+    weighted = {"snr_gamma": 5.0, "accumulate": 2}
+    even = {"loss_weights": "even"}
+    for name, settings in {"plain": {}, "weighted": weighted, "even": even}.items():
         t = trainer(tmp_path / name, processes=there, cfg_drop=0.5, **settings)
         loss = t.gradient()
         norm = torch.nn.utils.clip_grad_norm_(t.network.parameters(), 1.0)
+        t.loss_weights.settle(there)
         t.ema.update(t.network)
         assert loss.device == norm.device == torch.device("meta")
 
@@ -573,7 +579,7 @@ def test_a_batch_that_cannot_be_split_is_refused(tmp_path):
         trainer(tmp_path / "run", accumulate=3)
 
 
-OF_TWO = {"max_steps": 5, "lr": 1e-3, "optimizer": "muon"}
+OF_TWO = {"max_steps": 5, "lr": 1e-3, "optimizer": "muon", "loss_weights": "even"}
 
 
 def _one_of_two(rank, port, folder, results):

@@ -26,7 +26,7 @@ from tinyldm.stage_one.pictures import augmented
 from tinyldm.stage_one.progress import SCORES, Pictures, publish
 from tinyldm.stage_one.recipe import Recipe
 from tinyldm.training.ema import EMA
-from tinyldm.training.trainer import MOMENTS
+from tinyldm.training.optimizers import MOMENTS
 from tinyldm.typed import read_json
 from tinyldm.weights import check_finite, check_fit, load_into, read_weights, write_weights
 

@@ -32,11 +32,11 @@ LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
 PREDICTIONS = ("eps", "x0", "v", "flow")
 SCHEDULES = ("linear", "scaled_linear", "cosine", "flow")
 T_SAMPLINGS = ("uniform", "logit-normal", "stratified")
+LOSS_WEIGHTS = ("plain", "even")
 OPTIMIZERS = ("adamw", "muon")
 RATE = real(0, 1000, exclusive=True)  # a learning rate
 LANDSCAPES = "landscapes (--task landscape)"
 LABEL_FORMS = ("tokens", "vector", "maps", "tokens+vector")
-
 
 data_option = partial(option, group="data")
 model_option = partial(option, group="model")
@@ -285,6 +285,12 @@ class TrainSettings:
         "gamma of min-SNR weighting (2303.09556), usually 5; 0: every t has the same weight",
         bounds=real(0, 1e9),
     )
+    loss_weights: str = training_option(
+        "plain",
+        "even: each level of noise has the same share of the loss, whatever its error "
+        "(1705.07115); plain: its error decides",
+        choices=LOSS_WEIGHTS,
+    )
     perceptual: float = training_option(
         0.0,
         "weight of the distance between features of the VAE's decoder (2411.04873); 0: none",
@@ -316,6 +322,8 @@ class TrainSettings:
             self.refuse("perceptual", "0 with --vae none: there is no decoder")
         if self.perceptual_from and not self.perceptual:
             self.refuse("perceptual_from", "0 without --perceptual")
+        if self.snr_gamma and self.loss_weights == "even":
+            self.refuse("snr_gamma", "0 with --loss-weights even, which would undo it")
         if self.zero_snr and self.schedule == "flow":
             raise InputError(
                 "--zero-snr with --schedule flow: would change nothing; "
@@ -379,16 +387,7 @@ class TrainSettings:
         return replace(self, **given)
 
 
-RESUMABLE = {
-    "data",  # only its place: what it holds is compared
-    "consistency",  # likewise
-    "max_steps",
-    "sample_every",
-    "save_every",
-    "workers",
-    "device",
-    "compile",
-    "accumulate",
-    "skip_bad",
-}
-"""Settings that may change when a run is resumed."""
+RESUMABLE = {"max_steps", "sample_every", "save_every", "workers", "device", "compile"}
+RESUMABLE |= {"accumulate", "skip_bad", "data", "consistency"}
+"""Settings that may change when a run is resumed; of the last two only the place: what they hold is
+compared."""

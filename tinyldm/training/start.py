@@ -68,6 +68,9 @@ class FromRun(Start):
             raise InputError(
                 f"--from {self.base.path}: expected --lora RANK with it, or --controlnet"
             )
+        if given.get("lora"):  # before the data is read, which may take long
+            asked = given.get("lora_layers", TrainSettings.lora_layers)
+            find_layers(self.base.network, asked)
         if given.get("post_hoc_ema"):
             raise InputError(f"--post-hoc-ema: expected no --from {self.base.path} with it")
         for name in OF_THE_NETWORK:

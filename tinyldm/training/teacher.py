@@ -24,10 +24,10 @@ from tinyldm.training.network import new_network
 from tinyldm.training.settings import TrainSettings
 from tinyldm.weights import load_into
 
-WITHOUT = ("perceptual", "perceptual_from", "snr_gamma")
-"""Settings that a consistency run has no use for: its loss has weights of its own."""
+WITHOUT = {"perceptual": 0, "perceptual_from": 0, "snr_gamma": 0, "loss_weights": "plain"}
+"""What a consistency run has of settings that are of no use to it: its loss has its own weights."""
 
-OF_THE_TEACHER = ("cfg_drop", "style_drop")
+OF_THE_TEACHER = {"cfg_drop": 0, "style_drop": 0}
 """Nor for these where it has a teacher: guidance is learned, and the null condition never used."""
 
 LENGTH = 0.24
@@ -62,10 +62,10 @@ def tuned(teacher: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:
                 f"{as_typed(getattr(before, option))}, as --consistency {name} was trained with"
             )
     taught = given.get("consistency_from", TrainSettings.consistency_from) == "teacher"
-    unused = WITHOUT + OF_THE_TEACHER if taught else WITHOUT
+    unused: dict[str, Any] = WITHOUT | OF_THE_TEACHER if taught else WITHOUT
     steps = given.get("max_steps", max(1, round(LENGTH * before.max_steps)))
     recipe: dict[str, Any] = {
-        **dict.fromkeys(unused, 0),
+        **unused,
         "max_steps": steps,
         "lr": before.lr / 2,
         "muon_lr": before.muon_lr / 2,
@@ -75,9 +75,9 @@ def tuned(teacher: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:
     }
     settings = replace(before, **{**recipe, **given, "consistency": str(teacher.path)})
     check_effect(settings, given)
-    for option in unused:
-        if getattr(settings, option):
-            settings.refuse(option, "0 with --consistency")
+    for option, value in unused.items():
+        if getattr(settings, option) != value:
+            settings.refuse(option, f"{value} with --consistency")
     if taught and settings.teacher_guidance != 1 and not before.cfg_drop:
         settings.refuse(
             "teacher_guidance", f"1: {name} was trained with --cfg-drop 0, and can't be guided"

@@ -39,18 +39,13 @@ from tinyldm.training.checkpoint import (
 from tinyldm.training.ema import EMA
 from tinyldm.training.learning_rate import learning_rate
 from tinyldm.training.log import LossByNoise, RunLog
-from tinyldm.training.muon import Muon, hidden_weights
+from tinyldm.training.optimizers import MOMENTS, make_optimizers
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.statistics import stored_latents
 from tinyldm.training.timesteps import draw_timesteps
+from tinyldm.training.weighting import LOSS_WEIGHTS
 from tinyldm.typed import as_type
 from tinyldm.weights import check_finite, check_fit, load_into, read_weights
-
-MOMENTS: dict[type, tuple[str, ...]] = {
-    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
-    Muon: ("momentum",),
-}
-"""What an optimiser keeps of each of its weights: tensors of its shape, and step, a number."""
 
 MAX_SKIPPED = 20
 """This many infinite gradients in a row end the run."""
@@ -143,6 +138,8 @@ class Trainer:
             torch.set_float32_matmul_precision("high")  # TF32 for what is left, as in Muon
         self.schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
         self.loss_by_noise = LossByNoise(self.schedule, processes.device)
+        how = LOSS_WEIGHTS[s.loss_weights]
+        self.loss_weights = how(self.schedule.timesteps, processes.device)
         self.network = network.to(processes.device)
         self.ema = EMA(self.network, s.ema)
         self.power_emas = PowerEMAs(self.network, LENGTHS if s.post_hoc_ema else ())
@@ -178,6 +175,7 @@ class Trainer:
             loss, norm = torch.stack([mean_loss, norm_before]).tolist()
             if not math.isfinite(norm):  # the same in all processes: gradients are averaged
                 now.leave_out()
+                self.loss_weights.forget()
                 skipped_in_a_row += 1
                 if skipped_in_a_row == MAX_SKIPPED:
                     raise InputError(
@@ -187,6 +185,7 @@ class Trainer:
                     )
                 continue
             skipped_in_a_row = 0
+            self.loss_weights.settle(self.processes)
 
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -256,7 +255,7 @@ class Trainer:
         gamma = s.snr_gamma or None
         error = prediction_error(predicted, noised, s.prediction, self.schedule, snr_gamma=gamma)
         self.loss_by_noise.add(noised.t, error)
-        loss = error.mean()
+        loss = (error * self.loss_weights(noised.t, error)).mean()
         if s.perceptual and self.progress.step >= s.perceptual_from:
             assert self.perceptual is not None
             loss = loss + s.perceptual * self.perceptual(predicted, noised, s.prediction)
@@ -320,7 +319,7 @@ class Trainer:
             for p, moments in optimizer.state.items():
                 for kind, value in moments.items():
                     state[f"{kind}.{names[p]}"] = value
-        return state
+        return {**state, **self.loss_weights.state()}
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint: weights, average, optimiser and progress as they were."""
@@ -343,6 +342,7 @@ class Trainer:
                     kept[kind] = state[f"{kind}.{name}"].to(p.device)
             if kept:
                 optimizer.state[p] = kept
+        self.loss_weights.restore(state)
         self.progress = as_type(config["progress"], f"{config.file}: progress", Progress)
 
     def learned(self) -> Iterator[tuple[str, nn.Parameter, torch.optim.Optimizer]]:
@@ -361,34 +361,4 @@ class Trainer:
             if any(f"{kind}.{name}" in state for kind in kinds):
                 for kind in kinds:
                     expected[f"{kind}.{name}"] = torch.zeros(()) if kind == "step" else p
-        return expected
-
-
-def make_optimizers(
-    network: nn.Module, settings: TrainSettings, processes: Processes = ALONE
-) -> list[torch.optim.Optimizer]:
-    """AdamW; with --optimizer muon, Muon for the hidden layers and AdamW for what is left.
-
-    Norms and biases, which are vectors, are not decayed. Each group says by which factor of --lr
-    it learns.
-    """
-    s = settings
-    hidden = hidden_weights(network) if s.optimizer == "muon" else []
-    taken = set(hidden)
-    matrices = [p for p in network.parameters() if p.ndim > 1 and p not in taken]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "lr_factor": 1.0},
-        {"params": vectors, "lr_factor": 1.0, "weight_decay": 0.0},
-    ]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            groups, lr=s.lr, betas=(0.9, 0.99), weight_decay=s.weight_decay, fused=True
-        )
-    ]
-    if hidden:
-        group: dict[str, Any] = {"params": hidden, "lr_factor": s.muon_lr / s.lr}
-        optimizers.append(
-            Muon([group], s.muon_lr, weight_decay=s.weight_decay, processes=processes)
-        )
-    return optimizers
+        return {**expected, **self.loss_weights.state()}
