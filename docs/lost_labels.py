@@ -9,7 +9,6 @@ with as many labels as --labels says are taken, evenly from the training set.
 """
 
 import argparse
-from itertools import islice
 
 import torch
 
@@ -32,13 +31,14 @@ def chosen(data, labels, count):
     """`count` training examples with so many labels, evenly from all of them."""
     _, examples = read_examples(data, task="labels")
     fitting = [example for example in examples if len(set(example.prompts[0].names)) == labels]
-    return list(islice(fitting, 0, None, max(1, len(fitting) // count)))[:count]
+    count = min(count, len(fitting))
+    return [fitting[k * len(fitting) // count] for k in range(count)]
 
 
 @torch.inference_mode()
 def rows(run, examples, judge):
     """(log(alpha / sigma), error of x0, share of labels) for each beginning; first for the VAE."""
-    model = tinyldm.load(run)
+    model = tinyldm.load(run, device="cpu")
     prompts = [example.prompts[0] for example in examples]
     condition = model.text_encoder.encode(prompts)
     asked = wanted_labels(prompts, judge.names)
@@ -78,6 +78,8 @@ def main():
     parser.add_argument("--count", type=int, default=96, help="of pictures (default: 96)")
     options = parser.parse_args()
     examples = chosen(options.data, options.labels, options.count)
+    if not examples:
+        parser.error(f"--labels {options.labels}: no picture of {options.data} has so many")
     judge = Evaluator.load(options.evaluator)
     print("| run | log(alpha / sigma) | error of x0 | labels found |\n| --- | --- | --- | --- |")
     for run in options.runs:

@@ -217,7 +217,10 @@ def arguments(words=None):
     parser.add_argument("--write", action="store_true", help="only write the table")
     parser.add_argument("--momentum", metavar="RUN", help="only look at the momenta of a run")
     options, rest = parser.parse_known_args(words)
-    return options, vars(train_parser().parse_args(rest))
+    given = vars(train_parser().parse_args(rest))
+    if options.idea and "loss_weights" in given:
+        parser.error(f"--idea {options.idea}: expected no --loss-weights with it")
+    return options, given
 
 
 def main():

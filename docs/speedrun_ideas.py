@@ -27,9 +27,6 @@ TOY = PRESETS["toy"]
 SHAPES = {
     "toy, attention everywhere": replace(TOY, attention="cross"),
     "toy, 128-128-128": replace(TOY, channels=(128, 128, 128)),
-    "toy, 96-192": replace(
-        TOY, channels=(96, 192), attention=("none", "cross"), blocks=1, heads=4, depth=1
-    ),
     "toy, two at 8x8": replace(TOY, blocks=(1, 2, 1)),
 }
 PRESETS.update(SHAPES)
@@ -112,6 +109,7 @@ def aligned(trainer: Trainer, models: FrozenModels) -> None:
 
     A perceptron projects each position onto the 8x8 patches that CLIP's image tower returns; the
     loss is 0.5 times one minus the cosine. The pictures come from the latents, by the decoder.
+    For one process, without --accumulate.
     """
     hidden = Hidden(trainer.network.down_blocks[1])
     clip = ClipScorer.load("tiny")

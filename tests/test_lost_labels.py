@@ -53,7 +53,8 @@ class Judge:
 
 def test_pictures_have_as_many_labels_as_asked_for(script, data):
     assert [e.name for e in script.chosen(data, 2, 3)] == ["1.png", "4.png", "7.png"]
-    assert [e.name for e in script.chosen(data, 3, 1)] == ["2.png"]
+    assert [e.name for e in script.chosen(data, 3, 2)] == ["2.png", "5.png"]
+    assert script.chosen(data, 4, 2) == []
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -80,7 +81,7 @@ def test_a_network_that_knows_the_pictures_loses_nothing(script, data, monkeypat
         encode=lambda images: images,
         decode=lambda latents: [to_pil(image) for image in latents],
     )
-    monkeypatch.setattr(script.tinyldm, "load", lambda run: model)
+    monkeypatch.setattr(script.tinyldm, "load", lambda run, device: model)
     vae, *begun = script.rows("runs/any", examples, Judge())
     assert vae == (None, 0.0, 1.0)
     levels = [row[0] for row in begun]

@@ -569,7 +569,8 @@ def test_pitfall_25_no_part_of_a_step_waits_for_the_device(tmp_path, monkeypatch
         t = trainer(tmp_path / name, processes=there, cfg_drop=0.5, **settings)
         loss = t.gradient()
         norm = torch.nn.utils.clip_grad_norm_(t.network.parameters(), 1.0)
-        t.loss_weights.settle(there)
+        if name == "even":
+            t.loss_weights.settle(there)
         t.ema.update(t.network)
         assert loss.device == norm.device == torch.device("meta")
 

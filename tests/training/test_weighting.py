@@ -1,6 +1,7 @@
 """The weights that each level of noise has in the loss."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,16 +9,11 @@ import torch
 from tinyldm.diffusion.loss import draw_noise, prediction_error
 from tinyldm.diffusion.prediction import eps_of, target
 from tinyldm.diffusion.schedule import NoiseSchedule
+from tinyldm.errors import InputError
 from tinyldm.processes import ALONE
-from tinyldm.training.weighting import BINS, DECAY, LOSS_WEIGHTS, EvenWeights
+from tinyldm.training.weighting import BINS, DECAY, KNOWN, EvenWeights
 
 CPU = torch.device("cpu")
-
-
-def test_plain_weights_are_one_and_leave_nothing_to_keep():
-    weights = LOSS_WEIGHTS["plain"](1000, CPU)
-    assert weights(torch.tensor([0, 999]), torch.tensor([0.1, 7.0])).tolist() == [1, 1]
-    assert weights.state() == {}
 
 
 def test_a_weight_is_the_mean_of_all_errors_over_that_of_its_level():
@@ -54,7 +50,7 @@ def test_each_level_ends_with_the_same_share_of_the_loss():
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "flow"])
 def test_what_is_predicted_does_not_matter(prediction):
-    """With a level for each t, errors of the same estimates of x0 have, weighted, the same ratios
+    """With a bin for each t, errors of the same estimates of x0 have, weighted, the same ratios
     whatever they are errors of."""
     schedule, generator = NoiseSchedule("cosine", timesteps=BINS), torch.Generator().manual_seed(0)
     ours, theirs = EvenWeights(BINS, CPU), EvenWeights(BINS, CPU)
@@ -73,6 +69,27 @@ def test_what_is_predicted_does_not_matter(prediction):
         ratio = found[0] / found[1]
     assert ratio.mean() > 0.1
     torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-3, atol=0)
+
+
+def test_sums_and_weights_are_of_float32_where_the_network_runs_in_bfloat16():
+    found = []
+    for enabled in (False, True):
+        weights = EvenWeights(1000, CPU)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            weights(torch.tensor([10, 20, 500]), torch.tensor([1.001, 3.0003, 0.7007]))
+            weights.settle(ALONE)
+            found.append(weights(torch.tensor([10, 500]), torch.ones(2)))
+    assert found[1].dtype == torch.float32
+    assert torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_what_cannot_be_sums_of_errors_is_refused_by_its_file(value):
+    weights = EvenWeights(1000, CPU)
+    kept = weights.known.clone()
+    kept[1, 3] = value
+    with pytest.raises(InputError, match=r"training.safetensors: loss_weights.known: expected"):
+        weights.restore({KNOWN: kept}, Path("training.safetensors"))
 
 
 def test_a_step_that_is_left_out_leaves_nothing():

@@ -176,7 +176,7 @@ class ImageSet:
     ) -> Generator[tuple[int, Tensor | InputError], None, None]:
         """(index, views or the error of that image) for some images; a few are decoded ahead.
 
-        Close it, read to the end or not: its threads live until then.
+        Close it if you stop before its end: its threads live until then.
         """
 
         def decode(index: int) -> Tensor | InputError:

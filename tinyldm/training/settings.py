@@ -287,8 +287,8 @@ class TrainSettings:
     )
     loss_weights: str = training_option(
         "plain",
-        "even: each level of noise has the same share of the loss, whatever its error "
-        "(1705.07115); plain: its error decides",
+        "even: errors count alike on average, at whatever level of noise (1705.07115); "
+        "plain: a level counts as much as its error",
         choices=LOSS_WEIGHTS,
     )
     perceptual: float = training_option(
@@ -387,7 +387,9 @@ class TrainSettings:
         return replace(self, **given)
 
 
-RESUMABLE = {"max_steps", "sample_every", "save_every", "workers", "device", "compile"}
-RESUMABLE |= {"accumulate", "skip_bad", "data", "consistency"}
-"""Settings that may change when a run is resumed; of the last two only the place: what they hold is
-compared."""
+PLACES = {"data", "consistency"}
+"""Settings that name folders, which may have moved; what they hold is compared."""
+
+RESUMABLE = PLACES | {"max_steps", "sample_every", "save_every", "workers", "device", "compile"}
+RESUMABLE |= {"accumulate", "skip_bad"}
+"""Settings that may change when a run is resumed."""

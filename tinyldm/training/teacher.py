@@ -25,10 +25,10 @@ from tinyldm.training.settings import TrainSettings
 from tinyldm.weights import load_into
 
 WITHOUT = {"perceptual": 0, "perceptual_from": 0, "snr_gamma": 0, "loss_weights": "plain"}
-"""What a consistency run has of settings that are of no use to it: its loss has its own weights."""
+"""Settings of no use to a consistency run, whose loss has weights of its own, and their values."""
 
 OF_THE_TEACHER = {"cfg_drop": 0, "style_drop": 0}
-"""Nor for these where it has a teacher: guidance is learned, and the null condition never used."""
+"""And these where it has a teacher: guidance is learned, and the null condition never used."""
 
 LENGTH = 0.24
 """The length of a consistency run in that of the teacher's: half of the compute, as a step of it

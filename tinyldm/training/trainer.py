@@ -43,7 +43,7 @@ from tinyldm.training.optimizers import MOMENTS, make_optimizers
 from tinyldm.training.settings import TrainSettings
 from tinyldm.training.statistics import stored_latents
 from tinyldm.training.timesteps import draw_timesteps
-from tinyldm.training.weighting import LOSS_WEIGHTS
+from tinyldm.training.weighting import EvenWeights
 from tinyldm.typed import as_type
 from tinyldm.weights import check_finite, check_fit, load_into, read_weights
 
@@ -138,8 +138,9 @@ class Trainer:
             torch.set_float32_matmul_precision("high")  # TF32 for what is left, as in Muon
         self.schedule = NoiseSchedule(s.schedule, zero_snr=s.zero_snr, shift=s.shift)
         self.loss_by_noise = LossByNoise(self.schedule, processes.device)
-        how = LOSS_WEIGHTS[s.loss_weights]
-        self.loss_weights = how(self.schedule.timesteps, processes.device)
+        self.loss_weights: EvenWeights | None = None
+        if s.loss_weights == "even":
+            self.loss_weights = EvenWeights(self.schedule.timesteps, processes.device)
         self.network = network.to(processes.device)
         self.ema = EMA(self.network, s.ema)
         self.power_emas = PowerEMAs(self.network, LENGTHS if s.post_hoc_ema else ())
@@ -175,7 +176,8 @@ class Trainer:
             loss, norm = torch.stack([mean_loss, norm_before]).tolist()
             if not math.isfinite(norm):  # the same in all processes: gradients are averaged
                 now.leave_out()
-                self.loss_weights.forget()
+                if self.loss_weights is not None:
+                    self.loss_weights.forget()
                 skipped_in_a_row += 1
                 if skipped_in_a_row == MAX_SKIPPED:
                     raise InputError(
@@ -185,7 +187,8 @@ class Trainer:
                     )
                 continue
             skipped_in_a_row = 0
-            self.loss_weights.settle(self.processes)
+            if self.loss_weights is not None:
+                self.loss_weights.settle(self.processes)
 
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -255,7 +258,9 @@ class Trainer:
         gamma = s.snr_gamma or None
         error = prediction_error(predicted, noised, s.prediction, self.schedule, snr_gamma=gamma)
         self.loss_by_noise.add(noised.t, error)
-        loss = (error * self.loss_weights(noised.t, error)).mean()
+        if self.loss_weights is not None:
+            error = error * self.loss_weights(noised.t, error)
+        loss = error.mean()
         if s.perceptual and self.progress.step >= s.perceptual_from:
             assert self.perceptual is not None
             loss = loss + s.perceptual * self.perceptual(predicted, noised, s.prediction)
@@ -319,7 +324,9 @@ class Trainer:
             for p, moments in optimizer.state.items():
                 for kind, value in moments.items():
                     state[f"{kind}.{names[p]}"] = value
-        return {**state, **self.loss_weights.state()}
+        if self.loss_weights is not None:
+            state.update(self.loss_weights.state())
+        return state
 
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint: weights, average, optimiser and progress as they were."""
@@ -329,6 +336,8 @@ class Trainer:
             state = read_weights(file)
             check_fit(state, self.expected_state(state), file)
             check_whole(folder, config, *RESUMED)
+            if self.loss_weights is not None:
+                self.loss_weights.restore(state, file)
             averaged = folder / WEIGHTS
             load_into(self.ema.network, read_weights(averaged), averaged)
             self.power_emas.restore(folder / AVERAGES, config["ema_updates"])
@@ -342,7 +351,6 @@ class Trainer:
                     kept[kind] = state[f"{kind}.{name}"].to(p.device)
             if kept:
                 optimizer.state[p] = kept
-        self.loss_weights.restore(state)
         self.progress = as_type(config["progress"], f"{config.file}: progress", Progress)
 
     def learned(self) -> Iterator[tuple[str, nn.Parameter, torch.optim.Optimizer]]:
@@ -361,4 +369,6 @@ class Trainer:
             if any(f"{kind}.{name}" in state for kind in kinds):
                 for kind in kinds:
                     expected[f"{kind}.{name}"] = torch.zeros(()) if kind == "step" else p
-        return {**expected, **self.loss_weights.state()}
+        if self.loss_weights is not None:
+            expected.update(self.loss_weights.state())
+        return expected

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
+from tinyldm.errors import InputError
 from tinyldm.processes import Processes
 
 BINS = 20
@@ -13,71 +17,54 @@ UNSEEN = 1e-6  # of a sample, with an error of 1: what a bin has before its firs
 KNOWN = "loss_weights.known"  # in the training state of a checkpoint
 
 
-class PlainWeights:
-    """Each sample counts as much as its error."""
-
-    def __init__(self, timesteps: int, device: torch.device):
-        self.timesteps = timesteps
-
-    def __call__(self, t: Tensor, error: Tensor) -> Tensor:
-        """The weights (b,) of errors (b,) at timesteps t (b,), which may lie on another device."""
-        return torch.ones_like(error)
-
-    def settle(self, processes: Processes) -> None:
-        """At the end of a step: its errors, those of all processes, become known."""
-
-    def forget(self) -> None:
-        """Of a step that was left out nothing becomes known."""
-
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps, by name."""
-        return {}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from what state() was."""
-
-
-class EvenWeights(PlainWeights):
-    """Each level of noise has the same share of the loss, whatever its error.
+class EvenWeights:
+    """Errors count alike on average, at whatever level of noise.
 
     A level is one of 20 bins of equal length in t. Its weight is the mean of all errors over the
-    mean of its own, both running means over some 50 steps. The gradient at a level is then that of
-    the logarithm of its error: training minimises the mean of log(error) over all levels, as it
-    does with a fitted uncertainty of each (1705.07115, eq. 7; for noise levels 2312.02696).
-    Where there is most noise the error is large and cannot fall, and without weights its gradient
-    drowns that of all others. Another prediction multiplies the errors of a level by a constant,
-    which cancels: eps, x0, v and flow all have the same weights in terms of x0.
+    mean of its own, both running means over some 50 steps. But for the mean of all errors, which is
+    common to all levels, the gradient at a level is that of the logarithm of its error: training
+    minimises the mean of log(error) over the t that are drawn, as it does with a fitted uncertainty
+    of each level (1705.07115; for levels of noise 2312.02696). How often a level is drawn
+    still decides how much it counts in all.
+
+    Without weights, and if x0, v or the velocity is predicted, the error is large where there is
+    most noise, and cannot fall there. Another prediction multiplies the error at each t by a
+    constant. Between bins that cancels; within a bin the prediction still decides.
 
     The weights of a step know the errors of all steps before it. So they depend neither on how many
     parts a batch is divided into nor on how many processes share it.
     """
 
     def __init__(self, timesteps: int, device: torch.device):
-        super().__init__(timesteps, device)
+        self.timesteps = timesteps
         self.known = torch.full((2, BINS), UNSEEN, device=device)  # samples, sums of errors
         self.fresh = torch.zeros_like(self.known)  # those of this step
 
     def __call__(self, t: Tensor, error: Tensor) -> Tensor:
+        """The weights (b,) of errors (b,) at timesteps t (b,), which may lie on another device."""
         place = (t * BINS // self.timesteps).to(error.device, non_blocking=True)
-        one_hot = (place[:, None] == torch.arange(BINS, device=error.device)).float()  # (b, bins)
-        self.fresh += torch.stack([torch.ones_like(error), error.detach()]) @ one_hot
+        one_hot = place[:, None] == torch.arange(BINS, device=error.device)  # (b, bins)
+        counted = torch.stack([torch.ones_like(error), error.detach()])  # (2, b)
+        self.fresh += (counted[:, :, None] * one_hot).sum(1)  # a product @ would be in bfloat16
         samples, errors = self.known
         weights = (errors.sum() / samples.sum()) * samples / errors  # (bins,)
-        return one_hot @ weights
+        return weights[place]
 
     def settle(self, processes: Processes) -> None:
+        """At the end of a step: its errors, those of all processes, become known."""
         self.known = DECAY * self.known + processes.mean(self.fresh) * processes.world
         self.forget()
 
     def forget(self) -> None:
+        """Of a step that was left out nothing becomes known."""
         self.fresh.zero_()
 
     def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps, by name."""
         return {KNOWN: self.known}
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        self.known = state[KNOWN].to(self.known.device)
-
-
-LOSS_WEIGHTS = {"plain": PlainWeights, "even": EvenWeights}
-"""Kinds of weights by the names that --loss-weights has for them."""
+    def restore(self, state: Mapping[str, Tensor], file: Path) -> None:
+        """Go on from what state() was; InputError, naming its file, if it cannot have been it."""
+        if not bool((state[KNOWN] > 0).all()):
+            raise InputError(f"{file}: {KNOWN}: expected numbers above 0")
+        self.known.copy_(state[KNOWN])
