@@ -99,3 +99,16 @@ def test_a_step_that_is_left_out_leaves_nothing():
     weights.forget()
     weights.settle(ALONE)
     torch.testing.assert_close(weights.known, before * DECAY)
+
+
+def test_a_level_that_is_not_drawn_for_long_keeps_its_weight():
+    """Without an end to the decay its sums were zero after some 5,000 steps, and its weight NaN."""
+    weights = EvenWeights(1000, CPU)
+    weights(torch.tensor([10, 500]), torch.tensor([2.0, 4.0]))
+    weights.settle(ALONE)
+    for _ in range(8000):
+        weights(torch.tensor([500]), torch.tensor([4.0]))
+        weights.settle(ALONE)
+    found = weights(torch.tensor([10, 500, 990]), torch.ones(3))
+    assert found.tolist() == pytest.approx([2, 1, 4], rel=1e-3)  # 4 / 2, 4 / 4 and, unseen, 4 / 1
+    assert (weights.known > 0).all()

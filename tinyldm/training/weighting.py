@@ -14,6 +14,7 @@ from tinyldm.processes import Processes
 BINS = 20
 DECAY = 0.98  # of what is known of the errors, in a step
 UNSEEN = 1e-6  # of a sample, with an error of 1: what a bin has before its first
+LEAST = 1e-12  # of a sample: a bin that is hardly ever drawn is not forgotten, or it would be 0 / 0
 KNOWN = "loss_weights.known"  # in the training state of a checkpoint
 
 
@@ -24,8 +25,8 @@ class EvenWeights:
     mean of its own, both running means over some 50 steps. But for the mean of all errors, which is
     common to all levels, the gradient at a level is that of the logarithm of its error: training
     minimises the mean of log(error) over the t that are drawn, as it does with a fitted uncertainty
-    of each level (1705.07115; for levels of noise 2312.02696). How often a level is drawn
-    still decides how much it counts in all.
+    of each level (1705.07115; for levels of noise 2312.02696). How often a level is drawn still
+    decides how much it counts in all.
 
     Without weights, and if x0, v or the velocity is predicted, the error is large where there is
     most noise, and cannot fall there. Another prediction multiplies the error at each t by a
@@ -52,7 +53,9 @@ class EvenWeights:
 
     def settle(self, processes: Processes) -> None:
         """At the end of a step: its errors, those of all processes, become known."""
-        self.known = DECAY * self.known + processes.mean(self.fresh) * processes.world
+        faded = DECAY * self.known
+        kept = torch.where(faded[0] < LEAST, self.known, faded)
+        self.known = kept + processes.mean(self.fresh) * processes.world
         self.forget()
 
     def forget(self) -> None:
