@@ -4,7 +4,7 @@
 
 The runs are those of train.py --hold-out. Under the same signal-to-noise ratio all schedules show
 the same picture, but for a factor, so the estimates of x0 can be compared (2107.00630). For each
-run it prints a row: the mean squared error of x0, in units of the latents' deviation, at each
+run it prints a row: the mean squared error of x0, in units of the latents' variance, at each
 log(alpha / sigma), with three seeds of the noise, the same for all runs.
 """
 
