@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 import torch
-from speedrun_ideas import IDEAS
+from speedrun_ideas import IDEAS, OBJECTIVES
 from torch.utils.flop_counter import FlopCounterMode
 from written import kept, processor, put
 
@@ -218,7 +218,7 @@ def arguments(words=None):
     parser.add_argument("--momentum", metavar="RUN", help="only look at the momenta of a run")
     options, rest = parser.parse_known_args(words)
     given = vars(train_parser().parse_args(rest))
-    if options.idea and "loss_weights" in given:
+    if options.idea in OBJECTIVES and "loss_weights" in given:
         parser.error(f"--idea {options.idea}: expected no --loss-weights with it")
     return options, given
 

@@ -146,9 +146,38 @@ def spread(trainer: Trainer, models: FrozenModels) -> None:
     training.draw_timesteps = draw
 
 
+def growing(trainer: Trainer, models: FrozenModels) -> None:
+    """The first 45 % of the steps learn from half of each batch."""
+    whole = trainer.batch
+
+    def batch(position):
+        x0, condition, generator = whole(position)
+        if trainer.progress.step < 0.45 * trainer.settings.max_steps:
+            half = len(x0) // 2
+            x0, condition = x0[:half], condition.map(lambda part: part[:half])
+        return x0, condition, generator
+
+    trainer.batch = batch
+
+
+def linear_decay(trainer: Trainer, models: FrozenModels) -> None:
+    """The learning rate falls to zero on a straight line, in place of a cosine."""
+
+    def rate(step, s, cuts=0):
+        falling = (s.max_steps - step) / (s.max_steps - s.warmup)
+        return s.lr * min((step + 1) / (s.warmup + 1), falling)
+
+    training.learning_rate = rate
+
+
 IDEAS: dict[str, Callable[[Trainer, FrozenModels], None]] = {
     "contrastive": contrastive,
     "dispersive": dispersive,
     "aligned": aligned,
     "spread": spread,
+    "growing": growing,
+    "linear decay": linear_decay,
 }
+
+OBJECTIVES = ("contrastive", "dispersive", "aligned")
+"""Those that replace what is minimised, and so leave no place for --loss-weights."""
