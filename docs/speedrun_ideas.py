@@ -170,14 +170,18 @@ def linear_decay(trainer: Trainer, models: FrozenModels) -> None:
     training.learning_rate = rate
 
 
-IDEAS: dict[str, Callable[[Trainer, FrozenModels], None]] = {
+Idea = Callable[[Trainer, FrozenModels], None]
+
+OBJECTIVES: dict[str, Idea] = {
     "contrastive": contrastive,
     "dispersive": dispersive,
     "aligned": aligned,
+}
+"""These replace what is minimised, and so leave no place for --loss-weights."""
+
+IDEAS: dict[str, Idea] = {
+    **OBJECTIVES,
     "spread": spread,
     "growing": growing,
     "linear decay": linear_decay,
 }
-
-OBJECTIVES = ("contrastive", "dispersive", "aligned")
-"""Those that replace what is minimised, and so leave no place for --loss-weights."""

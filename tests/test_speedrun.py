@@ -1,18 +1,61 @@
-"""The script of the speed run takes its own options beside those of train.py."""
+"""The scripts of the speed run: their options beside those of train.py, and two of the ideas."""
 
-import importlib.util
+import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
-FILE = Path(__file__).parents[1] / "docs" / "speedrun.py"
+import pytest
+import torch
+
+from tinyldm.condition import Condition
+from tinyldm.training import trainer as training
+from tinyldm.training.settings import TrainSettings
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
-def test_options_of_training_are_passed_on(monkeypatch):
-    monkeypatch.syspath_prepend(FILE.parent)
-    spec = importlib.util.spec_from_file_location("speedrun", FILE)
-    speedrun = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(speedrun)
+@pytest.fixture
+def speedrun(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS)
+    return importlib.import_module("speedrun")
+
+
+def test_options_of_training_are_passed_on(speedrun):
     words = ["--changed", "Muon", "--seeds", "0", "1", "--max-steps", "7", "--optimizer", "muon"]
     options, given = speedrun.arguments(words)
     assert (options.changed, options.seeds) == ("Muon", [0, 1])
     assert given["max_steps"] == 7
     assert given["optimizer"] == "muon"
+
+
+def test_only_an_idea_that_replaces_the_loss_is_refused_beside_loss_weights(speedrun, capsys):
+    options, given = speedrun.arguments(["--idea", "growing", "--loss-weights", "even"])
+    assert (options.idea, given["loss_weights"]) == ("growing", "even")
+    with pytest.raises(SystemExit):
+        speedrun.arguments(["--idea", "dispersive", "--loss-weights", "even"])
+    assert "--idea dispersive: expected no --loss-weights with it" in capsys.readouterr().err
+
+
+def test_a_growing_batch_is_half_a_batch_at_first(speedrun):
+    x0, mask = torch.arange(8.0), torch.ones(8, 1, dtype=torch.bool)
+    whole = Condition(tokens=torch.arange(8.0).view(8, 1, 1), mask=mask)
+    trainer = SimpleNamespace(
+        batch=lambda position: (x0, whole, "its generator"),
+        progress=SimpleNamespace(step=0),
+        settings=SimpleNamespace(max_steps=20),
+    )
+    speedrun.IDEAS["growing"](trainer, None)
+    for step, size in ((0, 4), (8, 4), (9, 8), (19, 8)):
+        trainer.progress.step = step
+        x, condition, generator = trainer.batch(step)
+        assert x.tolist() == condition.tokens.flatten().tolist() == list(range(size))
+        assert len(condition.mask) == size
+        assert generator == "its generator"
+
+
+def test_a_linear_decay_ends_after_the_last_step(speedrun, monkeypatch):
+    monkeypatch.setattr(training, "learning_rate", training.learning_rate)  # put back afterwards
+    speedrun.IDEAS["linear decay"](None, None)
+    settings = TrainSettings(max_steps=10, warmup=2, lr=0.24)
+    rates = [training.learning_rate(step, settings) for step in range(10)]
+    assert rates == pytest.approx([0.08, 0.16, 0.24, 0.21, 0.18, 0.15, 0.12, 0.09, 0.06, 0.03])
