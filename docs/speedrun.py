@@ -51,10 +51,10 @@ BAND = 0.68  # the quintic takes a singular value to between this and 1.2
 SEEDS = 3  # the scores of a record are a mean of so many
 
 
-def train(given, run, processes, idea=None):
+def train(given, run, processes, ideas=()):
     """Train a run without previews, in its folder, and write what its result says of it there.
 
-    idea: changes the trainer before it starts; one of IDEAS
+    ideas: names of IDEAS, which change the trainer before it starts
     """
     data = read_data(data_folder(None), given)
     settings = data.settings(given)
@@ -67,7 +67,7 @@ def train(given, run, processes, idea=None):
         run.mkdir(parents=True)
     facts |= {"network": recipe, "latent_shape": list(cache.shape), **models.fingerprints}
     trainer = Trainer(build_network(recipe), cache, settings, run, facts=facts, processes=processes)
-    if idea:
+    for idea in ideas:
         IDEAS[idea](trainer, models)
     with FlopCounterMode(display=False) as whole:
         trainer.fit()
@@ -126,8 +126,9 @@ def measure(options, given, processes):
     """Train, draw, judge and append a result, for each seed."""
     for seed in options.seeds:
         name = "-".join(f"{key}={value}" for key, value in given.items()) or "default"
-        if options.idea:
-            name += f"-{options.idea}"
+        ideas = ", ".join(options.idea)
+        if ideas:
+            name += f"-{ideas}"
         run = RUNS / f"{name}-seed={seed}"
         if not (run / FACTS).exists():  # else it was trained before, and is only judged
             train({**given, "seed": seed}, run, processes, options.idea)
@@ -135,7 +136,7 @@ def measure(options, given, processes):
             continue
         facts = json.loads((run / FACTS).read_text())
         how = Drawing(steps=options.sample_steps)
-        idea = {"idea": options.idea} if options.idea else {}
+        idea = {"idea": ideas} if ideas else {}
         result = {"changed": options.changed, "options": {**given, **idea}, **facts}
         result["drawn"] = f"guidance {how.guidance:g}, {how.steps} steps of dpm++"
         result["scores"] = {} if options.only_error else judge(run, how)
@@ -213,13 +214,16 @@ def arguments(words=None):
     parser.add_argument(
         "--only-error", action="store_true", help="draw and judge nothing: for a first look"
     )
-    parser.add_argument("--idea", choices=IDEAS, help="what speedrun_ideas.py does to the trainer")
+    parser.add_argument(
+        "--idea", nargs="+", default=[], choices=IDEAS, help="what speedrun_ideas.py does to it"
+    )
     parser.add_argument("--write", action="store_true", help="only write the table")
     parser.add_argument("--momentum", metavar="RUN", help="only look at the momenta of a run")
     options, rest = parser.parse_known_args(words)
     given = vars(train_parser().parse_args(rest))
-    if options.idea in OBJECTIVES and "loss_weights" in given:
-        parser.error(f"--idea {options.idea}: expected no --loss-weights with it")
+    replaced = [idea for idea in options.idea if idea in OBJECTIVES]
+    if replaced and "loss_weights" in given:
+        parser.error(f"--idea {replaced[0]}: expected no --loss-weights with it")
     return options, given
 
 

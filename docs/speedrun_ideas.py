@@ -160,16 +160,6 @@ def growing(trainer: Trainer, models: FrozenModels) -> None:
     trainer.batch = batch
 
 
-def linear_decay(trainer: Trainer, models: FrozenModels) -> None:
-    """The learning rate falls to zero on a straight line, in place of a cosine."""
-
-    def rate(step, s, cuts=0):
-        falling = (s.max_steps - step) / (s.max_steps - s.warmup)
-        return s.lr * min((step + 1) / (s.warmup + 1), falling)
-
-    training.learning_rate = rate
-
-
 Idea = Callable[[Trainer, FrozenModels], None]
 
 OBJECTIVES: dict[str, Idea] = {
@@ -183,5 +173,4 @@ IDEAS: dict[str, Idea] = {
     **OBJECTIVES,
     "spread": spread,
     "growing": growing,
-    "linear decay": linear_decay,
 }

@@ -27,6 +27,12 @@ def test_cosine_is_half_in_the_middle_and_ends_near_zero():
     assert all(a > b for a, b in itertools.pairwise(rates))
 
 
+def test_linear_falls_on_a_straight_line_to_zero_just_after_the_last_step():
+    rates = curve(lr=2.0, warmup=4, lr_schedule="linear", max_steps=12)
+    assert rates[:4] == pytest.approx([0.4, 0.8, 1.2, 1.6])
+    assert rates[4:] == pytest.approx([2, 1.75, 1.5, 1.25, 1, 0.75, 0.5, 0.25])
+
+
 def test_step_halves_at_each_period():
     rates = curve(lr=1.0, warmup=0, lr_schedule="step", lr_every=3, max_steps=9)
     assert rates == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25]
@@ -41,7 +47,7 @@ def test_plateau_cuts_only_when_the_loss_stands_still():
     assert math.isclose(learning_rate(5, s, plateau.cuts), 0.01)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "step", "plateau"])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "step", "plateau"])
 def test_pitfall_11_the_rate_does_not_know_accumulation(schedule):
     """It is a function of the optimiser step: accumulation and processes don't enter."""
     one, four = (
@@ -52,7 +58,7 @@ def test_pitfall_11_the_rate_does_not_know_accumulation(schedule):
     assert len(set(one)) > 5
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "step"])
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0), (5, 100), (40, 3), (40, 39), (40, 40)])
 def test_the_highest_rate_is_that_of_all_steps(schedule, steps, warmup):
     how = dict(lr=1e-3, warmup=warmup, lr_schedule=schedule, max_steps=steps, lr_every=7)

@@ -175,6 +175,14 @@ def test_defaults_follow_the_task_and_help_tells_them():
     assert "my_module:MyTask (default" not in told
 
 
+def test_min_snr_weights_take_the_place_of_even_ones():
+    assert defaults_for({}, (64, 64)).loss_weights == "even"
+    assert defaults_for({"snr_gamma": 5.0}, (64, 64)).loss_weights == "plain"
+    assert defaults_for({"data": "x"}, (64, 64)).loss_weights == "plain"
+    with pytest.raises(InputError, match=r"--snr-gamma 5.0: expected 0"):
+        defaults_for({"snr_gamma": 5.0, "loss_weights": "even"}, (64, 64))
+
+
 def test_options_that_would_be_ignored_are_refused():
     for given in (
         {"lr_decay": 0.5},

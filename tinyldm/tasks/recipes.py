@@ -1,8 +1,8 @@
 """Defaults of train.py for data of your own: a whole recipe for each kind of data.
 
 A run's settings are the defaults of TrainSettings (the toy set's), over them the recipe that its
-task picks here, over that the options that were given. Only which schedule and which prediction go
-together on the toy set is decided elsewhere, by path_of in training/chosen.py.
+task picks here, over that the options that were given. Only what goes together on the toy set,
+schedule and prediction, or weights of the loss, is decided elsewhere, in training/chosen.py.
 """
 
 from typing import Any
@@ -24,6 +24,7 @@ FULL: dict[str, Any] = {
     "shift": 1.0,
     "optimizer": "adamw",
     "t_sampling": "uniform",
+    "loss_weights": "plain",
     "lr": 1e-4,
     "lr_schedule": "constant",
     "warmup": 1000,
@@ -41,6 +42,7 @@ SMALL: dict[str, Any] = {
     "shift": 0.5,
     "optimizer": "adamw",
     "t_sampling": "uniform",
+    "loss_weights": "plain",
     "lr": 1e-3,
     "lr_schedule": "cosine",
     "warmup": 100,

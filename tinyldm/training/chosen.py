@@ -27,7 +27,8 @@ def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) 
     recipe: dict[str, Any] = {}
     if given.get("data") is not None:
         recipe = {**task.recipe(native, given), "task": given.get("task", task.name)}
-    settings = TrainSettings.from_dict({**recipe, **path_of(given, recipe), **given})
+    chosen = {**recipe, **path_of(given, recipe), **weights_of(given), **given}
+    settings = TrainSettings.from_dict(chosen)
     if settings.network is None:
         check_preset(settings.preset)
     check_effect(settings, given)
@@ -45,6 +46,11 @@ def path_of(given: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, st
     if schedule == usual:
         return {}
     return {"schedule": schedule, "prediction": "flow" if schedule == "flow" else "v"}
+
+
+def weights_of(given: Mapping[str, Any]) -> dict[str, str]:
+    """The weights of the loss, where an option asks for others: those of min-SNR replace them."""
+    return {"loss_weights": "plain"} if given.get("snr_gamma") else {}
 
 
 def check_effect(settings: TrainSettings, given: Mapping[str, Any]) -> None:

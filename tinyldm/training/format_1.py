@@ -21,7 +21,12 @@ RETIRED: dict[str, Any] = {
 PUBLISHED = "tinyldm.compat.network:build"
 """Builds the networks with other values of them; `convert` names it in checkpoints."""
 
-UNSAID = {"optimizer": "adamw", "t_sampling": "uniform", "post_hoc_ema": False}
+UNSAID = {
+    "optimizer": "adamw",
+    "t_sampling": "uniform",
+    "loss_weights": "plain",
+    "post_hoc_ema": False,
+}
 """Settings that the first checkpoints do not mention, and what their runs did."""
 
 

@@ -20,9 +20,12 @@ def learning_rate(step: int, settings: TrainSettings, cuts: int = 0) -> float:
     s = settings
     if step < s.warmup:
         return s.lr * (step + 1) / (s.warmup + 1)
-    if s.lr_schedule == "cosine":  # reaches zero just after the last step (1608.03983, eq. 5)
-        progress = (step - s.warmup) / max(1, s.max_steps - s.warmup)
-        return s.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    # both of these reach zero just after the last step
+    progress = min(1.0, (step - s.warmup) / max(1, s.max_steps - s.warmup))
+    if s.lr_schedule == "linear":  # 2310.07831
+        return s.lr * (1 - progress)
+    if s.lr_schedule == "cosine":  # 1608.03983, eq. 5
+        return s.lr * 0.5 * (1 + math.cos(math.pi * progress))
     if s.lr_schedule == "step":
         return float(s.lr * s.lr_decay ** (step // s.lr_every))
     if s.lr_schedule == "plateau":

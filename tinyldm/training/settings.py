@@ -28,7 +28,7 @@ from tinyldm.errors import InputError, shortened
 from tinyldm.spelling import nearest
 from tinyldm.tasks.recipes import FULL
 
-LR_SCHEDULES = ("constant", "cosine", "step", "plateau")
+LR_SCHEDULES = ("constant", "linear", "cosine", "step", "plateau")
 PREDICTIONS = ("eps", "x0", "v", "flow")
 SCHEDULES = ("linear", "scaled_linear", "cosine", "flow")
 T_SAMPLINGS = ("uniform", "logit-normal", "stratified")
@@ -212,7 +212,7 @@ class TrainSettings:
         bounds=real(0, 1),
     )
     max_steps: int = training_option(
-        570, "length of the training", default=toy_and_own("max_steps", 570), bounds=STEPS
+        520, "length of the training", default=toy_and_own("max_steps", 520), bounds=STEPS
     )
     batch_size: int = training_option(
         32,
@@ -234,10 +234,10 @@ class TrainSettings:
     )
     muon_lr: float = training_option(0.02, "highest learning rate of --optimizer muon", bounds=RATE)
     lr_schedule: str = training_option(
-        "cosine",
-        "what the learning rate does after the warm-up",
+        "linear",
+        "what the learning rate does after the warm-up; linear, cosine: fall to zero",
         choices=LR_SCHEDULES,
-        default=toy_and_own("lr_schedule", "cosine"),
+        default=toy_and_own("lr_schedule", "linear"),
     )
     lr_decay: float = training_option(
         0.5,
@@ -286,10 +286,11 @@ class TrainSettings:
         bounds=real(0, 1e9),
     )
     loss_weights: str = training_option(
-        "plain",
+        "even",
         "even: errors count alike on average, at whatever level of noise (1705.07115); "
         "plain: a level counts as much as its error",
         choices=LOSS_WEIGHTS,
+        default=toy_and_own("loss_weights", "even"),
     )
     perceptual: float = training_option(
         0.0,

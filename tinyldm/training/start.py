@@ -35,6 +35,7 @@ SHORT: dict[str, Any] = {
     "batch_size": 32,
     "optimizer": "adamw",
     "t_sampling": "uniform",
+    "loss_weights": "plain",
     "lr": 1e-3,
     "lr_schedule": "cosine",
     "warmup": 20,
