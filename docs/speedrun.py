@@ -9,7 +9,8 @@ captions, judges them by the attribute classifier and appends a result to speedr
 writes the table of speedrun.md. The third tells what iterations make of the momenta of a run. FLOPs
 are those that torch.utils.flop_counter counts over the whole training, optimiser included. Runs and
 pictures go to runs/speedrun, data to data/toy. Under torchrun several processes train, and the
-FLOPs are those of all of them together.
+FLOPs are those of all of them together. A run that is there already is only judged again: after a
+change of the defaults, remove runs/speedrun.
 """
 
 import argparse
@@ -172,7 +173,7 @@ def table(found):
             f"{first['steps']} x {first['batch']}",
             f"{average(group, 'tflop'):.1f}",
             f"{average(group, 'optimizer_tflop'):.1f}",
-            ", ".join(str(r["seed"]) for r in group),
+            ", ".join(str(seed) for seed in sorted(r["seed"] for r in group)),
             f"{average(group, 'error'):.4f}",
             *shown,
             verdict,
@@ -215,15 +216,17 @@ def arguments(words=None):
         "--only-error", action="store_true", help="draw and judge nothing: for a first look"
     )
     parser.add_argument(
-        "--idea", nargs="+", default=[], choices=IDEAS, help="what speedrun_ideas.py does to it"
+        "--idea", nargs="+", default=[], choices=IDEAS, help="of speedrun_ideas.py, together"
     )
     parser.add_argument("--write", action="store_true", help="only write the table")
     parser.add_argument("--momentum", metavar="RUN", help="only look at the momenta of a run")
     options, rest = parser.parse_known_args(words)
     given = vars(train_parser().parse_args(rest))
     replaced = [idea for idea in options.idea if idea in OBJECTIVES]
-    if replaced and "loss_weights" in given:
-        parser.error(f"--idea {replaced[0]}: expected no --loss-weights with it")
+    if len(options.idea) > len(set(options.idea)) or len(replaced) > 1:
+        parser.error(f"--idea {' '.join(options.idea)}: expected each once, one loss among them")
+    if replaced and given.setdefault("loss_weights", "plain") == "even":
+        parser.error(f"--idea {replaced[0]}: expected no --loss-weights even with it")
     return options, given
 
 

@@ -167,7 +167,7 @@ OBJECTIVES: dict[str, Idea] = {
     "dispersive": dispersive,
     "aligned": aligned,
 }
-"""These replace what is minimised, and so leave no place for --loss-weights."""
+"""These replace what is minimised, and so leave no place for --loss-weights even."""
 
 IDEAS: dict[str, Idea] = {
     **OBJECTIVES,

@@ -31,7 +31,16 @@ def test_only_an_idea_that_replaces_the_loss_is_refused_beside_loss_weights(spee
     assert (options.idea, given["loss_weights"]) == (["growing"], "even")
     with pytest.raises(SystemExit):
         speedrun.arguments(["--idea", "dispersive", "--loss-weights", "even"])
-    assert "--idea dispersive: expected no --loss-weights with it" in capsys.readouterr().err
+    assert "--idea dispersive: expected no --loss-weights even with it" in capsys.readouterr().err
+    _, given = speedrun.arguments(["--idea", "dispersive"])
+    assert given["loss_weights"] == "plain"
+
+
+@pytest.mark.parametrize("ideas", [["growing", "growing"], ["dispersive", "contrastive"]])
+def test_ideas_that_do_not_go_together_are_refused(speedrun, ideas, capsys):
+    with pytest.raises(SystemExit):
+        speedrun.arguments(["--idea", *ideas])
+    assert f"--idea {' '.join(ideas)}: expected each once" in capsys.readouterr().err
 
 
 def test_a_growing_batch_is_half_a_batch_at_first(speedrun):

@@ -308,7 +308,7 @@ def as_image(picture: Any) -> Image.Image:
 def load(source: str | Path, device: str = "auto") -> Model:
     """A trained model: a run, a checkpoint, a folder of diffusers', or either under a hub name.
 
-    source: runs/toy-1, runs/toy-1/checkpoints/step-0000570, user/model, ... A folder of diffusers'
+    source: runs/toy-1, runs/toy-1/checkpoints/step-0000520, user/model, ... A folder of diffusers'
             is one that `convert` has written, or a pipeline with unet/, scheduler/, vae/,
             text_encoder/ and tokenizer/.
     device: auto, cpu, cuda, cuda:1 or mps

@@ -39,7 +39,12 @@ def trainer_of(cache, config, place: Path, device, **settings) -> Trainer:
     """A trainer of a fresh network of a config, on a cache; nothing is written to `place`."""
     PRESETS["benchmark"] = config
     settings = TrainSettings(
-        preset="benchmark", optimizer="adamw", warmup=1, max_steps=10**6, **settings
+        preset="benchmark",
+        optimizer="adamw",
+        loss_weights="plain",
+        warmup=1,
+        max_steps=10**6,
+        **settings,
     )
     shape = DataShape.of(
         tuple(cache.batch(torch.arange(1), torch.Generator(), "cpu")[0].shape[1:]), cache.null

@@ -27,7 +27,7 @@ def settings_for(given: Mapping[str, Any], native: tuple[int, int], task: Task) 
     recipe: dict[str, Any] = {}
     if given.get("data") is not None:
         recipe = {**task.recipe(native, given), "task": given.get("task", task.name)}
-    chosen = {**recipe, **path_of(given, recipe), **weights_of(given), **given}
+    chosen = {**recipe, **path_of(given, recipe), **weights_of({**recipe, **given}), **given}
     settings = TrainSettings.from_dict(chosen)
     if settings.network is None:
         check_preset(settings.preset)
@@ -49,7 +49,7 @@ def path_of(given: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, st
 
 
 def weights_of(given: Mapping[str, Any]) -> dict[str, str]:
-    """The weights of the loss, where an option asks for others: those of min-SNR replace them."""
+    """Plain weights of the loss where --snr-gamma is given, which has weights of its own."""
     return {"loss_weights": "plain"} if given.get("snr_gamma") else {}
 
 

@@ -235,7 +235,7 @@ class TrainSettings:
     muon_lr: float = training_option(0.02, "highest learning rate of --optimizer muon", bounds=RATE)
     lr_schedule: str = training_option(
         "linear",
-        "what the learning rate does after the warm-up; linear, cosine: fall to zero",
+        "what the learning rate does after the warm-up; linear and cosine fall to zero",
         choices=LR_SCHEDULES,
         default=toy_and_own("lr_schedule", "linear"),
     )
@@ -282,7 +282,7 @@ class TrainSettings:
     )
     snr_gamma: float = training_option(
         0.0,
-        "gamma of min-SNR weighting (2303.09556), usually 5; 0: every t has the same weight",
+        "gamma of min-SNR weighting (2303.09556), usually 5; 0: none",
         bounds=real(0, 1e9),
     )
     loss_weights: str = training_option(
@@ -290,7 +290,7 @@ class TrainSettings:
         "even: errors count alike on average, at whatever level of noise (1705.07115); "
         "plain: a level counts as much as its error",
         choices=LOSS_WEIGHTS,
-        default=toy_and_own("loss_weights", "even"),
+        default="even; with --data or --snr-gamma: plain",
     )
     perceptual: float = training_option(
         0.0,
