@@ -25,6 +25,7 @@ from tinyldm.training.checkpoint import (
     conditioning_of,
     find_checkpoint,
     load_checkpoint,
+    settings_of,
     task_of,
 )
 from tinyldm.training.frozen_models import load_frozen
@@ -99,6 +100,7 @@ def test_it_goes_on(run):
 def test_a_checkpoint_that_says_nothing_of_its_task_is_one_of_captions():
     """And predicts what it predicted in the version that wrote it, whose autoencoder is gone."""
     checkpoint = load_checkpoint(ASSETS / "oldest")
+    assert settings_of(checkpoint.config).loss_weights == "plain"
     assert "condition" not in checkpoint.config
     assert "data_folder" not in checkpoint.config
     assert task_of(checkpoint.config).name == "text"

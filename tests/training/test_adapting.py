@@ -267,3 +267,4 @@ def test_on_the_toy_set_an_adapter_is_trained_as_on_other_data(place):
     base = load_checkpoint("runs/first")
     settings = FromRun(base, settings_of(base.config)).settings(TrainSettings(), {})
     assert (settings.optimizer, settings.t_sampling, settings.lr) == ("adamw", "uniform", 1e-3)
+    assert (settings.lr_schedule, settings.loss_weights) == ("cosine", "plain")
