@@ -177,6 +177,7 @@ def test_a_run_that_does_not_name_its_optimizer_had_adamw(tmp_path):
     settings = read_config(tmp_path)["settings"]
     assert settings == {
         **{"optimizer": "adamw", "t_sampling": "uniform", "post_hoc_ema": False},
+        "loss_weights": "plain",
         "lr": 1e-3,
     }
 

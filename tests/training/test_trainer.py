@@ -258,6 +258,7 @@ def test_what_a_step_minimises_and_where_it_is_clipped(tmp_path):
     t = trainer(
         tmp_path / "run",
         snr_gamma=0.3,
+        loss_weights="plain",
         cfg_drop=0.5,
         prediction="x0",
         schedule="linear",
@@ -317,7 +318,8 @@ def test_the_straight_path_is_trained_at_the_timesteps_asked_for(tmp_path):
 
 
 def test_the_loss_by_noise_is_that_of_the_steps_since_the_last_checkpoint(tmp_path):
-    t = trainer(tmp_path / "run", accumulate=2, batch_size=20, max_steps=8, save_every=5)
+    how = {"accumulate": 2, "batch_size": 20, "loss_weights": "plain"}
+    t = trainer(tmp_path / "run", max_steps=8, save_every=5, **how)
     t.fit()
     with open(tmp_path / "run" / "loss_by_noise.csv", newline="") as stream:
         found = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
@@ -563,9 +565,9 @@ def test_pitfall_25_no_part_of_a_step_waits_for_the_device(tmp_path, monkeypatch
     """On the meta device there is nothing to read: whoever waits for a value fails."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     there = Processes(device=torch.device("meta"))
-    weighted = {"snr_gamma": 5.0, "accumulate": 2}
-    even = {"loss_weights": "even"}
-    for name, settings in {"plain": {}, "weighted": weighted, "even": even}.items():
+    plain, even = {"loss_weights": "plain"}, {"loss_weights": "even"}
+    weighted = {**plain, "snr_gamma": 5.0, "accumulate": 2}
+    for name, settings in {"plain": plain, "weighted": weighted, "even": even}.items():
         t = trainer(tmp_path / name, processes=there, cfg_drop=0.5, **settings)
         loss = t.gradient()
         norm = torch.nn.utils.clip_grad_norm_(t.network.parameters(), 1.0)
