@@ -216,7 +216,7 @@ def arguments(words=None):
         "--only-error", action="store_true", help="draw and judge nothing: for a first look"
     )
     parser.add_argument(
-        "--idea", nargs="+", default=[], choices=IDEAS, help="of speedrun_ideas.py, together"
+        "--idea", nargs="+", default=[], choices=IDEAS, help="ideas to add, of speedrun_ideas.py"
     )
     parser.add_argument("--write", action="store_true", help="only write the table")
     parser.add_argument("--momentum", metavar="RUN", help="only look at the momenta of a run")

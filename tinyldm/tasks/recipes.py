@@ -1,8 +1,8 @@
 """Defaults of train.py for data of your own: a whole recipe for each kind of data.
 
 A run's settings are the defaults of TrainSettings (the toy set's), over them the recipe that its
-task picks here, over that the options that were given. Only what goes together on the toy set,
-schedule and prediction, or weights of the loss, is decided elsewhere, in training/chosen.py.
+task picks here, over that the options that were given. What goes with an option that was given,
+such as the prediction with a schedule, is decided in training/chosen.py.
 """
 
 from typing import Any
