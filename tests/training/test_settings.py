@@ -149,11 +149,13 @@ def test_defaults_follow_the_task_and_help_tells_them():
         "tiny",
         False,
         "toy",
-        7800,
+        15_600,
     )
     assert labels.centre
     assert labels.label_form == "tokens+vector"
     assert labels.lr == 1.5e-3
+    assert (labels.optimizer, labels.t_sampling, labels.shift) == ("adamw", "stratified", 0.25)
+    assert (labels.loss_weights, labels.lr_schedule) == ("even", "linear")
     land = defaults_for({"data": "land"}, (384, 512), "landscape")
     assert (land.size, land.image_encoder) == ((384, 512), "openai/clip-vit-base-patch32")
     small = defaults_for({"data": "land"}, (96, 128), "landscape")

@@ -50,8 +50,18 @@ SMALL: dict[str, Any] = {
     "save_every": 500,
 }
 
-# The hour of docs/iclevr.md.
-SMALL_LABELS: dict[str, Any] = {**SMALL, "max_steps": 7800, "batch_size": 64, "lr": 1.5e-3}
+# The recipe of docs/iclevr.md.
+SMALL_LABELS: dict[str, Any] = {
+    **SMALL,
+    "max_steps": 15_600,
+    "shift": 0.25,
+    "t_sampling": "stratified",
+    "loss_weights": "even",
+    "lr": 1.5e-3,
+    "lr_schedule": "linear",
+    "sample_every": 1300,
+    "save_every": 1300,
+}
 
 # The half hour of docs/landscapes.md.
 SMALL_LANDSCAPES: dict[str, Any] = {
