@@ -290,7 +290,7 @@ class TrainSettings:
         "even: errors count alike on average, at whatever level of noise (1705.07115); "
         "plain: a level counts as much as its error",
         choices=LOSS_WEIGHTS,
-        default="even; with --data or --snr-gamma: plain",
+        default="even, also for labels; with other --data or --snr-gamma: plain",
     )
     perceptual: float = training_option(
         0.0,
